@@ -112,3 +112,22 @@ def test_torch_data_is_read_item_by_item():
 def test_a_repeated_id_and_a_negative_label_are_refused(changed, message):
     with pytest.raises(ValueError, match=message):
         _ = source(shown(rows(**changed), "x", "n"), "train").labels
+
+
+@pytest.mark.parametrize(
+    "kind", ["int8", "uint16", "int32", "int64", "float16", "float32", "float64", "bool"]
+)
+def test_numbers_have_the_types_that_the_library_gives(kind):
+    pa = pytest.importorskip("pyarrow")
+    numbers = (
+        pa.array([0, 1, 1], "int8").cast("float32").cast(kind)
+        if kind != "float16"
+        else pa.array([torch.tensor(v).half().numpy()[()] for v in (0.0, 1.0, 1.0)])
+    )
+    table = pa.table({"x": numbers, "label": pa.array([0, 1, 0])})
+    data = shown(datasets.Dataset(table), "x")
+    (a,), (b,) = (
+        source(data, "train").stream(ORDER[1:]),
+        UserDataset(OfAnotherLibrary(data)).stream(ORDER[1:]),
+    )
+    assert a.inputs[0].dtype == b.inputs[0].dtype and torch.equal(a.inputs[0], b.inputs[0])

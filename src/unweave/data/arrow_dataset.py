@@ -79,16 +79,20 @@ class ArrowDataset(UserDataset):
     def stream(self, order: Iterable[Tensor], *, generator: torch.Generator | None = None) -> Iterator[Raw]:
         """Yield the examples at the positions of each index tensor; see `Source.stream`."""
         for index in order:
-            fields = {key: value.to(self.device) for key, value in self._tensors[index.tolist()].items()}
+            rows: Any = self._arrow[index.tolist()]
+            fields = {key: as_tensor(rows[key]).to(self.device) for key in self._fields}
             inputs = fields if len(fields) > 1 else tuple(fields.values())
             yield Raw(index.to(self.device), inputs, self.labels[index].to(self.device))
 
     @cached_property
-    def _tensors(self) -> Any:
-        """The fields alone, as the data set formats them."""
+    def _fields(self) -> list[str]:
+        return [name for name in self.columns if name not in (*LABELS, ID)]
+
+    @cached_property
+    def _arrow(self) -> Any:
+        """The fields alone, as Arrow's columns."""
         rows: Any = rows_of(self.dataset)
-        fields = [name for name in self.columns if name not in (*LABELS, ID)]
-        return rows.with_format("torch", columns=fields, **rows.format["format_kwargs"])
+        return rows.with_format("arrow", columns=self._fields)
 
     @cached_property
     def _scan(self) -> Scan:
@@ -127,7 +131,12 @@ def read_by_columns(data: Dataset[Any]) -> ArrowDataset | None:
     optionally an id, and nothing is missing.
     """
     rows = rows_of(data)
-    if not isinstance(rows, ArrowRows) or rows.format["type"] != "torch" or not len(rows.data):
+    if (
+        not isinstance(rows, ArrowRows)
+        or not len(rows.data)
+        or rows.format["type"] != "torch"
+        or rows.format["format_kwargs"]
+    ):
         return None
     tensors = rows.format["columns"]
     names = rows.column_names if rows.format["output_all_columns"] else tensors
@@ -142,6 +151,20 @@ def read_by_columns(data: Dataset[Any]) -> ArrowDataset | None:
         and all(name in tensors and has_one_shape(columns[name]) for name in fields)
     )
     return ArrowDataset(data, columns=(*fields, *labels, *ids)) if fits else None
+
+
+def as_tensor(column: "pa.ChunkedArray") -> Tensor:
+    """A column of numbers of one shape as `datasets` formats it: integers of 64 bits, floats of 32."""
+    import pyarrow as pa
+
+    values, shape = column.combine_chunks(), [len(column)]
+    while pa.types.is_list(values.type) or pa.types.is_fixed_size_list(values.type):
+        inner = values.flatten()
+        shape.append(len(inner) // max(1, len(values)))
+        values = inner
+    integers, floats = pa.types.is_integer(values.type), pa.types.is_floating(values.type)
+    kind = np.int64 if integers else np.float32 if floats else np.bool_
+    return torch.from_numpy(values.to_numpy(zero_copy_only=False).astype(kind)).reshape(shape)
 
 
 def is_integer(column: "pa.ChunkedArray") -> bool:
