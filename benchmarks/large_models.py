@@ -9,7 +9,8 @@ data: what they have learnt costs nothing. Every figure is measured in processes
 of a process, libraries included, during one run that forgets and retains, and the CPU time of a step, which
 other work on the machine changes least. `foreseen` is the estimate of `unweave check` with the same clock, in
 further processes of its own. With two processes, connected by gloo, the model is sharded block by block, and
-there is one peak for each. Figures that the record already has are not measured again.
+there is one peak for each. What the record already has is not measured again, so the command can be repeated
+after it was stopped.
 """
 
 import argparse
@@ -240,12 +241,15 @@ def main() -> None:
     arguments = parser.parse_args()
     known = json.loads(arguments.record.read_text()) if arguments.record.exists() else {"figures": {}}
     for figure in figures(arguments):
-        if figure.key not in known["figures"]:
-            sizes = {"steps": figure.steps, "batch": figure.batch, "rank": RANK}
-            found = {**in_own_processes(figure, "run"), "foreseen": in_own_processes(figure, "foresee")}
-            known["figures"][figure.key] = {**found, **sizes}
+        sizes = {"steps": figure.steps, "batch": figure.batch, "rank": RANK}
+        found = known["figures"].get(figure.key)
+        if found is None:
+            found = known["figures"][figure.key] = {**in_own_processes(figure, "run"), **sizes}
             write(arguments.record, {**known, "environment": environment()})
-        print(line(figure.key, known["figures"][figure.key]), flush=True)
+        if "foreseen" not in found:
+            found["foreseen"] = in_own_processes(figure, "foresee")
+            write(arguments.record, {**known, "environment": environment()})
+        print(line(figure.key, found), flush=True)
 
 
 if __name__ == "__main__":
