@@ -6,18 +6,20 @@
 
 The models have the sizes of GPT-2 (124 million weights) and ViT-B (86 million), random weights and random
 data: what they have learnt costs nothing. Every figure is measured in processes of its own: the peak memory
-of a process, libraries included, during one run that forgets and retains, and the wall time of a step.
-`foreseen` is the estimate of `unweave check`, in further processes of its own. With two processes, connected
-by gloo, the model is sharded block by block, and there is one peak for each. Figures that the record already
-has are not measured again.
+of a process, libraries included, during one run that forgets and retains, and the CPU time of a step, which
+other work on the machine changes least. `foreseen` is the estimate of `unweave check` with the same clock, in
+further processes of its own. With two processes, connected by gloo, the model is sharded block by block, and
+there is one peak for each. What the record already has is not measured again, so the command can be repeated
+after it was stopped.
 """
 
 import argparse
 import copy
 import json
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -147,8 +149,13 @@ class Figure:
         train, test = data(EXAMPLES, small=self.small), data(EXAMPLES // 2, small=self.small)
         return Project({}, train, test, 0.5, model=model)
 
+    def prepare(self) -> tuple[Project, Split]:
+        """The model with its data, and a quarter of the data to forget."""
+        project = self.project(self.build())
+        return project, project.split(torch.arange(0, EXAMPLES, 4))
+
     def run(self, project: Project, split: Split) -> dict[str, float | None]:
-        """The peak memory and the seconds of a step of one run."""
+        """The peak memory and the CPU seconds of a step of one run."""
         assert project.model is not None
         with peak_memory("cpu") as peak:
             edited = project.model if self.processes > 1 else copy.deepcopy(project.model)
@@ -171,13 +178,14 @@ class Figure:
 def measure(rank: int, figure: Figure, what: str, folder: str) -> None:
     """Writes what a fresh process finds."""
     torch.set_num_threads(1)
+    time.perf_counter = time.process_time  # the clock of a run and of `check`
     require_peft()  # before the clock starts
+    small = replace(figure, processes=1, small=True)
+    small.run(*small.prepare())  # the first run includes torch's own start
     if figure.processes > 1:
         meeting = f"file://{folder}/meeting"
         dist.init_process_group("gloo", init_method=meeting, rank=rank, world_size=figure.processes)
-    project = figure.project(figure.build())
-    split = project.split(torch.arange(0, EXAMPLES, 4))
-    found = figure.run(project, split) if what == "run" else figure.foresee(project, split)
+    found = (figure.run if what == "run" else figure.foresee)(*figure.prepare())
     (Path(folder) / f"{rank}.json").write_text(json.dumps(found))
     if figure.processes > 1:
         dist.destroy_process_group()
@@ -213,7 +221,7 @@ def line(name: str, found: Mapping[str, Any]) -> str:
     slower = seen["seconds_per_step"] / found["seconds_per_step"]
     return (
         f"{name}: {' + '.join(f'{each:.0f}' for each in peaks)} MiB (foreseen {ratio:.2f} times), "
-        f"{found['seconds_per_step']:.2f} s a step (foreseen {slower:.2f} times)"
+        f"{found['seconds_per_step']:.2f} CPU s a step (foreseen {slower:.2f} times)"
     )
 
 
@@ -233,12 +241,15 @@ def main() -> None:
     arguments = parser.parse_args()
     known = json.loads(arguments.record.read_text()) if arguments.record.exists() else {"figures": {}}
     for figure in figures(arguments):
-        if figure.key not in known["figures"]:
-            sizes = {"steps": figure.steps, "batch": figure.batch, "rank": RANK}
-            found = {**in_own_processes(figure, "run"), "foreseen": in_own_processes(figure, "foresee")}
-            known["figures"][figure.key] = {**found, **sizes}
+        sizes = {"steps": figure.steps, "batch": figure.batch, "rank": RANK}
+        found = known["figures"].get(figure.key)
+        if found is None:
+            found = known["figures"][figure.key] = {**in_own_processes(figure, "run"), **sizes}
             write(arguments.record, {**known, "environment": environment()})
-        print(line(figure.key, known["figures"][figure.key]), flush=True)
+        if "foreseen" not in found:
+            found["foreseen"] = in_own_processes(figure, "foresee")
+            write(arguments.record, {**known, "environment": environment()})
+        print(line(figure.key, found), flush=True)
 
 
 if __name__ == "__main__":

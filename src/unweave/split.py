@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from unweave.data import Source
+from unweave.data.arrow_dataset import read_by_columns
 from unweave.data.names import find_names
 from unweave.data.user_dataset import UserDataset
 from unweave.record.files import write_atomically
@@ -133,8 +134,8 @@ class Split:
 
 
 def as_source(data: Dataset | Source) -> Source:
-    """The data itself if it is a `Source`, otherwise a `Source` that reads it by a DataLoader."""
-    return data if isinstance(data, Source) else UserDataset(data)
+    """The data itself if it is a `Source`, otherwise a `Source` that reads it by columns or a DataLoader."""
+    return data if isinstance(data, Source) else read_by_columns(data) or UserDataset(data)
 
 
 def positions(source: Source, ids: Sequence[int] | Sequence[str] | Tensor) -> Int[Tensor, " n"]:

@@ -8,7 +8,7 @@ import pytest
 
 import projects
 from projects import TRAINED, loads
-from unweave.cli.checks import timing
+from unweave.cli.checks import notes, timing
 from unweave.methods import methods_for
 
 FEW = ("--methods", "finetune,salun", "--quiet")
@@ -221,6 +221,12 @@ def test_what_would_go_wrong_is_noted(run, here, tmp_path, change, note):
     assert told.code == 0
     (found,) = re.findall(r"^- (.*)$", told.out, re.MULTILINE)
     assert re.search(note, found) and "No problem was found" not in told.out
+
+
+def test_too_many_examples_to_compare_are_noted(run, here, project, monkeypatch):
+    monkeypatch.setattr(notes, "COMPARED", 80)
+    told = run("check", project, "--methods", "finetune", "--quiet")
+    assert "- copies among 90 training examples were not looked for: over 80" in told.out
 
 
 def test_where_nothing_is_noted_that_is_said(run, here, project):

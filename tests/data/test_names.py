@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, cast
 
+import pyarrow as pa
 import pytest
 import torch
 from torch import Tensor
@@ -131,3 +132,17 @@ def test_an_id_that_is_no_unicode_text_is_named():
     for use in (lambda: Names(["a", "b\udcff"]), lambda: find_names(("a",), ["b\udcff"])):
         with pytest.raises(ValueError, match=r"ids must be text that UTF-8 can encode, found 'b\\udcff'"):
             use()
+
+
+@pytest.mark.parametrize("length", [1, 32, 33, 64, 65, 200])
+def test_a_name_that_occurs_twice_is_found_beside_others_alike(length):
+    alike = [f"{'a' * i}{c}{'a' * (length - 1 - i)}" for i in range(length) for c in "bc"]
+    assert Names(alike).most_common()[1] == 1
+    assert Names([*alike, alike[length]]).most_common() == (alike[length], 2)
+
+
+def test_names_of_arrays_are_those_strings():
+    arrays = [pa.array(["x", "b", "ab", ""])[1:], pa.array([], pa.string()), pa.array(["ab"])]
+    names = Names.of_arrays(arrays)
+    assert names == ("b", "ab", "", "ab") and names.most_common() == ("ab", 2)
+    assert Names.of_arrays([]) == () and find_names(names, ["b"]).tolist() == [0]

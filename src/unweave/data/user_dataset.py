@@ -99,7 +99,7 @@ class UserDataset:
         return Items(self.dataset, self.label, self.id)
 
     @cached_property
-    def _scan(self) -> "_Scan":
+    def _scan(self) -> "Scan":
         sha, labels = hashlib.sha256(), torch.empty(len(self), dtype=torch.int64)
         named = self._items[0].name is not None
 
@@ -115,7 +115,7 @@ class UserDataset:
 
         found = Names(names())
         refuse_repeated_names(found)
-        return _Scan(labels, found if named else None, sha.hexdigest())
+        return Scan(labels, found if named else None, sha.hexdigest())
 
     def _in_order(self) -> Iterator[Item]:
         """Every item, in batches that hold no index of the whole data set."""
@@ -125,7 +125,7 @@ class UserDataset:
 
 
 @dataclass(frozen=True, eq=False)
-class _Scan:
+class Scan:
     """The facts from one pass over the whole data set."""
 
     labels: Tensor

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from unweave.audits.classifier.exam import ClassifierExam
-from unweave.audits.exam import Exam
+from unweave.audits.exam import Exam, Glancing
 from unweave.audits.metrics import Metric
 from unweave.data import Source
 from unweave.families.family import Device, Family
@@ -18,6 +18,9 @@ from unweave.tasks.classifier import Classifier, refuse_unfit
 from unweave.tasks.models import build
 
 __all__ = ["ClassifierFamily"]
+
+GLANCE = 60_000
+"""The largest number of examples of a part in a short exam: all of CIFAR-10's or MNIST's."""
 
 ASSUMED = 0.1
 """The fraction of examples in the assumed forget set, without a request."""
@@ -53,5 +56,9 @@ class ClassifierFamily(Family):
     def exam(
         self, split: Split, *, device: Device = None, searching: bool = False, cache: Path | None = None
     ) -> Exam[Any]:
-        """The exam: logits, and attacks on features; short enough to be the short exam as well."""
+        """The exam: logits, and attacks on features."""
         return ClassifierExam(split, device, "calibration" if searching else "test")
+
+    def short_exam(self, split: Split, *, cache: Path | None = None) -> Glancing[Any]:
+        """The exam of some examples of large parts."""
+        return ClassifierExam(split, None, most=GLANCE)

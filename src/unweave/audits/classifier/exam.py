@@ -14,8 +14,8 @@ from typing import ClassVar
 
 import numpy as np
 import torch
-from jaxtyping import Float
-from torch import nn
+from jaxtyping import Float, Int64
+from torch import Tensor, nn
 
 from unweave.audits.classifier import deep_unlearn, parquet
 from unweave.audits.classifier.collect import Cut, collect
@@ -29,6 +29,7 @@ from unweave.audits.exam import Exam, Glance
 from unweave.audits.margins import Margins
 from unweave.audits.metrics import Metric, Values, mean_gap
 from unweave.audits.verdict import Judgement, judge
+from unweave.data import Source
 from unweave.errors import Failed
 from unweave.split import PARTS, Part, Split
 from unweave.tasks import evaluating
@@ -48,11 +49,13 @@ class ClassifierExam(Exam[Evidence]):
         split: The data; None if only the answers of models are known.
         device: The device of the models; that of each model if None.
         on: The held-out part used as test set: "calibration" in a search of settings.
+        most: The largest number of examples of a part that are asked, drawn at random; None: all.
     """
 
     split: Split | None
     device: torch.device | str | None = "cpu"
     on: HeldOut = "test"
+    most: int | None = None
     metrics: ClassVar[Mapping[str, Metric[Evidence]]] = METRICS
     distance: ClassVar[str] = "tv"
     suffix: ClassVar[str] = "parquet"
@@ -75,7 +78,16 @@ class ClassifierExam(Exam[Evidence]):
     def cuts(self, parts: Sequence[Part]) -> dict[str, Cut]:
         """The sources and positions of some parts of the data."""
         assert self.split is not None
-        return {part: self.split.part(part) for part in parts}
+        return {part: draw_some(*self.split.part(part), self.most) for part in parts}
+
+    @property
+    def glance_note(self) -> str:
+        """A sentence on how few answers the glances use; empty if they use all the data."""
+        if self.most is None or self.split is None:
+            return ""
+        if all(len(self.split.part(part)[1]) <= self.most for part in PARTS):
+            return ""
+        return f"A glance at {self.most:,} examples of a part at most; `unweave audit` asks all."
 
     def answers(self, model: nn.Module) -> Evidence:
         """Collects the logits of every example of the allowed parts, some of them twice."""
@@ -174,6 +186,14 @@ class ClassifierExam(Exam[Evidence]):
     ) -> Judgement:
         """Judges the models of several seeds."""
         return judge(values, references, margins, original=original, metrics=METRICS)
+
+
+def draw_some(source: Source, places: Int64[Tensor, " n"], most: int | None) -> Cut:
+    """A part of the data, or that number of examples of it, always the same ones."""
+    if most is None or len(places) <= most:
+        return source, places
+    order = torch.randperm(len(places), generator=torch.Generator().manual_seed(0))
+    return source, places[order[:most].sort().values]
 
 
 ANSWERED = ClassifierExam(None)

@@ -19,6 +19,9 @@ LOW = (torch.bfloat16, torch.float16)
 NOISE = 1e-4
 """The largest difference of two passes that counts as rounding, in logits or in pixels from -1 to 1."""
 
+COMPARED = 1_000_000
+"""The largest number of training examples that are compared: each is read, and takes 200 bytes."""
+
 
 def notes(model: nn.Module, project: Project) -> Iterator[str]:
     """Yields one sentence per note."""
@@ -91,12 +94,15 @@ def compare_passes(model: nn.Module, project: Project) -> tuple[bool, float]:
 
 def about_data(project: Project) -> Iterator[str]:
     """Notes on labels in only one of training and test data, and on repeated examples."""
-    train_set, test_set = (set(source.labels.tolist()) for source in (project.train, project.test))
+    train_set, test_set = (set(source.labels.unique().tolist()) for source in (project.train, project.test))
     if test_set - train_set:
         yield f"labels of the test data that no training example has: {first_labels(test_set - train_set)}"
     if train_set - test_set:
         labels = first_labels(train_set - test_set)
         yield f"labels that no test example has: {labels}; forgetting them can't be audited"
+    if len(project.train) > COMPARED:
+        yield f"copies among {len(project.train):,} training examples were not looked for: over {COMPARED:,}"
+        return
     train, test = content_digests(project.train), content_digests(project.test)
     times = Counter(train)
     copies = len(train) - len(times)

@@ -1,0 +1,213 @@
+"""A data set of Hugging Face's `datasets` in Arrow files, read by columns: ten million examples in seconds.
+
+`UserDataset` reads a data set once item by item, for labels, ids and digest, which takes a sixth of a
+millisecond an item here. Columns of numbers and strings give these facts a block of rows at a time. Data sets
+with other columns, such as images, or with a transform are read item by item.
+"""
+
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from unweave.data import Raw
+from unweave.data.names import Names
+from unweave.data.other_libraries import OfAnotherLibrary
+from unweave.data.user_dataset import Scan, UserDataset
+from unweave.data.user_items import ID, LABELS, refuse_repeated_names
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+BLOCK = 2**16
+"""Rows that are read at once; the digest depends on it."""
+
+
+@runtime_checkable
+class Table(Protocol):
+    """A table of Arrow, in memory or in files."""
+
+    def __len__(self) -> int: ...
+
+    def column(self, i: str) -> "pa.ChunkedArray":
+        """One column."""
+        ...
+
+
+@runtime_checkable
+class ArrowRows(Protocol):
+    """What is used of `datasets.Dataset`."""
+
+    @property
+    def data(self) -> Table:
+        """The table, before rows were selected."""
+        ...
+
+    @property
+    def format(self) -> Mapping[str, Any]:
+        """The library and the columns of the values that are returned."""
+        ...
+
+    @property
+    def column_names(self) -> list[str]:
+        """All columns."""
+        ...
+
+    def with_format(
+        self, type: str | None = None, columns: list[str] | None = None, **settings: object
+    ) -> object:
+        """The same rows as values of another library."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class ArrowDataset(UserDataset):
+    """A source that reads labels, ids and digest by columns, and batches at once; see `read_by_columns`.
+
+    Args:
+        columns: The names of the columns: the fields, the label, and the id if there is one.
+    """
+
+    columns: tuple[str, ...] = ()
+
+    def stream(self, order: Iterable[Tensor], *, generator: torch.Generator | None = None) -> Iterator[Raw]:
+        """Yield the examples at the positions of each index tensor; see `Source.stream`."""
+        for index in order:
+            rows: Any = self._arrow[index.tolist()]
+            fields = {key: as_tensor(rows[key]).to(self.device) for key in self._fields}
+            inputs = fields if len(fields) > 1 else tuple(fields.values())
+            yield Raw(index.to(self.device), inputs, self.labels[index].to(self.device))
+
+    @cached_property
+    def _fields(self) -> list[str]:
+        return [name for name in self.columns if name not in (*LABELS, ID)]
+
+    @cached_property
+    def _arrow(self) -> Any:
+        """The fields alone, as Arrow's columns."""
+        rows: Any = rows_of(self.dataset)
+        return rows.with_format("arrow", columns=self._fields)
+
+    @cached_property
+    def _scan(self) -> Scan:
+        sha, labels, ids = hashlib.sha256(repr((len(self), self.columns)).encode()), [], []
+        for block in self._blocks():
+            for name, column in block.items():
+                for part in content(column):
+                    sha.update(part)
+                if name in LABELS:
+                    labels.append(column.to_numpy().astype(np.int64))
+                elif name == ID:
+                    ids.append(column)
+        found, names = torch.from_numpy(np.concatenate(labels)), Names.of_arrays(ids)
+        if (least := int(found.min())) < 0:
+            place = int(found.argmin())
+            raise ValueError(f"item {place} must have an integer of at least 0 as its label, found {least}")
+        refuse_repeated_names(names)
+        return Scan(found, names if ids else None, sha.hexdigest())
+
+    def _blocks(self) -> Iterator[dict[str, "pa.Array"]]:
+        """The columns of a block of rows after the other."""
+        rows: Any = rows_of(self.dataset)
+        for block in rows.with_format("arrow", columns=list(self.columns)).iter(BLOCK):
+            yield {name: block[name].combine_chunks() for name in self.columns}
+
+
+def rows_of(data: object) -> object:
+    """The data set of another library, if it is one."""
+    return data.rows if isinstance(data, OfAnotherLibrary) else data
+
+
+def read_by_columns(data: Dataset[Any]) -> ArrowDataset | None:
+    """A data set as a source that is read by columns; None if it must be read item by item.
+
+    It can be read by columns if it returns tensors of numbers, all of one shape, an integer as the label and
+    optionally an id, and nothing is missing.
+    """
+    rows = rows_of(data)
+    if (
+        not isinstance(rows, ArrowRows)
+        or not len(rows.data)
+        or rows.format["type"] != "torch"
+        or rows.format["format_kwargs"]
+    ):
+        return None
+    tensors = rows.format["columns"]
+    names = rows.column_names if rows.format["output_all_columns"] else tensors
+    fields = [name for name in names if name not in (*LABELS, ID)]
+    labels, ids = [name for name in names if name in LABELS], [name for name in names if name == ID]
+    columns = {name: rows.data.column(name) for name in names}
+    fits = (
+        len(labels) == 1
+        and is_integer(columns[labels[0]])
+        and all(is_text(columns[name]) for name in ids)
+        and fields
+        and all(name in tensors and has_one_shape(columns[name]) for name in fields)
+    )
+    return ArrowDataset(data, columns=(*fields, *labels, *ids)) if fits else None
+
+
+def as_tensor(column: "pa.ChunkedArray") -> Tensor:
+    """A column of numbers of one shape as `datasets` formats it: integers of 64 bits, floats of 32."""
+    import pyarrow as pa
+
+    values, shape = column.combine_chunks(), [len(column)]
+    while pa.types.is_list(values.type) or pa.types.is_fixed_size_list(values.type):
+        inner = values.flatten()
+        shape.append(len(inner) // max(1, len(values)))
+        values = inner
+    integers, floats = pa.types.is_integer(values.type), pa.types.is_floating(values.type)
+    kind = np.int64 if integers else np.float32 if floats else np.bool_
+    return torch.from_numpy(values.to_numpy(zero_copy_only=False).astype(kind)).reshape(shape)
+
+
+def is_integer(column: "pa.ChunkedArray") -> bool:
+    """Whether a column has an integer in every row."""
+    import pyarrow as pa
+
+    return pa.types.is_integer(column.type) and not column.null_count
+
+
+def is_text(column: "pa.ChunkedArray") -> bool:
+    """Whether a column has a string in every row."""
+    import pyarrow as pa
+
+    return pa.types.is_string(column.type) and not column.null_count
+
+
+def has_one_shape(column: "pa.ChunkedArray") -> bool:
+    """Whether every row of a column has a number, or numbers of one shape in nested lists."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if column.null_count:
+        return False
+    if pa.types.is_list(column.type) or pa.types.is_fixed_size_list(column.type):
+        lengths = pc.call_function("min_max", [pc.call_function("list_value_length", [column])]).as_py()
+        inner = pa.chunked_array([chunk.flatten() for chunk in column.chunks])
+        return lengths["min"] == lengths["max"] and has_one_shape(inner)
+    kind = column.type
+    return pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind)
+
+
+def content(column: "pa.Array") -> Iterator[bytes | memoryview]:
+    """The type, the shape and the values of a block, for a digest."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    yield str(column.type).encode()
+    while pa.types.is_list(column.type) or pa.types.is_fixed_size_list(column.type):
+        column = column.flatten()
+        yield f":{len(column)}".encode()
+    if not pa.types.is_string(column.type):
+        yield np.ascontiguousarray(column.to_numpy(zero_copy_only=False)).data
+        return
+    yield pc.call_function("binary_length", [column]).to_numpy().data
+    whole = pa.ListArray.from_arrays(pa.array([0, len(column)], pa.int32()), column)
+    yield memoryview(pc.call_function("binary_join", [whole, pa.scalar("")])[0].as_buffer())

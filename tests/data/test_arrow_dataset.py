@@ -1,0 +1,133 @@
+"""Data sets in Arrow files are read by columns, and give what reading item by item gives."""
+
+import pytest
+import torch
+
+from unweave.cli.project.user_code import source
+from unweave.data.arrow_dataset import ArrowDataset, read_by_columns
+from unweave.data.other_libraries import OfAnotherLibrary
+from unweave.data.user_dataset import UserDataset
+
+datasets = pytest.importorskip("datasets")
+
+N = 7
+ROWS = {
+    "x": [[[float(i), 2.0], [i + 0.5, 1.0]] for i in range(N)],
+    "n": list(range(N)),
+    "label": [i % 3 for i in range(N)],
+    "id": [f"r{i}" for i in range(N)],
+}
+ORDER = [torch.tensor([3, 1, 6]), torch.tensor([0])]
+
+
+def rows(columns=tuple(ROWS), **changed):
+    return datasets.Dataset.from_dict({name: ROWS[name] for name in columns} | changed)
+
+
+def shown(data, *tensors):
+    return data.with_format("torch", columns=list(tensors), output_all_columns=True)
+
+
+@pytest.mark.parametrize(
+    ("columns", "tensors"),
+    [
+        (("x", "label", "id"), ("x",)),
+        (("x", "n", "label", "id"), ("x", "n")),
+        (("label", "n"), ("n", "label")),
+    ],
+)
+@pytest.mark.parametrize("selected", [False, True])
+def test_it_gives_what_single_items_give(columns, tensors, selected):
+    data = shown(rows(columns), *tensors)
+    data = data.select([5, 2, 0, 6, 1, 4, 3]) if selected else data
+    ours, slow = source(data, "train"), UserDataset(OfAnotherLibrary(data))
+    assert isinstance(ours, ArrowDataset)
+    assert torch.equal(ours.labels, slow.labels) and ours.labels.dtype == torch.int64
+    assert ours.names == slow.names
+    for a, b in zip(ours.stream(ORDER), slow.stream(ORDER), strict=True):
+        assert (
+            torch.equal(a.ids, b.ids) and torch.equal(a.label, b.label) and type(a.inputs) is type(b.inputs)
+        )
+        pairs = zip(dict(enumerate_inputs(a)).items(), dict(enumerate_inputs(b)).items(), strict=True)
+        assert all(i == j and torch.equal(u, v) and u.dtype == v.dtype for (i, u), (j, v) in pairs)
+
+
+def enumerate_inputs(raw):
+    return sorted(raw.inputs.items()) if isinstance(raw.inputs, dict) else enumerate(raw.inputs)
+
+
+def test_the_digest_is_of_the_values():
+    def digest(data, *tensors):
+        return source(shown(data, *tensors), "train").digest()
+
+    base = digest(rows(), "x", "n")
+    assert (
+        digest(datasets.concatenate_datasets([rows().select(range(3)), rows().select(range(3, N))]), "x", "n")
+        == base
+    )
+    others = [
+        rows(label=[0] * N),
+        rows(id=[f"s{i}" for i in range(N)]),
+        rows(id=["r", "0r1", *ROWS["id"][2:]]),
+        rows(n=[9, *range(1, N)]),
+        rows(n=[float(i) for i in range(N)]),
+        rows(x=[[[*a, *b]] for a, b in ROWS["x"]]),
+        rows().select(range(N - 1)),
+        rows().select([1, 0, *range(2, N)]),
+    ]
+    found = {digest(each, "x", "n") for each in others} | {digest(rows(("x", "label", "id")), "x"), base}
+    assert len(found) == len(others) + 2
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        rows(),
+        shown(rows(), "x"),  # "n" is no tensor
+        rows().with_transform(lambda batch: batch),
+        shown(rows(x=[[1.0] * (1 + i % 2) for i in range(N)]), "x", "n"),
+        shown(rows(label=[0.5] * N), "x", "n"),
+        shown(rows(n=[None, *range(1, N)]), "x", "n"),
+        shown(rows(id=list(range(N))), "x", "n"),
+    ],
+)
+def test_other_data_is_read_item_by_item(data):
+    assert read_by_columns(OfAnotherLibrary(data)) is None
+
+
+def test_torch_data_is_read_item_by_item():
+    assert read_by_columns(torch.utils.data.TensorDataset(torch.zeros(2))) is None
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"id": ["a", *ROWS["id"][1:-1], "a"]}, "ids must be unique, found 'a' in 2 items"),
+        (
+            {"label": [0, 1, 2, 3, -4, 0, 0]},
+            "item 4 must have an integer of at least 0 as its label, found -4",
+        ),
+    ],
+)
+def test_a_repeated_id_and_a_negative_label_are_refused(changed, message):
+    with pytest.raises(ValueError, match=message):
+        _ = source(shown(rows(**changed), "x", "n"), "train").labels
+
+
+@pytest.mark.parametrize(
+    "kind", ["int8", "uint16", "int32", "int64", "float16", "float32", "float64", "bool"]
+)
+def test_numbers_have_the_types_that_the_library_gives(kind):
+    pa = pytest.importorskip("pyarrow")
+    numbers = (
+        pa.array([0, 1, 1], "int8").cast("float32").cast(kind)
+        if kind != "float16"
+        else pa.array([torch.tensor(v).half().numpy()[()] for v in (0.0, 1.0, 1.0)])
+    )
+    table = pa.table({"x": numbers, "label": pa.array([0, 1, 0])})
+    data = shown(datasets.Dataset(table), "x")
+    (a,), (b,) = (
+        source(data, "train").stream(ORDER[1:]),
+        UserDataset(OfAnotherLibrary(data)).stream(ORDER[1:]),
+    )
+    assert a.inputs[0].dtype == b.inputs[0].dtype and torch.equal(a.inputs[0], b.inputs[0])
