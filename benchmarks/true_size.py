@@ -6,7 +6,7 @@
 The folder is a pipeline with the architecture of Stable Diffusion 1.5 and random weights, 4 GB in float32. It
 is written first if it is missing; nothing is downloaded. Each row runs in a process of its own, from the
 folder and four images of 512 px to the unlearned weights. Rows that the record already has are not measured
-again. `whole-lagged` trains all weights and needs 24 GiB; it runs only if it is named.
+again. The images are encoded in the row `uce` alone: the others get random latents. `whole-lagged` trains all weights and needs 24 GiB; it runs only if it is named.
 """
 
 import argparse
@@ -29,12 +29,16 @@ from unweave.cli.inputs.concept_work import ConceptWork, make_work
 from unweave.cli.inputs.concepts import Concepts
 from unweave.cli.inputs.scope import Trained
 from unweave.data.captions import FILE, TEXT, Captioned
+from unweave.data.latents import Latents
 from unweave.families.text_to_image_settings import text_to_image_method
 from unweave.methods import Method
 from unweave.methods.configure import configure
 from unweave.record.record import environment
+from unweave.split import Split
+from unweave.tasks.diffusion.concept_request import ConceptRequest
 from unweave.tasks.diffusion.scopes import Scope
-from unweave.tasks.diffusion.stable_diffusion import load
+from unweave.tasks.diffusion.stable_diffusion import StableDiffusion, load
+from unweave.tasks.diffusion.text_to_image import make_task, number_prompts
 from unweave.tasks.diffusion.word_tokenizer import make_tokenizer
 
 T = TypeVar("T")
@@ -145,6 +149,17 @@ def random_images(size: int) -> tuple[Captioned, Captioned]:
     return data.part(torch.tensor([0, 1])), data.part(torch.tensor([2, 3]))
 
 
+def random_request(pipeline: StableDiffusion) -> ConceptRequest:
+    """The same request over random latents."""
+    draw = torch.Generator().manual_seed(1)
+    mean = torch.randn(len(CAPTIONS), *pipeline.shape, generator=draw)
+    data = Latents(mean, torch.full_like(mean, 0.1), torch.arange(len(CAPTIONS)))
+    forgotten = [text for text in CAPTIONS if "three" in text]
+    prompts = number_prompts(CAPTIONS, concepts=CONCEPTS.concept, forgotten=forgotten, target=CONCEPTS.target)
+    train, held_out = (data.rows(torch.tensor(rows)) for rows in ([0, 1], [2, 3]))
+    return ConceptRequest(prompts, make_task(prompts, pipeline.schedule), Split(train, [0], held_out))
+
+
 @dataclass
 class Stages:
     """The stages of a run, each with its peak memory and its time."""
@@ -166,9 +181,13 @@ class Stages:
 def read_folder(folder: Path, row: Row, stages: Stages) -> ConceptWork:
     """The pipeline and the request to it, as `forget` has them."""
     pipeline = stages.measure("load", lambda: load(folder))
-    trained, test = random_images(pipeline.image_shape[1])
     scope = Trained(scope=row.scope)
-    return stages.measure("request", lambda: make_work(pipeline, CONCEPTS, scope, trained, test))
+    if row.method == "uce":
+        images = random_images(pipeline.image_shape[1])
+        return stages.measure("request", lambda: make_work(pipeline, CONCEPTS, scope, *images))
+    request = random_request(pipeline)
+    model = stages.measure("request", lambda: pipeline.model(request.prompts, row.scope))
+    return ConceptWork(CONCEPTS, scope, pipeline, request, model)
 
 
 def run_row(folder: Path, row: Row, steps: int) -> dict[str, Any]:
@@ -202,17 +221,9 @@ def check_row(folder: Path, row: Row, steps: int) -> dict[str, Any]:
 def in_own_process(folder: Path, name: str, what: str, steps: int) -> dict[str, Any]:
     """What a fresh process finds."""
     place = folder.parent / f"{name}-{what}.json"
-    command = [
-        sys.executable,
-        __file__,
-        "--folder",
-        str(folder),
-        "--record",
-        str(place),
-        "--steps",
-        str(steps),
-    ]
-    subprocess.run([*command, f"--{what}", name], check=True)
+    paths = ["--folder", str(folder), "--record", str(place)]
+    command = [sys.executable, __file__, *paths, "--steps", str(steps), f"--{what}", name]
+    subprocess.run(command, check=True)
     return json.loads(place.read_text())
 
 

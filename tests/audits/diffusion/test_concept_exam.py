@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from audits.diffusion.concepts import PROMPTS, Exact, squares
 from unweave.audits.diffusion.attacks import Budget
 from unweave.audits.diffusion.concept_exam import ConceptExam
+from unweave.audits.diffusion.concept_prompts import Prompt
 from unweave.audits.diffusion.concept_verdict import EVERY
 from unweave.audits.diffusion.real_concepts import RealImages
 from unweave.audits.exam import Exam
