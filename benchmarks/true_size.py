@@ -5,8 +5,9 @@
 
 The folder is a pipeline with the architecture of Stable Diffusion 1.5 and random weights, 4 GB in float32. It
 is written first if it is missing; nothing is downloaded. Each row runs in a process of its own, from the
-folder and four images of 512 px to the unlearned weights. Rows that the record already has are not measured
-again. The images are encoded in the row `uce` alone: the others get random latents. `whole-lagged` trains all weights and needs 24 GiB; it runs only if it is named.
+folder to the unlearned weights; rows that the record already has are not measured again. The row `uce`
+encodes four images of 512 px and saves its result; the others get random latents. `whole-lagged` trains all
+weights, needs 24 GiB, and runs only if it is named.
 """
 
 import argparse
@@ -110,14 +111,14 @@ class Row:
         return configure(text_to_image_method(self.method), settings, self.method)
 
 
-LAGGED = Row("lur-lagged", {})
+LAGGED, NESTED = Row("lur-lagged", {}), Row("lur", {"mode": "nested"})
 ROWS: Mapping[str, Row] = {
     "uce": Row("uce", {}),
     "lagged": LAGGED,
-    "nested": Row("lur", {"mode": "nested"}),
+    "nested": NESTED,
     "salun": Row("salun", {}),
     "esd": Row("esd", {"sampler": {"steps": 4, "guidance": 3.0}}),
-    "lora": replace(LAGGED, scope="lora"),
+    "lora": replace(NESTED, scope="lora"),
     "whole-lagged": replace(LAGGED, scope="all"),
 }
 LARGE = ("whole-lagged",)
