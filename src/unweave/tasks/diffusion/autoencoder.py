@@ -100,6 +100,12 @@ def factor_of(autoencoder: AutoencoderKL) -> int:
     return 2 ** (len(cast(list[int], autoencoder.config["block_out_channels"])) - 1)
 
 
+def image_shape_of(autoencoder: AutoencoderKL, latent: tuple[int, int, int]) -> tuple[int, int, int]:
+    """Channels, height and width of the images whose latents have a shape."""
+    factor, (_, height, width) = factor_of(autoencoder), latent
+    return int(autoencoder.config["in_channels"]), factor * height, factor * width
+
+
 def refuse_other_images(autoencoder: AutoencoderKL, images: Tensor) -> None:
     """Raises if an autoencoder can't encode images of this shape."""
     channels, factor = int(autoencoder.config["in_channels"]), factor_of(autoencoder)

@@ -15,7 +15,7 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from unweave.record.checkpoint import contents as weights_digest
 from unweave.tasks.copies import own_trainable, share_all
-from unweave.tasks.diffusion.autoencoder import factor_of, read_autoencoder
+from unweave.tasks.diffusion.autoencoder import image_shape_of, read_autoencoder
 from unweave.tasks.diffusion.components import Settings, read_part
 from unweave.tasks.diffusion.file_names import INDEX, WEIGHTS
 from unweave.tasks.diffusion.folder import Edit, refuse_other_file, write_copy
@@ -81,8 +81,7 @@ class StableDiffusion:
     @property
     def image_shape(self) -> tuple[int, int, int]:
         """Channels, height and width of its images."""
-        factor, (_, height, width) = factor_of(self.autoencoder), self.shape
-        return int(self.autoencoder.config["in_channels"]), factor * height, factor * width
+        return image_shape_of(self.autoencoder, self.shape)
 
     @property
     def forgotten(self) -> tuple[str, ...]:
