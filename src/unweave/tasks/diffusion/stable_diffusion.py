@@ -26,7 +26,7 @@ from unweave.tasks.diffusion.prompts import Cached, Encoded, Prompted, encode_pr
 from unweave.tasks.diffusion.schedule import Schedule
 from unweave.tasks.diffusion.scopes import Scope, restrict
 from unweave.tasks.diffusion.text_to_image import EMPTY, Prompts, Tokens
-from unweave.tasks.diffusion.weights import refuse_other, rename_as, weights_of
+from unweave.tasks.diffusion.weights import layout_of, refuse_other, rename_as
 from unweave.tasks.low_rank import addition_weights, merge
 
 PIPELINE = "StableDiffusionPipeline"
@@ -191,7 +191,7 @@ def save(source: StableDiffusion, model: Prompted, out: str | Path, facts: Mappi
         raise ValueError(f"one component must have changed, found {' and '.join(changed) or 'none'}")
     (component,) = changed
     name, state = FILES[component], found[component][1].state_dict()
-    before = weights_of(source.folder / component, name)
+    before = layout_of(source.folder / component / name)
     kept = contents(source.folder, component, name)
     edit = Edit(source.folder, component, name, kept, source.past)
     known = {"schedule": asdict(source.schedule)}
