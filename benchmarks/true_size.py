@@ -179,11 +179,11 @@ class Stages:
         return result
 
 
-def read_folder(folder: Path, row: Row, stages: Stages) -> ConceptWork:
+def read_folder(folder: Path, row: Row, stages: Stages, *, encode: bool = False) -> ConceptWork:
     """The pipeline and the request to it, as `forget` has them."""
     pipeline = stages.measure("load", lambda: load(folder))
     scope = Trained(scope=row.scope)
-    if row.method == "uce":
+    if encode:
         images = random_images(pipeline.image_shape[1])
         return stages.measure("request", lambda: make_work(pipeline, CONCEPTS, scope, *images))
     request = random_request(pipeline)
@@ -194,7 +194,7 @@ def read_folder(folder: Path, row: Row, stages: Stages) -> ConceptWork:
 def run_row(folder: Path, row: Row, steps: int) -> dict[str, Any]:
     """What one run costs, from the folder to the unlearned weights."""
     stages = Stages({})
-    work = read_folder(folder, row, stages)
+    work = read_folder(folder, row, stages, encode=row.method == "uce")
     result = stages.measure("run", lambda: work.run(row.configured(steps), seed=0, device=None))
     if row.method == "uce":
         stages.measure("save", lambda: work.save(result, folder.parent / "out", name=row.method))
