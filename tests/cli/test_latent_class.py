@@ -1,6 +1,7 @@
 """A class of a denoiser of latents (`DiTPipeline`), from a folder to an audit."""
 
 import json
+from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +13,10 @@ from cli.written import names, row_of, stage_of
 pytest.importorskip("diffusers")
 pytest.importorskip("transformers")
 
-from safetensors.torch import load_file  # noqa: E402  # after diffusers is known to be there
+from safetensors.torch import load_file  # after diffusers is known to be there
 
-from stable_diffusion import write_dit  # noqa: E402
-from unweave.tasks.diffusion.file_names import MANIFEST, WEIGHTS  # noqa: E402
+from stable_diffusion import write_dit
+from unweave.tasks.diffusion.file_names import MANIFEST, WEIGHTS
 
 SHORT = ("--method", "finetune", "--set", "how.steps=1", "--set", "how.batch=4", "--quiet")
 
@@ -69,6 +70,20 @@ def test_only_the_transformer_of_a_copy_differs_and_the_copy_is_audited(run, her
     again = run("forget", copy, "--data", data, "--class", 2, *SHORT)
     assert again.code == 2 and "class 3 was forgotten before" in again.error
     assert names(here) == ["forgotten"]
+
+
+def test_the_recipe_of_imagenet_fits_a_folder_of_latents(run, here, source, data, tmp_path):
+    text = files("unweave").joinpath("recipes", "dit-imagenet-class.toml").read_text()
+    smaller = {"label = 207": "label = 3", "images = 50 ": "images = 20 ", "steps = 20,": "steps = 2,"}
+    for before, after in smaller.items():
+        assert before in text
+        text = text.replace(before, after)
+    (tmp_path / "small.toml").write_text(text)
+    asked = ("forget", source, "--data", data, "--recipe", tmp_path / "small.toml", "--method", "sfron")
+    quick = ("how.steps=2", "how.batch=32", "threshold=0.1")
+    told = run(*asked, *(part for each in quick for part in ("--set", each)), "--quiet")
+    assert told.code == 0, told.error
+    assert "Forgot 96 of 384 examples with sfron" in told.out
 
 
 def test_a_folder_is_checked(run, here, source, data):

@@ -51,7 +51,8 @@ def weights_of(component: Path, name: str = WEIGHTS) -> dict[str, Tensor]:
 def layout_of(path: Path) -> dict[str, Tensor]:
     """The names in a file of weights for `rename_as`: with empty tensors, but for buffers of positions."""
     with safe_open(path, framework="pt") as file:
-        return {name: file.get_tensor(name) if POSITIONS in name else torch.empty(0) for name in file.keys()}
+        names = file.keys()
+        return {name: file.get_tensor(name) if POSITIONS in name else torch.empty(0) for name in names}
 
 
 def fill(model: nn.Module, state: Mapping[str, Tensor]) -> None:
