@@ -258,7 +258,7 @@ def main() -> None:
         "--rows", nargs="+", choices=ROWS, default=[each for each in ROWS if each not in LARGE]
     )
     parser.add_argument("--foresee", nargs="*", choices=ROWS, help="the rows to check; all if not given")
-    parser.add_argument("--steps", type=int, default=1)
+    parser.add_argument("--steps", type=int, default=2)
     parser.add_argument("--run", choices=ROWS, help="run one row in this process")
     parser.add_argument("--check", choices=ROWS, help="check one row in this process")
     given = parser.parse_args()

@@ -113,10 +113,10 @@ def estimate(method: Method, model: nn.Module, split: Split, project: Runnable) 
             quick = processes.from_first(lambda: base.seconds < PATIENCE)
             steps = LONGER if quick else SHORT + 1
             for path, each in lengths.items():
-                if each.full <= short[path]:
+                share = each.share(steps, gradients)
+                if not share:
                     continue  # the short run took it in full
                 longer = time_method(method, {**short, path: each.unit * steps}, model, split, project)
-                share = each.share(steps, gradients)
                 if longer.gradients > base.gradients:  # an unused proxy
                     seconds += share * max(0.0, longer.seconds - base.seconds)
                     gradients += share * (longer.gradients - base.gradients)
