@@ -44,7 +44,7 @@ from unweave.tasks.diffusion.word_tokenizer import make_tokenizer
 
 T = TypeVar("T")
 
-UNET = {
+UNET: Mapping[str, Any] = {
     "sample_size": 64,
     "cross_attention_dim": 768,
     "attention_head_dim": 8,
@@ -55,7 +55,7 @@ UNET = {
 }
 """`unet_config` of v1-inference.yaml, https://github.com/CompVis/stable-diffusion; 859,520,964 weights."""
 
-VAE = {
+VAE: Mapping[str, Any] = {
     "block_out_channels": (128, 256, 512, 512),
     "layers_per_block": 2,
     "latent_channels": 4,
@@ -66,7 +66,7 @@ VAE = {
 }
 """`first_stage_config` of the same file; 83,653,863 weights."""
 
-TEXT_ENCODER = {
+TEXT_ENCODER: Mapping[str, Any] = {
     "vocab_size": 49408,
     "hidden_size": 768,
     "intermediate_size": 3072,
@@ -76,7 +76,7 @@ TEXT_ENCODER = {
 }
 """CLIP ViT-L/14's (Radford et al., 2021, https://arxiv.org/abs/2103.00020, table 20); 123,060,480 weights."""
 
-NOISE = {
+NOISE: Mapping[str, Any] = {
     "beta_start": 0.00085,
     "beta_end": 0.012,
     "beta_schedule": "scaled_linear",
@@ -129,16 +129,17 @@ def write_folder(folder: Path) -> None:
     """Writes the pipeline."""
     torch.manual_seed(0)
     words = make_tokenizer({word for text in CAPTIONS for word in text.split()}, 77)
-    diffusers.StableDiffusionPipeline(
-        vae=diffusers.AutoencoderKL(**VAE),
-        text_encoder=CLIPTextModel(CLIPTextConfig(**TEXT_ENCODER)),
-        tokenizer=words,
-        unet=diffusers.UNet2DConditionModel(**UNET),
-        scheduler=diffusers.DDIMScheduler(**NOISE),
-        safety_checker=None,
-        feature_extractor=None,
-        requires_safety_checker=False,
-    ).save_pretrained(folder)
+    parts: dict[str, Any] = {
+        "vae": diffusers.AutoencoderKL(**VAE),
+        "text_encoder": CLIPTextModel(CLIPTextConfig(**TEXT_ENCODER)),
+        "tokenizer": words,
+        "unet": diffusers.UNet2DConditionModel(**UNET),
+        "scheduler": diffusers.DDIMScheduler(**NOISE),
+        "safety_checker": None,
+        "feature_extractor": None,
+        "requires_safety_checker": False,
+    }
+    diffusers.StableDiffusionPipeline(**parts).save_pretrained(folder)
 
 
 def random_images(size: int) -> tuple[Captioned, Captioned]:

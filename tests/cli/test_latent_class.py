@@ -97,3 +97,16 @@ def test_images_must_have_the_size_of_the_decoded_latents(refused, source, tmp_p
     refused(r"of shape \[3, 16, 16\] .*found \[3, 8, 8\]", "forget", source, "--class", 3, "--data", small)
     grey = folders.images(tmp_path / "grey.npz", size=16)
     refused(r"of shape \[3, 16, 16\] .*found \[1, 16, 16\]", "forget", source, "--class", 3, "--data", grey)
+
+
+def test_a_family_of_latents_searches_as_that_of_pixels():
+    latents = LatentSpace("0" * 64, (4, 8, 8), AutoencoderKL(**VAE))
+    family = of_latents(DiffusionFamily(images=30), latents)
+    method = family.methods["lur"]
+    assert family.space("lur", method, 100) == DiffusionFamily().space("lur", method, 100)
+    assert (family.images, family.task(4, (3,)).space, family.task(4, (3,)).forgotten) == (
+        30,
+        "latents",
+        (3,),
+    )
+    assert "autoencoder" not in family.key and family == of_latents(DiffusionFamily(images=30), latents)

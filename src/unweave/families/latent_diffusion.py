@@ -21,11 +21,11 @@ class LatentDiffusionFamily(DiffusionFamily):
     """Denoisers that generate the latents of images of a class.
 
     Args:
-        space: The latents.
+        latents: The latents.
     """
 
     former_class: ClassVar[str | None] = None
-    space: LatentSpace
+    latents: LatentSpace
 
     def task(self, n_classes: int, forgotten: tuple[int, ...] = ()) -> Diffusion:
         """Denoising of latents."""
@@ -37,13 +37,13 @@ class LatentDiffusionFamily(DiffusionFamily):
         """Images of every class, drawn as latents."""
         exam = super().exam(of_images(split), device=device, searching=searching, cache=cache)
         known = {each.name: getattr(exam, each.name) for each in dataclasses.fields(exam)}
-        return LatentExam(**known, space=self.space)
+        return LatentExam(**known, space=self.latents)
 
 
-def of_latents(family: DiffusionFamily, space: LatentSpace) -> LatentDiffusionFamily:
+def of_latents(family: DiffusionFamily, latents: LatentSpace) -> LatentDiffusionFamily:
     """The family with the settings of another, for denoisers of latents."""
     known = {each.name: getattr(family, each.name) for each in dataclasses.fields(family)}
-    return LatentDiffusionFamily(**known, space=space)
+    return LatentDiffusionFamily(**known, latents=latents)
 
 
 def of_images(split: Split) -> Split:
