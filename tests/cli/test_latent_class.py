@@ -13,9 +13,13 @@ from cli.written import names, row_of, stage_of
 pytest.importorskip("diffusers")
 pytest.importorskip("transformers")
 
+from diffusers import AutoencoderKL  # after diffusers is known to be there
 from safetensors.torch import load_file  # after diffusers is known to be there
 
-from stable_diffusion import write_dit
+from stable_diffusion import VAE, write_dit
+from unweave.audits.diffusion.latent_exam import LatentSpace
+from unweave.families.diffusion import DiffusionFamily
+from unweave.families.latent_diffusion import of_latents
 from unweave.tasks.diffusion.file_names import MANIFEST, WEIGHTS
 
 SHORT = ("--method", "finetune", "--set", "how.steps=1", "--set", "how.batch=4", "--quiet")
