@@ -215,8 +215,7 @@ def check_row(folder: Path, row: Row, steps: int) -> dict[str, Any]:
     return {
         "peak_mib": found.peak_mib,
         "gradients": found.gradients,
-        "seconds": found.seconds,
-        **stages.found,
+        "stages": stages.found,
     }
 
 
