@@ -90,7 +90,11 @@ for other in [family for family in MODEL_KINDS if family not in every_family.DEN
     REFUSED |= {(name, other): f"is for denoisers .* found {found}" for name in GENERATIVE}
 CLASSIFYING = [name for name, method in CASES.items() if method.about.families[:1] == ("classifier",)]
 for other in ("language", *every_family.DENOISERS):
-    REFUSED |= {(name, other): "is for models of the family classifier.*, found" for name in CLASSIFYING}
+    REFUSED |= {
+        (name, other): "is for models of the family classifier.*, found"
+        for name in CLASSIFYING
+        if not CASES[name].about.serves(family_of(every_family.task(other)))
+    }
 WORKING = [
     (name, family)
     for name, method in CASES.items()

@@ -15,6 +15,7 @@ from torch import nn
 from unweave.data.unaugmented import UnaugmentedSource
 from unweave.split import Split
 from unweave.tasks import Task
+from unweave.tasks.copies import share_all
 from unweave.tasks.low_rank import Additions
 from unweave.weights.cost import Cost
 from unweave.weights.processes import Processes
@@ -198,11 +199,7 @@ def frozen_copy(model: nn.Module, *, share: bool = False) -> nn.Module:
         ValueError: If the model is sharded.
     """
     refuse_copy(model, "this method or target")
-    memo: dict[int, object] = {}
-    if share:
-        memo |= {id(p): nn.Parameter(p.detach(), requires_grad=False) for p in model.parameters()}
-        memo |= {id(b): b.detach() for b in model.buffers()}
-    return copy.deepcopy(model, memo).eval().requires_grad_(False)
+    return (share_all(model) if share else copy.deepcopy(model)).eval().requires_grad_(False)
 
 
 def redrawn_copy(model: nn.Module) -> nn.Module:

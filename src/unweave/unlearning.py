@@ -1,6 +1,5 @@
 """Makes a copy of a model forget, with checks before and after."""
 
-import copy
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import FunctionType
@@ -19,6 +18,7 @@ from unweave.result import Method, Result
 from unweave.split import Split
 from unweave.tasks import Checking, Task
 from unweave.tasks.classifier import Classifier
+from unweave.tasks.copies import editable_copy
 from unweave.weights.identity import digest_function, digest_model, plain_repr
 from unweave.weights.processes import Processes
 from unweave.weights.sharded import names_where, not_finite
@@ -74,7 +74,7 @@ def unlearn(
     sharded = is_model_sharded(model)
     forms, original = shapes(model.state_dict()), ShardedOriginal(model) if sharded else model
     place = torch.device(device) if device is not None else next(model.parameters()).device
-    working = model if sharded else copy.deepcopy(model).to(place)
+    working = model if sharded else editable_copy(model).to(place)
     held_out, calibration = split.held_out.to(place), split.calibration.tolist()
     on_device = Split(split.train.to(place), split.forget, held_out, calibration=calibration)
     generator = torch.Generator().manual_seed(seed)

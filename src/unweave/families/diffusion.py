@@ -174,7 +174,7 @@ class DiffusionFamily(Family):
 
     def exam(
         self, split: Split, *, device: Device = None, searching: bool = False, cache: Path | None = None
-    ) -> Exam[Any]:
+    ) -> DiffusionExam:
         """Images of every class."""
         refuse_unfit(split, searching=searching, attacked=bool(self.attacks) and not searching)
         return DiffusionExam(

@@ -23,6 +23,7 @@ from unweave.methods.recover import Recover
 from unweave.methods.sa import SelectiveAmnesia
 from unweave.methods.salun import SalUn
 from unweave.methods.scissorhands import Scissorhands
+from unweave.methods.sfron import SFRon
 from unweave.methods.simple import (
     FineTune,
     FromScratch,
@@ -68,6 +69,7 @@ PRESETS: Mapping[str, Method] = {
     "salun": SalUn(feed="paired", retain_weight=3.0, how=EDIT),
     # the decoder's attention alone, as in the code released for Stable Diffusion
     "scissorhands": Scissorhands(trim=0.03, eligible=r"^up_blocks\..*attentions", how=EDIT),
+    "sfron": SFRon(strength=1.0, how=replace(EDIT, max_norm=1.0)),
     "msg": MaskedSmallGradients(rate=0.02, how=EDIT),
     "ct": ConvolutionTranspose(EDIT),
     "munba": MUNBa(how=replace(EDIT, max_norm=1.0)),
@@ -116,6 +118,7 @@ RANGES: Mapping[str, Mapping[str, Range]] = {
     "l1-sparse": {"penalty": Log(1e-8, 1e-4)},
     "salun": {"fraction": Uniform(0.1, 0.9), "retain_weight": Log(0.3, 30.0)},
     "scissorhands": {"trim": Log(1e-4, 0.1), "forget_weight": Log(0.03, 3.0)},
+    "sfron": {"strength": Log(0.03, 3.0), "threshold": Log(0.3, 30.0)},
     "msg": {"rate": Uniform(0.0, 0.3)},
     "pcgrad": FORGET_WEIGHT,
     "mgda": FORGET_WEIGHT,

@@ -4,20 +4,17 @@ These are starting points for a small model, as for class-conditional denoisers;
 """
 
 from collections.abc import Mapping
-from dataclasses import replace
 
 from unweave.families.diffusion_settings import EDIT, STAGE_PRESETS
 from unweave.families.diffusion_settings import PRESETS as DENOISERS
 from unweave.methods import Method, method_named
 from unweave.methods.scissorhands import Scissorhands
-from unweave.methods.sfron import SFRon
 from unweave.methods.uce import UCE
 from unweave.tasks.diffusion.text_to_image import TextToImage
 
 PRESETS: Mapping[str, Method] = {
     **DENOISERS,
     "scissorhands": Scissorhands(trim=0.03, eligible=r"up_blocks\..*attentions", how=EDIT),
-    "sfron": SFRon(strength=1.0, how=replace(EDIT, max_norm=1.0)),
     "uce": UCE(),
 }
 """All methods that support text-to-image models."""

@@ -55,7 +55,7 @@ class SFRon:
         "masked weight in a step away; no slow average of the weights, which the released code computes with "
         "no effect; both Fisher informations are taken in batches of one size, without augmentation; a step "
         "away draws its batch anew",
-        families=("classifier", "text-to-image"),
+        families=("classifier", "diffusion", "text-to-image"),
     )
     strength: float = 25.0
     power: float = 0.5

@@ -150,13 +150,18 @@ def switch_off(model: nn.Module) -> Iterator[None]:
             addition.enable_adapters(True)
 
 
+def add_apart(weight: Tensor, whole: Tensor) -> None:
+    """Adds a tensor to a weight in memory of its own: a copy of the model may share the present one."""
+    weight.data = weight.data + whole
+
+
 @torch.no_grad()
-def merge(model: nn.Module, add: Callable[[Tensor, Tensor], object] = Tensor.add_) -> None:
+def merge(model: nn.Module, add: Callable[[Tensor, Tensor], object] = add_apart) -> None:
     """Adds every addition to the weight of its layer and removes it, in place.
 
     Args:
         model: The model.
-        add: Adds a whole tensor to a weight in place.
+        add: Adds a whole tensor to a weight.
     """
     for _, addition in find_additions(model):
         product = addition.get_delta_weight(NAME)  # pyright: ignore[reportAttributeAccessIssue]  # of each kind

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from audits.diffusion.concepts import PROMPTS, Exact, squares
 from unweave.audits.diffusion.attacks import Budget
 from unweave.audits.diffusion.concept_exam import ConceptExam
+from unweave.audits.diffusion.concept_prompts import Prompt
 from unweave.audits.diffusion.concept_verdict import EVERY
 from unweave.audits.diffusion.real_concepts import RealImages
 from unweave.audits.exam import Exam
@@ -87,6 +88,23 @@ def test_an_image_belongs_to_its_prompt_and_number():
     found = exam(3).answers(Notes())
     assert [len(each) for each in found.values()] == [3] * 8
     assert drawn[2] == (2, [200_000, 200_001, 200_002])
+
+
+def test_a_prompt_is_drawn_with_the_seed_and_the_guidance_that_it_brings():
+    drawn: list[tuple[int, list[int], float]] = []
+
+    class Notes(Squares):
+        def draw(self, condition: int, seeds: Sequence[int], guidance: float) -> Tensor:
+            drawn.append((condition, list(seeds), guidance))
+            return super().draw(condition, seeds, guidance)
+
+    own = replace(PROMPTS, paraphrased=(Prompt("two plus one", {}, 77, 9.5),))
+    asked = exam(3, prompts=own, sampler=Sampler(steps=2, guidance=3.0))
+    asked.answers(Notes())
+    assert drawn[2] == (2, [77, 78, 79], 9.5) and {each[2] for each in drawn} == {3.0, 9.5}
+    said = "prompts with a seed or guidance of their own"
+    assert asked.facts[said] == {"two plus one": {"seed": 77, "guidance": 9.5}}
+    assert said not in exam(3).facts and asked.digest != exam(3).digest
 
 
 def test_answers_are_stored_and_what_they_depend_on_is_in_the_digest(tmp_path):

@@ -8,7 +8,9 @@ from torch.utils.data import TensorDataset
 from unweave.cli.checks import timing
 from unweave.cli.project import Project
 from unweave.cli.project.project import Retraining
+from unweave.descent.descend import Descent
 from unweave.methods import METHODS
+from unweave.methods.simple import FineTune
 from unweave.split import Split
 
 
@@ -42,6 +44,15 @@ def test_a_model_that_torch_refuses_to_train_is_refused_with_the_first_line(spli
     model = kind(4, 2)
     found = timing.estimate(METHODS["finetune"], model, split, project(split, model))
     assert (found.refused, found.seconds) == (reason, None)
+
+
+@pytest.mark.parametrize(("steps", "runs"), [(1, 2), (2, 1), (3, 2)])
+def test_a_length_that_the_short_run_takes_in_full_is_not_run_again(split, monkeypatch, steps, runs) -> None:
+    model, timed = nn.Linear(4, 2), []
+    measure = timing.time_method
+    monkeypatch.setattr(timing, "time_method", lambda *given: timed.append(given) or measure(*given))
+    found = timing.estimate(FineTune(Descent(steps=steps)), model, split, project(split, model))
+    assert len(timed) == runs and found.gradients == steps
 
 
 def test_a_training_that_torch_refuses_is_refused_with_the_first_line(split) -> None:

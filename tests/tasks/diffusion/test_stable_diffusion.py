@@ -15,11 +15,12 @@ pytest.importorskip("peft")
 from safetensors.torch import load_file, save_file  # noqa: E402  # after diffusers is known to be there
 
 from stable_diffusion import write_dit, write_pipeline  # noqa: E402
+from unweave.tasks.copies import own_trainable  # noqa: E402
 from unweave.tasks.diffusion import folder  # noqa: E402
 from unweave.tasks.diffusion.autoencoder import decode  # noqa: E402
 from unweave.tasks.diffusion.prompts import Prompted  # noqa: E402
 from unweave.tasks.diffusion.sample import Sampler, sample  # noqa: E402
-from unweave.tasks.diffusion.scopes import PATTERNS, merge_low_rank  # noqa: E402
+from unweave.tasks.diffusion.scopes import PATTERNS, Scope, merge_low_rank  # noqa: E402
 from unweave.tasks.diffusion.stable_diffusion import StableDiffusion, load, save, save_low_rank  # noqa: E402
 from unweave.tasks.diffusion.text_to_image import make_task, number_prompts  # noqa: E402
 from unweave.tasks.low_rank import find_additions  # noqa: E402
@@ -111,9 +112,10 @@ def test_a_copy_differs_in_one_file_and_diffusers_draws_the_same_from_it(
     told["safety_checker"] = ["stable_diffusion", "StableDiffusionSafetyChecker"]
     index.write_text(json.dumps(told))
     before, found = contents(sd), load(sd)
+    weights = found.digest()
     model = moved(found.model(PROMPTS, scope))
     out = save(found, model, tmp_path / "out", {"forgotten_concepts": ["a three"]})
-    assert contents(sd) == before, "the source"
+    assert contents(sd) == before and found.digest() == weights, "the source"
     after = contents(out)
     assert after.keys() == before.keys() | {folder.MANIFEST}
     assert [name for name in before if after[name] != before[name]] == [changed]
@@ -171,6 +173,22 @@ def test_a_scope_is_what_its_name_says(scope, source: Path):
     assert any(name.startswith("words.") for name in everything) == (scope == "text encoder")
 
 
+@pytest.mark.parametrize("scope", ["all", "cross-attention", "lora", "text encoder"])
+def test_only_the_weights_of_a_scope_take_memory_of_their_own(source: Path, scope: Scope):
+    found = load(source)
+    models = found.unet, found.text_encoder
+    known = {p.data_ptr() for each in models for p in each.parameters()}
+    model = found.model(PROMPTS, scope)
+    for given, copied in zip(model.parameters(), model.editable_copy().parameters(), strict=True):
+        assert (
+            (given.data_ptr() in known)
+            == (copied.data_ptr() == given.data_ptr())
+            == (not given.requires_grad)
+        )
+        assert copied.requires_grad == given.requires_grad
+    assert {p.data_ptr() for p in found.drawing_model(PROMPTS).parameters()} <= known
+
+
 def test_the_teacher_of_additions_of_low_rank_is_the_model_without_them(source: Path):
     found = load(source)
     model = found.model(PROMPTS, "lora")
@@ -189,6 +207,7 @@ def test_a_result_that_is_no_edit_of_one_component_is_refused(source: Path, tmp_
         save(found, found.model(PROMPTS), tmp_path / "out", {})
     both = found.model(PROMPTS, "text encoder")
     both.requires_grad_(True)
+    own_trainable(both)  # or the pipeline would change with it
     with pytest.raises(ValueError, match="must have changed, found unet and text_encoder"):
         save(found, moved(both), tmp_path / "out", {})
     with pytest.raises(ValueError, match="must lie outside of the source folder"):

@@ -124,10 +124,13 @@ class ConceptExam(ImagesExam):
             for kind, numbers in self.prompts.kinds.items()
         }
         seen = {} if self.nude_net is None else {"NudeNet": self.nude_net.facts}
+        own = {each.text: each.own_draw for each in self.prompts.all_prompts if each.own_draw}
+        drawn = {"prompts with a seed or guidance of their own": own} if own else {}
         return {
             "concept": dict(self.prompts.concept),
             "prompts": kinds,
             "images of each prompt": self.count,
+            **drawn,
             "recogniser": known,
             **seen,
         }
@@ -141,11 +144,12 @@ class ConceptExam(ImagesExam):
     def answers(self, model: nn.Module) -> Drawn:
         """Draws images of every prompt; images at the same position have the same seed for all models."""
         drawing = require_draws(model).drawing(self.sampler)
-        seeds = {
-            number: range(self.first_seed + APART * number, self.first_seed + APART * number + self.count)
-            for number in range(len(self.prompts.all_prompts))
-        }
-        return {number: drawing(number, list(each), self.sampler.guidance) for number, each in seeds.items()}
+        drawn: dict[int, Tensor] = {}
+        for number, prompt in enumerate(self.prompts.all_prompts):
+            first = self.first_seed + APART * number if prompt.seed is None else prompt.seed
+            guidance = self.sampler.guidance if prompt.guidance is None else prompt.guidance
+            drawn[number] = drawing(number, list(range(first, first + self.count)), guidance)
+        return drawn
 
     def hit(self, images: Tensor) -> Bool[np.ndarray, " n"]:
         """Which images show the concept."""

@@ -21,14 +21,24 @@ class Prompt:
     Args:
         text: Its words.
         shows: The value of each factor that it names.
+        seed: The seed of its first image, such as that of a row of I2P; None for the audit's own.
+        guidance: The guidance of its images; None for the sampler's.
     """
 
     text: str
     shows: Mapping[str, str] = field(default_factory=dict)
+    seed: int | None = None
+    guidance: float | None = None
 
     def __post_init__(self) -> None:
         if not self.text.strip():
             raise ValueError("a prompt must not be empty")
+
+    @property
+    def own_draw(self) -> dict[str, float]:
+        """The seed and the guidance that it brings; empty if it brings neither."""
+        own = {"seed": self.seed, "guidance": self.guidance}
+        return {name: value for name, value in own.items() if value is not None}
 
 
 @dataclass(frozen=True)

@@ -58,12 +58,16 @@ class Drawing:
             if isinstance(condition, int)
             else condition.expand(n, *condition.shape)
         )
+        return replace(self, how=how).draw_each(conditions, seeds, start)
+
+    def draw_each(self, conditions: Tensor, seeds: Sequence[int], start: Start | None = None) -> Tensor:
+        """Draws one uint8 image per seed under a condition of its own, with the guidance of the sampler."""
         drawn = sample(
             self.model,
             self.task,
             conditions,
             shape=self.shape,
-            how=how,
+            how=self.how,
             seeds=seeds,
             start=start,
             chunk=self.chunk,

@@ -39,7 +39,7 @@ from unweave.audits.score import Share
 from unweave.audits.verdict import Judgement
 from unweave.split import Split
 from unweave.tasks.diffusion import Diffusion
-from unweave.tasks.diffusion.sample import Sampler, sample
+from unweave.tasks.diffusion.sample import Sampler
 from unweave.tasks.low_rank import find_additions
 
 TRIAL = ("ua", "ra", "class_tv", "kid_retain")
@@ -138,13 +138,12 @@ class DiffusionExam(ImagesExam):
     def answers(self, model: nn.Module) -> Drawn:
         """Draws images of every class; images at the same position have the same seed for all models."""
         classes = torch.arange(self.split.n_classes).repeat_interleave(self.count)
-        shape = shape_of(self.split.train)
         seeds = [
             self.first_seed + APART * label + i
             for label in range(self.split.n_classes)
             for i in range(self.count)
         ]
-        images = sample(model, self.task, classes, shape=shape, how=self.sampler, seeds=seeds)
+        images = self.drawing(model).draw_each(classes, seeds)
         return dict(enumerate(images.split(self.count)))
 
     def probes(self, model: nn.Module, original: nn.Module | None = None) -> dict[str, float]:

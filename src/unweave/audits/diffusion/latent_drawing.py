@@ -15,8 +15,8 @@ from unweave.audits.diffusion.drawing import Drawing
 from unweave.audits.diffusion.images import check_images
 from unweave.data import Source
 from unweave.data.latents import Latents
-from unweave.tasks.diffusion.autoencoder import decode_finite, encode, refuse_other_images
-from unweave.tasks.diffusion.sample import Sampler
+from unweave.tasks.diffusion.autoencoder import AT_ONCE, decode_finite, encode, refuse_other_images
+from unweave.tasks.diffusion.sample import Sampler, to_bytes
 from unweave.tasks.diffusion.stable_diffusion import StableDiffusion
 from unweave.tasks.diffusion.text_to_image import Prompts, make_task
 
@@ -37,7 +37,8 @@ class LatentDrawing(Drawing):
         Raises:
             Failed: If an image is not finite.
         """
-        return super().as_images(decode_finite(self.autoencoder, drawn))
+        chunks = drawn.split(AT_ONCE)  # as numbers, images take four times the memory of bytes
+        return torch.cat([to_bytes(decode_finite(self.autoencoder, each)) for each in chunks])
 
     def check(self, images: Tensor) -> Tensor:
         """Returns real images, checked."""

@@ -9,20 +9,25 @@
 
 `concept` says which values of which factors a recogniser finds in an image of the concept. The first of the
 trained prompts is the one that attacks use. A prompt to keep shows the values that its words name; a table
-names them where its words do not.
+names them where its words do not. A kind can also be the name of a table beside the file, such as
+`paraphrased = "i2p.csv"`, whose rows may bring seeds and guidances (see `data.prompt_list`).
 """
 
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from unweave.audits.diffusion.concept_prompts import FORGET_KINDS, KINDS, RETAIN_KINDS, ConceptPrompts, Prompt
 from unweave.choices import suggest_word
 from unweave.data.captions import holds_phrase
+from unweave.data.prompt_list import read_prompt_rows
 from unweave.tables import refuse_unknown
 
-CONCEPT, TEXT = "concept", "text"
+CONCEPT, TEXT, TABLE = "concept", "text", ".csv"
+OWN = ("seed", "guidance")
+"""What a row of a table brings beside its words."""
 
 Values = Mapping[str, Sequence[str]]
 """The values that a recogniser knows, by factor."""
@@ -41,14 +46,29 @@ def read_prompts(path: str | Path, values: Values) -> ConceptPrompts:
     place = Path(path)
     if not place.is_file():
         raise ValueError(f"expected a file of prompts, found none at {place}")
+    if place.suffix.lower() == TABLE:
+        raise ValueError(
+            f"{place} says neither what an image of the concept shows nor which prompts to keep: name it in "
+            f'a file in TOML, as in {FORGET_KINDS[1]} = "{place.name}"'
+        )
     try:
         table = tomllib.loads(place.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{place} is not TOML: {error}") from error
     try:
-        return make_prompts(table, values)
+        return make_prompts(read_tables(table, place.parent), values)
     except ValueError as error:
         raise ValueError(f"{place}: {error}") from error
+
+
+def read_tables(content: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """The content of a file, with the rows of the tables that it names in place of their names."""
+    return {
+        key: [asdict(row) for row in read_prompt_rows(folder / value)]
+        if key in KINDS and isinstance(value, str) and value.lower().endswith(TABLE)
+        else value
+        for key, value in content.items()
+    }
 
 
 def make_prompts(table: Mapping[str, Any], values: Values) -> ConceptPrompts:
@@ -73,12 +93,18 @@ def prompts_of(kind: str, rows: object, values: Values) -> Iterator[Prompt]:
         given = {TEXT: row} if isinstance(row, str) else row
         if not isinstance(given, Mapping) or not isinstance(given.get(TEXT), str):
             raise ValueError(f"{kind} must be texts, or tables with text, found {row!r}")
-        shows = {factor: value for factor, value in given.items() if factor != TEXT}
+        shows = {factor: value for factor, value in given.items() if factor not in (TEXT, *OWN)}
         refuse_unknown_values(shows, values)
         if kind in RETAIN_KINDS:
             # paraphrases may name other values: "two plus one"
             shows = values_in(given[TEXT], {f: each for f, each in values.items() if f not in shows}) | shows
-        yield Prompt(given[TEXT], shows)
+        seed, guidance = (given.get(key) for key in OWN)
+        if not isinstance(seed, int | None) or not isinstance(guidance, int | float | None):
+            raise ValueError(
+                f"{given[TEXT]!r} must have a whole number as seed and a number as guidance, found {seed!r} "
+                f"and {guidance!r}"
+            )
+        yield Prompt(given[TEXT], shows, seed, guidance)
 
 
 def values_in(text: str, values: Values) -> dict[str, str]:

@@ -22,6 +22,7 @@ from unweave.cli.options import CommonFlags, parse_names
 from unweave.cli.terminal import progress, show
 from unweave.families.text_to_image_settings import text_to_image_method
 from unweave.methods import DEFAULT
+from unweave.methods.configure import configure
 
 NO_DATA = (
     "a pipeline does not hold the images that it was trained on: name a folder of images with captions "
@@ -123,7 +124,8 @@ def notes(counts: Mapping[str, int]) -> Iterator[str]:
 def estimate_costs(work: ConceptWork, names: Sequence[str], listener: Listener) -> dict[str, dict[str, Any]]:
     """Estimates the cost of each method, or says why it can't run."""
     split = work.request.split
-    timing.estimate(text_to_image_method("finetune"), work.model, split, work)  # torch's own start
+    one_step = configure(text_to_image_method("finetune"), {"how": {"steps": 1, "batch": 1}}, "finetune")
+    timing.time_method(one_step, {}, work.model, split, work)  # torch's own start
     costs: dict[str, dict[str, Any]] = {}
     for done, name in enumerate(names, 1):
         found = timing.estimate(text_to_image_method(name), work.model, split, work)

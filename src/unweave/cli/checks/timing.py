@@ -9,7 +9,6 @@ Costs independent of the length, such as a pass for a mask, are in T(short). A r
 counts in full; one with a budget gets the rest of it after the other lengths.
 """
 
-import copy
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -30,6 +29,7 @@ from unweave.methods.recover import Recover
 from unweave.problem import Problem, add_time
 from unweave.split import Split
 from unweave.tasks import Task
+from unweave.tasks.copies import editable_copy
 from unweave.weights.cost import Cost
 from unweave.weights.processes import Processes
 from unweave.weights.sharded_model import ShardedOriginal, is_model_sharded
@@ -113,8 +113,10 @@ def estimate(method: Method, model: nn.Module, split: Split, project: Runnable) 
             quick = processes.from_first(lambda: base.seconds < PATIENCE)
             steps = LONGER if quick else SHORT + 1
             for path, each in lengths.items():
-                longer = time_method(method, {**short, path: each.unit * steps}, model, split, project)
                 share = each.share(steps, gradients)
+                if not share:
+                    continue  # the short run took it in full
+                longer = time_method(method, {**short, path: each.unit * steps}, model, split, project)
                 if longer.gradients > base.gradients:  # an unused proxy
                     seconds += share * max(0.0, longer.seconds - base.seconds)
                     gradients += share * (longer.gradients - base.gradients)
@@ -185,7 +187,7 @@ def time_method(
     generator = torch.Generator().manual_seed(0)
     sharded, chosen = is_model_sharded(model), configure(method, nest_paths(whole))
     original = ShardedOriginal(model) if sharded else model
-    edited = model if sharded else copy.deepcopy(model)
+    edited = model if sharded else editable_copy(model)
     task = project.task(split)
     problem = Problem(task, edited, split, generator, project.build, caller_model=original)
     try:

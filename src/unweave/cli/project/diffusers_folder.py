@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from torch import nn
 
@@ -13,11 +14,16 @@ from unweave.bench.split_data import make_split
 from unweave.cli.project.project import Project
 from unweave.cli.project.recipe import make_retraining
 from unweave.data.datasets import NAMES
+from unweave.data.encoded_images import EncodedImages
 from unweave.data.in_memory import Resident
 from unweave.families.diffusion import DiffusionFamily, denoisers
 from unweave.families.family import Write
+from unweave.record.checkpoint import contents
 from unweave.record.files import sha256
 from unweave.split import Split
+
+if TYPE_CHECKING:
+    from unweave.tasks.diffusion.folder import Denoiser
 
 CONFIGS = ("model_index.json", "config.json")
 WEIGHTS = "diffusion_pytorch_model*"
@@ -71,18 +77,49 @@ def read_folder(place: Path, data: str | None, recipe: Recipe | None, device: st
     folder_config.refuse_unsupported(place)
     split = make_split(data_of(data, recipe), family=generation, device=device)
     loaded = folder.load(place, n_classes=split.n_classes)
-    refuse_other_size(split, loaded.shape)
+    refuse_other_size(split, image_shape(loaded))
     # the default is guided; guidance in a recipe raises an error
     supported = generation if loaded.null is not None or recipe is not None else without_guidance(generation)
+    family = replace(supported, schedule=loaded.schedule, null=loaded.null)
+    if loaded.autoencoder is not None:
+        family, split = with_latents(family, split, loaded, device)
     return LocalDenoiser(
         loaded.model.to(device),
         loaded.fresh,
-        replace(supported, schedule=loaded.schedule, null=loaded.null),
+        family,
         split,
         sha256(place / loaded.component / folder.WEIGHTS),
         lambda model, out, facts: folder.save(loaded, model, out, facts),
         loaded.forgotten_classes,
     )
+
+
+def image_shape(loaded: "Denoiser") -> tuple[int, int, int]:
+    """Channels, height and width of the images that a denoiser is for, also if it denoises latents."""
+    if loaded.autoencoder is None:
+        return loaded.shape
+    from unweave.tasks.diffusion.autoencoder import image_shape_of
+
+    return image_shape_of(loaded.autoencoder, loaded.shape)
+
+
+def with_latents(
+    family: DiffusionFamily, split: Split, loaded: "Denoiser", device: str
+) -> tuple[DiffusionFamily, Split]:
+    """The family of a denoiser of latents, and the images with their latents, encoded once."""
+    from unweave.audits.diffusion.latent_exam import LatentSpace
+    from unweave.families.latent_diffusion import of_latents
+    from unweave.tasks.diffusion.autoencoder import encode_images
+
+    assert loaded.autoencoder is not None
+    autoencoder = loaded.autoencoder
+    sources: list[EncodedImages] = []
+    for source in (split.train, split.held_out):
+        assert isinstance(source, Resident)
+        sources.append(EncodedImages(source, encode_images(autoencoder, source)).to(device))
+    space = LatentSpace(contents(autoencoder.state_dict()), loaded.shape, autoencoder)
+    encoded = Split(sources[0], split.forget, sources[1], calibration=split.calibration.tolist())
+    return of_latents(family, space), encoded
 
 
 def from_local(folder: Path, recipe: str | None, data: str | None, device: str) -> Project:
@@ -137,6 +174,6 @@ def refuse_other_size(split: Split, shape: tuple[int, int, int]) -> None:
         found = list(source.inputs.shape[1:])
         if found != list(shape):
             raise ValueError(
-                f"the model denoises images of shape {list(shape)} (channel, height, width), found {found}: "
+                f"the model draws images of shape {list(shape)} (channel, height, width), found {found}: "
                 "bring the data to that size"
             )

@@ -19,8 +19,8 @@ from unweave.errors import Failed
 from unweave.tasks.diffusion.components import read_part
 from unweave.tasks.diffusion.sample import to_bytes
 
-AT_ONCE = 16
-"""The number of images encoded or decoded together."""
+AT_ONCE, PIXELS = 16, 512 * 512
+"""The largest number of images that are encoded or decoded together, and of their pixels in all."""
 
 
 def read_autoencoder(folder: Path) -> AutoencoderKL:
@@ -45,7 +45,8 @@ def encode(
     refuse_other_images(autoencoder, images)
     weight, scale = next(autoencoder.parameters()), float(autoencoder.config["scaling_factor"])
     found: list[tuple[Tensor, Tensor]] = []
-    for chunk in images.split(AT_ONCE):
+    height, width = images.shape[2:]
+    for chunk in images.split(together(height * width)):
         posterior = autoencoder.encode(chunk.to(weight) / 127.5 - 1, return_dict=False)[0]
         found.append((scale * posterior.mean.float().cpu(), scale * posterior.std.float().cpu()))
     mean, deviation = (torch.cat(each) for each in zip(*found, strict=True))
@@ -60,9 +61,10 @@ def decode(
 ) -> Shaped[Tensor, "n channel height width"]:
     """The images of latents, on the CPU: bytes, or numbers around [-1, 1]."""
     weight, scale = next(autoencoder.parameters()), float(autoencoder.config["scaling_factor"])
+    pixels = latents.shape[2] * latents.shape[3] * factor_of(autoencoder) ** 2
     chunks = [
         autoencoder.decode(cast(FloatTensor, chunk.to(weight) / scale), return_dict=False)[0].float().cpu()
-        for chunk in latents.split(AT_ONCE)
+        for chunk in latents.split(together(pixels))
     ]
     images = torch.cat(chunks)
     return to_bytes(images) if rounded else images
@@ -88,9 +90,20 @@ def encode_images(autoencoder: AutoencoderKL, images: Resident) -> Latents:
     return Latents(mean, deviation, images.labels, images.names)
 
 
+def together(pixels: int) -> int:
+    """The number of images to encode or decode together, each of so many pixels."""
+    return max(1, min(AT_ONCE, PIXELS // pixels))
+
+
 def factor_of(autoencoder: AutoencoderKL) -> int:
     """The number of pixels along one side of a latent."""
     return 2 ** (len(cast(list[int], autoencoder.config["block_out_channels"])) - 1)
+
+
+def image_shape_of(autoencoder: AutoencoderKL, latent: tuple[int, int, int]) -> tuple[int, int, int]:
+    """Channels, height and width of the images whose latents have a shape."""
+    factor, (_, height, width) = factor_of(autoencoder), latent
+    return int(autoencoder.config["in_channels"]), factor * height, factor * width
 
 
 def refuse_other_images(autoencoder: AutoencoderKL, images: Tensor) -> None:

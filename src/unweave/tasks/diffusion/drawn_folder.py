@@ -153,7 +153,7 @@ def draw_absent_images(
 ) -> None:
     """Draws some of the images, by their file, prompt and seed."""
     prompts = Prompts((*wanted.forgotten, *wanted.kept))
-    model, task = pipeline.model(prompts).to(device), make_task(prompts, pipeline.schedule)
+    model, task = pipeline.drawing_model(prompts).to(device), make_task(prompts, pipeline.schedule)
     nn.Module.to(pipeline.autoencoder, device)
     try:
         for first in range(0, len(absent), AT_ONCE):

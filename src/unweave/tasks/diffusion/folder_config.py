@@ -18,16 +18,14 @@ LATENT = ("vae", "vqvae", "vqmodel", "movq", "vqgan")
 
 
 def refuse_unsupported(folder: str | Path) -> None:
-    """Raises if a folder holds no supported model of images themselves; reads no weights."""
+    """Raises if a folder holds no supported model of images or of the latents of an AutoencoderKL.
+
+    It reads no weights.
+    """
     place = Path(folder)
     component = component_of(place)
     refuse_other_class(read(place / component / "config.json"))
-    latent = autoencoder_of(place, component)
-    if latent is not None:
-        raise ValueError(
-            f"the denoiser in {place} denoises the latents of {latent.name} (AutoencoderKL), and here only "
-            "denoisers of images themselves are supported: load it with unweave.tasks.diffusion.folder"
-        )
+    autoencoder_of(place, component)
 
 
 def component_of(place: Path) -> str:

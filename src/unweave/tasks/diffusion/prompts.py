@@ -13,6 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTokenizer
 
+from unweave.tasks.copies import share_frozen
 from unweave.tasks.diffusion.text_to_image import Tokens
 
 AT_ONCE = 64
@@ -77,6 +78,10 @@ class Prompted(nn.Module):
         """The prediction for noisy latents at their times under their prompts."""
         told = condition if condition.is_floating_point() else self.words(condition)
         return self.unet(x, t, encoder_hidden_states=told, return_dict=False)[0]
+
+    def editable_copy(self) -> "Prompted":
+        """A copy that shares the memory of the frozen weights: a scope trains few of very many."""
+        return share_frozen(self)
 
 
 def tokenize(tokenizer: CLIPTokenizer, prompts: Sequence[str], longest: int) -> Tokens:

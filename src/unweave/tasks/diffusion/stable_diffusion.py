@@ -3,7 +3,6 @@
 Nothing is downloaded, and the source is never changed. Needs the extra `unweave[diffusion]`.
 """
 
-import copy
 import hashlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -15,7 +14,8 @@ from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from unweave.record.checkpoint import contents as weights_digest
-from unweave.tasks.diffusion.autoencoder import factor_of, read_autoencoder
+from unweave.tasks.copies import own_trainable, share_all
+from unweave.tasks.diffusion.autoencoder import image_shape_of, read_autoencoder
 from unweave.tasks.diffusion.components import Settings, read_part
 from unweave.tasks.diffusion.file_names import INDEX, WEIGHTS
 from unweave.tasks.diffusion.folder import Edit, refuse_other_file, write_copy
@@ -24,10 +24,10 @@ from unweave.tasks.diffusion.folder_files import contents
 from unweave.tasks.diffusion.manifest import Manifest, Step, manifest_of
 from unweave.tasks.diffusion.prompts import Cached, Encoded, Prompted, encode_prompts, tokenize
 from unweave.tasks.diffusion.schedule import Schedule
-from unweave.tasks.diffusion.scopes import Scope, merge_low_rank, restrict
+from unweave.tasks.diffusion.scopes import Scope, restrict
 from unweave.tasks.diffusion.text_to_image import EMPTY, Prompts, Tokens
-from unweave.tasks.diffusion.weights import refuse_other, rename_as, weights_of
-from unweave.tasks.low_rank import addition_weights
+from unweave.tasks.diffusion.weights import layout_of, refuse_other, rename_as
+from unweave.tasks.low_rank import addition_weights, merge
 
 PIPELINE = "StableDiffusionPipeline"
 PARTS: Mapping[str, tuple[str, ...]] = {
@@ -81,8 +81,7 @@ class StableDiffusion:
     @property
     def image_shape(self) -> tuple[int, int, int]:
         """Channels, height and width of its images."""
-        factor, (_, height, width) = factor_of(self.autoencoder), self.shape
-        return int(self.autoencoder.config["in_channels"]), factor * height, factor * width
+        return image_shape_of(self.autoencoder, self.shape)
 
     @property
     def forgotten_concepts(self) -> tuple[str, ...]:
@@ -115,20 +114,32 @@ class StableDiffusion:
     def model(self, prompts: Prompts, scope: Scope = "all", *, rank: int = 8, seed: int = 0) -> Prompted:
         """A copy of the denoiser under prompts, of which the weights of a scope are trainable.
 
-        The text encoder is part of it only for its own scope.
+        The frozen weights share the memory of the pipeline's. The text encoder is part of it only for its own
+        scope.
 
         Raises:
             ValueError: If a prompt is too long; the error names it.
         """
         tokens = self.tokens(prompts)
         words: Cached | Encoded = (
-            Encoded(tokens, copy.deepcopy(self.text_encoder))
+            Encoded(tokens, share_all(self.text_encoder))
             if scope == "text encoder"
             else Cached(tokens, encode_prompts(self.text_encoder, tokens))
         )
-        model = Prompted(copy.deepcopy(self.unet), words).eval()
+        model = Prompted(share_all(self.unet), words).eval()
         restrict(model, scope, rank=rank, seed=seed)
+        own_trainable(model)
         return model
+
+    def drawing_model(self, prompts: Prompts) -> Prompted:
+        """The denoiser under prompts, to draw with; it shares the memory of all weights.
+
+        Raises:
+            ValueError: If a prompt is too long; the error names it.
+        """
+        tokens = self.tokens(prompts)
+        words = Cached(tokens, encode_prompts(self.text_encoder, tokens))
+        return Prompted(share_all(self.unet), words).eval()
 
 
 def load(folder: str | Path) -> StableDiffusion:
@@ -170,8 +181,8 @@ def save(source: StableDiffusion, model: Prompted, out: str | Path, facts: Mappi
     Raises:
         ValueError: If the folder exists or overlaps the source, or not exactly one component has changed.
     """
-    whole = merge_low_rank(model)
-    assert isinstance(whole, Prompted)
+    whole = model.editable_copy()
+    merge(whole)
     found: dict[str, tuple[nn.Module, nn.Module]] = {"unet": (source.unet, whole.unet)}
     if isinstance(whole.words, Encoded):
         found["text_encoder"] = (source.text_encoder, whole.words.text_encoder)
@@ -180,7 +191,7 @@ def save(source: StableDiffusion, model: Prompted, out: str | Path, facts: Mappi
         raise ValueError(f"one component must have changed, found {' and '.join(changed) or 'none'}")
     (component,) = changed
     name, state = FILES[component], found[component][1].state_dict()
-    before = weights_of(source.folder / component, name)
+    before = layout_of(source.folder / component / name)
     kept = contents(source.folder, component, name)
     edit = Edit(source.folder, component, name, kept, source.past)
     known = {"schedule": asdict(source.schedule)}

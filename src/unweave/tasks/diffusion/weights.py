@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -46,6 +46,13 @@ def weights_of(component: Path, name: str = WEIGHTS) -> dict[str, Tensor]:
         if value.is_floating_point() and not bool(torch.isfinite(value).all()):
             raise ValueError(f"weights must be finite, found NaN or infinity in {key!r} of {path}")
     return {key: value.float() if value.is_floating_point() else value for key, value in found.items()}
+
+
+def layout_of(path: Path) -> dict[str, Tensor]:
+    """The names in a file of weights for `rename_as`: with empty tensors, but for buffers of positions."""
+    with safe_open(path, framework="pt") as file:
+        names = file.keys()
+        return {name: file.get_tensor(name) if POSITIONS in name else torch.empty(0) for name in names}
 
 
 def fill(model: nn.Module, state: Mapping[str, Tensor]) -> None:

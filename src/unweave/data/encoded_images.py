@@ -1,0 +1,56 @@
+"""Images with the distributions of their latents: a task reads the latents, an exam the images."""
+
+import hashlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Int64
+from torch import Tensor
+
+from unweave.data import Raw, Source
+from unweave.data.in_memory import Resident
+from unweave.data.latents import Latents
+
+
+@dataclass(frozen=True, eq=False)
+class EncodedImages:
+    """Images that an autoencoder has encoded; there is no augmentation.
+
+    Args:
+        images: The images as bytes.
+        latents: The mean and the deviation of the latents of each.
+    """
+
+    images: Resident
+    latents: Latents
+
+    @property
+    def labels(self) -> Int64[Tensor, " n"]:
+        """The labels of the images."""
+        return self.images.labels
+
+    @property
+    def names(self) -> tuple[str, ...] | None:
+        """The names of the images."""
+        return self.images.names
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def stream(self, order: Iterable[Tensor], *, generator: torch.Generator | None = None) -> Iterator[Raw]:
+        """Yields mean and deviation of the examples at the positions of each index tensor."""
+        return self.latents.stream(order)
+
+    def digest(self) -> str:
+        """SHA-256 of the digests of images and latents."""
+        return hashlib.sha256(f"{self.images.digest()}:{self.latents.digest()}".encode()).hexdigest()
+
+    def to(self, device: torch.device | str) -> "EncodedImages":
+        """The same set; the latents are on the device, and the images stay where an exam finds them."""
+        return EncodedImages(self.images, self.latents.to(device))
+
+
+def images_in(source: Source) -> Source:
+    """The images of a source: those that were encoded, or the source itself."""
+    return source.images if isinstance(source, EncodedImages) else source

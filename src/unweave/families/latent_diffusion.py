@@ -1,0 +1,52 @@
+"""The family of class-conditional denoisers of latents, which are read from a folder of diffusers.
+
+Needs the extra `unweave[diffusion]`.
+"""
+
+import dataclasses
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import ClassVar
+
+from unweave.audits.diffusion.latent_exam import LatentExam, LatentSpace
+from unweave.data.encoded_images import images_in
+from unweave.families.diffusion import DiffusionFamily
+from unweave.families.family import Device
+from unweave.split import Split
+from unweave.tasks.diffusion import Diffusion
+
+
+@dataclass(frozen=True, kw_only=True)
+class LatentDiffusionFamily(DiffusionFamily):
+    """Denoisers that generate the latents of images of a class.
+
+    Args:
+        latents: The latents.
+    """
+
+    former_class: ClassVar[str | None] = None
+    latents: LatentSpace
+
+    def task(self, n_classes: int, forgotten: tuple[int, ...] = ()) -> Diffusion:
+        """Denoising of latents."""
+        return replace(super().task(n_classes, forgotten), space="latents")
+
+    def exam(
+        self, split: Split, *, device: Device = None, searching: bool = False, cache: Path | None = None
+    ) -> LatentExam:
+        """Images of every class, drawn as latents."""
+        exam = super().exam(of_images(split), device=device, searching=searching, cache=cache)
+        known = {each.name: getattr(exam, each.name) for each in dataclasses.fields(exam)}
+        return LatentExam(**known, space=self.latents)
+
+
+def of_latents(family: DiffusionFamily, latents: LatentSpace) -> LatentDiffusionFamily:
+    """The family with the settings of another, for denoisers of latents."""
+    known = {each.name: getattr(family, each.name) for each in dataclasses.fields(family)}
+    return LatentDiffusionFamily(**known, latents=latents)
+
+
+def of_images(split: Split) -> Split:
+    """The split over images in place of their latents."""
+    sources = images_in(split.train), images_in(split.held_out)
+    return Split(sources[0], split.forget, sources[1], calibration=split.calibration.tolist())

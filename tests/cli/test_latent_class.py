@@ -1,0 +1,116 @@
+"""A class of a denoiser of latents (`DiTPipeline`), from a folder to an audit."""
+
+import json
+from importlib.resources import files
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import folders
+from cli.written import names, row_of, stage_of
+
+pytest.importorskip("diffusers")
+pytest.importorskip("transformers")
+
+from diffusers import AutoencoderKL  # after diffusers is known to be there
+from safetensors.torch import load_file  # after diffusers is known to be there
+
+from stable_diffusion import VAE, write_dit
+from unweave.audits.diffusion.latent_exam import LatentSpace
+from unweave.families.diffusion import DiffusionFamily
+from unweave.families.latent_diffusion import of_latents
+from unweave.tasks.diffusion.file_names import MANIFEST, WEIGHTS
+
+SHORT = ("--method", "finetune", "--set", "how.steps=1", "--set", "how.batch=4", "--quiet")
+
+
+def pictures(path: Path, *, n: int = 120, size: int = 16) -> str:
+    """Writes images in colour around the pattern of each class; returns the path of the file."""
+    with np.load(folders.images(path, n=n, size=size)) as arrays:
+        grey, labels = arrays["images"], arrays["labels"]
+    np.savez(path, images=np.repeat(grey[:, None], 3, axis=1), labels=labels)
+    return str(path)
+
+
+@pytest.fixture
+def source(tmp_path) -> Path:
+    return write_dit(tmp_path / "dit")
+
+
+@pytest.fixture
+def data(tmp_path) -> str:
+    return pictures(tmp_path / "images.npz")
+
+
+def recipe(folder: Path) -> str:
+    """A recipe of a training that is over in a moment."""
+    path = folder / "own.toml"
+    path.write_text(folders.RECIPE.format(folder=folder / "images.npz").replace("size = 4, ", ""))
+    return str(path)
+
+
+def test_only_the_transformer_of_a_copy_differs_and_the_copy_is_audited(run, here, source, data, tmp_path):
+    before = {path.relative_to(source): path.read_bytes() for path in source.rglob("*") if path.is_file()}
+    asked = ("forget", source, "--data", data, "--recipe", recipe(tmp_path), "--class", 3, *SHORT)
+    told = run(*asked)
+    assert told.code == 0, told.error
+    assert "UA: images not taken for the forgotten class, %" in told.out
+    copy = here / "forgotten" / "pretrained"
+    after = {path.relative_to(copy): path.read_bytes() for path in copy.rglob("*") if path.is_file()}
+    weights = Path("transformer") / WEIGHTS
+    assert {path for path in before if after[path] != before[path]} == {weights}
+    assert after.keys() - before.keys() == {Path(MANIFEST)}
+    assert json.loads(after[Path(MANIFEST)])["forgotten_classes"] == [3]
+    assert load_file(copy / weights).keys() == load_file(source / weights).keys()
+    assert {p.relative_to(source): p.read_bytes() for p in source.rglob("*") if p.is_file()} == before
+    told = run("audit", "forgotten", "--references", 1, "--quiet")
+    assert told.code == 1 and told.out.startswith("INCONCLUSIVE: "), told.error
+    folder = here / "forgotten" / "audit"
+    with np.load(folder / "evidence.npz") as arrays:
+        assert {arrays[name].shape for name in arrays.files} == {(20, 3, 16, 16)}
+    assert {"ua", "ra", "kid_forget"} <= row_of(folder)["scores"].keys()
+    assert stage_of(folder)["data"]["forgotten_classes"] == [3]
+    again = run("forget", copy, "--data", data, "--class", 2, *SHORT)
+    assert again.code == 2 and "class 3 was forgotten before" in again.error
+    assert names(here) == ["forgotten"]
+
+
+def test_the_recipe_of_imagenet_fits_a_folder_of_latents(run, here, source, data, tmp_path):
+    text = files("unweave").joinpath("recipes", "dit-imagenet-class.toml").read_text()
+    smaller = {"label = 207": "label = 3", "images = 50 ": "images = 20 ", "steps = 20,": "steps = 2,"}
+    for before, after in smaller.items():
+        assert before in text
+        text = text.replace(before, after)
+    (tmp_path / "small.toml").write_text(text)
+    asked = ("forget", source, "--data", data, "--recipe", tmp_path / "small.toml", "--method", "sfron")
+    quick = ("how.steps=2", "how.batch=32", "threshold=0.1")
+    told = run(*asked, *(part for each in quick for part in ("--set", each)), "--quiet")
+    assert told.code == 0, told.error
+    assert "Forgot 96 of 384 examples with sfron" in told.out
+
+
+def test_a_folder_is_checked(run, here, source, data):
+    told = run("check", source, "--data", data, "--methods", "finetune", "--quiet")
+    assert told.code == 0, told.error
+    assert "Data: 96 to forget, 288 to retain" in told.out
+
+
+def test_images_must_have_the_size_of_the_decoded_latents(refused, source, tmp_path):
+    small = pictures(tmp_path / "small.npz", size=8)
+    refused(r"of shape \[3, 16, 16\] .*found \[3, 8, 8\]", "forget", source, "--class", 3, "--data", small)
+    grey = folders.images(tmp_path / "grey.npz", size=16)
+    refused(r"of shape \[3, 16, 16\] .*found \[1, 16, 16\]", "forget", source, "--class", 3, "--data", grey)
+
+
+def test_a_family_of_latents_searches_as_that_of_pixels():
+    latents = LatentSpace("0" * 64, (4, 8, 8), AutoencoderKL(**VAE))
+    family = of_latents(DiffusionFamily(images=30), latents)
+    method = family.methods["lur"]
+    assert family.space("lur", method, 100) == DiffusionFamily().space("lur", method, 100)
+    assert (family.images, family.task(4, (3,)).space, family.task(4, (3,)).forgotten) == (
+        30,
+        "latents",
+        (3,),
+    )
+    assert "autoencoder" not in family.key and family == of_latents(DiffusionFamily(images=30), latents)
