@@ -158,7 +158,8 @@ def _digit_levels(folder: str | None) -> tuple[np.ndarray, Tensor, tuple[np.ndar
     levels, classes = load_digits(return_X_y=True)
     positions = np.arange(len(classes))
     split = train_test_split(positions, test_size=DIGITS_HELD_OUT, stratify=classes, random_state=0)
-    return np.asarray(levels), torch.from_numpy(classes).to(torch.int64), (np.sort(split[0]), np.sort(split[1]))
+    labels = torch.from_numpy(classes).to(torch.int64)
+    return np.asarray(levels), labels, (np.sort(split[0]), np.sort(split[1]))
 
 
 def _fashion_mnist(folder: str | None) -> tuple[Resident, Resident]:
