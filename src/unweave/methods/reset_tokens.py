@@ -42,8 +42,7 @@ class ResetTokens:
         """Edits the problem's model in place.
 
         Raises:
-            ValueError: If the model has no trainable text encoder of its own, or no token is only in forgotten
-                prompts.
+            ValueError: If the model has no text encoder to train, or no token is only in forgotten prompts.
         """
         refuse_family(self, problem.task)
         table = embeddings_of(problem.model)
@@ -69,8 +68,8 @@ def embeddings_of(model: nn.Module) -> nn.Parameter:
         )
     if not tables[0].requires_grad:
         raise ValueError(
-            "reset-tokens edits the text encoder, and its embeddings are frozen: load the model with the scope "
-            '"text encoder"'
+            "reset-tokens edits the text encoder, and its embeddings are frozen: load the model with the "
+            'scope "text encoder"'
         )
     return tables[0]
 
