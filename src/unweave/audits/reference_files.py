@@ -7,7 +7,7 @@ audits that share a folder take turns at each model, by a lock that ends with it
 import copy
 import json
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -50,7 +50,13 @@ class ReferenceFiles:
 
     @contextmanager
     def hold(self) -> Iterator[None]:
-        """Holds the model's lock for the body, once it is free; of several processes, the first holds it."""
+        """Holds the model's lock for the body, once it is free; of several processes, the first holds it.
+
+        Stored answers are read without a lock in a folder without the right to write.
+
+        Raises:
+            ValueError: If nothing is stored, and the folder can't be written.
+        """
         self.facts.parent.mkdir(parents=True, exist_ok=True)
         lock = FileLock(self.facts.with_suffix(LOCK))
         with ExitStack() as held:
@@ -62,8 +68,19 @@ class ReferenceFiles:
                     log.warning("waiting for another audit, which is making %s", self.facts)
                     held.enter_context(lock.acquire())
 
-            Processes.current().from_first(wait)
+            Processes.current().from_first(lambda: self._lock_or_read(wait))
             yield
+
+    def _lock_or_read(self, lock: Callable[[], None]) -> None:
+        """Locks, unless the model is stored in a folder that can't be written."""
+        try:
+            lock()
+        except OSError as error:
+            if not self.facts.exists():
+                raise ValueError(
+                    f"expected a folder that retrained models can be written to, found {self.facts.parent} "
+                    f"({error}): give another one, or the right to write there"
+                ) from error
 
     def is_stored(self) -> bool:
         """Whether the model and its answers are stored."""
