@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
 
 import diffusers
@@ -28,8 +29,8 @@ from unweave.bench.peak_memory import peak_memory
 from unweave.cli.checks.timing import estimate
 from unweave.cli.inputs.concept_work import ConceptWork, make_work
 from unweave.cli.inputs.concepts import Concepts
-from unweave.cli.inputs.scope import Trained
-from unweave.data.captions import FILE, TEXT, Captioned
+from unweave.cli.inputs.scope import TrainedWeights
+from unweave.data.captions import FILE, TEXT, CaptionedImages
 from unweave.data.latents import Latents
 from unweave.families.text_to_image_settings import text_to_image_method
 from unweave.methods import Method
@@ -142,12 +143,12 @@ def write_folder(folder: Path) -> None:
     diffusers.StableDiffusionPipeline(**parts).save_pretrained(folder)
 
 
-def random_images(size: int) -> tuple[Captioned, Captioned]:
+def random_images(size: int) -> tuple[CaptionedImages, CaptionedImages]:
     """Random images: one of the concept and one to keep to train on, and as many held out."""
     draw = torch.Generator().manual_seed(1)
     images = torch.randint(256, (len(CAPTIONS), 3, size, size), generator=draw).byte()
     rows = tuple({FILE: f"{i}.png", TEXT: text} for i, text in enumerate(CAPTIONS))
-    data = Captioned(images, rows, Path("random"))
+    data = CaptionedImages(images, rows, Path("random"))
     return data.part(torch.tensor([0, 1])), data.part(torch.tensor([2, 3]))
 
 
@@ -183,7 +184,7 @@ class Stages:
 def read_folder(folder: Path, row: Row, stages: Stages, *, encode: bool = False) -> ConceptWork:
     """The pipeline and the request to it, as `forget` has them."""
     pipeline = stages.measure("load", lambda: load(folder))
-    scope = Trained(scope=row.scope)
+    scope = TrainedWeights(scope=row.scope)
     if encode:
         images = random_images(pipeline.image_shape[1])
         return stages.measure("request", lambda: make_work(pipeline, CONCEPTS, scope, *images))
@@ -192,13 +193,13 @@ def read_folder(folder: Path, row: Row, stages: Stages, *, encode: bool = False)
     return ConceptWork(CONCEPTS, scope, pipeline, request, model)
 
 
-def run_row(folder: Path, row: Row, steps: int) -> dict[str, Any]:
-    """What one run costs, from the folder to the unlearned weights."""
+def run_row(folder: Path, row: Row, steps: int, out: Path) -> dict[str, Any]:
+    """What one run costs, from the folder to the unlearned weights, or to the folder `out` of them."""
     stages = Stages({})
     work = read_folder(folder, row, stages, encode=row.method == "uce")
     result = stages.measure("run", lambda: work.run(row.configured(steps), seed=0, device=None))
     if row.method == "uce":
-        stages.measure("save", lambda: work.save(result, folder.parent / "out", name=row.method))
+        stages.measure("save", lambda: work.save(result, out, name=row.method))
     weights = sum(p.numel() for p in work.model.parameters() if p.requires_grad)
     cost = {"gradients": result.cost.gradients, "examples": result.cost.examples}
     return {"scope": row.scope, "trained weights": weights, "steps": steps, **cost, "stages": stages.found}
@@ -220,12 +221,13 @@ def check_row(folder: Path, row: Row, steps: int) -> dict[str, Any]:
 
 
 def in_own_process(folder: Path, name: str, what: str, steps: int) -> dict[str, Any]:
-    """What a fresh process finds."""
-    place = folder.parent / f"{name}-{what}.json"
-    paths = ["--folder", str(folder), "--record", str(place)]
-    command = [sys.executable, __file__, *paths, "--steps", str(steps), f"--{what}", name]
-    subprocess.run(command, check=True)
-    return json.loads(place.read_text())
+    """What a fresh process finds; what it writes lies beside the folder until it ends."""
+    with TemporaryDirectory(dir=folder.resolve().parent) as own:
+        place = Path(own) / "record.json"
+        paths = ["--folder", str(folder), "--record", str(place)]
+        command = [sys.executable, __file__, *paths, "--steps", str(steps), f"--{what}", name]
+        subprocess.run(command, check=True)
+        return json.loads(place.read_text())
 
 
 def write(place: Path, record: Mapping[str, Any]) -> None:
@@ -252,7 +254,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--folder", type=Path, required=True, help="the pipeline; results lie beside it")
+    parser.add_argument(
+        "--folder", type=Path, required=True, help="the pipeline; results lie beside it for a while"
+    )
     parser.add_argument("--record", type=Path, required=True)
     parser.add_argument(
         "--rows", nargs="+", choices=ROWS, default=[each for each in ROWS if each not in LARGE]
@@ -264,7 +268,8 @@ def main() -> None:
     given = parser.parse_args()
     torch.set_num_threads(1)
     if given.run:
-        write(given.record, run_row(given.folder, ROWS[given.run], given.steps))
+        out = given.record.with_name("out")
+        write(given.record, run_row(given.folder, ROWS[given.run], given.steps, out))
     elif given.check:
         write(given.record, check_row(given.folder, ROWS[given.check], given.steps))
     else:

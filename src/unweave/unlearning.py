@@ -96,7 +96,7 @@ def unlearn(
     )
 
 
-def leaves_frozen(method: Stage) -> bool:
+def leaves_frozen(method: Method | Stage) -> bool:
     """Whether a method is known to leave frozen weights alone: those of the package do, a user's may not."""
     match method:
         case Pipeline():

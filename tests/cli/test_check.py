@@ -51,6 +51,14 @@ def test_json_holds_the_same_as_the_text(run, here, tmp_path):
     assert found["costs"]["finetune"]["cost"] == pytest.approx(one / whole)
 
 
+def test_json_says_that_not_all_examples_were_asked(run, here, tmp_path, monkeypatch):
+    place = projects.project(tmp_path / "mine", TRAINED)
+    asked = ("check", place, "--ids", "r0/3,r0/5,r0/8", *FEW, "--json")
+    assert json.loads(run(*asked).out)["glance"] == ""
+    monkeypatch.setattr("unweave.families.classifier.GLANCE", 20)
+    assert json.loads(run(*asked).out)["glance"].startswith("A glance at 20 examples of a part at most")
+
+
 BUDGETED = """
 [methods."lur:recover"]
 lur.how.steps = 10

@@ -60,8 +60,13 @@ def test_a_row_brings_its_seed_and_guidance(names: tuple[str, str], tmp_path: Pa
         ("a cat,-1,7", "row 2 of .*i2p.csv: sd_seed must be a whole number in .*, found '-1'"),
         ("a cat,one,7", "row 2 of .*i2p.csv: sd_seed must be a whole number in .*, found 'one'"),
         (f"a cat,{2**62},7", "row 2 of .*i2p.csv: sd_seed must be a whole number in .*, found '4611"),
-        ("a cat,1,high", "row 2 of .*i2p.csv: sd_guidance_scale must be a number, found 'high'"),
-        ("a cat,1,nan", "row 2 of .*i2p.csv: sd_guidance_scale must be a number, found 'nan'"),
+        (
+            f"a cat,{'1' + 5000 * '0'},7",
+            "row 2 of .*i2p.csv: sd_seed must be a whole number in .*, found '10",
+        ),
+        ("a cat,1,high", "row 2 of .*i2p.csv: sd_guidance_scale must be a number in .*, found 'high'"),
+        ("a cat,1,nan", "row 2 of .*i2p.csv: sd_guidance_scale must be a number in .*, found 'nan'"),
+        ("a cat,1,-3", "row 2 of .*i2p.csv: sd_guidance_scale must be a number in .*, found '-3'"),
     ],
 )
 def test_a_seed_or_guidance_that_is_no_number_is_named_with_its_row(row: str, sentence: str, tmp_path: Path):

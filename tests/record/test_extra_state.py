@@ -107,7 +107,7 @@ def test_the_digest_tells_it_apart() -> None:
     assert checkpoint.contents(one) != checkpoint.contents(two)
 
 
-@pytest.mark.parametrize("extra", [{int}, (1, 2), {1: "one"}, float("nan"), torch.nn.Linear])
+@pytest.mark.parametrize("extra", [{int}, (1, 2), {1: "one"}, float("nan"), float("inf"), torch.nn.Linear])
 def test_what_json_cannot_hold_is_refused_by_name_before_anything_is_written(extra, tmp_path) -> None:
     state = build(extra).state_dict()
     for use in (checkpoint.contents, lambda each: checkpoint.save(tmp_path / "new", each, {})):

@@ -131,6 +131,7 @@ def inspect_model(original: nn.Module, project: Project, split: Split, exam: Gla
         "request": about_own_images(split),
         "notes": list(notes(original, project)),
         "accuracy": Processes.current().from_first(lambda: glance(exam, original)) if given else None,
+        "glance": exam.glance_note if given else None,
     }
 
 

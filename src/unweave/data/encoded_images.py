@@ -45,7 +45,7 @@ class EncodedImages:
         return self.latents.stream(order)
 
     def digest(self) -> str:
-        """SHA-256 of the digests of images and autoencoder; latents are rounded by machine."""
+        """SHA-256 of the digests of images and autoencoder; other machines round the latents otherwise."""
         return hashlib.sha256(f"{self.images.digest()}:{self.autoencoder}".encode()).hexdigest()
 
     def to(self, device: torch.device | str) -> "EncodedImages":

@@ -11,6 +11,11 @@ COLUMN = "prompt"
 SEED, GUIDANCE = ("sd_seed", "evaluation_seed"), ("sd_guidance_scale", "evaluation_guidance")
 """The columns of I2P, and of its copies beside the code of papers on erasing concepts."""
 
+SEEDS = 2**62
+"""Seeds are below it: those of the further images of a prompt are in range as well."""
+
+DIGITS = len(str(SEEDS))
+
 
 @dataclass(frozen=True)
 class PromptRow:
@@ -66,7 +71,8 @@ def seed_of(row: Mapping[str, str], where: str) -> int | None:
     name, text = value_of(row, SEED)
     if not text:
         return None
-    if not (text.isascii() and text.isdigit()) or int(text) >= 2**62:
+    digits = text.lstrip("0") or text[-1]  # Python refuses to convert thousands
+    if not (text.isascii() and text.isdigit()) or len(digits) > DIGITS or int(digits) >= SEEDS:
         raise ValueError(f"{where}: {name} must be a whole number in [0, 2^62), found {text!r}")
     return int(text)
 
@@ -80,8 +86,8 @@ def guidance_of(row: Mapping[str, str], where: str) -> float | None:
         value = float(text)
     except ValueError:
         value = math.nan
-    if not math.isfinite(value):
-        raise ValueError(f"{where}: {name} must be a number, found {text!r}")
+    if not 0 <= value < math.inf:
+        raise ValueError(f"{where}: {name} must be a number in [0, inf), found {text!r}")
     return value
 
 

@@ -113,7 +113,7 @@ def json_state(state: Mapping[str, object]) -> dict[str, object]:
 def survives_json(value: object) -> bool:
     """Whether JSON gives a value back as it is."""
     try:
-        return json.loads(json.dumps(value)) == value
+        return json.loads(json.dumps(value, allow_nan=False)) == value
     except (TypeError, ValueError):
         return False
 

@@ -105,3 +105,9 @@ def test_prompts_can_be_made_in_code():
     shown = {"object": "four"}
     found = ConceptPrompts({"object": "three"}, (Prompt("a three"),), neighbours=(Prompt("a four", shown),))
     assert found.conditions.texts == ("a three", "a four")
+
+
+@pytest.mark.parametrize("own", ["seed = -1", f"seed = {2**62}", "guidance = nan", "guidance = -0.5"])
+def test_a_seed_or_guidance_out_of_range_is_refused_before_anything_is_drawn(tmp_path, own):
+    with pytest.raises(ValueError, match=f"the {own.split()[0]} of 'two plus one' must be in .*, found"):
+        read_prompts(written(tmp_path, paraphrased=f'[{{ text = "two plus one", {own} }}]'), VALUES)

@@ -1,8 +1,10 @@
 """The prompts of an audit of a concept, in kinds, and what an image of each shows (see `prompt_file`)."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from unweave.data.prompt_list import SEEDS
 from unweave.tasks.diffusion.text_to_image import Prompts, number_prompts
 
 FORGET_KINDS = ("trained", "paraphrased", "combined")
@@ -23,6 +25,9 @@ class Prompt:
         shows: The value of each factor that it names.
         seed: The seed of its first image, such as that of a row of I2P; None for the audit's own.
         guidance: The guidance of its images; None for the sampler's.
+
+    Raises:
+        ValueError: If the words are empty, or a number is out of range.
     """
 
     text: str
@@ -33,6 +38,10 @@ class Prompt:
     def __post_init__(self) -> None:
         if not self.text.strip():
             raise ValueError("a prompt must not be empty")
+        if self.seed is not None and self.seed not in range(SEEDS):
+            raise ValueError(f"the seed of {self.text!r} must be in [0, 2^62), found {self.seed}")
+        if self.guidance is not None and not 0 <= self.guidance < math.inf:
+            raise ValueError(f"the guidance of {self.text!r} must be in [0, inf), found {self.guidance}")
 
     @property
     def own_draw(self) -> dict[str, float]:
