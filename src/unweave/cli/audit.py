@@ -19,7 +19,7 @@ from unweave.audits.margins import RETRAINS
 from unweave.audits.verdict import SEEDS
 from unweave.cli.audit_concept import NO_PROMPTS, ConceptFiles, audit_concept, refuse_no_prompts
 from unweave.cli.inputs import answer_files, out, run_folder
-from unweave.cli.inputs.qualified import audit_qualified, facts_of, read_qualified
+from unweave.cli.inputs.qualification import audit_by_qualification, facts_of, read_qualification
 from unweave.cli.options import DEFAULTS, CommonFlags
 from unweave.cli.terminal import progress
 from unweave.cli.terminal.show_audit import print_audit
@@ -211,7 +211,7 @@ def audit_without_retraining(run: Path, qualified: Path, flags: CommonFlags) -> 
     result = run_folder.load_result(run, project, split, flags.device)
     original = checkpoint.contents(result.original.state_dict())
     about = facts_of(project, original, repr(result.method))
-    qualification = read_qualified(qualified, about)
+    qualification = read_qualification(qualified, about)
     weights = checkpoint.contents(result.model.state_dict())
     facts = {"verb": "audit", "weights": weights, "facts": project.facts, "qualified": qualification.digest}
     folder = flags.out or run / "audit-qualified"
@@ -221,7 +221,7 @@ def audit_without_retraining(run: Path, qualified: Path, flags: CommonFlags) -> 
     start = f"Auditing {run} by {qualified}, with no retrained models"
     with out.open_folder(place, facts), progress.show_progress(start, quiet=flags.quiet):
         answer_pair = collect_answer_pair(result, exam)
-        outcome = audit_qualified(result, answer_pair, exam, qualification)
+        outcome = audit_by_qualification(result, answer_pair, exam, qualification)
         outcome = replace(outcome, record=add_request(outcome.record, run_folder.request_facts(run)))
         outcome.save(place)
     return print_audit(outcome, place, flags)

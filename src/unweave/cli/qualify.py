@@ -13,7 +13,7 @@ from unweave.bench.stage import Stage
 from unweave.bench.workers import refuse_too_many
 from unweave.cli.inputs import out
 from unweave.cli.inputs.choose_method import Retraining, configure_method, read_search
-from unweave.cli.inputs.qualified import facts_of
+from unweave.cli.inputs.qualification import facts_of
 from unweave.cli.options import DEFAULTS, CommonFlags, parse_settings
 from unweave.cli.project.place import Place, is_given, load_project, weights_digest
 from unweave.cli.project.stage import stage_of
