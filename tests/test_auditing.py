@@ -139,7 +139,7 @@ def result():
 def test_references_are_trained_without_what_is_forgotten(result) -> None:
     train = Trainer()
     found = unweave.audit(result, Retrain(train, seeds=range(2), calibration_seeds=(7, 8, 9)))
-    assert train.asked == [(len(result.split.retain), seed) for seed in (0, 1, 7, 8, 9)]
+    assert train.calls == [(len(result.split.retain), seed) for seed in (0, 1, 7, 8, 9)]
     assert "2 seeds, 10 needed; 3 calibration retrains, 12 needed" in found.reason
     assert {"probe", "relearn"} <= set(found.scores)  # a whole class is forgotten
 
@@ -148,7 +148,7 @@ def test_an_interrupted_audit_goes_on(result, tmp_path) -> None:
     train = Trainer()
     first = unweave.audit(result, Retrain(train, range(2), range(7, 9), folder=tmp_path, code="15 steps"))
     again = unweave.audit(result, Retrain(train, range(3), range(7, 9), folder=tmp_path, code="15 steps"))
-    assert [seed for _, seed in train.asked] == [0, 1, 7, 8, 2]
+    assert [seed for _, seed in train.calls] == [0, 1, 7, 8, 2]
     assert first.scores["probe"].reference is not None
     assert again.record["stages"]["audit"]["reference"]["scores"]["probe"]["n"] == 3
 
@@ -289,7 +289,7 @@ def test_a_model_without_answers_is_named_before_anything_is_retrained(result, f
     train = Trainer()
     with pytest.raises(ValueError, match=f"^the {name} model can't be audited: NaN: the logits contain NaN"):
         unweave.audit(replace(result, **{field: Silent()}), Retrain(train))
-    assert not train.asked
+    assert not train.calls
 
 
 class Both(nn.Module):
@@ -307,7 +307,7 @@ def test_a_model_with_more_weights_than_the_original_is_refused_before_anything_
     train = Trainer()
     with pytest.raises(ValueError, match=r"tensor '0.weight' must be \[8, 6\], found absent: .* can hold"):
         unweave.audit(replace(result, model=Both(result.original, build())), Retrain(train))
-    assert not train.asked
+    assert not train.calls
 
 
 def test_a_retrained_model_without_answers_is_named_by_its_seed(result) -> None:
@@ -371,7 +371,7 @@ def test_references_are_read_under_the_same_exam_alone(result, tmp_path) -> None
     reference = Retrain(train, range(1), [7, 8], folder=tmp_path, code="15 steps")
     unweave.audit(result, reference)
     unweave.audit(result, reference, exam=Otherwise(result.split))
-    assert [seed for _, seed in train.asked] == [0, 7, 8] * 2
+    assert [seed for _, seed in train.calls] == [0, 7, 8] * 2
 
 
 class Otherwise(ClassifierExam):
