@@ -28,8 +28,8 @@ from unweave.bench.peak_memory import peak_memory
 from unweave.cli.checks.timing import estimate
 from unweave.cli.inputs.concept_work import ConceptWork, make_work
 from unweave.cli.inputs.concepts import Concepts
-from unweave.cli.inputs.scope import Trained
-from unweave.data.captions import FILE, TEXT, Captioned
+from unweave.cli.inputs.scope import TrainedWeights
+from unweave.data.captions import FILE, TEXT, CaptionedImages
 from unweave.data.latents import Latents
 from unweave.families.text_to_image_settings import text_to_image_method
 from unweave.methods import Method
@@ -142,12 +142,12 @@ def write_folder(folder: Path) -> None:
     diffusers.StableDiffusionPipeline(**parts).save_pretrained(folder)
 
 
-def random_images(size: int) -> tuple[Captioned, Captioned]:
+def random_images(size: int) -> tuple[CaptionedImages, CaptionedImages]:
     """Random images: one of the concept and one to keep to train on, and as many held out."""
     draw = torch.Generator().manual_seed(1)
     images = torch.randint(256, (len(CAPTIONS), 3, size, size), generator=draw).byte()
     rows = tuple({FILE: f"{i}.png", TEXT: text} for i, text in enumerate(CAPTIONS))
-    data = Captioned(images, rows, Path("random"))
+    data = CaptionedImages(images, rows, Path("random"))
     return data.part(torch.tensor([0, 1])), data.part(torch.tensor([2, 3]))
 
 
@@ -183,7 +183,7 @@ class Stages:
 def read_folder(folder: Path, row: Row, stages: Stages, *, encode: bool = False) -> ConceptWork:
     """The pipeline and the request to it, as `forget` has them."""
     pipeline = stages.measure("load", lambda: load(folder))
-    scope = Trained(scope=row.scope)
+    scope = TrainedWeights(scope=row.scope)
     if encode:
         images = random_images(pipeline.image_shape[1])
         return stages.measure("request", lambda: make_work(pipeline, CONCEPTS, scope, *images))

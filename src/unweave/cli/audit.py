@@ -63,22 +63,23 @@ def audit(
         reference: With --evidence: a folder with one parquet file per retrained model; with --prompts: a
             folder with one pipeline per retrained model. A verdict needs 22: the last 12 by name fix the
             margins, the others are the references.
-        original: With --evidence: a parquet file with the original's answers; shows whether there was
+        original: With --evidence: a parquet file with the original's answers, which show whether there was
             anything to forget. With --prompts: the original's folder, if forget did not write the run.
         concept: The files of an audit of a concept.
-        references: The number of references to retrain, by default ten, or those of --tier. A verdict needs
-            ten; twelve more models are then retrained to fix the margins.
-        qualified: The folder of unweave qualify for this model and method: nothing is retrained, and the
-            verdict is predicted from its requests, which is weaker.
+        references: The number of references to retrain; by default ten, or as many as --tier needs. A verdict
+            needs ten; twelve more models are then retrained to fix the margins.
+        qualified: The folder of unweave qualify for this model and method. Nothing is retrained: the verdict
+            is predicted from proxy requests, and is weaker.
         attacks: Attack a classifier as well: default, all, or names of attacks separated by commas.
         tier: The largest tier of the attacks, by the models that they need: 0 the two models, 1 one retrained
             model, 2 those of a verdict.
-        budget: The time of the attacks, such as 10m, or the gradient evaluations for each model, such as 200;
-            the cheapest run first, and the report names the others. Retraining is not counted.
+        budget: The time for the attacks, such as 10m, or the gradient evaluations for each model, such as
+            200. The cheapest attacks run first; the report names those that did not fit. Retraining is not
+            counted.
         jobs: The number of worker processes for retraining, with one thread each; 1 uses this process with
             all its threads.
-        answers_only: Store the answers of retrained models, and what the attacks need of them, but not the
-            models, which a later audit with other attacks would need.
+        answers_only: Store the answers of retrained models and the measurements of attacks, but not the
+            models. A later audit with other attacks may need the models.
         flags: The flags of every verb.
     """
     limit = None if budget is None else parse_budget(budget)
