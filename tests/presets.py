@@ -23,9 +23,8 @@ def soon(method: M, *, steps: int = 3, **changes: Any) -> M:
             case Sampler():
                 return replace(each, steps=3)
             case SelectiveAmnesia():
-                return replace(
-                    each, per_class=min(each.per_class, 5), fisher_images=min(each.fisher_images, 6)
-                )
+                images = min(each.fisher_images or 6, 6)
+                return replace(each, per_class=min(each.per_class, 5), fisher_images=images)
         return each
 
     return each_within(method, change)

@@ -1,5 +1,6 @@
 """Makes a copy of a model forget, with checks before and after."""
 
+import copy
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import FunctionType
@@ -11,6 +12,7 @@ from unweave.descent.timing import run_and_time
 from unweave.errors import Failed
 from unweave.methods.about import refuse_family, refuse_no_method
 from unweave.methods.lora import LoRA
+from unweave.methods.pipeline import Pipeline, Stage
 from unweave.problem import Problem
 from unweave.record.checkpoint import contents, difference, shapes
 from unweave.record.record import package_digest
@@ -74,7 +76,8 @@ def unlearn(
     sharded = is_model_sharded(model)
     forms, original = shapes(model.state_dict()), ShardedOriginal(model) if sharded else model
     place = torch.device(device) if device is not None else next(model.parameters()).device
-    working = model if sharded else editable_copy(model).to(place)
+    copied = editable_copy if leaves_frozen(method) else copy.deepcopy
+    working = model if sharded else copied(model).to(place)
     held_out, calibration = split.held_out.to(place), split.calibration.tolist()
     on_device = Split(split.train.to(place), split.forget, held_out, calibration=calibration)
     generator = torch.Generator().manual_seed(seed)
@@ -91,6 +94,17 @@ def unlearn(
     return Result(
         unlearned, method, split, task, seed, original, cost, problem.curves, problem.traces, additions
     )
+
+
+def leaves_frozen(method: Stage) -> bool:
+    """Whether a method is known to leave frozen weights alone: those of the package do, a user's may not."""
+    match method:
+        case Pipeline():
+            return all(map(leaves_frozen, method.stages))
+        case LoRA():
+            return leaves_frozen(method.method)
+        case _:
+            return type(method).__module__.startswith("unweave.")
 
 
 def run_facts(

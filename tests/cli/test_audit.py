@@ -182,7 +182,7 @@ class TestFolder:
         before = listed(forgotten / "audit" / "references")
         found = json.loads(run("audit", forgotten, "--references", 3, "--quiet", "--json").out)
         after = listed(forgotten / "audit" / "references")
-        assert before.items() <= after.items() and (len(before), len(after)) == (6, 18)
+        assert before.items() <= after.items() and (len(before), len(after)) == (5, 15)
         assert found["out"] == str(forgotten / "audit") and found["scores"]["tv"]["n"] == 3
 
     def test_models_are_stored_unless_the_user_declines(self, run, here, forgotten):
@@ -217,7 +217,7 @@ class TestFolder:
         assert told.code == 130 and names(forgotten / "audit") == ["references", "run.json"]
         before = listed(forgotten / "audit" / "references")
         assert run("audit", forgotten, "--references", 2, "--quiet").code == 1
-        assert before.items() <= listed(forgotten / "audit" / "references").items() and len(before) == 6
+        assert before.items() <= listed(forgotten / "audit" / "references").items() and len(before) == 5
 
     def test_out_may_be_elsewhere(self, run, here, listed, forgotten):
         before = listed(forgotten)

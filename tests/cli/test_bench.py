@@ -12,7 +12,7 @@ import pytest
 
 import projects
 from cli.written import names, stage_of
-from unweave.bench import bench, cell
+from unweave.bench import cell, stage_jobs
 from unweave.bench.workers import refuse_too_many
 from unweave.cli import main
 from unweave.descent.descend import Descent
@@ -119,7 +119,7 @@ class TestRuns:
 
         command = ("bench", made[0], "--methods", "finetune", *FLAGS)
         with monkeypatch.context() as patch:
-            patch.setattr(bench, "run_seed", stops)
+            patch.setattr(stage_jobs, "run_seed", stops)
             told = run(*command)
         assert told.code == 130 and "the same command goes on from there" in told.error
         folder = here / "unweave-bench"

@@ -29,7 +29,7 @@ from unweave.problem import Problem
 from unweave.result import Result
 from unweave.targets import Match, Mislabel
 from unweave.tasks.classifier import Classifier
-from unweave.tasks.low_rank import add_low_rank, addition_weights, find_additions
+from unweave.tasks.low_rank import add_low_rank, addition_weights, find_additions, merge
 from unweave.tasks.low_rank_layers import find_layers
 
 pytest.importorskip("peft")
@@ -207,6 +207,8 @@ def test_additions_to_weights_in_half_precision_are_in_float32():
     add_low_rank(model, find_layers(model), 2, seed=0)
     assert {p.dtype for p in addition_weights(model).values()} == {torch.float32}
     assert model(torch.randn(2, 6).bfloat16()).dtype == torch.bfloat16
+    merge(model)
+    assert {p.dtype for p in model.parameters()} == {torch.bfloat16}
 
 
 class Tied(nn.Module):

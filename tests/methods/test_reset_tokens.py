@@ -62,6 +62,10 @@ def test_it_is_a_stage_and_refuses_what_it_cannot_edit():
     assert isinstance(method_named("reset-tokens", "text-to-image"), ResetTokens)
     with pytest.raises(ValueError, match='load it with the scope "text encoder"'):
         ResetTokens()(request("all"))
+    frozen = request("text encoder")
+    frozen.model.words.requires_grad_(False)  # and maybe in memory that it shares with the original
+    with pytest.raises(ValueError, match="its embeddings are frozen: load the model"):
+        ResetTokens()(frozen)
     of = request("text encoder")
     shared = replace(of.task.prompts, forgotten=of.task.prompts.forgotten[:1], concepts=())
     of.task = replace(of.task, prompts=shared)

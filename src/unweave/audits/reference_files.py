@@ -7,8 +7,8 @@ audits that share a folder take turns at each model, by a lock that ends with it
 import copy
 import json
 import logging
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -27,7 +27,7 @@ from unweave.weights.sharded_model import whole_state
 log = logging.getLogger(__name__)
 
 LOCK = ".lock"
-"""The suffix of a lock's file, which is empty and stays."""
+"""The suffix of a lock's file, which is empty and goes with the lock."""
 
 
 @dataclass(frozen=True)
@@ -50,10 +50,19 @@ class ReferenceFiles:
 
     @contextmanager
     def hold(self) -> Iterator[None]:
-        """Holds the model's lock for the body, once it is free; of several processes, the first holds it."""
-        self.facts.parent.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(self.facts.with_suffix(LOCK))
+        """Holds the model's lock for the body, once it is free; of several processes, the first holds it.
+
+        Stored answers are read without a lock in a folder without the right to write.
+
+        Raises:
+            ValueError: If nothing is stored, and the folder can't be written.
+        """
+        place = self.facts.with_suffix(LOCK)
+        made = [each for each in place.parents if not each.exists()]
+        place.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(place)
         with ExitStack() as held:
+            held.callback(Processes.current().from_first, lambda: remove_traces(place, made))
 
             def wait() -> None:
                 try:
@@ -62,8 +71,19 @@ class ReferenceFiles:
                     log.warning("waiting for another audit, which is making %s", self.facts)
                     held.enter_context(lock.acquire())
 
-            Processes.current().from_first(wait)
+            Processes.current().from_first(lambda: self._lock_or_read(wait))
             yield
+
+    def _lock_or_read(self, lock: Callable[[], None]) -> None:
+        """Locks, unless the model is stored in a folder that can't be written."""
+        try:
+            lock()
+        except OSError as error:
+            if not self.facts.exists():
+                raise ValueError(
+                    f"expected a folder that retrained models can be written to, found {self.facts.parent} "
+                    f"({error}): give another one, or the right to write there"
+                ) from error
 
     def is_stored(self) -> bool:
         """Whether the model and its answers are stored."""
@@ -133,3 +153,14 @@ class ReferenceFiles:
         model = copy.deepcopy(original)
         checkpoint.load(self.folder, model)
         return model
+
+
+def remove_traces(lock: Path, folders: Sequence[Path]) -> None:
+    """Removes a lock's file, and those of the folders that are empty, the innermost first.
+
+    An audit that waits for the removed file may run beside one that makes it anew: both store the same model.
+    """
+    with suppress(OSError):
+        lock.unlink(missing_ok=True)
+        for folder in folders:
+            folder.rmdir()

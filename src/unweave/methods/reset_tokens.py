@@ -42,7 +42,7 @@ class ResetTokens:
         """Edits the problem's model in place.
 
         Raises:
-            ValueError: If the model has no text encoder of its own, or no token is only in forgotten prompts.
+            ValueError: If the model has no text encoder to train, or no token is only in forgotten prompts.
         """
         refuse_family(self, problem.task)
         table = embeddings_of(problem.model)
@@ -58,12 +58,17 @@ def embeddings_of(model: nn.Module) -> nn.Parameter:
     """The input embeddings of a model's text encoder.
 
     Raises:
-        ValueError: If the model has none, because its prompts were encoded once.
+        ValueError: If the model has none, because its prompts were encoded once, or they are frozen.
     """
     tables = [p for name, p in model.named_parameters() if name.endswith(TABLE)]
     if not tables:
         raise ValueError(
             "reset-tokens edits the text encoder, and this model holds its prompts encoded: load it with the "
+            'scope "text encoder"'
+        )
+    if not tables[0].requires_grad:
+        raise ValueError(
+            "reset-tokens edits the text encoder, and its embeddings are frozen: load the model with the "
             'scope "text encoder"'
         )
     return tables[0]

@@ -10,7 +10,7 @@ Model = TypeVar("Model", bound=nn.Module)
 
 @runtime_checkable
 class SharesFrozen(Protocol):
-    """A model whose frozen weights are large, and which no method changes in place."""
+    """A model whose frozen weights are large; no method of the package changes them in place."""
 
     def editable_copy(self) -> nn.Module:
         """A copy that shares the memory of the frozen weights."""

@@ -152,7 +152,7 @@ def switch_off(model: nn.Module) -> Iterator[None]:
 
 def add_apart(weight: Tensor, whole: Tensor) -> None:
     """Adds a tensor to a weight in memory of its own: a copy of the model may share the present one."""
-    weight.data = weight.data + whole
+    weight.data = (weight.data + whole).to(weight.dtype)
 
 
 @torch.no_grad()

@@ -132,3 +132,27 @@ def test_a_model_of_an_earlier_training_goes_with_its_facts(split, tmp_path) -> 
     load_or_retrain(without, split, 0, exam)
     assert ReferenceFiles(facts, without.digest).read(exam).found.finite
     assert not [*tmp_path.rglob("model.*")]
+
+
+def test_what_is_stored_is_read_where_no_lock_can_be_made(split, tmp_path) -> None:
+    exam = ClassifierExam(split)
+    reference = Retrain(lambda data, seed: nn.Linear(4, 2), folder=tmp_path, code="one")
+    first = load_or_retrain(reference, split, 0, exam)
+    assert not [*tmp_path.glob("*.lock")]
+    (facts,) = tmp_path.glob("*.json")
+    facts.with_suffix(".lock").mkdir()  # no user can open it to write, as in a folder of another user
+    again = load_or_retrain(reference, split, 0, exam)
+    assert exam.fingerprint(again.found) == exam.fingerprint(first.found)
+    facts.unlink()
+    with pytest.raises(ValueError, match="expected a folder that retrained models can be written to"):
+        load_or_retrain(reference, split, 0, exam)
+
+
+def test_a_training_that_fails_leaves_no_file(split, tmp_path) -> None:
+    def train(data, seed):
+        raise RuntimeError("no memory")
+
+    reference = Retrain(train, folder=tmp_path / "new" / "references", code="one")
+    with pytest.raises(RuntimeError, match="no memory"):
+        load_or_retrain(reference, split, 0, ClassifierExam(split))
+    assert not [*tmp_path.iterdir()]

@@ -130,7 +130,7 @@ def test_a_search_begins_with_the_methods_as_they_are_set(reading):
 
 
 def test_proxies_of_an_original_that_has_forgotten_before_are_refused(reading, monkeypatch):
-    project = dataclasses.replace(place.load_project(stage(reading).place, "cpu"), forgotten=(2,))
+    project = dataclasses.replace(place.load_project(stage(reading).place, "cpu"), forgotten_classes=(2,))
     monkeypatch.setattr(given, "load_project", lambda *_: project)
     with pytest.raises(ValueError, match="would learn class 2.*tune --against retrain"):
         tuned_stage(reading).refuse_unsearchable()

@@ -113,11 +113,12 @@ def with_latents(
 
     assert loaded.autoencoder is not None
     autoencoder = loaded.autoencoder
+    space = LatentSpace(contents(autoencoder.state_dict()), loaded.shape, autoencoder)
     sources: list[EncodedImages] = []
     for source in (split.train, split.held_out):
         assert isinstance(source, Resident)
-        sources.append(EncodedImages(source, encode_images(autoencoder, source)).to(device))
-    space = LatentSpace(contents(autoencoder.state_dict()), loaded.shape, autoencoder)
+        encoded_images = EncodedImages(source, encode_images(autoencoder, source), space.digest)
+        sources.append(encoded_images.to(device))
     encoded = Split(sources[0], split.forget, sources[1], calibration=split.calibration.tolist())
     return of_latents(family, space), encoded
 

@@ -1,0 +1,26 @@
+from dataclasses import replace
+
+import torch
+
+from unweave.data.encoded_images import EncodedImages
+from unweave.data.in_memory import Resident
+from unweave.data.latents import Latents
+
+
+def encoded() -> EncodedImages:
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.tensor([0, 1, 0])
+    images = Resident(torch.randint(256, (3, 3, 8, 8), generator=generator).byte(), labels)
+    mean = torch.randn(3, 4, 2, 2, generator=generator)
+    return EncodedImages(images, Latents(mean, torch.ones_like(mean), labels), "autoencoder")
+
+
+def test_the_digest_is_that_of_the_images_and_the_autoencoder_not_of_the_rounding_of_latents():
+    given = encoded()
+    rounded = replace(given, latents=replace(given.latents, mean=given.latents.mean * (1 + 1e-6)))
+    assert given.digest() == rounded.digest() == given.to("cpu").digest()
+    others = [
+        replace(given, autoencoder="another"),
+        replace(given, images=replace(given.images, inputs=given.images.inputs + 1)),
+    ]
+    assert len({given.digest(), *(each.digest() for each in others)}) == 3
