@@ -27,7 +27,7 @@ from adversarial_audits import ATTACKS, Ask, Audits, Given
 from adversarial_models import ADVERSARIES
 from torch import nn
 
-from unweave.audits.classifier.logits import correct, level, margin
+from unweave.audits.classifier.logits import is_correct, level, margin
 from unweave.audits.rates import delong
 from unweave.audits.references import collect_answers
 from unweave.audits.verdict import SEEDS
@@ -77,7 +77,7 @@ def knowledge(ask: Ask, given: Given) -> Row:
     with torch.no_grad():
         logits = {part: ask(inputs).numpy() for part, (inputs, _) in parts.items()}
     labels = {part: known.numpy() for part, (_, known) in parts.items()}
-    right = {part: 100 * float(correct(logits[part], labels[part]).mean()) for part in parts}
+    right = {part: 100 * float(is_correct(logits[part], labels[part]).mean()) for part in parts}
     members, others = (level(margin(logits[part], labels[part])) for part in parts)
     return {**right, "auc": delong(members, others)[0]}
 

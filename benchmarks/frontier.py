@@ -30,7 +30,7 @@ DIGITS = 4
 """Significant digits of a number: the third says nothing about seeds any more."""
 
 
-def selected(made: Mapping[str, Any]) -> Row:
+def select_figures(made: Mapping[str, Any]) -> Row:
     """A record without all that only a page draws, each number once and rounded."""
     named = made["frontier"]
     return {
@@ -60,8 +60,8 @@ def stage_of(found: Mapping[str, Any], stages: Mapping[float, Mapping[str, Any]]
         "calibration_seeds": one["calibration_seeds"],
         "trials": one["tuned"]["trials"],
         "retraining": one["reference"]["gradient_evaluations"],
-        "margins": rounded(one["margins"]),
-        **{key: rounded(found[key]) for key in ("budgets", "floor", "margin", "original", "paired")},
+        "margins": round_numbers(one["margins"]),
+        **{key: round_numbers(found[key]) for key in ("budgets", "floor", "margin", "original", "paired")},
         "methods": {name: curve(name, each, stages) for name, each in found["methods"].items()},
     }
 
@@ -73,7 +73,7 @@ def curve(name: str, found: Mapping[str, Any], stages: Mapping[float, Mapping[st
         {**point, "settings": settings(name, stage), **seeds(stage["methods"][name])}
         for point, stage in zip(found["points"], rows.values(), strict=True)
     ]
-    return {"cost_of_pass": found["cost_of_pass"], "points": rounded(points)}
+    return {"cost_of_pass": found["cost_of_pass"], "points": round_numbers(points)}
 
 
 def settings(name: str, stage: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -87,12 +87,12 @@ def seeds(row: Mapping[str, Any]) -> Row:
     return {"gaps": row["per_seed"]["gap"], **reason} if row["failed"] is None else {}
 
 
-def rounded(value: object) -> object:
+def round_numbers(value: object) -> object:
     """Numbers with `DIGITS` significant digits, also in tables and lists."""
     if isinstance(value, Mapping):
-        return {key: rounded(item) for key, item in value.items()}
+        return {key: round_numbers(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [rounded(item) for item in value]
+        return [round_numbers(item) for item in value]
     return float(f"{value:.{DIGITS}g}") if isinstance(value, float) else value
 
 
@@ -105,12 +105,12 @@ def plot(name: str, found: Mapping[str, Any], folder: Path) -> None:
     (folder / f"frontier-{name}.svg").write_text(text)
 
 
-def budgeted(recipe: Recipe, budgets: Sequence[float]) -> Recipe:
+def with_budgets(recipe: Recipe, budgets: Sequence[float]) -> Recipe:
     """The recipe at these budgets."""
     return replace(recipe, tuning=replace(recipe.tuning, budget=None, budgets=tuple(budgets)))
 
 
-def say(progress: Progress) -> None:
+def print_progress(progress: Progress) -> None:
     """Says which piece of work is done."""
     print(f"{progress.done}/{progress.total}  {progress.label}", flush=True)
 
@@ -130,21 +130,24 @@ def main() -> None:
     parser.add_argument("--plot", type=Path, help="a folder for one plot a stage")
     given = parser.parse_args()
     made = bench(
-        [budgeted(load(name), [float(each) for each in given.budgets.split(",")]) for name in given.stages],
+        [
+            with_budgets(load(name), [float(each) for each in given.budgets.split(",")])
+            for name in given.stages
+        ],
         given.out,
         methods=given.methods.split(",") if given.methods else None,
         seeds=given.seeds,
         jobs=given.jobs,
         tune=given.tune,
         device=given.device,
-        listener=say,
+        listener=print_progress,
     )
     for name, found in made["frontier"].items():
         print("\n".join(frontier.text(name, found, width=120)))
         if given.plot:
             plot(name, found, given.plot)
     if given.record:
-        write_compact(selected(made), given.record)
+        write_compact(select_figures(made), given.record)
 
 
 if __name__ == "__main__":

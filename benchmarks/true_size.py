@@ -105,7 +105,7 @@ class Row:
     settings: Mapping[str, Any]
     scope: Scope = "cross-attention"
 
-    def configured(self, steps: int) -> Method:
+    def make_method(self, steps: int) -> Method:
         """The method, with one image of each part in a step."""
         how = {"steps": steps, "batch": 1, "forget_batch": 1}
         settings = self.settings if self.method == "uce" else {**self.settings, "how": how}
@@ -197,7 +197,7 @@ def run_row(folder: Path, row: Row, steps: int, out: Path) -> dict[str, Any]:
     """What one run costs, from the folder to the unlearned weights, or to the folder `out` of them."""
     stages = Stages({})
     work = read_folder(folder, row, stages, encode=row.method == "uce")
-    result = stages.measure("run", lambda: work.run(row.configured(steps), seed=0, device=None))
+    result = stages.measure("run", lambda: work.run(row.make_method(steps), seed=0, device=None))
     if row.method == "uce":
         stages.measure("save", lambda: work.save(result, out, name=row.method))
     weights = sum(p.numel() for p in work.model.parameters() if p.requires_grad)
@@ -209,7 +209,7 @@ def check_row(folder: Path, row: Row, steps: int) -> dict[str, Any]:
     """What `check` foresees of it."""
     stages = Stages({})
     work = read_folder(folder, row, stages)
-    method = row.configured(steps)
+    method = row.make_method(steps)
     found = stages.measure("check", lambda: estimate(method, work.model, work.request.split, work))
     if found.refused is not None:
         raise ValueError(found.refused)

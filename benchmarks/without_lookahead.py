@@ -17,12 +17,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from frontier import print_progress, round_numbers
 
 from unweave.bench.bench import bench
 from unweave.bench.frontier import paired_difference
 from unweave.bench.ranges import nest_paths
 from unweave.bench.recipe import Recipe, load
-from unweave.bench.workers import Progress
 from unweave.methods.configure import configure, stages_of
 from unweave.methods.lur import LUR
 from unweave.record.compact import read_record
@@ -30,7 +30,6 @@ from unweave.record.files import write_atomically
 
 Point = Mapping[str, Any]
 JOINT = "without the lookahead"
-DIGITS = 4
 
 
 def rows_of(stage: Mapping[str, Any], recipe: Recipe) -> Iterator[tuple[str, str]]:
@@ -67,7 +66,9 @@ def compare(
     """Both kinds of every row at every budget, paired by seed."""
     recipes = [each for budget in budgets for each in recipes_of(recipe, stage, budget, of.rows)]
     names = list(dict.fromkeys(name for each in recipes for name in each.methods))
-    made = bench(recipes, of.out, methods=["original", *names], seeds=of.seeds, jobs=of.jobs, listener=say)
+    made = bench(
+        recipes, of.out, methods=["original", *names], seeds=of.seeds, jobs=of.jobs, listener=print_progress
+    )
     found: dict[str, list[dict[str, Any]]] = {name: [] for name in names}
     for first, second in zip(recipes[::2], recipes[1::2], strict=True):
         (budget,) = first.tuning.budgets
@@ -91,15 +92,6 @@ def pair(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> dict[str, Any]:
     return {**rows, **paired_difference(*(row["gaps"] for row in rows.values()))}
 
 
-def rounded(value: Any) -> Any:  # noqa: ANN401  JSON
-    """Numbers with four significant digits."""
-    if isinstance(value, Mapping):
-        return {key: rounded(each) for key, each in value.items()}
-    if isinstance(value, list):
-        return [rounded(each) for each in value]
-    return float(f"{value:.{DIGITS}g}") if isinstance(value, float) else value
-
-
 def print_table(name: str, rows: Mapping[str, Sequence[Mapping[str, Any]]], budgets: Sequence[float]) -> None:
     """Prints the differences of a stage as a table, and how many exclude zero."""
     print(f"\n### {name}\n\n| Row | {' | '.join(map(str, budgets))} |\n| :-- {'| --: ' * len(budgets)}|")
@@ -117,11 +109,6 @@ def cell(each: Mapping[str, Any]) -> str:
     if "low" not in each:
         return f"failed {verdicts}"
     return f"{each['difference']:+.2f} ±{(each['high'] - each['low']) / 2:.2f} {verdicts}"
-
-
-def say(progress: Progress) -> None:
-    """Prints which piece of work is done."""
-    print(f"{progress.done}/{progress.total}  {progress.label}", flush=True)
 
 
 def main() -> None:
@@ -144,7 +131,7 @@ def main() -> None:
         if of.record:
             known = json.loads(of.record.read_text()) if of.record.exists() else {"stages": {}}
             known = {"question": (__doc__ or "").splitlines()[0], **known}
-            known["stages"][name] = rounded(rows)
+            known["stages"][name] = round_numbers(rows)
             write_atomically(of.record, json.dumps(known) + "\n")
 
 

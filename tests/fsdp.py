@@ -15,7 +15,7 @@ from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import Shard
 
 import every_family
-from preloaded import run_group
+from fork_server import run_group
 from smooth import source
 from unweave import audit, unlearn
 from unweave.descent.descend import Descent

@@ -10,7 +10,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from preloaded import run_group
+from fork_server import run_group
 from smooth import MODES, WEIGHT, flat, net, problem
 from unweave.data.in_memory import Resident
 from unweave.descent.batches import step_batches

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
-from preloaded import preloaded
+from fork_server import fork_server
 
 TIMEOUT = 300.0
 """The seconds after which a command counts as hung, on a loaded machine."""
@@ -51,7 +51,7 @@ def work(
 
 def run_shared(commands: Sequence[Sequence[str]], folder: Path, count: int = 2) -> list[list[Said | None]]:
     """Runs commands in several processes; returns what each process said, or None if it was killed."""
-    context = preloaded()
+    context = fork_server()
     store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
     running = [
         context.Process(target=work, args=(rank, count, store.port, commands, str(folder), dict(os.environ)))

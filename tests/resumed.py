@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.distributed.checkpoint import FileSystemWriter
 
 import fsdp
-from preloaded import run_group
+from fork_server import run_group
 from unweave import unlearn
 from unweave.descent.descend import Descent
 from unweave.errors import Failed

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 import every_family
 from every_family import request
-from preloaded import run_group
+from fork_server import run_group
 from unweave.methods import Method
 
 Runs = dict[str, tuple[str, Method]]

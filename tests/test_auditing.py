@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 import unweave
-from audits.answers import drawn
+from audits.answers import draw_evidence
 from trainer import Trainer, build, make_data
 from unweave.audits.answers import Answers
 from unweave.audits.classifier import parquet
@@ -33,9 +33,9 @@ from unweave.tasks.diffusion import Diffusion
 SIZES = {"forget": 400, "retain": 800, "calibration": 400, "test": 400}
 
 
-def settled(seed: int, noise: float = 0.05, lift: float = 0.0) -> Evidence:
+def make_evidence(seed: int, noise: float = 0.05, lift: float = 0.0) -> Evidence:
     """A model that agrees with those of other seeds but for a little noise; `lift`: what it knows of F."""
-    base, own = drawn(0, SIZES), np.random.default_rng(seed)
+    base, own = draw_evidence(0, SIZES), np.random.default_rng(seed)
     logits = {
         part: each + own.normal(scale=noise, size=each.shape).astype(np.float32)
         for part, each in base.logits.items()
@@ -44,13 +44,13 @@ def settled(seed: int, noise: float = 0.05, lift: float = 0.0) -> Evidence:
     return replace(base, logits=logits)
 
 
-REFERENCES = [settled(seed) for seed in range(10)]
-CALIBRATION = [settled(seed) for seed in range(100, 112)]
+REFERENCES = [make_evidence(seed) for seed in range(10)]
+CALIBRATION = [make_evidence(seed) for seed in range(100, 112)]
 
 
 def test_a_retrained_model_passes_and_the_untouched_original_fails() -> None:
-    original = settled(51, lift=3.0)
-    passed = unweave.audit(settled(50), REFERENCES, calibration=CALIBRATION, original=original)
+    original = make_evidence(51, lift=3.0)
+    passed = unweave.audit(make_evidence(50), REFERENCES, calibration=CALIBRATION, original=original)
     assert passed.verdict is Verdict.PASS, passed.reason
     failed = unweave.audit(original, REFERENCES, calibration=CALIBRATION, original=original)
     assert failed.verdict is Verdict.FAIL and "under-forgetting" in failed.reason
@@ -58,7 +58,7 @@ def test_a_retrained_model_passes_and_the_untouched_original_fails() -> None:
 
 def test_copies_are_no_references() -> None:
     with pytest.raises(ValueError, match="same answers in numbers 3 and 9: does train"):
-        unweave.audit(settled(50), [*REFERENCES[:9], REFERENCES[3]], calibration=CALIBRATION)
+        unweave.audit(make_evidence(50), [*REFERENCES[:9], REFERENCES[3]], calibration=CALIBRATION)
 
 
 def test_calibration_of_another_request_is_refused() -> None:
@@ -68,11 +68,11 @@ def test_calibration_of_another_request_is_refused() -> None:
         for each in CALIBRATION
     ]
     with pytest.raises(ValueError, match="another label in the reference"):
-        unweave.audit(settled(50), REFERENCES, calibration=others)
+        unweave.audit(make_evidence(50), REFERENCES, calibration=others)
 
 
 def test_nothing_to_forget_is_not_a_pass() -> None:
-    found = unweave.audit(settled(50), REFERENCES, calibration=CALIBRATION, original=settled(51))
+    found = unweave.audit(make_evidence(50), REFERENCES, calibration=CALIBRATION, original=make_evidence(51))
     assert found.verdict is Verdict.INCONCLUSIVE and "no measurable influence" in found.reason
 
 
@@ -86,13 +86,13 @@ def test_nothing_to_forget_is_not_a_pass() -> None:
     ],
 )
 def test_what_is_missing_is_named(references, calibration, missing) -> None:
-    found = unweave.audit(settled(50), references, calibration=calibration)
+    found = unweave.audit(make_evidence(50), references, calibration=calibration)
     assert found.verdict is Verdict.INCONCLUSIVE
     assert all(part in found.reason for part in missing), found.reason
 
 
 def test_a_figure_of_one_model_has_no_interval_and_is_its_own_value() -> None:
-    evidence = settled(50)
+    evidence = make_evidence(50)
     found = unweave.audit(evidence, REFERENCES, calibration=CALIBRATION)
     alone = measure(evidence)
     for name, value in alone.items():
@@ -104,7 +104,7 @@ def test_a_figure_of_one_model_has_no_interval_and_is_its_own_value() -> None:
 
 
 def test_the_original_stands_beside_the_model_where_it_is_known() -> None:
-    model, original = settled(50), settled(51, lift=3.0)
+    model, original = make_evidence(50), make_evidence(51, lift=3.0)
     found = unweave.audit(model, REFERENCES, calibration=CALIBRATION, original=original)
     rows = found.record["stages"]["audit"]["methods"]
     assert list(rows) == ["original", "model"] and rows["original"]["verdict"] == "FAIL"
@@ -118,7 +118,9 @@ def test_the_original_stands_beside_the_model_where_it_is_known() -> None:
 
 
 def test_the_verdict_is_printed_first_and_everything_is_saved(tmp_path) -> None:
-    found = unweave.audit(settled(50), REFERENCES, calibration=CALIBRATION, original=settled(51, lift=3.0))
+    found = unweave.audit(
+        make_evidence(50), REFERENCES, calibration=CALIBRATION, original=make_evidence(51, lift=3.0)
+    )
     assert str(found).startswith("PASS: ") and "TV on F" in str(found)
     found.save(tmp_path / "out")
     assert record.load(tmp_path / "out")["stages"]["audit"]["methods"]["model"]["verdict"] == "PASS"
@@ -137,7 +139,7 @@ def result():
 def test_references_are_trained_without_what_is_forgotten(result) -> None:
     train = Trainer()
     found = unweave.audit(result, Retrain(train, seeds=range(2), calibration_seeds=(7, 8, 9)))
-    assert train.asked == [(len(result.split.retain), seed) for seed in (0, 1, 7, 8, 9)]
+    assert train.calls == [(len(result.split.retain), seed) for seed in (0, 1, 7, 8, 9)]
     assert "2 seeds, 10 needed; 3 calibration retrains, 12 needed" in found.reason
     assert {"probe", "relearn"} <= set(found.scores)  # a whole class is forgotten
 
@@ -146,7 +148,7 @@ def test_an_interrupted_audit_goes_on(result, tmp_path) -> None:
     train = Trainer()
     first = unweave.audit(result, Retrain(train, range(2), range(7, 9), folder=tmp_path, code="15 steps"))
     again = unweave.audit(result, Retrain(train, range(3), range(7, 9), folder=tmp_path, code="15 steps"))
-    assert [seed for _, seed in train.asked] == [0, 1, 7, 8, 2]
+    assert [seed for _, seed in train.calls] == [0, 1, 7, 8, 2]
     assert first.scores["probe"].reference is not None
     assert again.record["stages"]["audit"]["reference"]["scores"]["probe"]["n"] == 3
 
@@ -229,11 +231,11 @@ def test_another_name_of_the_code_is_another_train(result, tmp_path) -> None:
         unweave.audit(result, Retrain(train, range(1), [7, 8], folder=tmp_path, code="16 steps"))
 
 
-def bound(rate: float):
+def make_closure(rate: float):
     return lambda dataset, seed: Trainer()(dataset, seed) if rate else build()
 
 
-def given(rate: float):
+def make_default(rate: float):
     return lambda dataset, seed, rate=rate: Trainer()(dataset, seed) if rate else build()
 
 
@@ -242,8 +244,8 @@ def given(rate: float):
     [
         (Trainer(), "an object of Trainer"),
         (partial(own_train, hidden=3), "an object of partial"),
-        (bound(0.1), "a function with values of its own: rate"),
-        (given(0.1), "a function with values of its own: rate"),
+        (make_closure(0.1), "a function with values of its own: rate"),
+        (make_default(0.1), "a function with values of its own: rate"),
         (eval("lambda dataset, seed: None"), "a function in '<string>', which is no file"),
     ],
 )
@@ -256,16 +258,16 @@ def test_a_train_whose_code_no_file_tells_needs_a_name_to_be_kept(tmp_path, trai
 
 def test_what_can_not_be_audited_is_refused(result) -> None:
     with pytest.raises(ValueError, match="expected data to retrain on, found evidence alone"):
-        unweave.audit(settled(0), Retrain(Trainer()))
+        unweave.audit(make_evidence(0), Retrain(Trainer()))
     with pytest.raises(ValueError, match=r"found \[3, 4\] in both"):
         Retrain(Trainer(), range(5), range(3, 20))
-    fewer = drawn(0, {part: size - 10 for part, size in SIZES.items()})
+    fewer = draw_evidence(0, {part: size - 10 for part, size in SIZES.items()})
     with pytest.raises(ValueError, match="part 'forget' must hold the same examples"):
         unweave.audit(fewer, REFERENCES)
 
 
 def test_a_model_that_answers_nan_fails_by_name() -> None:
-    broken = settled(0)
+    broken = make_evidence(0)
     broken.logits["test"][0, 0] = float("nan")
     found = unweave.audit(broken, REFERENCES, calibration=CALIBRATION)
     assert found.verdict is Verdict.FAIL and "NaN" in found.reason
@@ -287,7 +289,7 @@ def test_a_model_without_answers_is_named_before_anything_is_retrained(result, f
     train = Trainer()
     with pytest.raises(ValueError, match=f"^the {name} model can't be audited: NaN: the logits contain NaN"):
         unweave.audit(replace(result, **{field: Silent()}), Retrain(train))
-    assert not train.asked
+    assert not train.calls
 
 
 class Both(nn.Module):
@@ -305,7 +307,7 @@ def test_a_model_with_more_weights_than_the_original_is_refused_before_anything_
     train = Trainer()
     with pytest.raises(ValueError, match=r"tensor '0.weight' must be \[8, 6\], found absent: .* can hold"):
         unweave.audit(replace(result, model=Both(result.original, build())), Retrain(train))
-    assert not train.asked
+    assert not train.calls
 
 
 def test_a_retrained_model_without_answers_is_named_by_its_seed(result) -> None:
@@ -330,14 +332,14 @@ def test_a_retrained_model_with_other_logits_is_named_before_the_next_is_trained
 
 
 def test_answers_hold_the_probes() -> None:
-    assert Answers(settled(0), {"probe": 3.0}).measure(ANSWERED)["probe"] == 3.0
+    assert Answers(make_evidence(0), {"probe": 3.0}).measure(ANSWERED)["probe"] == 3.0
 
 
 def test_the_function_and_the_modules_share_a_name() -> None:
     from unweave.audits.score import Score
 
     assert callable(unweave.audit) and callable(unweave.unlearn)
-    assert isinstance(unweave.audit(settled(0)).scores["ua"], Score)
+    assert isinstance(unweave.audit(make_evidence(0)).scores["ua"], Score)
 
 
 def test_importing_the_library_imports_nothing_heavy() -> None:
@@ -369,7 +371,7 @@ def test_references_are_read_under_the_same_exam_alone(result, tmp_path) -> None
     reference = Retrain(train, range(1), [7, 8], folder=tmp_path, code="15 steps")
     unweave.audit(result, reference)
     unweave.audit(result, reference, exam=Otherwise(result.split))
-    assert [seed for _, seed in train.asked] == [0, 7, 8] * 2
+    assert [seed for _, seed in train.calls] == [0, 7, 8] * 2
 
 
 class Otherwise(ClassifierExam):
@@ -402,8 +404,8 @@ def test_the_record_says_what_was_deleted_and_from_which_model(result) -> None:
         "examples": len(ids), "of": 60, "ids": ids[:5], "classes": {"2": len(ids)},
         "model": "Sequential", "asked": None, "date": None,
     }  # fmt: skip
-    (stage,) = unweave.audit(drawn(0)).record["stages"].values()
-    forget = drawn(0).labels["forget"]
+    (stage,) = unweave.audit(draw_evidence(0)).record["stages"].values()
+    forget = draw_evidence(0).labels["forget"]
     counts = {str(label): int((forget == label).sum()) for label in range(4)}
     assert stage["request"]["classes"] == counts
     assert (stage["request"]["examples"], stage["request"]["of"]) == (100, 400)

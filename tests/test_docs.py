@@ -84,7 +84,7 @@ def shorten_command(arguments: list[str], *, audited: bool) -> list[str]:
     return arguments
 
 
-def run(page: str, folder: Path, *, audited: bool = False) -> dict[str, object]:
+def run_page(page: str, folder: Path, *, audited: bool = False) -> dict[str, object]:
     """Runs the blocks of a page in their order; those of Python in one namespace, which is returned.
 
     Args:
@@ -137,29 +137,29 @@ def files(folder: Path) -> set[str]:
 
 @pytest.mark.parametrize("page", [page for page in PAGES if page not in (README, CONTRIBUTING, OWN_MODEL)])
 def test_every_block_runs(page: str, workplace: Path):
-    run(page, workplace)
+    run_page(page, workplace)
 
 
 MODEL_FILES = {"model.safetensors", "model.json", "split.json", "record.json"}
 
 
 def test_every_block_of_the_readme_runs(workplace: Path):
-    space = run(README, workplace, audited=True)
+    space = run_page(README, workplace, audited=True)
     assert isinstance(space["audit"], Audit)
     by_python, by_command = workplace / "forgotten", workplace / "without-records"
     assert files(by_python) == MODEL_FILES | {"report.html", "evidence.parquet"}
     assert files(by_command) >= MODEL_FILES | {"forget.json"}
     for place in (by_python, by_command / "audit"):
-        assert_judged(place)
+        assert_has_verdict(place)
 
 
 def test_every_block_about_a_model_of_your_own_runs(workplace: Path):
-    run(OWN_MODEL, workplace, audited=True)
+    run_page(OWN_MODEL, workplace, audited=True)
     assert files(workplace / "without-scans") >= MODEL_FILES | {"forget.json"}
-    assert_judged(workplace / "without-scans" / "audit")
+    assert_has_verdict(workplace / "without-scans" / "audit")
 
 
-def assert_judged(place: Path) -> None:
+def assert_has_verdict(place: Path) -> None:
     """Asserts that the record there holds a verdict, with a margin for every tested figure."""
     (stage,) = record.load(place)["stages"].values()
     (row,) = (row for name, row in stage["methods"].items() if name != "original")

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 import torch
 
-from audits.answers import drawn
+from audits.answers import draw_evidence
 from audits.diffusion.toys import samples
 from portable import TRAINING, double, fingerprint, original, problem, shortened, split, trained
 from unweave.audits.classifier.exam import ANSWERED, ClassifierExam
@@ -77,58 +77,61 @@ def training() -> Mapping[str, float]:
     return fingerprint(*original("classifier").state_dict().values())
 
 
-def unlearned(method: Method, family: str) -> Mapping[str, float]:
+def unlearn_weights(method: Method, family: str) -> Mapping[str, float]:
     """The weights after a method."""
     of = problem(family, whole_class=family == "denoiser" or isinstance(method, UNSIR))
     method(of)
     return fingerprint(*of.model.state_dict().values())
 
 
-def answered() -> Mapping[str, float]:
+def answer_questions() -> Mapping[str, float]:
     """The logits of a classifier, and attacks on its features."""
     exam, model = ClassifierExam(split("classifier", whole_class=True)), original("classifier")
     logits = exam.answers(model).logits
     return fingerprint(*(torch.tensor(logits[part]).double() for part in sorted(logits))) | exam.probes(model)
 
 
-def chosen(forget: str) -> Mapping[str, float]:
+def choose_positions(forget: str) -> Mapping[str, float]:
     """The positions that trained models choose."""
     data, on = Data("digits", forget=forget, fraction=0.2, folds=3), split("classifier")
     ids = choose(data, on.train, on.held_out, seed=0, learn=partial(trained, "classifier"))
     return {str(number): float(id_) for number, id_ in enumerate(ids)}
 
 
-def measured() -> Mapping[str, float]:
+def measure_logits() -> Mapping[str, float]:
     """The metrics of two models that are known by their logits."""
-    found, reference = drawn(1), drawn(2)
+    found, reference = draw_evidence(1), draw_evidence(2)
     return {**ANSWERED.measure(found, reference), **ANSWERED.benchmark_metrics(found, reference)}
 
 
-def generated() -> Mapping[str, float]:
+def measure_generators() -> Mapping[str, float]:
     """The metrics of two generators that are known by what a recogniser sees."""
     return measure_generation(samples(1), samples(2))
 
 
 def worth() -> Mapping[str, float]:
     """What a trial is worth."""
-    values, wanted = (ANSWERED.measure(drawn(seed), drawn(2)) for seed in (1, 3))
-    return {**ANSWERED.score_trial(values, wanted, 0.1), **ANSWERED.objectives(drawn(1), values, wanted)}
+    values, wanted = (ANSWERED.measure(draw_evidence(seed), draw_evidence(2)) for seed in (1, 3))
+    return {
+        **ANSWERED.score_trial(values, wanted, 0.1),
+        **ANSWERED.objectives(draw_evidence(1), values, wanted),
+    }
 
 
 CASES = {
     "training": Case(("TRAINING_FORMAT",), TRAINING["classifier"], training),
-    "answers and probes": Case(OF_CELLS, None, answered),
-    "metrics of classifiers": Case(("MEASURING_FORMAT",), None, measured),
-    "metrics of generators": Case(("MEASURING_FORMAT",), None, generated),
+    "answers and probes": Case(OF_CELLS, None, answer_questions),
+    "metrics of classifiers": Case(("MEASURING_FORMAT",), None, measure_logits),
+    "metrics of generators": Case(("MEASURING_FORMAT",), None, measure_generators),
     "worth of a trial": Case(("MEASURING_FORMAT", "SEARCHING_FORMAT"), None, worth),
 }
 for stratum in TRAINED:
     formats = ("TRAINING_FORMAT", "CHOOSING_FORMAT")
-    CASES[f"stratum {stratum}"] = Case(formats, None, partial(chosen, stratum))
+    CASES[f"stratum {stratum}"] = Case(formats, None, partial(choose_positions, stratum))
 for family, methods in {"classifier": methods_for("classifier"), "denoiser": PRESETS}.items():
     for name, method in methods.items():
         short = shortened(method)
-        CASES[f"{name}, {family}"] = Case(OF_CELLS, short, partial(unlearned, short, family))
+        CASES[f"{name}, {family}"] = Case(OF_CELLS, short, partial(unlearn_weights, short, family))
 
 
 def complaint(name: str, case: Case, pinned: Entry | None) -> str | None:

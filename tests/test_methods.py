@@ -169,7 +169,7 @@ def short(how: Descent, **changes) -> Descent:
     )
 
 
-def shortened(method: M, **changes) -> M:
+def shorten_method(method: M, **changes) -> M:
     """The same method with short descents, those of its proxy and of its stages included."""
 
     def change(each: object) -> object:
@@ -238,7 +238,7 @@ def outcome(method: Method, family: str) -> Outcome:
         )
 
     found = look()
-    shortened(method)(of)
+    shorten_method(method)(of)
     kept = tuple(a == b for a, b in zip(found, look(), strict=True))
     hook.remove()
     return Outcome(of, before, kept, snapshot(model), passes[0])
@@ -268,7 +268,7 @@ def check_weights_move(name: str, family: str):
         assert run.problem.cost.gradients >= STEPS and run.fired >= STEPS
 
 
-def check_rest_is_kept(name: str, family: str):
+def check_rest_stays(name: str, family: str):
     run = outcome(CASES[name], family)
     assert run.kept == (True,) * 7, "modes, requires_grad, dtypes, gradients, hooks, global generator, data"
     frozen = [n for n, p in run.problem.model.named_parameters() if not p.requires_grad]
@@ -279,7 +279,7 @@ def check_rest_is_kept(name: str, family: str):
 def check_seed_decides_bits(name: str, family: str):
     run, again = outcome(CASES[name], family), request(CASES[name], family)
     next(again.model.children()).eval()
-    shortened(CASES[name])(again)
+    shorten_method(CASES[name])(again)
     assert all(torch.equal(value, run.after[n]) for n, value in again.model.state_dict().items())
     assert again.curves == run.problem.curves
     assert (again.cost.gradients, again.cost.examples) == (
@@ -288,7 +288,7 @@ def check_seed_decides_bits(name: str, family: str):
     )
 
 
-CONTRACT = (check_weights_move, check_rest_is_kept, check_seed_decides_bits)
+CONTRACT = (check_weights_move, check_rest_stays, check_seed_decides_bits)
 """What every method keeps on every family that it is for; one run serves all."""
 
 
@@ -309,7 +309,7 @@ def test_contract(name: str, subtests: pytest.Subtests):
 @pytest.mark.parametrize("name", ["finetune", "lur", "salun", "short-retrain", "msg"])
 def test_another_seed_gives_other_bits(name: str):
     other = problem("layernorm", seed=1)
-    shortened(CASES[name])(other)
+    shorten_method(CASES[name])(other)
     assert not torch.equal(
         other.model.state_dict()["0.weight"], outcome(CASES[name], "layernorm").after["0.weight"]
     )
@@ -331,7 +331,7 @@ ON_ALL_LAYERS = ("lur", "ascent", "random-label", "sa", "esd")
 @for_each(("name", "family"), once_a_task(RISING, ON_ALL_LAYERS))
 def test_the_forget_loss_rises(name: str, family: str):
     steps = 2 if name == "salun-sequential" else 8  # that many are forget batches
-    method = shortened(
+    method = shorten_method(
         CASES[name], lr=0.05, steps=steps, max_norm=1.0, norm="frozen", weight_decay=0.0, momentum=0.0
     )
     match method:
@@ -353,7 +353,7 @@ def test_what_cannot_work_is_refused_with_the_reason(name: str, family: str):
     of = problem(family)
     before = snapshot(of.model)
     with pytest.raises(ValueError, match=REFUSED[name, family]):
-        shortened(CASES[name])(of)
+        shorten_method(CASES[name])(of)
     if name == "ct":
         assert all(torch.equal(value, before[n]) for n, value in of.model.state_dict().items())
 
@@ -366,7 +366,7 @@ def test_a_whole_class_can_be_forgotten(name: str, family: str):
     of = problem(family, whole_class=True)
     assert of.split.forgotten_classes == (3,)
     known = accuracy(of)
-    shortened(CASES[name], steps=30)(of)
+    shorten_method(CASES[name], steps=30)(of)
     assert known > 0.9 and accuracy(of) < 0.7
 
 
@@ -379,7 +379,7 @@ def accuracy(of: Problem) -> float:
 # --- masks
 
 
-def reshaped(how: Descent, optimizer: str) -> Descent:
+def shorten_with_optimizer(how: Descent, optimizer: str) -> Descent:
     return short(how, optimizer=optimizer, momentum=0.9, weight_decay=0.1, lr=0.01)
 
 
@@ -410,7 +410,7 @@ def test_only_the_named_weights_move(family: str, mode: str, optimizer: str):
     method = LUR(mode=mode, alpha=0.001, where=chosen)
     of = problem(family)
     before = snapshot(of.model)
-    replace(method, how=reshaped(method.how, optimizer))(of)
+    replace(method, how=shorten_with_optimizer(method.how, optimizer))(of)
     for name, p in of.params.items():
         assert torch.equal(p, before[name]) != bool(re.search(chosen, name)), name
 
@@ -422,7 +422,7 @@ SALIENT = (SalUn(0.3), SalUn(0.3, feed="sequential"), LUR(where=Salient(0.3)))
 def test_only_the_salient_fraction_moves(family: str, method: SalUn | LUR, optimizer: str):
     of = problem(family)
     before = snapshot(of.model)
-    replace(method, how=reshaped(method.how, optimizer))(of)
+    replace(method, how=shorten_with_optimizer(method.how, optimizer))(of)
     moved = sum(int((p != before[name]).sum()) for name, p in of.params.items())
     allowed = round(0.3 * sum(p.numel() for p in of.params.values()))
     assert 0.9 * allowed < moved <= allowed
@@ -434,7 +434,9 @@ def test_only_the_salient_fraction_moves(family: str, method: SalUn | LUR, optim
 def test_kept_weights_of_msg_stay_where_nothing_is_kept_moving(family: str, optimizer: str):
     of = problem(family)
     before = snapshot(of.model)
-    MaskedSmallGradients(rate=0.25, kept=0.0, how=reshaped(MaskedSmallGradients().how, optimizer))(of)
+    MaskedSmallGradients(
+        rate=0.25, kept=0.0, how=shorten_with_optimizer(MaskedSmallGradients().how, optimizer)
+    )(of)
     heavy = {id(p) for _, m in of.blocks for p in m.parameters(recurse=False) if p.ndim > 1}
     for name, p in of.params.items():
         moved = int((p != before[name]).sum())
@@ -455,7 +457,7 @@ def test_kept_weights_of_msg_stay_where_nothing_is_kept_moving(family: str, opti
 def test_frozen_norms_keep_their_buffers(name: str):
     of = request(CASES[name], "batchnorm")
     before = {n: b.clone() for n, b in of.model.named_buffers()}
-    shortened(CASES[name], norm="frozen")(of)
+    shorten_method(CASES[name], norm="frozen")(of)
     assert all(torch.equal(b, before[n]) for n, b in of.model.named_buffers())
 
 
@@ -498,7 +500,7 @@ PASSES = {
 @for_each("name", PASSES)
 def test_statistics_see_each_batch_once_and_nothing_else(name: str):
     # masks, SNIP, targets, curvatures and a lookahead's second pass look without being seen
-    method = shortened(CASES[name], steps=2, norm="train")
+    method = shorten_method(CASES[name], steps=2, norm="train")
     of = request(method, "batchnorm")
     method(of)
     norms = [m for m in of.model.modules() if isinstance(m, _BatchNorm)]
@@ -508,7 +510,7 @@ def test_statistics_see_each_batch_once_and_nothing_else(name: str):
 
 def test_fresh_weights_come_with_fresh_buffers():
     of = problem("batchnorm")
-    shortened(FromScratch(), norm="frozen")(of)
+    shorten_method(FromScratch(), norm="frozen")(of)
     norm = of.model.bn1
     assert int(norm.num_batches_tracked) == 0 and bool((norm.running_mean == 0).all())
 
@@ -527,7 +529,7 @@ def rebuilt(method: Method) -> Method:
 
 @for_each("name", CASES)
 def test_repr_round_trips(name: str):
-    method, short_one = CASES[name], shortened(CASES[name])
+    method, short_one = CASES[name], shorten_method(CASES[name])
     for each in (method, short_one):
         again = rebuilt(each)
         assert again == each and type(again) is type(each) and hash(again) == hash(each)
@@ -566,14 +568,14 @@ def test_nan_weights_fail(name: str, family: str):
     with torch.no_grad():
         next(iter(of.params.values())).fill_(float("nan"))
     with pytest.raises(Failed, match="loss .* became nan|no longer finite|drawn image is not finite"):
-        shortened(CASES[name])(of)
+        shorten_method(CASES[name])(of)
 
 
 @pytest.mark.parametrize("family", MODEL_KINDS)
 @for_each("name", ["retrain", "shrink", "lur", "scissorhands"])
 def test_tied_and_frozen_weights_stay_so(name: str, family: str):
     of = problem(family)
-    shortened(CASES[name])(of)
+    shorten_method(CASES[name])(of)
     if family == "language":
         assert of.model.head.weight is of.model.embed.weight
         assert torch.equal(of.model.position.weight, original(family).position.weight)
@@ -586,7 +588,7 @@ def test_a_model_without_trainable_weights_is_refused():
         of.model.requires_grad_(False)
         if name != "original":
             with pytest.raises(ValueError, match="no trainable|trainable square convolution"):
-                shortened(method)(of)
+                shorten_method(method)(of)
 
 
 # --- micro-batches and several processes
@@ -619,7 +621,7 @@ def in_micro_batches(each: object) -> object:
     ],
 )
 def test_micro_batches_equal_whole_ones(name: str, family: str):
-    method = shortened(CASES[name])
+    method = shorten_method(CASES[name])
     whole, parts = (request(method, family, dtype=torch.float64) for _ in range(2))
     method(whole)
     each_within(method, in_micro_batches)(parts)
@@ -670,7 +672,7 @@ SHARED = (
 
 def uneven(method: Method, family: str) -> Method:
     """Batches of odd sizes, so that the shards differ; BatchNorm frozen where there is any."""
-    return shortened(
+    return shorten_method(
         method, batch=15, forget_batch=7, norm="frozen" if family == "batchnorm" else "train", steps=3
     )
 
@@ -690,10 +692,10 @@ SHARED_RUNS["lur-single"] = (
     "layernorm",
     replace(uneven(LUR(), "layernorm"), how=short(LUR().how, batch=15, forget_batch=1)),
 )
-SHARED_RUNS["statistics"] = ("batchnorm", shortened(FineTune()))
+SHARED_RUNS["statistics"] = ("batchnorm", shorten_method(FineTune()))
 SHARED_RUNS["statistics of a proxy"] = (
     "batchnorm",
-    replace(shortened(MATCH), how=short(LUR().how, norm="frozen")),
+    replace(shorten_method(MATCH), how=short(LUR().how, norm="frozen")),
 )
 
 

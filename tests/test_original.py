@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from every_family import MODEL_KINDS, problem
-from test_methods import shortened, snapshot
+from test_methods import shorten_method, snapshot
 from unweave.methods import METHODS
 from unweave.methods.lur import LUR
 from unweave.methods.salun import SalUn
@@ -52,7 +52,7 @@ def test_it_survives_a_method_and_leaves_what_was_given(method: LUR | SalUn):
     of = problem_with_model("batchnorm")
     assert of.caller_model is not None
     before, modes = snapshot(of.caller_model), [m.training for m in of.caller_model.modules()]
-    shortened(method)(of)
+    shorten_method(method)(of)
     assert not torch.equal(of.model.state_dict()["fc.weight"], before["fc.weight"])
     for model in (of.caller_model, of.original):
         assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
@@ -111,5 +111,5 @@ def test_what_is_written_where_memory_is_shared_is_seen():
 def test_a_method_ends_at_the_same_bits_whether_the_caller_holds_the_model_or_not(name: str):
     held, alone = problem_with_model("batchnorm"), problem("batchnorm")
     for of in (held, alone):
-        shortened(METHODS[name])(of)
+        shorten_method(METHODS[name])(of)
     assert all(torch.equal(v, alone.model.state_dict()[n]) for n, v in held.model.state_dict().items())

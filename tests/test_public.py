@@ -13,13 +13,13 @@ LIST = ROOT / "tests" / "public_names.txt"
 EXAMPLES = [path.relative_to(ROOT).as_posix() for path in sorted((ROOT / "examples").glob("*.py"))]
 
 
-def listed() -> dict[str, list[str]]:
+def listed_names() -> dict[str, list[str]]:
     """The names of the list, by module."""
     lines = (line.split(": ") for line in LIST.read_text(encoding="utf-8").splitlines())
     return {module: names.split() for module, names in lines}
 
 
-def declared(tree: ast.Module) -> list[str]:
+def declared_names(tree: ast.Module) -> list[str]:
     """The names in the `__all__` of a module; none without one."""
     for node in tree.body:
         if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__":
@@ -51,12 +51,12 @@ def private_names(tree: ast.Module, public: Mapping[str, list[str]]) -> Iterator
 
 def test_the_public_names_are_those_of_the_list() -> None:
     trees = {module_name(path): ast.parse(path.read_bytes()) for path in PACKAGE.rglob("*.py")}
-    found = {module: names for module, tree in trees.items() if (names := declared(tree))}
-    assert dict(sorted(found.items())) == listed(), "a public name was added or lost: update the list"
+    found = {module: names for module, tree in trees.items() if (names := declared_names(tree))}
+    assert dict(sorted(found.items())) == listed_names(), "a public name was added or lost: update the list"
 
 
 def test_every_public_name_of_the_package_exists() -> None:
-    assert all(hasattr(unweave, name) for name in listed()["unweave"])
+    assert all(hasattr(unweave, name) for name in listed_names()["unweave"])
 
 
 @for_each("page", [*PAGES, *EXAMPLES])
@@ -65,13 +65,13 @@ def test_pages_and_examples_take_public_names_only(page: str) -> None:
         code = [(ROOT / page).read_text(encoding="utf-8")]
     else:
         code = [block.code for block in blocks(page) if block.language == "python"]
-    assert [name for each in code for name in private_names(ast.parse(each), listed())] == []
+    assert [name for each in code for name in private_names(ast.parse(each), listed_names())] == []
 
 
 def test_a_private_name_is_found() -> None:
     code = "import unweave.cli\nfrom unweave.tables import read\nunweave.tables\n"
     code += "import unweave\nfrom unweave.split import Split\nunweave.Split\n"
-    assert list(private_names(ast.parse(code), listed())) == [
+    assert list(private_names(ast.parse(code), listed_names())) == [
         "unweave.cli",
         "unweave.tables.read",
         "unweave.tables",

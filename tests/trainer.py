@@ -17,14 +17,14 @@ def make_data() -> tuple[TensorDataset, TensorDataset]:
 
 
 class Trainer:
-    """A user's `train`, which notes what it was asked for."""
+    """A user's `train`, which notes its calls."""
 
     def __init__(self, hidden: int = 8) -> None:
         self.hidden = hidden
-        self.asked: list[tuple[int, int]] = []
+        self.calls: list[tuple[int, int]] = []
 
     def __call__(self, dataset, seed: int) -> nn.Module:
-        self.asked.append((len(dataset), seed))
+        self.calls.append((len(dataset), seed))
         torch.manual_seed(seed)
         model = build(self.hidden)
         inputs, labels = (torch.stack([torch.as_tensor(item[i]) for item in dataset]) for i in (0, 1))
@@ -37,4 +37,4 @@ class Trainer:
 
     @property
     def seeds(self) -> list[int]:
-        return [seed for _, seed in self.asked]
+        return [seed for _, seed in self.calls]

@@ -16,7 +16,7 @@ SIZES = {"forget": 100, "retain": 300, "calibration": 120, "test": 120}
 CLASSES = 4
 
 
-def drawn(
+def draw_evidence(
     seed: int, sizes: Mapping[str, int] = SIZES, *, boost: float = 2.0, classes: int = CLASSES
 ) -> Evidence:
     """Evidence whose true class has a logit of mean `boost`; the seed draws the logits, not the labels."""
@@ -32,7 +32,7 @@ def drawn(
     )
 
 
-def answering(evidence: Evidence, **logits: np.ndarray) -> Evidence:
+def replace_logits(evidence: Evidence, **logits: np.ndarray) -> Evidence:
     """The same evidence with other logits in the parts that are named."""
     return replace(evidence, logits={**evidence.logits, **logits})
 

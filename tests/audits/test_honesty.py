@@ -7,7 +7,17 @@ import numpy as np
 import pytest
 import torch
 
-from audits.answers import CLASSES, Examples, Networks, answering, networks, one_digit, records, train, uses
+from audits.answers import (
+    CLASSES,
+    Examples,
+    Networks,
+    networks,
+    one_digit,
+    records,
+    replace_logits,
+    train,
+    uses,
+)
 from unweave.audits.classifier.evidence import Evidence
 from unweave.audits.classifier.logits import probabilities
 from unweave.audits.classifier.margins import calibrate
@@ -81,10 +91,12 @@ def stage() -> Stage:
 
 def constant(like: Evidence, label: int) -> Evidence:
     one = np.eye(CLASSES, dtype=np.float32)[label % CLASSES] * 5
-    return answering(like, **{part: np.tile(one, (len(logits), 1)) for part, logits in like.logits.items()})
+    return replace_logits(
+        like, **{part: np.tile(one, (len(logits), 1)) for part, logits in like.logits.items()}
+    )
 
 
-def shuffled(retrained: Evidence, seed: int) -> Evidence:
+def shuffle_probabilities(retrained: Evidence, seed: int) -> Evidence:
     """A retrained model whose true-class probabilities on F are dealt out to the wrong examples."""
     labels, p = retrained.labels["forget"], probabilities(retrained.logits["forget"])
     rows = np.arange(len(labels))
@@ -92,11 +104,11 @@ def shuffled(retrained: Evidence, seed: int) -> Evidence:
     p[rows, labels] = 0
     p *= ((1 - dealt) / p.sum(axis=1))[:, None]
     p[rows, labels] = dealt
-    return answering(retrained, forget=np.log(p))
+    return replace_logits(retrained, forget=np.log(p))
 
 
-def broken(evidence: Evidence) -> Evidence:
-    return answering(evidence, retain=np.full_like(evidence.logits["retain"], np.nan))
+def break_retain(evidence: Evidence) -> Evidence:
+    return replace_logits(evidence, retain=np.full_like(evidence.logits["retain"], np.nan))
 
 
 def test_untouched_original_fails_as_under_forgetting(stage):
@@ -124,19 +136,21 @@ def test_random_model_fails_as_damage(stage):
 
 
 def test_right_level_on_wrong_examples_fails_by_that_name(stage):
-    judgement = stage.judge([shuffled(each, seed) for seed, each in enumerate(stage.retrained[-SEEDS:])])
+    judgement = stage.judge(
+        [shuffle_probabilities(each, seed) for seed, each in enumerate(stage.retrained[-SEEDS:])]
+    )
     assert judgement.reason.startswith("FAIL: wrong examples: TV on F ")
     assert judgement.tests["ua"].outcome == "equal"
 
 
 def test_nan_fails_with_one_seed_and_without_reference(stage):
-    judgement = judge([measure(broken(stage.original[0]))], [], None, metrics=METRICS)
+    judgement = judge([measure(break_retain(stage.original[0]))], [], None, metrics=METRICS)
     assert judgement.verdict == Verdict.FAIL
     assert judgement.reason == "FAIL: NaN: the answers of 1 of 1 models contain NaN or infinity"
 
 
 def test_one_nan_model_among_ten_fails(stage):
-    judgement = stage.judge([broken(stage.retrained[-1]), *stage.retrained[-SEEDS:-1]])
+    judgement = stage.judge([break_retain(stage.retrained[-1]), *stage.retrained[-SEEDS:-1]])
     assert judgement.reason.startswith("FAIL: NaN: the answers of 1 of 10 models")
 
 
@@ -252,4 +266,4 @@ def test_forget_set_without_influence_is_inconclusive_and_damage_is_named(stage)
     damaged = harmless.judge([constant(each, 0) for each in stage.original])
     assert damaged.verdict == Verdict.INCONCLUSIVE
     assert "no measurable influence" in damaged.reason and "damage: RA " in damaged.reason
-    assert harmless.judge([broken(each) for each in stage.original]).verdict == Verdict.FAIL
+    assert harmless.judge([break_retain(each) for each in stage.original]).verdict == Verdict.FAIL

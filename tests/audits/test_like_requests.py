@@ -35,7 +35,7 @@ def like(offset: float = 0.0, *, stratum: str = "random", verdict: str = "PASS",
 LIKE = [like(each) for each in (-0.05, -0.02, 0.0, 0.02, 0.05)]
 
 
-def judged(values, requests=LIKE, about=ABOUT, **options):
+def judge_values(values, requests=LIKE, about=ABOUT, **options):
     judgement, _ = judge_by_like(
         values, ORIGINAL, EXPECTED, nearest_stratum(about, requests), smallest={}, metrics=METRICS, **options
     )
@@ -62,26 +62,26 @@ class TestPrediction:
 
 class TestVerdict:
     def test_a_retrained_model_passes_and_the_original_fails(self):
-        assert judged(RETRAINED).verdict is Verdict.PASS
-        assert judged(ORIGINAL).verdict is Verdict.FAIL
+        assert judge_values(RETRAINED).verdict is Verdict.PASS
+        assert judge_values(ORIGINAL).verdict is Verdict.FAIL
 
     def test_every_verdict_says_that_nothing_was_retrained(self):
         for values in (RETRAINED, ORIGINAL):
-            found = judged(values)
+            found = judge_values(values)
             assert found.reason.startswith(f"{found.verdict}: ")
             assert "no reference of this request was retrained" in found.reason and "random" in found.reason
 
     def test_requests_that_differ_widely_decide_nothing(self):
         wide = [like(each) for each in (-2.0, -1.0, 0.0, 1.0, 2.0)]
         for values in (RETRAINED, {**RETRAINED, "ua": 6.0}):
-            assert judged(values, wide).verdict is Verdict.INCONCLUSIVE
+            assert judge_values(values, wide).verdict is Verdict.INCONCLUSIVE
 
     @pytest.mark.parametrize("verdicts", [["FAIL", *["PASS"] * 4], ["INCONCLUSIVE"] * 3 + ["PASS"] * 2])
     def test_it_passes_no_method_that_did_not_pass_like_requests(self, verdicts):
         requests = [replace(each, verdict=verdict) for each, verdict in zip(LIKE, verdicts, strict=True)]
-        found = judged(RETRAINED, requests)
+        found = judge_values(RETRAINED, requests)
         assert found.verdict is Verdict.INCONCLUSIVE and "of the 5 like requests" in found.reason
-        assert judged(RETRAINED, requests, gate=False).verdict is Verdict.PASS
+        assert judge_values(RETRAINED, requests, gate=False).verdict is Verdict.PASS
 
     def test_a_margin_is_at_least_an_example_of_the_request(self):
         match = Match("random", LIKE, ())
@@ -105,15 +105,15 @@ class TestCoverage:
         ],
     )
     def test_a_request_unlike_all_others_is_inconclusive(self, change, named):
-        found = judged(RETRAINED, about=replace(ABOUT, **change))
+        found = judge_values(RETRAINED, about=replace(ABOUT, **change))
         assert found.verdict is Verdict.INCONCLUSIVE and named in found.reason
-        assert judged(ORIGINAL, about=replace(ABOUT, **change)).verdict is Verdict.INCONCLUSIVE
+        assert judge_values(ORIGINAL, about=replace(ABOUT, **change)).verdict is Verdict.INCONCLUSIVE
 
     def test_requests_within_the_tolerances_are_covered(self):
         assert list_uncovered(replace(ABOUT, size=100, class_mix=0.19, difficulty=0.11), LIKE) == []
 
     def test_two_requests_are_too_few(self):
-        found = judged(RETRAINED, LIKE[:2])
+        found = judge_values(RETRAINED, LIKE[:2])
         assert found.verdict is Verdict.INCONCLUSIVE and "2 like requests, 3 needed" in found.reason
 
     def test_the_nearest_stratum_that_covers_is_chosen(self):

@@ -3,7 +3,7 @@ from itertools import combinations
 import numpy as np
 import pytest
 
-from audits.answers import answering, drawn
+from audits.answers import draw_evidence, replace_logits
 from unweave.audits.classifier.margins import calibrate
 from unweave.audits.classifier.metrics import METRICS, measure, measure_pair
 from unweave.audits.margins import margins
@@ -65,7 +65,7 @@ def test_a_band_stays_within_the_range_of_its_metric():
 
 
 def test_calibrate_measures_every_pair():
-    retrains = [drawn(seed) for seed in range(4)]
+    retrains = [draw_evidence(seed) for seed in range(4)]
     alone = [measure(each) for each in retrains]
     found = calibrate(retrains)
     tv = [measure_pair(a, b)["tv"] for a, b in combinations(retrains, 2)]
@@ -79,13 +79,13 @@ def test_calibrate_measures_every_pair():
 
 def test_probes_get_margins_too():
     probes = [{"probe": 90.0, "relearn": float(steps)} for steps in (10, 12)]
-    found = calibrate([drawn(0), drawn(1)], probes=probes)
+    found = calibrate([draw_evidence(0), draw_evidence(1)], probes=probes)
     # the probe asks half of the 100 forget examples: one of them is two points
     assert (found.margin["probe"], found.margin["relearn"]) == (2.0, 3.0)
 
 
 def test_one_retrain_or_a_broken_one_is_refused():
     with pytest.raises(ValueError, match="at least two retrained models to compare, found 1"):
-        calibrate([drawn(0)])
+        calibrate([draw_evidence(0)])
     with pytest.raises(ValueError, match="NaN"):
-        calibrate([drawn(0), answering(drawn(1), test=np.full((120, 4), np.nan))])
+        calibrate([draw_evidence(0), replace_logits(draw_evidence(1), test=np.full((120, 4), np.nan))])

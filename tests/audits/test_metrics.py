@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from audits.answers import answering, drawn
+from audits.answers import draw_evidence, replace_logits
 from unweave.audits.classifier import accuracy, distance, membership
 from unweave.audits.classifier.metrics import GAP, METRICS, measure, measure_pair
 from unweave.audits.metrics import gap_of_means, mean_gap
@@ -26,7 +26,7 @@ def test_every_metric_has_an_id_a_meaning_and_a_limit():
 
 
 def test_measure_gives_each_metric_of_its_function():
-    own, reference = drawn(1), drawn(2)
+    own, reference = draw_evidence(1), draw_evidence(2)
     found = measure(own, reference)
     assert set(found) == {metric.id for metric in METRICS.values() if not metric.needs_model}
     assert found["ua"] == accuracy.ua(own)
@@ -36,8 +36,8 @@ def test_measure_gives_each_metric_of_its_function():
 
 
 def test_without_reference_the_metrics_of_two_models_are_absent():
-    assert set(measure(drawn(1))) == {"ua", "ra", "ta", "mia", "auc"}
-    assert set(measure_pair(drawn(1), drawn(2))) == {
+    assert set(measure(draw_evidence(1))) == {"ua", "ra", "ta", "mia", "auc"}
+    assert set(measure_pair(draw_evidence(1), draw_evidence(2))) == {
         "tv",
         "rank",
         "js",
@@ -48,28 +48,28 @@ def test_without_reference_the_metrics_of_two_models_are_absent():
 
 
 def test_one_nan_makes_every_metric_nan():
-    logits = drawn(1).logits["retain"].copy()
+    logits = draw_evidence(1).logits["retain"].copy()
     logits[7, 2] = np.nan
-    found = measure(answering(drawn(1), retain=logits), drawn(2))
-    assert set(found) == set(measure(drawn(1), drawn(2)))
+    found = measure(replace_logits(draw_evidence(1), retain=logits), draw_evidence(2))
+    assert set(found) == set(measure(draw_evidence(1), draw_evidence(2)))
     assert all(np.isnan(value) for value in found.values())
 
 
 def test_a_nan_reference_is_refused():
     with pytest.raises(ValueError, match="the reference model's logits contain NaN"):
-        measure(drawn(1), answering(drawn(2), test=np.full((120, 4), np.nan)))
+        measure(draw_evidence(1), replace_logits(draw_evidence(2), test=np.full((120, 4), np.nan)))
 
 
 def test_calibration_stands_for_test_while_tuning():
-    own, reference = drawn(1), drawn(2)
-    hidden = answering(own, test=np.random.default_rng(0).normal(size=(120, 4)))
+    own, reference = draw_evidence(1), draw_evidence(2)
+    hidden = replace_logits(own, test=np.random.default_rng(0).normal(size=(120, 4)))
     assert measure(own, reference, on="calibration") == measure(hidden, reference, on="calibration")
     assert measure(own, reference, on="calibration")["ta"] == accuracy.ta(own.with_test("calibration"))
     assert measure(own, reference)["ta"] != measure(hidden, reference)["ta"]
 
 
 def test_the_order_of_rows_does_not_matter_but_other_examples_are_refused():
-    own, reference = drawn(1), drawn(2)
+    own, reference = draw_evidence(1), draw_evidence(2)
     mixed = np.random.default_rng(0).permutation(100)
     fields = {
         name: {**field, "forget": field["forget"][mixed]}
@@ -95,7 +95,10 @@ def test_the_gap_of_means_cancels_what_the_mean_of_gaps_keeps():
 
 def test_measuring_a_model_of_digits_takes_milliseconds():
     sizes = {"forget": 144, "retain": 1293, "calibration": 180, "test": 180}
-    own, reference = drawn(1, sizes, boost=5.0, classes=10), drawn(2, sizes, boost=5.0, classes=10)
+    own, reference = (
+        draw_evidence(1, sizes, boost=5.0, classes=10),
+        draw_evidence(2, sizes, boost=5.0, classes=10),
+    )
     measure(own, reference)
     start = time.process_time()
     for _ in range(10):

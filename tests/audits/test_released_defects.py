@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from audits.answers import drawn
+from audits.answers import draw_evidence
 from unweave.audits.answers import Answers
 from unweave.audits.attacks import ATTACKS
 from unweave.audits.attacks.canaries import canary_scores
@@ -34,7 +34,7 @@ def in_other_order(evidence: Evidence, part: str) -> Evidence:
 
 def test_no_tested_metric_and_no_attack_depends_on_the_order_of_the_retain_set() -> None:
     """SalUn fits its attack to the first retained examples; of our metrics the published MIA alone does."""
-    evidence, references = drawn(1), [Answers(drawn(seed)) for seed in (2, 3)]
+    evidence, references = draw_evidence(1), [Answers(draw_evidence(seed)) for seed in (2, 3)]
     sorted_by_class = in_other_order(evidence, "retain")
     usual, other = measure(evidence), measure(sorted_by_class)
     tested = [name for name, metric in METRICS.items() if metric.primary and name in usual]

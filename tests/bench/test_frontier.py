@@ -132,7 +132,7 @@ def test_the_schema_takes_a_frontier_and_names_what_is_wrong_in_one() -> None:
         record.validate(put(made, "frontier", "trace", "methods", "lur", "cost_of_pass", value="none"))
 
 
-def budgeted(**changes: object) -> Recipe:
+def make_recipe(**changes: object) -> Recipe:
     """The tiny recipe at two budgets, searched on one seed."""
     return tiny(**{"tuning": {"budgets": list(BUDGETS), "seeds": [1000]}, **changes})
 
@@ -141,7 +141,7 @@ def budgeted(**changes: object) -> Recipe:
 def run(tmp_path_factory) -> tuple[Path, dict]:
     """A finished benchmark at two budgets."""
     folder = tmp_path_factory.mktemp("frontier")
-    return folder, bench([budgeted()], folder, methods=["lur", "joint", "short-retrain"], jobs=1, tune=2)
+    return folder, bench([make_recipe()], folder, methods=["lur", "joint", "short-retrain"], jobs=1, tune=2)
 
 
 def test_every_budget_is_a_stage_with_searches_within_it(run) -> None:
@@ -166,13 +166,13 @@ def test_a_larger_budget_knows_the_best_trial_of_the_smaller_one(run) -> None:
     assert len(searches.pop("short-retrain")) == 2, "a longer training is another one"
     for name, (inherited, *own) in searches.items():
         assert inherited == {**study_from(small["search"][name]).best_trial, "budget": 0.1} and len(own) == 2
-    again = bench([budgeted()], folder / "again", methods=["lur"], jobs=1, tuned=folder / "tuning")
+    again = bench([make_recipe()], folder / "again", methods=["lur"], jobs=1, tuned=folder / "tuning")
     assert again["stages"]["tiny@0.3"]["search"]["lur"] == large["search"]["lur"]
 
 
 def test_the_order_of_the_budgets_changes_nothing(run, tmp_path) -> None:
     _, made = run
-    turned = budgeted(tuning={"budgets": list(reversed(BUDGETS)), "seeds": [1000]})
+    turned = make_recipe(tuning={"budgets": list(reversed(BUDGETS)), "seeds": [1000]})
     again = bench([turned], tmp_path, methods=["joint"], jobs=1, tune=2)
     for name, stage in again["stages"].items():
         logs = (each["search"]["joint"] for each in (stage, made["stages"][name]))
@@ -203,7 +203,7 @@ def test_stages_share_models_and_the_cells_that_no_budget_changes(run) -> None:
 def test_what_budgets_share_is_made_before_a_second_one_begins(tmp_path) -> None:
     heard: list[str] = []
     bench(
-        [budgeted(), budgeted(name="other")],
+        [make_recipe(), make_recipe(name="other")],
         tmp_path,
         methods=["original"],
         jobs=1,
@@ -224,7 +224,7 @@ def test_one_more_budget_leaves_what_is_finished(run) -> None:
     folder, _ = run
     kept = [*(folder / "cells").rglob("*.json"), *(folder / "tuning").rglob("*.json")]
     before = {path: path.stat().st_mtime_ns for path in kept}
-    more = budgeted(tuning={"budgets": [0.1, 0.3, 0.5], "seeds": [1000]})
+    more = make_recipe(tuning={"budgets": [0.1, 0.3, 0.5], "seeds": [1000]})
     made = bench([more], folder, methods=["lur", "joint", "short-retrain"], jobs=1, tune=2)
     assert {path: path.stat().st_mtime_ns for path in kept} == before
     assert made["frontier"]["tiny"]["budgets"] == [0.1, 0.3, 0.5]
@@ -232,14 +232,14 @@ def test_one_more_budget_leaves_what_is_finished(run) -> None:
 
 def test_an_earlier_search_is_taken_for_each_budget(run, tmp_path) -> None:
     folder, made = run
-    again = bench([budgeted()], tmp_path, methods=["joint"], jobs=1, tuned=folder / "tuning")
+    again = bench([make_recipe()], tmp_path, methods=["joint"], jobs=1, tuned=folder / "tuning")
     for name, stage in again["stages"].items():
         assert stage["search"]["joint"] == made["stages"][name]["search"]["joint"]
 
 
 def test_budgets_without_a_search_are_refused_before_anything_runs(tmp_path) -> None:
     with pytest.raises(ValueError, match="found 0.1, 0.3 of 'tiny' and no search: give --tune"):
-        bench([budgeted()], tmp_path / "a", methods=["joint"])
+        bench([make_recipe()], tmp_path / "a", methods=["joint"])
     assert not (tmp_path / "a").exists()
 
 
@@ -304,11 +304,11 @@ def test_a_budget_of_a_recipe_is_run_once(settings) -> None:
 def test_a_method_whose_name_joins_stages_has_files_that_any_system_takes(tmp_path, monkeypatch) -> None:
     name = "shrink:neggrad+:finetune"
     monkeypatch.setitem(METHODS, name, METHODS["finetune"])  # pyright: ignore[reportArgumentType]
-    made = bench([budgeted()], tmp_path, methods=[name], jobs=1, tune=1, seeds=1)
+    made = bench([make_recipe()], tmp_path, methods=[name], jobs=1, tune=1, seeds=1)
     assert name in made["frontier"]["tiny"]["methods"]
     assert not [path for path in tmp_path.rglob("*") if ":" in path.name]
     assert (tmp_path / "tuning" / "tiny@0.1" / "shrink%3Aneggrad+%3Afinetune.json").is_file()
-    place = cell_path(Stage(budgeted().with_budget(0.3), tmp_path), 0, name)
+    place = cell_path(Stage(make_recipe().with_budget(0.3), tmp_path), 0, name)
     assert place.with_name(f"{place.name}.parquet").is_file()
-    again = bench([budgeted()], tmp_path / "b", methods=[name], jobs=1, seeds=1, tuned=tmp_path / "tuning")
+    again = bench([make_recipe()], tmp_path / "b", methods=[name], jobs=1, seeds=1, tuned=tmp_path / "tuning")
     assert again["frontier"]["tiny"]["methods"].keys() == {name}

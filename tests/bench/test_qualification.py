@@ -15,13 +15,13 @@ SILHOUETTE = torch.rand(N, generator=torch.Generator().manual_seed(1), dtype=tor
 PLAN = Plan(requests=4)
 
 
-def split(labels: torch.Tensor = LABELS, held_out: torch.Tensor = LABELS[:50]) -> Split:
+def make_split(labels: torch.Tensor = LABELS, held_out: torch.Tensor = LABELS[:50]) -> Split:
     train, test = (TensorDataset(torch.zeros(len(each), 1), each) for each in (labels, held_out))
     return Split(train, [0], test, calibration=range(25))
 
 
-def drawn(plan: Plan = PLAN, **changes: torch.Tensor):
-    return draw_requests(split(**changes), HARDNESS, SILHOUETTE, plan)
+def draw(plan: Plan = PLAN, **changes: torch.Tensor):
+    return draw_requests(make_split(**changes), HARDNESS, SILHOUETTE, plan)
 
 
 def of(found, stratum: str) -> list[torch.Tensor]:
@@ -29,7 +29,7 @@ def of(found, stratum: str) -> list[torch.Tensor]:
 
 
 def test_every_stratum_deals_disjoint_requests_of_its_size():
-    found = drawn()
+    found = draw()
     assert list(dict.fromkeys(found.strata.values())) == list(STRATA) and not found.skipped
     sizes = {"class": N // CLASSES, "single": 1}
     for stratum in STRATA:
@@ -40,7 +40,7 @@ def test_every_stratum_deals_disjoint_requests_of_its_size():
 
 
 def test_strata_hold_the_extremes():
-    found = drawn()
+    found = draw()
     for stratum, scores in (
         ("memorized", -HARDNESS),
         ("generalized", HARDNESS),
@@ -54,31 +54,31 @@ def test_strata_hold_the_extremes():
 
 
 def test_the_seed_chooses_them():
-    first, again, other = (drawn(Plan(requests=4, seed=seed)) for seed in (0, 0, 1))
+    first, again, other = (draw(Plan(requests=4, seed=seed)) for seed in (0, 0, 1))
     assert all(torch.equal(first.positions[name], again.positions[name]) for name in first.positions)
     assert not torch.equal(first.positions["random-1"], other.positions["random-1"])
 
 
 def test_a_stratum_with_too_few_records_is_named_and_the_others_go_on():
-    found = drawn(Plan(requests=4, fraction=0.1))
+    found = draw(Plan(requests=4, fraction=0.1))
     assert found.skipped.keys() == {"memorized", "generalized", "entangled"}
     assert "4 requests of 40 records need at most 133 of 400" in found.skipped["memorized"]
     assert set(found.strata.values()) == {"random", "class", "single"}
-    tiny = drawn(Plan(requests=4, fraction=0.002))
+    tiny = draw(Plan(requests=4, fraction=0.002))
     assert "random" in tiny.skipped and "--fraction" in tiny.skipped["random"]
 
 
 def test_a_class_without_enough_examples_is_no_request():
     rare = torch.where(torch.arange(N) < FEWEST_OF_CLASS - 1, 4, torch.arange(N) % 4)
-    assert all(not bool((rare[each] == 4).any()) for each in of(drawn(labels=rare), "class"))
-    found = drawn(labels=rare, held_out=torch.arange(50) % 3)
+    assert all(not bool((rare[each] == 4).any()) for each in of(draw(labels=rare), "class"))
+    found = draw(labels=rare, held_out=torch.arange(50) % 3)
     assert "3 classes have" in found.skipped["class"] and "class" not in found.strata.values()
 
 
 def test_no_single_record_is_a_whole_class():
     labels = torch.where(torch.arange(N) < 200, torch.arange(N) + 2, LABELS % 2)
     chosen = torch.cat(
-        of(draw_requests(split(labels), HARDNESS, SILHOUETTE, Plan(("single",), requests=9)), "single")
+        of(draw_requests(make_split(labels), HARDNESS, SILHOUETTE, Plan(("single",), requests=9)), "single")
     )
     assert int(chosen.min()) >= 200
 
@@ -87,7 +87,9 @@ def test_no_request_of_records_holds_a_rare_class_whole():
     rare = torch.where(torch.arange(N) < 60, 5 + torch.arange(N) // 2, torch.arange(N) % 5)
     strata = ("random", "memorized", "generalized", "entangled", "single")
     # the rare classes come first in every order
-    found = draw_requests(split(rare), (rare >= 5).double(), -(rare >= 5).double(), Plan(strata, requests=4))
+    found = draw_requests(
+        make_split(rare), (rare >= 5).double(), -(rare >= 5).double(), Plan(strata, requests=4)
+    )
     assert set(found.strata.values()) == set(strata)
     for places in found.positions.values():
         taken = rare[places].bincount(minlength=35)

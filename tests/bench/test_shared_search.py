@@ -35,7 +35,7 @@ def search(place: Path | None, make: Callable[[float], float | None], name: str 
     return shared_search.run_trials(study, place, TRIALS, ask, made)
 
 
-def squared(x: float) -> float:
+def square(x: float) -> float:
     return x * x
 
 
@@ -49,11 +49,11 @@ class Stops:
         self.calls += 1
         if self.calls in self.at:
             raise KeyboardInterrupt
-        return squared(x)
+        return square(x)
 
 
 def test_a_journal_changes_nothing(tmp_path) -> None:
-    assert search(tmp_path / "x.journal", squared) == search(None, squared)
+    assert search(tmp_path / "x.journal", square) == search(None, square)
 
 
 @pytest.mark.parametrize("at", [1, 2, 5, TRIALS])
@@ -61,9 +61,9 @@ def test_a_stopped_search_loses_the_running_trial_alone_and_ends_as_if_it_had_no
     make, place = Stops(at), tmp_path / "x.journal"
     with pytest.raises(KeyboardInterrupt):
         search(place, make)
-    assert search(place, make) == search(None, squared)
+    assert search(place, make) == search(None, square)
     assert make.calls == TRIALS + 1
-    assert search(place, make) == search(None, squared) and make.calls == TRIALS + 1, "all is there"
+    assert search(place, make) == search(None, square) and make.calls == TRIALS + 1, "all is there"
 
 
 def test_a_line_that_was_half_written_is_cut_off(tmp_path) -> None:
@@ -72,7 +72,7 @@ def test_a_line_that_was_half_written_is_cut_off(tmp_path) -> None:
         search(place, Stops(4))
     with place.open("ab") as file:
         file.write(b'{"op_code":6,"wor')
-    assert search(place, squared) == search(None, squared)
+    assert search(place, square) == search(None, square)
 
 
 def test_a_trial_without_a_value_counts(tmp_path) -> None:
@@ -83,7 +83,7 @@ def test_a_trial_without_a_value_counts(tmp_path) -> None:
 
 def test_a_journal_holds_searches_of_several_names(tmp_path) -> None:
     place = tmp_path / "x.journal"
-    first, second = search(place, squared, "a"), search(place, lambda x: 1 - x, "b")
+    first, second = search(place, square, "a"), search(place, lambda x: 1 - x, "b")
     assert len(first) == len(second) == TRIALS and first != second
 
 
@@ -130,7 +130,7 @@ def test_what_a_killed_process_had_begun_is_made_by_another(tmp_path) -> None:
         time.sleep(0.05)
     killed.send_signal(signal.SIGKILL)
     killed.communicate()
-    assert search(tmp_path / "x.journal", squared) == search(None, squared)
+    assert search(tmp_path / "x.journal", square) == search(None, square)
 
 
 @pytest.mark.parametrize(
@@ -138,8 +138,8 @@ def test_what_a_killed_process_had_begun_is_made_by_another(tmp_path) -> None:
 )
 def test_a_journal_that_can_not_be_read_is_named(tmp_path, line: bytes) -> None:
     place = tmp_path / "x.journal"
-    search(place, squared)
+    search(place, square)
     lines = place.read_bytes().splitlines(keepends=True)
     place.write_bytes(b"".join([*lines[:4], line, *lines[4:]]))
     with pytest.raises(ValueError, match=r"x\.journal is no journal .*: delete it to search again"):
-        search(place, squared)
+        search(place, square)

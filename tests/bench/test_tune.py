@@ -49,13 +49,13 @@ def tuned_so(recipe: Recipe, **changes: object) -> Recipe:
     return dataclasses.replace(recipe, tuning=dataclasses.replace(recipe.tuning, **changes))
 
 
-def found(stage: Stage, drift: Drift, trials: int = 6) -> list:
+def run_search(stage: Stage, drift: Drift, trials: int = 6) -> list:
     cases = [make_case(stage, seed) for seed in stage.recipe.tuning.seeds]
     return search(drift, drift.space(10), trials, cases)
 
 
 def test_a_search_begins_with_the_methods_own_settings_and_finds_better_ones(tmp_path) -> None:
-    log = found(drifting(tmp_path, Drift()), Drift())
+    log = run_search(drifting(tmp_path, Drift()), Drift())
     assert [trial["number"] for trial in log] == list(range(6))
     assert log[0]["settings"] == {"by": 0.5, "fate": "go"}
     best = study_from(log)
@@ -139,7 +139,7 @@ def test_a_value_is_the_mean_gap_the_excess_of_total_variation_and_the_auc(tmp_p
 
 
 def test_the_same_search_twice_tries_the_same(tmp_path) -> None:
-    first, second = (found(drifting(tmp_path, Drift()), Drift()) for _ in range(2))
+    first, second = (run_search(drifting(tmp_path, Drift()), Drift()) for _ in range(2))
     assert [(t["settings"], t["value"]) for t in first] == [(t["settings"], t["value"]) for t in second]
 
 
@@ -160,7 +160,7 @@ def test_a_hopeless_trial_is_given_up_and_marked(tmp_path) -> None:
 
 
 def test_no_trial_is_given_up_before_five_went_through_and_later_the_worse_ones_are(tmp_path) -> None:
-    log = found(drifting(tmp_path, Drift()), Drift(), 14)
+    log = run_search(drifting(tmp_path, Drift()), Drift(), 14)
     pruned = [trial["number"] for trial in log if trial["pruned"]]
     assert pruned and min(pruned) >= 5
     assert all((trial["value"] is None) == trial["pruned"] for trial in log)
@@ -193,7 +193,7 @@ def test_from_a_hundred_trials_on_the_benchmarks_four_objectives_are_minimised(t
     monkeypatch.setattr(searches, "MANY", 8)
     monkeypatch.setattr(searches, "POPULATION", 3)
     stage = drifting(tmp_path, Drift())
-    log, again = found(stage, Drift(), 8), found(stage, Drift(), 8)
+    log, again = run_search(stage, Drift(), 8), run_search(stage, Drift(), 8)
     assert [trial["settings"] for trial in log] == [trial["settings"] for trial in again]
     assert not any(trial["pruned"] for trial in log) and log[0]["settings"]["by"] == 0.5
     for trial in log:
@@ -213,7 +213,7 @@ def test_from_a_hundred_trials_on_the_benchmarks_four_objectives_are_minimised(t
 @pytest.mark.parametrize("against", ["proxy", "retrain"])
 def test_no_trial_sees_the_test_part(tmp_path, monkeypatch, against) -> None:
     stage = Stage(tuned_so(with_drift(Drift()), against=against), tmp_path)
-    seen = found(stage, Drift(), 3)
+    seen = run_search(stage, Drift(), 3)
     split = stage.split()
     held_out = split.held_out
     assert isinstance(held_out, Resident)
@@ -224,7 +224,7 @@ def test_no_trial_sees_the_test_part(tmp_path, monkeypatch, against) -> None:
     monkeypatch.setattr(stages, "make_split", lambda *_, **__: blind)
     monkeypatch.setattr(stages, "_splits", {})
     monkeypatch.setattr(stages, "_exams", {})
-    again = found(stage, Drift(), 3)
+    again = run_search(stage, Drift(), 3)
     assert all(stage.split(seed).held_out is blind.held_out for seed in stage.recipe.tuning.seeds)
     assert [trial["value"] for trial in again] == [trial["value"] for trial in seen]
     assert all(trial["failed"] is None for trial in seen)
@@ -359,7 +359,7 @@ def test_what_stays_must_hold_a_proxy(tmp_path) -> None:
 
 @pytest.mark.parametrize(("fate", "reason"), [("stop", "never works"), ("nan", "NaN")])
 def test_a_method_that_fails_is_logged_and_keeps_its_own_settings(tmp_path, fate: str, reason: str) -> None:
-    log = found(drifting(tmp_path, Drift(fate=fate)), Drift(fate=fate), 2)
+    log = run_search(drifting(tmp_path, Drift(fate=fate)), Drift(fate=fate), 2)
     assert all(trial["value"] is None and reason in trial["failed"] for trial in log)
     study = study_from(log)
     assert study.best == {} and np.isnan(study.value)

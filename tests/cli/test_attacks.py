@@ -179,12 +179,12 @@ NEW = '''
 
 from unweave.audits.attack import Attack
 from unweave.audits.intervals import share_interval
-from unweave.audits.classifier.logits import correct
+from unweave.audits.classifier.logits import is_correct
 
 
 def attack_figures(model, retrained):
     """The share."""
-    right = correct(model.found.logits["forget"], model.found.labels["forget"])
+    right = is_correct(model.found.logits["forget"], model.found.labels["forget"])
     return {"share": share_interval(right.tolist())}
 
 

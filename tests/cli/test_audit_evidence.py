@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import unweave
-from audits.answers import drawn
+from audits.answers import draw_evidence
 from cli.written import names, stage_of
 from unweave.audits.classifier import parquet
 from unweave.audits.classifier.evidence import Evidence
@@ -22,7 +22,7 @@ SIZES = {"forget": N, "retain": 2 * N, "calibration": N, "test": N}
 
 def like_the_others(seed: int, lift: float = 0.0) -> Evidence:
     """What a model answers that differs from others by noise alone; `lift`: what it still knows of F."""
-    base, own = drawn(0, SIZES), np.random.default_rng(seed)
+    base, own = draw_evidence(0, SIZES), np.random.default_rng(seed)
     logits = {
         part: each + own.normal(scale=0.05, size=each.shape).astype(np.float32)
         for part, each in base.logits.items()

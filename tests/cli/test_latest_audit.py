@@ -25,7 +25,7 @@ def table_reason(run, place: Path) -> str:
     return row["reason"]
 
 
-def dated(folder: Path, seconds: int) -> None:
+def set_date(folder: Path, seconds: int) -> None:
     """Changes when a folder's record was written."""
     os.utime(folder / "record.json", (seconds, seconds))
 
@@ -34,7 +34,7 @@ def test_the_newest_record_counts(run, audited):
     assert row_of(audited / "audit-2")["reason"] != row_of(audited / "audit")["reason"]
     for newest in ("audit-2", "audit"):
         for name in ("audit", "audit-2"):
-            dated(audited / name, 2000 if name == newest else 1000)
+            set_date(audited / name, 2000 if name == newest else 1000)
         assert table_reason(run, audited) == row_of(audited / newest)["reason"]
         report = json.loads(run("report", audited, "--json").out)["report"]
         assert report == str(audited / newest / "report.html")
@@ -42,6 +42,6 @@ def test_the_newest_record_counts(run, audited):
 
 def test_unfinished_ones_and_other_names_do_not(run, audited):
     shutil.copytree(audited / "audit", audited / "audit-notes")
-    dated(audited / "audit-notes", 4_000_000_000)
+    set_date(audited / "audit-notes", 4_000_000_000)
     (audited / "audit-3").mkdir()
     assert table_reason(run, audited) == row_of(audited / "audit-2")["reason"]

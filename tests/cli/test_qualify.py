@@ -135,7 +135,7 @@ class TestRefused:
 
     def test_methods_of_another_format(self, refused, forgot, qualified, monkeypatch):
         other = forgot("run", "--random", 0.1)
-        monkeypatch.setattr("unweave.cli.inputs.qualified.METHODS_FORMAT", -1)
+        monkeypatch.setattr("unweave.cli.inputs.qualification.METHODS_FORMAT", -1)
         refused("unweave's methods, since changed", "audit", other, "--qualified", qualified[1], "--quiet")
 
     def test_another_model(self, refused, run, here, qualified, tmp_path):

@@ -24,7 +24,7 @@ def rows(columns=tuple(ROWS), **changed):
     return datasets.Dataset.from_dict({name: ROWS[name] for name in columns} | changed)
 
 
-def shown(data, *tensors):
+def format_columns(data, *tensors):
     return data.with_format("torch", columns=list(tensors), output_all_columns=True)
 
 
@@ -38,7 +38,7 @@ def shown(data, *tensors):
 )
 @pytest.mark.parametrize("selected", [False, True])
 def test_it_gives_what_single_items_give(columns, tensors, selected):
-    data = shown(rows(columns), *tensors)
+    data = format_columns(rows(columns), *tensors)
     data = data.select([5, 2, 0, 6, 1, 4, 3]) if selected else data
     ours, slow = source(data, "train"), UserDataset(OfAnotherLibrary(data))
     assert isinstance(ours, ArrowDataset)
@@ -58,7 +58,7 @@ def enumerate_inputs(raw):
 
 def test_the_digest_is_of_the_values():
     def digest(data, *tensors):
-        return source(shown(data, *tensors), "train").digest()
+        return source(format_columns(data, *tensors), "train").digest()
 
     base = digest(rows(), "x", "n")
     assert (
@@ -83,12 +83,12 @@ def test_the_digest_is_of_the_values():
     "data",
     [
         rows(),
-        shown(rows(), "x"),  # "n" is no tensor
+        format_columns(rows(), "x"),  # "n" is no tensor
         rows().with_transform(lambda batch: batch),
-        shown(rows(x=[[1.0] * (1 + i % 2) for i in range(N)]), "x", "n"),
-        shown(rows(label=[0.5] * N), "x", "n"),
-        shown(rows(n=[None, *range(1, N)]), "x", "n"),
-        shown(rows(id=list(range(N))), "x", "n"),
+        format_columns(rows(x=[[1.0] * (1 + i % 2) for i in range(N)]), "x", "n"),
+        format_columns(rows(label=[0.5] * N), "x", "n"),
+        format_columns(rows(n=[None, *range(1, N)]), "x", "n"),
+        format_columns(rows(id=list(range(N))), "x", "n"),
     ],
 )
 def test_other_data_is_read_item_by_item(data):
@@ -111,7 +111,7 @@ def test_torch_data_is_read_item_by_item():
 )
 def test_a_repeated_id_and_a_negative_label_are_refused(changed, message):
     with pytest.raises(ValueError, match=message):
-        _ = source(shown(rows(**changed), "x", "n"), "train").labels
+        _ = source(format_columns(rows(**changed), "x", "n"), "train").labels
 
 
 @pytest.mark.parametrize(
@@ -125,7 +125,7 @@ def test_numbers_have_the_types_that_the_library_gives(kind):
         else pa.array([torch.tensor(v).half().numpy()[()] for v in (0.0, 1.0, 1.0)])
     )
     table = pa.table({"x": numbers, "label": pa.array([0, 1, 0])})
-    data = shown(datasets.Dataset(table), "x")
+    data = format_columns(datasets.Dataset(table), "x")
     (a,), (b,) = (
         source(data, "train").stream(ORDER[1:]),
         UserDataset(OfAnotherLibrary(data)).stream(ORDER[1:]),

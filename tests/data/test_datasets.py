@@ -46,7 +46,7 @@ def idx_folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def encoded(pixels: np.ndarray) -> bytes:
+def encode(pixels: np.ndarray) -> bytes:
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, format="PNG")
     return buffer.getvalue()
@@ -64,7 +64,7 @@ def pictures() -> np.ndarray:
 
 @pytest.fixture
 def parquet_folder(tmp_path: Path, pictures: np.ndarray) -> Path:
-    images = [encoded(picture) for picture in pictures]
+    images = [encode(picture) for picture in pictures]
     write_parquet(tmp_path / "train-00000-of-00002.parquet", images[:3], [0, 1, 2])
     write_parquet(tmp_path / "train-00001-of-00002.parquet", images[3:6], [3, 4, 5])
     write_parquet(tmp_path / "test-00000-of-00001.parquet", images[6:], [6, 7], column="image")
@@ -245,10 +245,10 @@ def test_truncated_files_are_refused(idx_folder: Path, parquet_folder: Path) -> 
 
 
 def test_a_row_that_is_no_image_is_named(tmp_path: Path, pictures: np.ndarray) -> None:
-    write_parquet(tmp_path / "train.parquet", [encoded(pictures[0]), b"not an image"], [0, 1])
+    write_parquet(tmp_path / "train.parquet", [encode(pictures[0]), b"not an image"], [0, 1])
     with pytest.raises(ValueError, match=r"row 1 .* is no image"):
         load("cifar10", folder=str(tmp_path))
-    write_parquet(tmp_path / "train.parquet", [encoded(pictures[0]), encoded(pictures[0][1:])], [0, 1])
+    write_parquet(tmp_path / "train.parquet", [encode(pictures[0]), encode(pictures[0][1:])], [0, 1])
     with pytest.raises(ValueError, match="must have one size"):
         load("cifar10", folder=str(tmp_path))
 

@@ -9,12 +9,12 @@ from unweave.data import Raw, Source
 from unweave.data.in_memory import Resident
 
 
-def seeded(seed: int = 0) -> torch.Generator:
+def make_generator(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
 def images(n: int = 12, side: int = 6, *, crop: int = 0, flip: bool = False) -> Resident:
-    generator = seeded(1)
+    generator = make_generator(1)
     pixels = torch.randint(1, 256, (n, 2, side, side), generator=generator, dtype=torch.uint8)
     labels = torch.randint(0, 3, (n,), generator=generator)
     return Resident(pixels, labels, mean=(0.25, 0.5), std=(0.5, 0.2), crop=crop, flip=flip)
@@ -51,13 +51,13 @@ def test_images_without_mean_and_std_are_scaled_to_one() -> None:
 
 
 def test_floats_are_handed_out_as_they_are() -> None:
-    numbers = torch.randn(5, 3, generator=seeded())
+    numbers = torch.randn(5, 3, generator=make_generator())
     raw = one(Resident(numbers, torch.arange(5)), [4, 2])
     assert torch.equal(first(raw), numbers[[4, 2]])
 
 
 def test_one_batch_for_each_index_tensor() -> None:
-    order = torch.randperm(12, generator=seeded()).split(5)
+    order = torch.randperm(12, generator=make_generator()).split(5)
     assert [raw.ids.tolist() for raw in images().stream(order)] == [index.tolist() for index in order]
 
 
@@ -77,13 +77,13 @@ def test_without_a_generator_nothing_is_augmented() -> None:
 
 def test_a_shard_is_augmented_as_in_the_whole_batch() -> None:
     source = images(crop=2, flip=True)
-    whole = first(one(source, list(range(12)), seeded(4)))
+    whole = first(one(source, list(range(12)), make_generator(4)))
     for shard in ([0, 1, 2, 3, 4], [11, 5], [9]):
-        assert torch.equal(first(one(source, shard, seeded(4))), whole[shard])
+        assert torch.equal(first(one(source, shard, make_generator(4))), whole[shard])
 
 
 def test_the_next_batch_is_augmented_otherwise() -> None:
-    earlier, later = images(crop=2, flip=True).stream([torch.arange(12)] * 2, generator=seeded())
+    earlier, later = images(crop=2, flip=True).stream([torch.arange(12)] * 2, generator=make_generator())
     assert not torch.equal(first(earlier), first(later))
 
 
@@ -102,11 +102,11 @@ def shifts(image: Tensor, crop: int, *, flip: bool) -> list[Tensor]:
 @pytest.mark.parametrize(("crop", "flip"), [(1, False), (0, True), (1, True)])
 def test_every_crop_and_mirror_appears_equally_often_and_nothing_else(crop: int, flip: bool) -> None:
     n = 3600
-    image = torch.randint(1, 256, (2, 4, 4), generator=seeded(1), dtype=torch.uint8)
+    image = torch.randint(1, 256, (2, 4, 4), generator=make_generator(1), dtype=torch.uint8)
     source = Resident(
         image.expand(n, 2, 4, 4).contiguous(), torch.zeros(n, dtype=torch.int64), crop=crop, flip=flip
     )
-    seen = first(one(source, list(range(n)), seeded())).mul(255).round().to(torch.uint8)
+    seen = first(one(source, list(range(n)), make_generator())).mul(255).round().to(torch.uint8)
     possible = torch.stack(shifts(image, crop, flip=flip))
     same = (seen.unsqueeze(1) == possible.unsqueeze(0)).flatten(2).all(2)
     assert bool((same.sum(1) == 1).all())
@@ -115,9 +115,9 @@ def test_every_crop_and_mirror_appears_equally_often_and_nothing_else(crop: int,
 
 
 def test_a_source_that_does_not_augment_draws_nothing() -> None:
-    generator = seeded()
+    generator = make_generator()
     one(images(), [0], generator)
-    assert torch.equal(generator.get_state(), seeded().get_state())
+    assert torch.equal(generator.get_state(), make_generator().get_state())
 
 
 def test_to_moves_batches_and_keeps_labels_on_the_cpu() -> None:

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from unweave.data.keyed_draws import draw_key, draw_uniform, splitmix64, uniform
 
 
-def seeded(seed: int = 0) -> torch.Generator:
+def make_generator(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
@@ -17,38 +17,38 @@ def seeded(seed: int = 0) -> torch.Generator:
 )
 def test_a_shard_gets_the_numbers_of_the_whole_batch(ids: list[int], seed: int, data: st.DataObject) -> None:
     rows = torch.tensor(data.draw(st.lists(st.integers(0, len(ids) - 1), min_size=1)))
-    whole = draw_uniform(torch.tensor(ids), seeded(seed), 2)
-    assert torch.equal(draw_uniform(torch.tensor(ids)[rows], seeded(seed), 2), whole[rows])
+    whole = draw_uniform(torch.tensor(ids), make_generator(seed), 2)
+    assert torch.equal(draw_uniform(torch.tensor(ids)[rows], make_generator(seed), 2), whole[rows])
 
 
 def test_more_draws_leave_the_first_columns_as_they_were() -> None:
     ids = torch.arange(50)
-    assert torch.equal(draw_uniform(ids, seeded(), 1), draw_uniform(ids, seeded(), 5)[:, :1])
+    assert torch.equal(draw_uniform(ids, make_generator(), 1), draw_uniform(ids, make_generator(), 5)[:, :1])
 
 
 def test_columns_can_be_drawn_later_and_apart() -> None:
-    ids, key = torch.arange(50), draw_key(seeded())
+    ids, key = torch.arange(50), draw_key(make_generator())
     whole = uniform(ids, key, 5)
     assert torch.equal(torch.cat([uniform(ids, key, 2), uniform(ids, key, 3, first=2)], 1), whole)
-    assert torch.equal(whole, draw_uniform(ids, seeded(), 5))
+    assert torch.equal(whole, draw_uniform(ids, make_generator(), 5))
 
 
 def test_exactly_one_key_is_drawn_whatever_the_batch() -> None:
-    small, large = seeded(), seeded()
+    small, large = make_generator(), make_generator()
     draw_uniform(torch.arange(1), small)
     draw_uniform(torch.arange(1000), large, 7)
     assert torch.equal(small.get_state(), large.get_state())
-    assert not torch.equal(small.get_state(), seeded().get_state())
+    assert not torch.equal(small.get_state(), make_generator().get_state())
 
 
 def test_another_key_gives_other_numbers() -> None:
-    generator, ids = seeded(), torch.arange(100)
+    generator, ids = make_generator(), torch.arange(100)
     assert not (draw_uniform(ids, generator) == draw_uniform(ids, generator)).any()
 
 
 def test_numbers_are_uniform_and_independent_over_ids_and_columns() -> None:
     n = 40_000
-    uniform = draw_uniform(torch.arange(n), seeded(), 3)
+    uniform = draw_uniform(torch.arange(n), make_generator(), 3)
     assert uniform.dtype == torch.float64
     assert float(uniform.min()) >= 0
     assert float(uniform.max()) < 1
@@ -82,6 +82,6 @@ def test_numbers_equal_plain_integer_arithmetic() -> None:
         z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) % 2**64
         return z ^ (z >> 31)
 
-    key = int(torch.empty((), dtype=torch.int64).random_(generator=seeded(3)))
+    key = int(torch.empty((), dtype=torch.int64).random_(generator=make_generator(3)))
     by_hand = [[(mix(mix(key + i) + c) >> 11) / 2**53 for c in range(2)] for i in (0, 1, 59_999)]
-    assert draw_uniform(torch.tensor([0, 1, 59_999]), seeded(3), 2).tolist() == by_hand
+    assert draw_uniform(torch.tensor([0, 1, 59_999]), make_generator(3), 2).tolist() == by_hand

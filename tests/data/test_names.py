@@ -22,7 +22,7 @@ OBJECT = 24.0
 """Bytes: less than any Python object but a small number, with a pointer to it."""
 
 
-def numbered(n: int) -> Names:
+def make_names(n: int) -> Names:
     return Names(f"user-{i}" for i in range(n))
 
 
@@ -61,7 +61,7 @@ class Records(Dataset[Any]):
 
 @pytest.fixture(scope="module")
 def source() -> Source:
-    return cast(Source, Numbers(N, numbered(N)))
+    return cast(Source, Numbers(N, make_names(N)))
 
 
 def peak(work: Callable[[], object]) -> float:
@@ -91,7 +91,7 @@ def test_wanted_names_are_found_in_their_order(kind) -> None:
 
 
 def test_a_name_beyond_the_first_chunk_is_found() -> None:
-    assert find_names(numbered(70_000), ["user-69999", "user-0"]).tolist() == [69_999, 0]
+    assert find_names(make_names(70_000), ["user-69999", "user-0"]).tolist() == [69_999, 0]
 
 
 def test_the_most_common_name() -> None:
@@ -99,7 +99,7 @@ def test_the_most_common_name() -> None:
 
 
 def test_ids_take_less_than_an_object_each() -> None:
-    assert peak(lambda: numbered(N).most_common()) < OBJECT
+    assert peak(lambda: make_names(N).most_common()) < OBJECT
 
 
 def test_a_request_by_ids_and_its_split_take_less_than_an_object_per_example(source, tmp_path) -> None:

@@ -15,7 +15,7 @@ assert isinstance(TRAIN, Resident)
 BYTES = Resident(torch.zeros(20, 1, 8, 8, dtype=torch.uint8), torch.arange(20) % 2)
 
 
-def unchanged(source: Resident, places: torch.Tensor) -> bool:
+def is_unchanged(source: Resident, places: torch.Tensor) -> bool:
     """Whether every other example is as it was."""
     rest = torch.ones(len(source), dtype=torch.bool)
     rest[places] = False
@@ -39,7 +39,7 @@ def test_a_backdoor_marks_other_classes_and_teaches_the_target() -> None:
     corner = found.source.inputs[places].view(-1, 8, 8)
     before = TRAIN.inputs[places].view(-1, 8, 8).clone()
     before[:, -3:, -3:] = float(TRAIN.inputs.max())
-    assert torch.equal(corner, before) and unchanged(found.source, places)
+    assert torch.equal(corner, before) and is_unchanged(found.source, places)
     assert found.source.digest() != TRAIN.digest()
 
 
@@ -47,7 +47,7 @@ def test_a_swap_exchanges_the_labels_of_two_classes_and_no_pixel() -> None:
     found = plant_swap(TRAIN, 0.5, classes=(3, 8), known=1.0, seed=0)
     before, after = TRAIN.labels[found.places], found.source.labels[found.places]
     assert set(before.tolist()) == {3, 8} and (before + after == 11).all()
-    assert torch.equal(found.source.inputs, TRAIN.inputs) and unchanged(found.source, found.places)
+    assert torch.equal(found.source.inputs, TRAIN.inputs) and is_unchanged(found.source, found.places)
     either = int(((TRAIN.labels == 3) | (TRAIN.labels == 8)).sum())
     assert len(found.places) == round(either / 2) == found.n_known
 
@@ -57,7 +57,7 @@ def test_canaries_are_the_clean_inputs_and_their_noise() -> None:
     assert found.noise is not None
     torch.testing.assert_close(found.source.inputs[found.places], TRAIN.inputs[found.places] + found.noise)
     assert float(found.noise.std()) == pytest.approx(0.7, abs=0.02)
-    assert torch.equal(found.source.labels, TRAIN.labels) and unchanged(found.source, found.places)
+    assert torch.equal(found.source.labels, TRAIN.labels) and is_unchanged(found.source, found.places)
 
 
 def test_the_known_part_of_a_recipe_is_its_forget_set() -> None:

@@ -179,7 +179,7 @@ def test_a_data_set_that_draws_at_random_is_refused() -> None:
         UserDataset(Augmenting(pairs()))
 
 
-def broken(position: int, item: Any) -> list[Any]:
+def replace_item(position: int, item: Any) -> list[Any]:
     """A good list of dicts with one item replaced."""
     items: list[Any] = records(9)
     items[position] = item
@@ -212,7 +212,7 @@ def broken(position: int, item: Any) -> list[Any]:
     ],
 )
 def test_an_item_that_does_not_fit_is_named(item: Any, message: str) -> None:
-    source = user_dataset(broken(6, item))
+    source = user_dataset(replace_item(6, item))
     with pytest.raises(ValueError, match=message):
         _ = source.labels
 
@@ -232,14 +232,14 @@ def test_an_item_that_does_not_fit_is_named(item: Any, message: str) -> None:
 )
 def test_items_that_make_no_batch_are_named(item: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        one(user_dataset(broken(6, item)), [5, 6])
+        one(user_dataset(replace_item(6, item)), [5, 6])
 
 
 @forks
 @pytest.mark.slow  # torch waits five seconds for a worker that raised
 def test_an_error_in_a_worker_still_names_the_item() -> None:
     with pytest.raises(ValueError, match="item 6 must have one label"):
-        one(user_dataset(broken(6, {"tokens": vector(0)}), workers=1), [5, 6])
+        one(user_dataset(replace_item(6, {"tokens": vector(0)}), workers=1), [5, 6])
 
 
 def test_settings_for_dicts_are_refused_on_tuples() -> None:

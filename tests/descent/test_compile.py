@@ -18,7 +18,7 @@ HOW = Descent(lr=0.05, steps=5, batch=12, ema=0.5)
 NESTED = nested(nll("retain"), 0.3 * nll("forget"), 0.01)
 
 
-def descended(how: Descent, terms: list[Term]) -> Problem:
+def descend_few(how: Descent, terms: list[Term]) -> Problem:
     """A denoiser after a few steps."""
     torch.manual_seed(1)
     model, generator = every_family.Denoiser(), torch.Generator().manual_seed(0)
@@ -43,16 +43,16 @@ def traced(monkeypatch: pytest.MonkeyPatch) -> list[object]:
 
 @pytest.mark.parametrize("terms", [[nll("mixed")], NESTED])
 def test_a_traced_descent_is_the_eager_one(terms: list[Term], traced: list[object]) -> None:
-    eager = descended(HOW, terms)
+    eager = descend_few(HOW, terms)
     assert not traced, "off by default"
-    compiled = descended(replace(HOW, compile=True), terms)
+    compiled = descend_few(replace(HOW, compile=True), terms)
     assert traced == [compiled.model]
-    assert apart(compiled, eager) < 1e-6 < apart(descended(replace(HOW, steps=4), terms), eager)
+    assert apart(compiled, eager) < 1e-6 < apart(descend_few(replace(HOW, steps=4), terms), eager)
 
 
 def test_a_second_derivative_is_refused(traced: list[object]) -> None:
     with pytest.raises(ValueError, match="not compiled: set compile = false, or use mode 'nested'"):
-        descended(replace(HOW, compile=True), exact(nll("retain"), nll("forget"), 0.01))
+        descend_few(replace(HOW, compile=True), exact(nll("retain"), nll("forget"), 0.01))
 
 
 @pytest.mark.slow
@@ -61,5 +61,5 @@ def test_a_second_derivative_is_refused(traced: list[object]) -> None:
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_a_compiled_descent_is_the_eager_one(precision: str) -> None:
     how = replace(HOW, precision=precision)
-    eager, compiled = (descended(replace(how, compile=each), NESTED) for each in (False, True))
+    eager, compiled = (descend_few(replace(how, compile=each), NESTED) for each in (False, True))
     assert apart(compiled, eager) < (1e-5 if precision == "fp32" else 0.01)

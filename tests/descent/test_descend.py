@@ -45,7 +45,7 @@ class Recorder(Classifier):
         return self.drawn[-1]
 
 
-def recorded(model: nn.Module | None = None, **settings) -> tuple[Problem, list[Batch]]:
+def record_batches(model: nn.Module | None = None, **settings) -> tuple[Problem, list[Batch]]:
     """A problem and the batches that it will have drawn, in order."""
     of = problem(model, **settings)
     of.task = Recorder(4)
@@ -92,7 +92,7 @@ def sgd(weights: list[nn.Parameter]) -> torch.optim.Optimizer:
     ],
 )
 def test_it_is_the_loop_that_one_writes(name, plain):
-    of, drawn = recorded()
+    of, drawn = record_batches()
     by_hand = copy.deepcopy(of.model)
     how = Descent(lr=0.05, steps=7, batch=10, forget_batch=4, optimizer=name, momentum=0.8, weight_decay=0.01)
     assert descend(of, how, Phase([nll("retain") + WEIGHT * bounded()])) == 7
@@ -118,7 +118,7 @@ def test_two_terms_are_their_sum_and_a_rule_is_a_rule():
 
 
 def test_one_step_of_a_rule_is_the_rule():
-    of, drawn = recorded()
+    of, drawn = record_batches()
     start = flat(of.params)
     descend(
         of, Descent(lr=0.1, steps=1, momentum=0.0), Phase([nll("retain"), -nll("forget")], rule="project")
@@ -144,7 +144,7 @@ def test_a_users_own_rule_is_used():
 
 def test_a_users_own_optimizer_is_used():
     made = Kept(lambda weights: torch.optim.Rprop(weights, 0.03))
-    of, drawn = recorded()
+    of, drawn = record_batches()
     by_hand = copy.deepcopy(of.model)
     descend(of, Descent(steps=4, schedule="cosine"), Phase([nll("retain")]), optimizer=made)
     plain = torch.optim.Rprop(by_hand.parameters(), 0.03)
@@ -291,7 +291,7 @@ class Double(nn.Module):
         return x.double()
 
 
-def augmented() -> Problem:
+def make_augmented_problem() -> Problem:
     torch.manual_seed(0)
     model = nn.Sequential(Double(), nn.Conv2d(1, 3, 3), nn.Tanh(), nn.Flatten(), nn.Linear(48, 4)).double()
     split = Split(images(40, 1), range(0, 40, 4), images(12, 2))
@@ -299,7 +299,7 @@ def augmented() -> Problem:
 
 
 @pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("make", [problem, augmented])
+@pytest.mark.parametrize("make", [problem, make_augmented_problem])
 def test_micro_batches_are_whole_batches(mode: str, make):
     """Also where labels are drawn and images augmented: what is drawn belongs to the example."""
     whole, cut = make(), make()
@@ -571,7 +571,7 @@ def test_frozen_statistics_stay_and_are_used():
         of, Descent(lr=0.05, steps=3, norm="frozen"), Phase(nested(nll("retain"), WEIGHT * bounded(), 0.1))
     )
     assert statistics(of) == before
-    by_hand, drawn = recorded(with_norm())
+    by_hand, drawn = record_batches(with_norm())
     plain = copy.deepcopy(by_hand.model).eval()
     descend(by_hand, Descent(lr=0.05, steps=1, norm="frozen", momentum=0.0), Phase([nll("retain")]))
     gradient = torch.autograd.grad(ce(plain, drawn[0]), list(plain.parameters()))
@@ -582,7 +582,7 @@ def test_frozen_statistics_stay_and_are_used():
 
 
 def test_training_statistics_are_those_of_a_plain_loop():
-    of, drawn = recorded(with_norm())
+    of, drawn = record_batches(with_norm())
     by_hand = copy.deepcopy(of.model)
     descend(of, Descent(lr=0.05, steps=3, batch=9, momentum=0.0), Phase([nll("retain")]))
     by_hand.train()[3].eval()

@@ -22,7 +22,7 @@ from unweave.descent.importance import match_names, top
 from unweave.problem import Problem
 
 
-def tied() -> nn.Sequential:
+def make_tied_model() -> nn.Sequential:
     """Two layers that share one matrix, and a normalisation."""
     model = nn.Sequential(nn.Linear(6, 6), nn.BatchNorm1d(6), nn.Linear(6, 6), nn.Linear(6, 4)).double()
     model[2].weight = model[0].weight
@@ -88,7 +88,7 @@ def test_a_shift_is_an_addition():
 
 
 def test_shrinking_leaves_normalisations_and_shrinks_tied_weights_once():
-    of = problem(tied())
+    of = problem(make_tied_model())
     of.model[3].bias.requires_grad_(False)
     start = before(of) | {"3.bias": of.model[3].bias.detach().clone()}
     shrink(of, 0.5)
@@ -98,7 +98,7 @@ def test_shrinking_leaves_normalisations_and_shrinks_tied_weights_once():
 
 
 def test_a_restart_is_a_fresh_model_in_the_same_weights():
-    of = problem(tied())
+    of = problem(make_tied_model())
     places = [id(p) for p in of.model.parameters()]
     of.model(batch(of, range(20)).inputs[0])  # moves the running statistics
     start = before(of)
@@ -113,7 +113,7 @@ def test_a_restart_is_a_fresh_model_in_the_same_weights():
 
 
 def test_a_restart_keeps_the_modules_that_it_is_given():
-    of = problem(tied())
+    of = problem(make_tied_model())
     of.model(batch(of, range(20)).inputs[0])  # moves the running statistics
     start = {name: value.clone() for name, value in of.model.state_dict().items()}
     restart(of, keep=[of.model[0], of.model[1]])

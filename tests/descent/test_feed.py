@@ -17,12 +17,12 @@ IDS: dict[Part, Tensor] = {"forget": torch.arange(100, 107), "retain": torch.ara
 SIZES: dict[Part, int] = {"forget": 3, "retain": 5}
 
 
-def seeded(seed: int = 0) -> torch.Generator:
+def make_generator(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
 def steps(feed: FeedName, count: int, seed: int = 0) -> list[Plan]:
-    return list(islice(FEEDS[feed](IDS, SIZES, seeded(seed)), count))
+    return list(islice(FEEDS[feed](IDS, SIZES, make_generator(seed)), count))
 
 
 def parts(plans: list[Plan]) -> list[tuple[str, ...]]:
@@ -32,7 +32,7 @@ def parts(plans: list[Plan]) -> list[tuple[str, ...]]:
 @settings(deadline=None, max_examples=80)
 @given(st.integers(1, 60), st.integers(1, 70))
 def test_an_epoch_is_every_example_once_in_equal_batches(n: int, size: int):
-    batches = epoch(torch.arange(n) * 3, size, seeded())
+    batches = epoch(torch.arange(n) * 3, size, make_generator())
     lengths = [len(b) for b in batches]
     assert sorted(torch.cat(batches).tolist()) == [3 * i for i in range(n)]
     assert len(batches) == ceil(n / size)
@@ -42,7 +42,7 @@ def test_an_epoch_is_every_example_once_in_equal_batches(n: int, size: int):
 
 def test_each_epoch_has_an_order_of_its_own():
     """Not the first one for ever, as `itertools.cycle` over a loader has it."""
-    batches = list(islice(forever(torch.arange(20), 5, seeded()), 12))
+    batches = list(islice(forever(torch.arange(20), 5, make_generator()), 12))
     orders = [torch.cat(batches[i : i + 4]) for i in (0, 4, 8)]
     assert all(sorted(order.tolist()) == list(range(20)) for order in orders)
     assert len({tuple(order.tolist()) for order in orders}) == 3
@@ -79,10 +79,10 @@ def test_sequential_takes_forget_batches_and_then_retain_batches():
 
 def test_concatenated_is_one_stream():
     only: dict[Part, Tensor] = {"mixed": torch.arange(10)}
-    plans = list(islice(FEEDS["concatenated"](only, {"mixed": 4}, seeded()), 3))
+    plans = list(islice(FEEDS["concatenated"](only, {"mixed": 4}, make_generator()), 3))
     assert sorted(torch.cat([plan["mixed"] for plan in plans]).tolist()) == list(range(10))
     with pytest.raises(ValueError, match="takes one part, found forget, retain"):
-        FEEDS["concatenated"](IDS, SIZES, seeded())
+        FEEDS["concatenated"](IDS, SIZES, make_generator())
 
 
 @pytest.mark.parametrize("feed", ["paired", "longest", "shortest", "sequential"])

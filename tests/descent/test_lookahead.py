@@ -100,7 +100,7 @@ def frozen_steps(of: Problem, terms: list[Term], steps: int) -> list[Tensor]:
     for index in range(steps):
         at = step(of, index=index, before=before, runtime=runtime)
         found.append(direction(at, terms))
-        before = {key: at.memory[key][1] for key in runtime.carried}
+        before = {key: at.memory[key][1] for key in runtime.lagged_terms}
     return found
 
 
@@ -209,7 +209,7 @@ def follow_two_parabolas(squared: float, steps: int) -> list[float]:
     for index in range(steps):
         at = step(of, {}, index=index, before=before, runtime=runtime)
         direction(at, terms)
-        before = {key: at.memory[key][1] for key in runtime.carried}
+        before = {key: at.memory[key][1] for key in runtime.lagged_terms}
         sizes.append(float(norm(at.gradient(terms[0]))))
     return sizes
 

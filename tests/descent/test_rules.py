@@ -17,16 +17,16 @@ from unweave.methods.conflict import UPGrad
 from unweave.weights.params import combine, dot, gramian
 
 
-def seeded(seed: int = 0) -> torch.Generator:
+def make_generator(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
 def jacobian(seed: int, m: int, n: int, scale: float = 1.0) -> Tensor:
-    return scale * torch.randn(m, n, generator=seeded(seed), dtype=torch.float64)
+    return scale * torch.randn(m, n, generator=make_generator(seed), dtype=torch.float64)
 
 
 def direction(rule: RuleName, J: Tensor, seed: int = 0) -> Tensor:
-    return RULES[rule](J @ J.T, seeded(seed)) @ J
+    return RULES[rule](J @ J.T, make_generator(seed)) @ J
 
 
 def close(a: Tensor, b: Tensor, J: Tensor) -> bool:
@@ -53,8 +53,8 @@ jacobians = st.builds(
 
 @for_each("rule", RULES)
 def test_one_term_is_followed_as_it_is(rule: RuleName):
-    assert RULES[rule](torch.tensor([[3.0]]), seeded()).tolist() == [1.0]
-    assert RULES[rule](torch.tensor([[0.0]]), seeded()).tolist() == [1.0]
+    assert RULES[rule](torch.tensor([[3.0]]), make_generator()).tolist() == [1.0]
+    assert RULES[rule](torch.tensor([[0.0]]), make_generator()).tolist() == [1.0]
 
 
 @settings(deadline=None, max_examples=50)
@@ -108,7 +108,7 @@ def test_a_gradient_of_zero_is_no_division_by_zero(rule: RuleName):
 # --- closed forms
 
 
-def projected(g: Tensor, others: list[Tensor]) -> Tensor:
+def project_each(g: Tensor, others: list[Tensor]) -> Tensor:
     """Algorithm 1 of the paper on vectors, for one gradient."""
     for other in others:
         overlap = g @ other
@@ -120,9 +120,9 @@ def projected(g: Tensor, others: list[Tensor]) -> Tensor:
 @pytest.mark.parametrize("seed", range(5))
 def test_pcgrad_is_its_algorithm_box(seed: int):
     J = jacobian(seed, 4, 3)
-    drawn, expected = seeded(seed), torch.zeros(3, dtype=torch.float64)
+    drawn, expected = make_generator(seed), torch.zeros(3, dtype=torch.float64)
     for i in range(4):
-        expected += projected(J[i], [J[j] for j in torch.randperm(4, generator=drawn).tolist() if j != i])
+        expected += project_each(J[i], [J[j] for j in torch.randperm(4, generator=drawn).tolist() if j != i])
     assert torch.allclose(direction("pcgrad", J, seed), expected, rtol=0, atol=1e-12)
 
 
@@ -143,18 +143,18 @@ def test_project_is_the_nearest_direction_that_does_not_oppose(seed: int):
 def test_gem_adds_at_least_half_of_the_second_where_they_conflict():
     slight = torch.tensor([[1.0, 0.0], [-0.1, 1.0]], dtype=torch.float64)
     strong = torch.tensor([[5.0, 0.0], [-1.0, 0.1]], dtype=torch.float64)
-    assert gem(slight @ slight.T, seeded()).tolist() == [1.0, 0.5]
-    assert gem(strong @ strong.T, seeded())[1] == pytest.approx(5 / (1.01 + 1e-3))
+    assert gem(slight @ slight.T, make_generator()).tolist() == [1.0, 0.5]
+    assert gem(strong @ strong.T, make_generator())[1] == pytest.approx(5 / (1.01 + 1e-3))
 
 
 def test_total_is_the_sum():
-    assert total(torch.eye(3), seeded()).tolist() == [1.0, 1.0, 1.0]
+    assert total(torch.eye(3), make_generator()).tolist() == [1.0, 1.0, 1.0]
 
 
 @for_each("rule", [project, gem, nash, mgda, cagrad, upgrad])
 def test_rules_for_two_refuse_three(rule):
     with pytest.raises(ValueError, match=f"rule '{rule.__name__}' is for two terms, found 3: use 'total'"):
-        rule(torch.eye(3), seeded())
+        rule(torch.eye(3), make_generator())
 
 
 # --- two gradients at every angle, of sizes far apart
@@ -175,7 +175,7 @@ pairs = for_each(("angle", "ratio"), list(product(ANGLES, RATIOS)))
 @pairs
 def test_nash_is_the_bargain(angle: float, ratio: float):
     J = pair(angle, ratio)
-    weights = nash(J @ J.T, seeded())
+    weights = nash(J @ J.T, make_generator())
     assert bool((weights > 0).all())
     assert torch.allclose(J @ J.T @ weights, 1 / weights, rtol=1e-5)
     assert float((weights @ J).norm()) == pytest.approx(math.sqrt(2), rel=1e-6)
@@ -186,13 +186,13 @@ def test_nash_bears_a_small_gradient_in_float32(ratio: float):
     # the formula of the released code answers -17.6 and 4011 in the second weight, and falls back to a sum
     J = pair(math.acos(0.0) + 0.02, ratio, torch.float32)
     expected = 1 / math.sqrt(1 - math.sin(0.02))
-    assert nash(J @ J.T, seeded()).tolist() == pytest.approx([expected / ratio, expected], rel=1e-4)
+    assert nash(J @ J.T, make_generator()).tolist() == pytest.approx([expected / ratio, expected], rel=1e-4)
 
 
 @pairs
 def test_mgda_is_the_shortest_vector_between(angle: float, ratio: float):
     J = pair(angle, ratio)
-    weights = mgda(J @ J.T, seeded())
+    weights = mgda(J @ J.T, make_generator())
     assert float(weights.sum()) == pytest.approx(1) and bool((weights >= 0).all())
     # nnls has no simplex: a heavy row of ones holds the sum
     heavy = np.vstack([J.numpy().T, np.full((1, 2), 1e5)])
@@ -213,16 +213,16 @@ def best_of_ball(J: np.ndarray, c: float) -> float:
 @pairs
 def test_cagrad_is_the_best_for_the_worse_off(angle: float, ratio: float, c: float):
     J = pair(angle, ratio)
-    d, mean = cagrad(J @ J.T, seeded(), c) @ J, J.mean(0)
+    d, mean = cagrad(J @ J.T, make_generator(), c) @ J, J.mean(0)
     assert float((d - mean).norm()) == pytest.approx(c * float(mean.norm()), rel=1e-6)
     assert float((J @ d).min()) >= best_of_ball(J.numpy(), c) - 1e-9
 
 
 def test_cagrad_of_no_radius_is_the_mean_and_its_radius_is_less_than_one():
-    assert cagrad(torch.tensor([[1.0, -0.3], [-0.3, 2.0]]), seeded(), 0.0).tolist() == [0.5, 0.5]
+    assert cagrad(torch.tensor([[1.0, -0.3], [-0.3, 2.0]]), make_generator(), 0.0).tolist() == [0.5, 0.5]
     for c in (-0.1, 1.0):
         with pytest.raises(ValueError, match=r"c must be in \[0, 1\), found"):
-            cagrad(torch.eye(2), seeded(), c)
+            cagrad(torch.eye(2), make_generator(), c)
 
 
 @pairs
@@ -236,7 +236,7 @@ def test_upgrad_averages_the_projections_onto_the_dual_cone(angle: float, ratio:
     assert np.allclose(direction("upgrad", J), expected, rtol=0, atol=1e-9)
 
 
-def regularised(J: Tensor, eps: float) -> Tensor:
+def regularise(J: Tensor, eps: float) -> Tensor:
     """TorchJD's UPGrad: on the Gramian over its trace plus eps, or on eps alone below that trace."""
     G = J @ J.T
     G = (G / G.trace() if float(G.trace()) >= eps else 0 * G) + eps * torch.eye(2, dtype=J.dtype)
@@ -256,12 +256,12 @@ TORCHJD = {1.0: 5.87600e-5, 0.1: 4.37481e-3, 0.01: 0.227882}
 @pytest.mark.parametrize("ratio", TORCHJD)
 def test_upgrad_of_torchjd_is_another_by_its_regularisation(ratio: float):
     J = pair(2.0, ratio)
-    ours, theirs = direction("upgrad", J), regularised(J, 1e-4)
-    assert torch.allclose(regularised(J, 1e-12), ours, rtol=0, atol=1e-6)
+    ours, theirs = direction("upgrad", J), regularise(J, 1e-4)
+    assert torch.allclose(regularise(J, 1e-12), ours, rtol=0, atol=1e-6)
     assert float((ours - theirs).norm() / ours.norm()) == pytest.approx(TORCHJD[ratio], rel=1e-5)
     assert (float(J[0] @ theirs) < 0) == (ratio == 0.01), "it opposes the smaller one"
     small = pair(2.0, ratio) * 5e-3
-    assert torch.allclose(regularised(small, 1e-4), small.mean(0), rtol=0, atol=1e-12)
+    assert torch.allclose(regularise(small, 1e-4), small.mean(0), rtol=0, atol=1e-12)
 
 
 def test_upgrad_says_how_far_that_of_torchjd_is():
@@ -293,7 +293,7 @@ def test_the_gramian_and_the_combination_are_those_of_the_whole_vector():
     J = jacobian(0, 3, 10)
     vectors = [{"a": row[:4].reshape(2, 2), "b": row[4:]} for row in J]
     assert torch.allclose(gramian(list(vectors)), J @ J.T, rtol=0, atol=1e-14)
-    weights = pcgrad(J @ J.T, seeded())
+    weights = pcgrad(J @ J.T, make_generator())
     combined = combine(list(vectors), weights)
     assert torch.allclose(
         torch.cat([combined["a"].flatten(), combined["b"]]), weights @ J, rtol=0, atol=1e-14

@@ -62,7 +62,7 @@ def counting(build: Callable[[], nn.Module], passes: list[int], *, until: int | 
     return make
 
 
-def trained(
+def train_saved(
     how: Descent, build: Callable[[], nn.Module], split: Split, cache: Path | None, task: Task | None = None
 ) -> TrainedModel:
     return train_model(how, build, split, "mixed", 3, task=task, cache=cache, save_every=EVERY)
@@ -77,11 +77,11 @@ def same(one: TrainedModel, other: TrainedModel) -> bool:
 @pytest.mark.parametrize("setting", SETTINGS)
 def test_it_ends_in_the_same_bits(setting: str, until: int, tmp_path: Path) -> None:
     how, split = SETTINGS[setting], images()
-    whole = trained(how, classifier, split, None)
+    whole = train_saved(how, classifier, split, None)
     with pytest.raises(Interrupted):
-        trained(how, counting(classifier, [], until=until), split, tmp_path)
+        train_saved(how, counting(classifier, [], until=until), split, tmp_path)
     passes: list[int] = []
-    resumed = trained(how, counting(classifier, passes), split, tmp_path)
+    resumed = train_saved(how, counting(classifier, passes), split, tmp_path)
     assert same(resumed, whole) and len(passes) == STEPS - until // EVERY * EVERY
     assert replace(resumed.cost, seconds=0) == replace(whole.cost, seconds=0)
     assert not list(tmp_path.rglob(STATE))
@@ -93,22 +93,22 @@ def test_a_denoiser_interrupted_twice(tmp_path: Path) -> None:
         every_family.split("denoiser"),
         every_family.task("denoiser"),
     )
-    whole = trained(how, every_family.Denoiser, split, None, task)
+    whole = train_saved(how, every_family.Denoiser, split, None, task)
     for until in (8, 9):
         with pytest.raises(Interrupted):
-            trained(how, counting(every_family.Denoiser, [], until=until), split, tmp_path, task)
-    assert same(trained(how, every_family.Denoiser, split, tmp_path, task), whole)
+            train_saved(how, counting(every_family.Denoiser, [], until=until), split, tmp_path, task)
+    assert same(train_saved(how, every_family.Denoiser, split, tmp_path, task), whole)
 
 
 def test_a_state_of_other_settings_or_data_is_not_used(tmp_path: Path) -> None:
     how, split = SETTINGS["momentum"], images()
     with pytest.raises(Interrupted):
-        trained(how, counting(classifier, [], until=17), split, tmp_path)
+        train_saved(how, counting(classifier, [], until=17), split, tmp_path)
     less = Split(Resident(split.train.inputs[1:], split.train.labels[1:]), [0], split.held_out)
     for settings, data in ((replace(how, lr=0.2), split), (how, less)):
         passes: list[int] = []
-        found = trained(settings, counting(classifier, passes), data, tmp_path)
-        assert len(passes) == STEPS and same(found, trained(settings, classifier, data, None))
+        found = train_saved(settings, counting(classifier, passes), data, tmp_path)
+        assert len(passes) == STEPS and same(found, train_saved(settings, classifier, data, None))
     assert len(list(tmp_path.rglob(STATE))) == 1
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import every_family
-from test_methods import shortened
+from test_methods import shorten_method
 from unweave import methods
 from unweave.methods import METHODS, method_named, methods_for
 from unweave.methods.about import About, refuse_family
@@ -64,7 +64,7 @@ def test_unlearn_refuses_a_method_for_another_family_and_names_both(family: str)
 
 def test_unlearn_runs_what_is_for_all_on_the_task_of_a_user():
     data, model = every_family.split("language"), every_family.original("language")
-    result = unlearn(model, data, shortened(FineTune()), task=every_family.task("language"))
+    result = unlearn(model, data, shorten_method(FineTune()), task=every_family.task("language"))
     assert not torch.equal(result.model.state_dict()["up.weight"], model.state_dict()["up.weight"])
 
 

@@ -32,7 +32,7 @@ def bisector(r: list[Tensor], f: list[Tensor]) -> list[Tensor]:
     return clip([1e9 * x for x in both], 1.0)
 
 
-def unopposed(r: list[Tensor], f: list[Tensor]) -> list[Tensor]:
+def remove_conflict(r: list[Tensor], f: list[Tensor]) -> list[Tensor]:
     """Each without what opposes the other, added up."""
     overlap = min(0.0, dot(r, f))
     return mix(1 - overlap / dot(r, r), r, 1 - overlap / dot(f, f), f)
@@ -69,10 +69,10 @@ def averse(r: list[Tensor], f: list[Tensor]) -> list[Tensor]:
 
 RULES: dict[str, tuple[Method, float, Rule, float]] = {
     "munba": (MUNBa(), 1.0, bisector, 1e-7),  # torch's clip divides by the norm plus 1e-6
-    "pcgrad": (PCGrad(forget_weight=0.7), 0.7, unopposed, TIGHT),
+    "pcgrad": (PCGrad(forget_weight=0.7), 0.7, remove_conflict, TIGHT),
     "mgda": (MGDA(forget_weight=0.7), 0.7, shortest, 1e-7),
     "cagrad": (CAGrad(c=0.6, forget_weight=0.7), 0.7, averse, 1e-7),
-    "upgrad": (UPGrad(forget_weight=0.7), 0.7, lambda r, f: mix(0.5, unopposed(r, f), 0.0, f), TIGHT),
+    "upgrad": (UPGrad(forget_weight=0.7), 0.7, lambda r, f: mix(0.5, remove_conflict(r, f), 0.0, f), TIGHT),
 }
 
 

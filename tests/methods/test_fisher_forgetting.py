@@ -30,7 +30,7 @@ class Blind(nn.Linear):
         return super().forward(x * (torch.arange(x.shape[1]) > 0))
 
 
-def retained(of: Problem) -> tuple[Tensor, Tensor]:
+def retain_set(of: Problem) -> tuple[Tensor, Tensor]:
     source, ids = of.split.part("retain")
     return source.inputs[0][ids], source.labels[ids]
 
@@ -40,7 +40,7 @@ def by_hand(of: Problem) -> dict[str, Tensor]:
     model = copy.deepcopy(of.model).eval()
     weights = dict(model.named_parameters())
     total = {name: torch.zeros_like(p) for name, p in weights.items()}
-    x, _ = retained(of)
+    x, _ = retain_set(of)
     for one in x:
         said = model(one[None]).log_softmax(1)[0]
         for label in range(CLASSES):
@@ -58,7 +58,7 @@ def apart(a: dict[str, Tensor], b: dict[str, Tensor]) -> float:
 def test_the_information_of_a_softmax_is_known():
     # the gradient of log p(y|x) in row k is (1[y = k] - p_k) x, and its mean square p_k (1 - p_k) x^2
     of = linear()
-    x, _ = retained(of)
+    x, _ = retain_set(of)
     chance = of.model(x).softmax(1).detach()
     bend, seen = chance * (1 - chance), x.square() * (torch.arange(6) > 0)
     wanted = {"weight": bend.T @ seen / len(x), "bias": bend.mean(0)}
@@ -81,7 +81,7 @@ def test_inputs_by_name():
     of, named = linear(), linear()
     named.model = Named(6)
     named.model.load_state_dict(of.model.state_dict())
-    (x, y), found = retained(of), []
+    (x, y), found = retain_set(of), []
     for each, inputs in ((of, (x,)), (named, {"x": x / 2, "scale": torch.full((len(x), 1), 2.0)})):
         step = Step(each.params, Runtime(each.model, each.task), {}, {})
         found.append(dict(squares(step, Batch(torch.arange(len(y)), inputs, y, y))))

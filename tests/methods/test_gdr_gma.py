@@ -14,7 +14,7 @@ from unweave.problem import Problem
 from unweave.weights.step import Runtime, Step
 
 
-def freed(a: Tensor, b: Tensor) -> Tensor:
+def remove_conflict(a: Tensor, b: Tensor) -> Tensor:
     overlap = float((a * b).sum())
     return a - overlap / float((b * b).sum()) * b if overlap < 0 else a
 
@@ -31,9 +31,11 @@ def test_the_first_steps():
         g_r, g_f = grad(plain, loss), grad(plain, -ce(plain, f))
         conflicts += sum(float((a * b).sum()) < 0 for a, b in zip(g_r, g_f, strict=True))
         share = 1 / (1 + math.exp(9.0 * (float(loss.detach()) - 0.15)))
-        of_r, of_f = ([freed(a, b) for a, b in zip(x, y, strict=True)] for x, y in ((g_r, g_f), (g_f, g_r)))
+        of_r, of_f = (
+            [remove_conflict(a, b) for a, b in zip(x, y, strict=True)] for x, y in ((g_r, g_f), (g_f, g_r))
+        )
         if past is not None:  # a pass is one batch here
-            of_f[-1] = freed(of_f[-1], past)
+            of_f[-1] = remove_conflict(of_f[-1], past)
         past = g_f[-1]
         with torch.no_grad():
             for p, a, b in zip(weights(plain), of_r, of_f, strict=True):
@@ -61,7 +63,7 @@ def test_the_retain_loss_weighs_the_two(epsilon: float | None, share: float):
     )
     g_r, g_f = grad(of.model, loss), grad(of.model, -ce(of.model, forget))
     for found, a, b in zip(both.gradient(step_on(of)).values(), g_r, g_f, strict=True):
-        expected = (1 - share) * freed(a, b) + share * freed(b, a)
+        expected = (1 - share) * remove_conflict(a, b) + share * remove_conflict(b, a)
         assert torch.allclose(found, expected, rtol=0, atol=1e-12)
 
 

@@ -56,7 +56,7 @@ def make_step(**settings) -> tuple[Step, Batch]:
     return Step(dict(model.named_parameters()), Runtime(model, task), parts, sizes), batch
 
 
-def said(objective: Objective, at: Step) -> float:
+def total_loss(objective: Objective, at: Step) -> float:
     with torch.no_grad():
         return float(sum(objective.losses(at)))
 
@@ -73,7 +73,7 @@ def said(objective: Objective, at: Step) -> float:
 )
 def test_the_answer_under_another_condition_is_the_targets_by_hand(settings: dict, target: float):
     at, _ = make_step(**settings)
-    found = said(mislabel(teacher=frozen_copy(Constant(*ORIGINAL))), at)
+    found = total_loss(mislabel(teacher=frozen_copy(Constant(*ORIGINAL))), at)
     assert found == pytest.approx((7 - target) ** 2, rel=TIGHT)
 
 
@@ -81,22 +81,22 @@ def test_the_other_losses_of_a_denoiser_by_hand():
     at, batch = make_step(other="noise")
     original = frozen_copy(Constant(*ORIGINAL))
     errors = (7 - batch.target).square().mean((1, 2, 3))
-    assert said(nll("retain"), at) == pytest.approx(float(errors.mean()), rel=TIGHT)
-    assert said(-nll("forget"), at) == pytest.approx(-float(errors.mean()), rel=TIGHT)
+    assert total_loss(nll("retain"), at) == pytest.approx(float(errors.mean()), rel=TIGHT)
+    assert total_loss(-nll("forget"), at) == pytest.approx(-float(errors.mean()), rel=TIGHT)
     cap = float(errors.median())
     bounded = -float(errors.clamp(max=cap).mean())
-    assert said(clamped(cap=cap), at) == pytest.approx(bounded, rel=TIGHT)
+    assert total_loss(clamped(cap=cap), at) == pytest.approx(bounded, rel=TIGHT)
     instead = at.runtime.task.surrogate(batch).target
-    assert said(surrogate(), at) == pytest.approx(float((7 - instead).square().mean()), rel=TIGHT)
+    assert total_loss(surrogate(), at) == pytest.approx(float((7 - instead).square().mean()), rel=TIGHT)
     noise = at.runtime.task.mislabel(batch, lambda inputs: pytest.fail("noise is nobody's answer"))
     assert not torch.allclose(noise, batch.target)
-    assert said(mislabel(teacher=original), at) == pytest.approx(
+    assert total_loss(mislabel(teacher=original), at) == pytest.approx(
         float((7 - noise).square().mean()), rel=TIGHT
     )
-    assert said(distill(original, "forget"), at) == said(distill(original, "retain"), at) == 4.0
+    assert total_loss(distill(original, "forget"), at) == total_loss(distill(original, "retain"), at) == 4.0
 
 
-def led(method: ESD, said: tuple[float, ...]) -> Batch:
+def make_guided_batch(method: ESD, said: tuple[float, ...]) -> Batch:
     """The batch that a method makes of four examples of class 1, of a model of two classes."""
     model, task = Constant(*said), Diffusion(2, null=2)
     source = Resident(torch.zeros(4, 1, 2, 2, dtype=torch.float64), torch.ones(4, dtype=torch.long))
@@ -117,7 +117,7 @@ def led(method: ESD, said: tuple[float, ...]) -> Batch:
     ],
 )
 def test_the_target_of_esd_by_hand(erase_from, eta: float, target: float, trained: int):
-    found = led(ESD(eta=eta, erase_from=erase_from, images="data"), (2.0, 5.0, 1.0))
+    found = make_guided_batch(ESD(eta=eta, erase_from=erase_from, images="data"), (2.0, 5.0, 1.0))
     assert found.target.unique().tolist() == [target]
     assert found.inputs[2].tolist() == [trained] * 4
 
@@ -143,7 +143,7 @@ def test_esd(images: str, erase_from):
         trained = torch.full_like(label, erase_from) if isinstance(erase_from, int) else label
         drawer = original if images == "original" else copy.deepcopy(plain)
         if images != "data":
-            x = torch.stack([drawn(drawer, batch, i, int(trained[i]), x) for i in range(len(batch))])
+            x = torch.stack([draw_image(drawer, batch, i, int(trained[i]), x) for i in range(len(batch))])
         with torch.no_grad():
             null, said = original(x, time, torch.full_like(label, 4)), original(x, time, label)
             start = {"null": null, "class": said}.get(str(erase_from), original(x, time, trained))
@@ -162,7 +162,7 @@ def test_the_student_draws_with_its_own_weights():
 
 
 @torch.no_grad()
-def drawn(model: nn.Module, batch: Batch, i: int, condition: int, like: Tensor) -> Tensor:
+def draw_image(model: nn.Module, batch: Batch, i: int, condition: int, like: Tensor) -> Tensor:
     """The image of one example on its way, from the noise of its id."""
     size = like[0].numel()
     noise = normal(uniform(batch.ids[i : i + 1], batch.key, 3 + size)[:, 3:]).view(like[0].shape)

@@ -116,7 +116,7 @@ def test_it_leaves_augmentation_and_statistics_alone():
 # --- the released WoodFisher recursion keeps one vector, which never leaves the line of the first gradient
 
 
-def released(v: Tensor, examples: Tensor, n: int = 1000) -> Tensor:
+def run_released_recursion(v: Tensor, examples: Tensor, n: int = 1000) -> Tensor:
     """The direction that the released recursion makes of v, in the order of the examples."""
     found, kept = v.clone(), examples[0].clone()
     for g in examples[1:]:
@@ -136,7 +136,7 @@ def test_the_direction_is_that_of_the_whole_curvature():
     v = every.mean(0) - examples.mean(0)
     damped = curvature(of) + 0.01 * torch.eye(len(v)).double()
     Influence(damping=0.01, iterations=60, batches=100)(of)
-    ours, theirs = flat(of) - before, released(v, examples)
+    ours, theirs = flat(of) - before, run_released_recursion(v, examples)
     assert float(cosine_of(theirs - v, examples[0])) > 1 - 1e-9
     assert float((damped @ ours - v).norm() / v.norm()) < 1e-8
     assert float((damped @ theirs - v).norm() / v.norm()) > 0.3

@@ -40,7 +40,7 @@ LAYERS = ["0", "3", "6"]
 NOT_FOR_CLASSIFIERS = ("sa", "esd", "erasediff", "uce", "reset-tokens")
 
 
-def made(method: Method, family: str = CLASSIFIER, **settings) -> Result:
+def unlearn_toy(method: Method, family: str = CLASSIFIER, **settings) -> Result:
     """The result of unlearning a toy with LoRA."""
     model = copy.deepcopy(every_family.original(family))
     return unlearn(model, split(family), LoRA(method, **settings), task=task(family))
@@ -77,7 +77,7 @@ def test_the_first_step_is_that_of_low_rank_matrices():
 )
 @pytest.mark.parametrize("method", [LUR(how=HOW), LUR(mode="lagged", alpha=0.01, how=HOW)], ids=["3", "2"])
 def test_only_the_weights_of_the_layers_move(method: Method, layers: str | None, chosen: list[str]):
-    result = made(method, layers=layers, rank=3)
+    result = unlearn_toy(method, layers=layers, rank=3)
     assert differing(result.original, result.model) == {f"{name}.weight" for name in chosen}
     assert list(result.additions.layers) == chosen and not find_additions(result.model)
     assert all(p.requires_grad for p in result.model.parameters()) and not hasattr(
@@ -91,21 +91,21 @@ def test_only_the_weights_of_the_layers_move(method: Method, layers: str | None,
 
 @for_each("family", every_family.MODEL_KINDS)
 def test_models_of_every_family_take_additions(family: str):
-    result = made(LUR(forget=Mislabel(), how=replace(HOW, norm="frozen")), family)
+    result = unlearn_toy(LUR(forget=Mislabel(), how=replace(HOW, norm="frozen")), family)
     moved = differing(result.original, result.model)
     assert moved and moved <= {f"{name}.weight" for name in result.additions.layers}
 
 
 def test_every_mode_and_retain_loss_of_lur_takes_additions():
     for mode, retain in (("exact", "both"), ("joint", "distill"), ("first-order", "nll")):
-        result = made(LUR(mode=mode, retain=retain, weight=0.3, how=HOW))
+        result = unlearn_toy(LUR(mode=mode, retain=retain, weight=0.3, how=HOW))
         assert differing(result.original, result.model) == {f"{name}.weight" for name in LAYERS}
 
 
 def test_peft_loads_the_additions_onto_the_original_bit_for_bit(tmp_path: Path):
     from peft import PeftModel
 
-    result = made(Pipeline(LUR(how=HOW), Recover(how=HOW)), rank=4)
+    result = unlearn_toy(Pipeline(LUR(how=HOW), Recover(how=HOW)), rank=4)
     result.save(tmp_path)
     assert {path.name for path in (tmp_path / "lora").iterdir()} == {
         "adapter_config.json",
@@ -139,7 +139,7 @@ def test_the_original_answers_with_the_additions_off_and_without_a_copy():
         assert all(p.requires_grad for p in problem.params.values())
         seen.append((now, problem.original(*raw.inputs)))
 
-    result = made(look)
+    result = unlearn_toy(look)
     ((edited, original),) = seen
     assert not torch.allclose(edited, original)
     torch.testing.assert_close(
@@ -159,11 +159,11 @@ def test_a_proxy_is_a_whole_model():
         assert not differing(every_family.original(CLASSIFIER), copied)
         FineTune(how=HOW)(problem)
 
-    made(look)
+    unlearn_toy(look)
     LoRA(look)(every_family.problem(CLASSIFIER))  # without a caller's model
     expected = [name for name, _ in every_family.original(CLASSIFIER).named_parameters()]
     assert names == [expected, expected]
-    result = made(LUR(forget=soon(Match()), how=HOW))
+    result = unlearn_toy(LUR(forget=soon(Match()), how=HOW))
     assert differing(result.original, result.model)
 
 
@@ -275,9 +275,9 @@ def refusals() -> dict[str, tuple[Callable[[], object], str]]:
         "twice": (lambda: LoRA(LoRA(LUR())), "found LoRA within LoRA"),
         "no method": (lambda: LoRA(LUR), "the method of LoRA must be an object, found the class LUR"),
         "statistics": (lambda: on_norm(HOW), "norm='train' updates BatchNorm's statistics, and LoRA's"),
-        "family": (lambda: made(METHODS["esd"]), "is for models of the family"),
+        "family": (lambda: unlearn_toy(METHODS["esd"]), "is for models of the family"),
         "in itself": (
-            lambda: made(lambda of: LoRA(LUR(how=HOW))(of)),
+            lambda: unlearn_toy(lambda of: LoRA(LUR(how=HOW))(of)),
             "needs a model without low-rank additions",
         ),
     }
@@ -291,7 +291,7 @@ def test_what_cannot_be_is_refused(name: str):
 
 
 def test_batchnorm_with_its_statistics_is_taken_and_they_stay():
-    result = made(LUR(how=replace(HOW, norm="frozen")), "batchnorm")
+    result = unlearn_toy(LUR(how=replace(HOW, norm="frozen")), "batchnorm")
     moved = differing(result.original, result.model)
     assert moved == {f"{name}.weight" for name in ("conv1", "conv2", "downsample.0", "fc")}
 
@@ -315,7 +315,7 @@ def test_after_an_error_the_model_has_no_additions():
 def test_a_missing_peft_is_named(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(sys.modules, "peft", None)
     with pytest.raises(ImportError, match=r"need the extra: pip install 'unweave\[lora\]'"):
-        made(LUR(how=HOW))
+        unlearn_toy(LUR(how=HOW))
 
 
 def test_a_lookahead_of_additions_costs_little_memory():
@@ -326,5 +326,5 @@ def test_a_lookahead_of_additions_costs_little_memory():
         sizes.append(sum(p.numel() for p in problem.params.values()))
         LUR(how=HOW)(problem)
 
-    made(look, rank=1)
+    unlearn_toy(look, rank=1)
     assert sizes == [sum(math.prod(shape) for shape in ((1, 6 + 16), (1, 16 + 16), (1, 16 + 4)))]

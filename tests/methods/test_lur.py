@@ -73,12 +73,12 @@ def per_example(output: Tensor, batch) -> Tensor:
     return F.cross_entropy(output, batch.target, reduction="none")
 
 
-def bounded(output: Tensor, batch) -> Tensor:
+def bounded_loss(output: Tensor, batch) -> Tensor:
     return -per_example(output, batch).log1p().mean()
 
 
 FORGET_LOSSES: dict[str, tuple[Target, Callable[..., Tensor]]] = {
-    "bounded": (Bounded(), bounded),
+    "bounded": (Bounded(), bounded_loss),
     "ascent": (Ascent(), lambda output, batch: -per_example(output, batch).mean()),
     "clamped": (Clamped(0.2), lambda output, batch: -per_example(output, batch).clamp(max=0.2).mean()),
     "mislabel": (Mislabel(), lambda output, batch: F.cross_entropy(output, batch.other)),

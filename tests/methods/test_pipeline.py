@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from every_family import loss_on, problem
 from plain import moved_apart
-from test_methods import rebuilt, shortened
+from test_methods import rebuilt, shorten_method
 from unweave.descent.descend import Descent
 from unweave.methods import METHODS, STAGES, Method, method_named
 from unweave.methods.about import About, refuse_no_method
@@ -273,7 +273,7 @@ def test_a_stage_without_a_name_is_refused(name: str):
     "name", ["lur:recover", "shrink-perturb:lur-match:recover", "redraw:salun", "fresh:recover"]
 )
 def test_repr_round_trips_and_says_every_stage(name: str):
-    for method in (method_named(name), shortened(method_named(name))):
+    for method in (method_named(name), shorten_method(method_named(name))):
         assert isinstance(method, Pipeline)
         assert rebuilt(method) == method and hash(rebuilt(method)) == hash(method)
         assert repr(method) == f"Pipeline({', '.join(map(repr, method.stages))})"

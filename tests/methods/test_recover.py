@@ -76,7 +76,7 @@ def test_a_search_spends_its_budget_whole():
 # --- until the model is restored
 
 
-def damaged(of: Problem) -> Problem:
+def damage(of: Problem) -> Problem:
     """The same problem, whose original was read before its weights were shrunk."""
     _ = of.original
     with torch.no_grad():
@@ -98,7 +98,7 @@ def test_a_model_that_does_not_learn_it_again_recovers_for_as_long_as_it_may():
 
 
 def test_the_aim_is_the_loss_of_the_original_and_not_of_the_model_as_it_is():
-    of = damaged(recorded()[0])
+    of = damage(recorded()[0])
     aim = mean_retain_loss(of, of.original, 100)
     assert mean_retain_loss(of, of.model, 100) > 1.05 * aim
     Recover(Restored(1.0), how=replace(HOW, lr=0.05, steps=500))(of)

@@ -158,7 +158,7 @@ def test_what_may_not_move_is_not_redrawn():
 # --- SCRUB: settings that did nothing, and an average of the weights that was dropped
 
 
-def scrubbed(**changes) -> nn.Module:
+def scrub(**changes) -> nn.Module:
     of, method = fresh(), SCRUB(distill_weight=0.3, temperature=2.0)
     how = {name: changes.pop(name) for name in ("ema", "momentum") if name in changes}
     whole(replace(method, **changes), steps=6, **how)(of)
@@ -171,11 +171,11 @@ def scrubbed(**changes) -> nn.Module:
     ids=lambda change: next(iter(change)),
 )
 def test_each_setting_of_scrub_does_something(change: dict[str, float]):
-    assert moved_apart(scrubbed(), scrubbed(**change)) > 1e-4
+    assert moved_apart(scrub(), scrub(**change)) > 1e-4
 
 
 def test_the_average_of_scrubs_weights_is_the_result():
-    last, average, start = scrubbed(), scrubbed(ema=0.99), fresh().model
+    last, average, start = scrub(), scrub(ema=0.99), fresh().model
     assert moved_apart(last, average) > 1e-4 and moved_apart(start, average) > 1e-4
 
 

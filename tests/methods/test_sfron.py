@@ -19,7 +19,7 @@ from unweave.weights.step import Runtime, Step
 TIGHT = 1e-12
 
 
-def parted(of: Problem, drawn: list[Batch]) -> tuple[list[Batch], list[Batch]]:
+def part_batches(of: Problem, drawn: list[Batch]) -> tuple[list[Batch], list[Batch]]:
     """The batches of forget and of retain data, each in their order."""
     forget = [bool(of.split.is_forget[batch.ids].all()) for batch in drawn]
     both = list(zip(drawn, forget, strict=True))
@@ -31,7 +31,7 @@ def fisher(model: nn.Module, drawn: list[Batch]) -> list[Tensor]:
     return [sum(each) / len(squares) for each in zip(*squares, strict=True)]
 
 
-def climbed(model: nn.Module, batch: Batch, strength: float) -> list[Tensor]:
+def ascent_gradient(model: nn.Module, batch: Batch, strength: float) -> list[Tensor]:
     losses = F.cross_entropy(model(batch.inputs[0]), batch.target, reduction="none")
     shares = losses.detach() ** -0.5
     return grad(model, -strength * (shares / shares.sum() * losses).sum())
@@ -43,7 +43,7 @@ def test_the_first_steps():
     method = whole(SFRon(every=2, threshold=1.3, clip=0.5), steps=4, batch=12, lr=0.05)
     method(of)
     passes, steps = recorder.drawn[:9], recorder.drawn[9:]
-    (f_pass, r_pass), (f_steps, r_steps) = parted(of, passes), parted(of, steps)
+    (f_pass, r_pass), (f_steps, r_steps) = part_batches(of, passes), part_batches(of, steps)
     assert [len(f_pass), len(r_pass), len(f_steps), len(r_steps)] == [2, 7, 2, 4]
     mask = [
         (f + 1e-15) / (r + 1e-15) >= 1.3
@@ -53,7 +53,7 @@ def test_the_first_steps():
     for index, retain in enumerate(r_steps):
         if index % 2 == 0:
             strength = 25 * (1 + math.cos(math.pi * index / 4)) / 2
-            g = climbed(plain, f_steps[index // 2], strength)
+            g = ascent_gradient(plain, f_steps[index // 2], strength)
             away.step(clip([m * x for m, x in zip(mask, g, strict=True)], 0.5))
         sgd.step(grad(plain, ce(plain, retain)))
     assert moved_apart(of.model, plain) < TIGHT
@@ -115,7 +115,7 @@ def test_masked_weights_move_with_the_retain_data():
 def test_the_mask_is_taken_without_augmentation_in_batches_of_one_size_and_anew_for_each_model():
     of, recorder = recorded()
     whole(SFRon(), lr=STILL, batch=10)(of)
-    f_pass, _ = parted(of, recorder.drawn[:3])
+    f_pass, _ = part_batches(of, recorder.drawn[:3])
     assert {len(batch) for batch in f_pass} <= {6, 7}
     for batch in recorder.drawn[:3]:
         assert torch.equal(batch.inputs[0], of.split.train.inputs[0][batch.ids])

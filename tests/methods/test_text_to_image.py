@@ -68,7 +68,7 @@ CASES: dict[str, Method] = {
 }
 
 
-def moved(of: Problem, before: dict[str, Tensor]) -> set[str]:
+def names_moved(of: Problem, before: dict[str, Tensor]) -> set[str]:
     return {name for name, value in of.model.state_dict().items() if not torch.equal(value, before[name])}
 
 
@@ -78,7 +78,7 @@ def test_a_method_moves_the_scope_and_no_other_bit(name: str):
     before = {key: value.clone() for key, value in of.model.state_dict().items()}
     table = of.model.words.embeddings.clone()
     soon(CASES[name], steps=2, batch=4, forget_batch=4)(of)
-    changed = moved(of, before)
+    changed = names_moved(of, before)
     assert changed and changed <= set(of.params) and all(".attn2." in each for each in changed)
     assert torch.equal(of.model.words.embeddings, table)
     assert all(bool(value.isfinite().all()) for value in of.model.state_dict().values())
@@ -91,7 +91,7 @@ def test_a_short_retraining_draws_all_weights_anew():
     before = {key: value.clone() for key, value in of.model.state_dict().items()}
     soon(FromScratch(HOW))(of)
     weights = {name for name, p in of.model.named_parameters() if p.ndim > 1}
-    assert weights <= moved(of, before)
+    assert weights <= names_moved(of, before)
 
 
 @pytest.mark.parametrize("name", ["lur", "lur-exact", "salun", "sa", "esd", "erasediff", "munba"])
@@ -99,7 +99,7 @@ def test_a_method_moves_additions_of_low_rank_and_no_other_bit(name: str):
     of = request("lora")
     before = {key: value.clone() for key, value in of.model.state_dict().items()}
     soon(CASES[name], steps=2, batch=4, forget_batch=4)(of)
-    changed = moved(of, before)
+    changed = names_moved(of, before)
     assert changed and all("lora_" in each for each in changed)
 
 
@@ -108,7 +108,7 @@ def test_the_text_encoder_is_trained_in_its_own_scope(name: str):
     of = request("text encoder")
     before = {key: value.clone() for key, value in of.model.state_dict().items()}
     soon(CASES[name], steps=1, batch=4, forget_batch=4)(of)
-    changed = moved(of, before)
+    changed = names_moved(of, before)
     assert changed and all(each.startswith("words.text_encoder.") for each in changed)
 
 
@@ -191,25 +191,25 @@ def answers(of: Problem, x: Tensor, t: Tensor, text: str) -> Tensor:
     return sd.unet(x, t, encoder_hidden_states=words).sample
 
 
-def guided(of: Problem, method: ESD) -> Batch:
+def guide(of: Problem, method: ESD) -> Batch:
     return method.guided_batch(of.task, of.original, step(of), smooth.batch(of, of.split.forget))
 
 
 def test_the_target_of_esd_in_both_releases():
     of = request()
     gone = [of.task.prompts.texts[i] for i in of.split.train.labels[of.split.forget].tolist()]
-    first = guided(of, ESD(eta=1.0, images="data"))
+    first = guide(of, ESD(eta=1.0, images="data"))
     x, t, condition = first.inputs
     plain = answers(of, x, t, "")
     said = torch.cat([answers(of, x[i : i + 1], t[i : i + 1], text) for i, text in enumerate(gone)])
     torch.testing.assert_close(first.target, plain - (said - plain), rtol=1e-4, atol=1e-5)
-    second = guided(of, ESD(eta=3.0, erase_from="class", images="data"))
+    second = guide(of, ESD(eta=3.0, erase_from="class", images="data"))
     torch.testing.assert_close(second.target, said - 3.0 * (said - plain), rtol=1e-4, atol=1e-5)
     assert torch.equal(second.inputs[0], x) and torch.equal(condition, of.split.train.labels[of.split.forget])
-    again = guided(of, ESD(eta=2.0, erase_from="class", images="data"))
+    again = guide(of, ESD(eta=2.0, erase_from="class", images="data"))
     torch.testing.assert_close(again.target, first.target, rtol=1e-4, atol=1e-5)
     other = of.task.prompts.number("a four")
-    third = guided(of, ESD(eta=2.0, erase_from=other, images="data"))
+    third = guide(of, ESD(eta=2.0, erase_from=other, images="data"))
     expected = answers(of, x, t, "a four") - 2.0 * (said - plain)
     torch.testing.assert_close(third.target, expected, rtol=1e-4, atol=1e-5)
     assert third.inputs[2].tolist() == [other] * len(x)

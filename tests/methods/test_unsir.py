@@ -138,7 +138,7 @@ def test_so_many_of_each_class_are_taken_at_most():
 # --- the request
 
 
-def refused(of: Problem, message: str) -> None:
+def assert_refuses(of: Problem, message: str) -> None:
     before = copy.deepcopy(of.model)
     with pytest.raises(ValueError, match=message):
         UNSIR()(of)
@@ -146,14 +146,14 @@ def refused(of: Problem, message: str) -> None:
 
 
 def test_random_forgetting_is_refused_before_any_compute():
-    refused(problem("layernorm"), "found 13 of 13 forget examples whose class has retain examples")
+    assert_refuses(problem("layernorm"), "found 13 of 13 forget examples whose class has retain examples")
 
 
 def test_a_class_and_a_stranger_are_refused():
     of = problem("layernorm", whole_class=True)
     stranger = int(of.split.retain[0])
     split = Split(of.split.train, [*of.split.forget.tolist(), stranger], of.split.held_out)
-    refused(of.with_split(split), "found 1 of .* forget examples")
+    assert_refuses(of.with_split(split), "found 1 of .* forget examples")
 
 
 def test_inputs_that_are_no_floats_are_refused():
@@ -161,7 +161,7 @@ def test_inputs_that_are_no_floats_are_refused():
     model = nn.Sequential(nn.Embedding(2, 3), nn.Flatten(), nn.Linear(6, 2))
     split = Split(data, [0, 2, 4], data)
     of = Problem(Classifier(2), model, split, torch.Generator())
-    refused(of, "inputs of floats, found torch.int64")
+    assert_refuses(of, "inputs of floats, found torch.int64")
 
 
 def test_several_classes_have_noise_each():

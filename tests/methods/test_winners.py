@@ -102,7 +102,7 @@ def test_cfw(kicks: list[dict[str, Tensor]]):
     assert step == 3 and moved_apart(of.model, plain) < 1e-12
 
 
-def imbalanced() -> tuple[Problem, Batch]:
+def make_imbalanced_problem() -> tuple[Problem, Batch]:
     """Retained are six examples of class 0, two of class 1 and none of class 2."""
     labels = torch.tensor([0] * 6 + [1] * 2 + [2] * 2)
     inputs = torch.randn(10, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
@@ -114,7 +114,7 @@ def imbalanced() -> tuple[Problem, Batch]:
 
 
 def test_classes_weigh_the_same_however_many_their_examples():
-    of, batch = imbalanced()
+    of, batch = make_imbalanced_problem()
     # n / (C n_c) = 8 / (2 * 6) and 8 / (2 * 2)
     loss = F.cross_entropy(of.model(batch.inputs[0]), batch.target, reduction="none")
     expected = float((loss[:6].sum() * 2 / 3 + loss[6:].sum() * 2).detach() / 8)
@@ -126,7 +126,7 @@ def test_classes_weigh_the_same_however_many_their_examples():
 
 def test_a_class_weighs_on_its_own_examples_and_not_on_the_mean_of_the_batch():
     """Released: the mean loss times the mean weight, so that which class has the loss does not matter."""
-    of, _ = imbalanced()
+    of, _ = make_imbalanced_problem()
     nn.init.zeros_(of.model.weight), nn.init.zeros_(of.model.bias)
     of.model.bias.data[0] = 50.0  # class 0 is certain, class 1 is 50 nats away
     half = Recorder(3).draw(next(iter(of.split.train.stream([torch.tensor([0, 7])]))), torch.Generator())
@@ -174,7 +174,7 @@ def test_settings_of_cfw_out_of_range_are_refused(changes: dict):
 @pytest.mark.parametrize("steps", [1, 3])
 def test_prmq(steps: int):
     method, original = whole(PRMQ(prune=0.6), steps=steps), fresh().model.eval()
-    plain = pruned(fresh(), method.prune)
+    plain = redraw_smallest(fresh(), method.prune)
     of, recorder = recorded("batchnorm")
     method(of)
     counts = of.split.train.labels[of.split.retain].bincount().double()
@@ -189,7 +189,7 @@ def test_prmq(steps: int):
     assert moved_apart(of.model, plain) < 1e-12
 
 
-def pruned(of: Problem, fraction: float) -> nn.Module:
+def redraw_smallest(of: Problem, fraction: float) -> nn.Module:
     """The model with its smallest weights redrawn, cut by a sort of all sizes."""
     held = [m.weight for m in (of.model.conv1, of.model.conv2, of.model.downsample[0], of.model.fc)]
     held.append(of.model.fc.bias)
@@ -250,7 +250,7 @@ def test_weights_end_as_half_precision_has_them():
 
 def test_a_class_without_retain_examples_shifts_no_weights():
     """Released: weights by rank among the classes that are there, so that class 2 took those of class 1."""
-    of, _ = imbalanced()
+    of, _ = make_imbalanced_problem()
     of.split = Split(of.split.train, [6, 7], of.split.held_out)  # class 1 is forgotten whole
     last = Recorder(3).draw(next(iter(of.split.train.stream([torch.tensor([8, 9])]))), torch.Generator())
     loss = float(F.cross_entropy(of.model(last.inputs[0]), last.target).detach())
@@ -387,14 +387,14 @@ def test_the_three_losses_of_kde_add_up():
     of = fresh("layernorm")
     data = Toy((torch.tensor([0, 0]),), torch.tensor([0, 0]))
     of.task, of.split, of.model = Recorder(2), Split(data, [1], data), nn.Embedding(1, 2).double()
-    of.build = lambda: zeroed(nn.Embedding(1, 2).double())
+    of.build = lambda: set_to_zero(nn.Embedding(1, 2).double())
     with torch.no_grad():
         of.model.weight.copy_(5 * torch.tensor([[3.0, 1.0]]).double().log())  # 3/4 and 1/4 at T = 5
     whole(KDE(taught=Descent(lr=STILL, steps=1)), lr=1.0, weight_decay=0.0)(of)
     torch.testing.assert_close(of.model.weight.detach(), torch.tensor([[0.6, -0.6]]).double())
 
 
-def zeroed(model: nn.Module) -> nn.Module:
+def set_to_zero(model: nn.Module) -> nn.Module:
     for p in model.parameters():
         nn.init.zeros_(p)
     return model

@@ -44,7 +44,7 @@ def pixels(uri: str) -> np.ndarray:
     return np.asarray(Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2]))).convert("RGBA"))
 
 
-def drawn(random: np.random.Generator, *, smooth: bool = False) -> np.ndarray:
+def draw_picture(random: np.random.Generator, *, smooth: bool = False) -> np.ndarray:
     """A picture of eight colours, clear or not; or of a slope, which loss halves."""
     if smooth:
         slope = np.add.outer(np.arange(256), np.arange(256)) / 2
@@ -104,7 +104,7 @@ def test_the_columns_of_a_table_are_the_keys_of_its_values(compact, tmp_path):
 
 def test_pictures_lose_no_pixel_unless_that_halves_them(compact, tmp_path):
     random, made = np.random.default_rng(0), synthetic()
-    sharp, slope = drawn(random), drawn(random, smooth=True)
+    sharp, slope = draw_picture(random), draw_picture(random, smooth=True)
     made["stages"]["trace"]["sheets"] = {"lur:recover": uri(sharp), "original": uri(slope)}
     compact.write_compact(made, tmp_path / "made.json")
     found = record.load(tmp_path / "made.json")["stages"]["trace"]["sheets"]

@@ -47,7 +47,7 @@ RANKED: dict[str, Estimator] = {"original's ranks": Ranks("original"), "chosen":
 READING: dict[str, Estimator] = {"warm proxy": Answers(WARM), "influence": Influence()}
 
 
-def proxied(said: list[float], held: list[float], original: dict[int, list[float]]) -> Problem:
+def make_proxy_problem(said: list[float], held: list[float], original: dict[int, list[float]]) -> Problem:
     """A problem whose proxies have those true-class margins on forget and on calibration examples."""
     of = setting(TRAIN, FORGET, CALIBRATION, original)
     rows = margins(0, TRAIN, [*said, 0, 0, 0]) | margins(HELD_OUT, CALIBRATION, held)
@@ -61,7 +61,7 @@ def original(forget: list[float]) -> dict[int, list[float]]:
 
 
 def usual(forget: list[float]) -> Problem:
-    return proxied([2, -1, 1], [3, -2, 2, 4], original(forget))
+    return make_proxy_problem([2, -1, 1], [3, -2, 2, 4], original(forget))
 
 
 def true_margins(estimate: EstimatedLogits) -> list[float]:
@@ -153,7 +153,7 @@ def test_no_weight_of_a_pool_is_negative(generator: torch.Generator):
 def test_a_pool_of_one_is_a_temperature():
     # one weight w for margins 3, -3, 3, -3 under an original at 1.5, -1.5, ...: w = 1/2 fits all of them
     held = margins(HELD_OUT, CALIBRATION, [1.5, -1.5, 1.5, -1.5])
-    of = proxied([2, -1, 1], [3, -3, 3, -3], margins(0, TRAIN, [9] * 6) | held)
+    of = make_proxy_problem([2, -1, 1], [3, -3, 3, -3], margins(0, TRAIN, [9] * 6) | held)
     assert true_margins(Pool((SCRATCH,), "own")(of)) == pytest.approx([1.0, -0.5, 0.5], abs=1e-4)
 
 

@@ -18,7 +18,7 @@ from test_methods import (
     once_a_task,
     outcome,
     rebuilt,
-    shortened,
+    shorten_method,
     snapshot,
 )
 from unweave.descent.descend import Descent
@@ -75,7 +75,7 @@ def check_weights_move(name: str, family: str):
 def check_seed_decides_bits(name: str, family: str):
     run, again = outcome(joint(name), family), problem(family)
     next(again.model.children()).eval()
-    shortened(joint(name))(again)
+    shorten_method(joint(name))(again)
     assert all(torch.equal(value, run.after[n]) for n, value in again.model.state_dict().items())
     assert again.curves == run.problem.curves
 
@@ -96,14 +96,14 @@ def test_what_cannot_work_is_refused_with_the_reason(name: str, family: str):
     of = problem(family)
     before = snapshot(of.model)
     with pytest.raises(ValueError, match=REFUSED[name, family]):
-        shortened(joint(name))(of)
+        shorten_method(joint(name))(of)
     assert all(torch.equal(value, before[n]) for n, value in of.model.state_dict().items())
 
 
 def hard(name: str, **changes) -> LUR:
     """Steps that follow little else than the target."""
     how = {"lr": 0.05, "norm": "frozen", "momentum": 0.0, "max_norm": 1.0} | changes
-    return replace(shortened(joint(name), **how), weight=3.0)
+    return replace(shorten_method(joint(name), **how), weight=3.0)
 
 
 @for_each(("name", "family"), once_a_task([case for case in WORKING if case[0] in RAISING], ("ascent",)))
@@ -137,18 +137,18 @@ def test_the_forget_outputs_come_nearer_to_it(name: str, family: str):
 @for_each("name", [name for name, family in WORKING if family == "batchnorm"])
 def test_statistics_see_each_batch_once_and_not_what_a_target_looks_at(name: str):
     of = problem("batchnorm")
-    shortened(joint(name), norm="train")(of)
+    shorten_method(joint(name), norm="train")(of)
     assert int(of.model.bn1.num_batches_tracked) == every_family.STEPS["batchnorm"] + 2 * STEPS
     of = problem("batchnorm")
     before = {n: b.clone() for n, b in of.model.named_buffers()}
-    shortened(joint(name), norm="frozen")(of)
+    shorten_method(joint(name), norm="frozen")(of)
     assert all(torch.equal(b, before[n]) for n, b in of.model.named_buffers())
 
 
 @pytest.mark.parametrize("name", ["match", "quantile", "redrawn-proxy", "estimate"])
 @pytest.mark.parametrize("family", ["batchnorm", "layernorm"])
 def test_a_shared_memory_changes_neither_bits_nor_cost(name: str, family: str):
-    alone, method = outcome(joint(name), family), shortened(joint(name))
+    alone, method = outcome(joint(name), family), shorten_method(joint(name))
     first, second = problem(family), problem(family)
     assert isinstance(method.forget, Match | Quantile | Estimate)
     method.forget.proxy(first)  # another method has made the proxy, at another moment of its own run
@@ -177,13 +177,13 @@ def test_a_seed_takes_no_proxy_of_another():
 def test_a_whole_class_can_be_forgotten(name: str, family: str):
     of = problem(family, whole_class=True)
     known = accuracy(of)
-    shortened(joint(name), steps=30)(of)
+    shorten_method(joint(name), steps=30)(of)
     assert known > 0.9 and accuracy(of) < 0.7
 
 
 def test_own_ranks_of_a_whole_class_are_refused():
     with pytest.raises(ValueError, match=r"the original knows the forgotten classes \(3,\)"):
-        shortened(joint("own-ranks"))(problem("layernorm", whole_class=True))
+        shorten_method(joint("own-ranks"))(problem("layernorm", whole_class=True))
 
 
 @for_each("name", CASES)
@@ -205,7 +205,7 @@ def taking(name: str, target: Target):
     """The method with that forget loss; SalUn in a feed that keeps the two parts of the data apart."""
     method = METHODS[name]
     method = replace(method, feed="paired") if isinstance(method, SalUn) else method
-    return shortened(replace(method, forget=target))
+    return shorten_method(replace(method, forget=target))
 
 
 def test_methods_that_take_a_target_are_more_than_one():
@@ -213,7 +213,7 @@ def test_methods_that_take_a_target_are_more_than_one():
 
 
 @cache
-def followed(name: str, target: str) -> tuple[Tensor, frozenset[str]]:
+def run_method(name: str, target: str) -> tuple[Tensor, frozenset[str]]:
     """The first weights after the method with that target, and the names of its curves."""
     of = problem("layernorm")
     taking(name, TARGETS[target])(of)
@@ -223,10 +223,10 @@ def followed(name: str, target: str) -> tuple[Tensor, frozenset[str]]:
 @for_each("target", [name for name in TARGETS if name not in ("surrogate", "ideal")])
 @pytest.mark.parametrize("name", TAKING)
 def test_a_method_follows_the_target_that_it_is_given(name: str, target: str):
-    weights, curves = followed(name, target)
+    weights, curves = run_method(name, target)
     curve = {"ascent": "nll", "estimate": "match"}.get(target, target)
     assert any(key.startswith(f"{curve}(forget)") for key in curves)
-    usual, _ = followed(name, "uniform" if target == "mislabel" else "mislabel")
+    usual, _ = run_method(name, "uniform" if target == "mislabel" else "mislabel")
     assert not torch.equal(weights, usual)
 
 

@@ -202,7 +202,7 @@ def losses(values: list[float]) -> list[float]:
     return [math.log1p(math.exp(-value)) for value in values]
 
 
-def pushed(of: Problem) -> list[float]:
+def measure_push(of: Problem) -> list[float]:
     """How hard each forget example is pushed; on a table, each weight belongs to one example."""
     objective = Unseen()(of, Descent(steps=1))
     batch = of.task.draw(next(iter(of.split.train.stream([of.split.forget]))), of.generator)
@@ -218,22 +218,22 @@ def test_unseen_pushes_the_examples_below_the_mean_held_out_loss_of_their_kind_a
     assert first < second < every < wrong and every < third < wrong
     # the derivative of the loss by the margin, over three examples
     slopes = [1 / (1 + math.exp(margin)) / 3 for margin in own]
-    assert pushed(setting(TRAIN, FORGET, CALIBRATION, rows)) == pytest.approx(slopes)
+    assert measure_push(setting(TRAIN, FORGET, CALIBRATION, rows)) == pytest.approx(slopes)
     rows |= margins(0, TRAIN, [0.1, 5.0, -1.3, 9, 9, 9])
     low = setting(TRAIN, FORGET, CALIBRATION, rows | margins(HELD_OUT, CALIBRATION, [2.0, 2.0, -1.2, 2.0]))
     assert losses([0.1])[0] > np.mean(losses([2.0, 2.0, -1.2, 2.0])) and losses([-1.3]) > losses([-1.2])
-    assert pushed(low) == pytest.approx([0.0, 1 / (1 + math.exp(5)) / 3, 0.0])
+    assert measure_push(low) == pytest.approx([0.0, 1 / (1 + math.exp(5)) / 3, 0.0])
 
 
 def test_unseen_takes_the_original_and_not_the_model_as_it_is():
     answers = margins(0, TRAIN, [0.5] * 6) | margins(HELD_OUT, CALIBRATION, [1.0] * 4)
     of = setting(TRAIN, FORGET, CALIBRATION, answers)
-    assert losses([0.5]) > losses([1.0]) and pushed(of) == [0.0] * 3
+    assert losses([0.5]) > losses([1.0]) and measure_push(of) == [0.0] * 3
     of = setting(TRAIN, FORGET, CALIBRATION, margins(0, TRAIN, [0.5] * 6))
     of.caller_model = frozen_copy(of.model)
     with torch.no_grad():
         next(of.model.parameters())[HELD_OUT:] = torch.tensor([9.0, 0.0])
-    assert losses([0.5]) < losses([0.0]) and min(pushed(of)) > 0.1
+    assert losses([0.5]) < losses([0.0]) and min(measure_push(of)) > 0.1
 
 
 def test_unseen_leaves_a_forgotten_class_at_a_guess_and_reads_no_held_out_data_of_it():
@@ -246,8 +246,8 @@ def test_unseen_leaves_a_forgotten_class_at_a_guess_and_reads_no_held_out_data_o
     )
     assert of.split.forgotten_classes == (1,)
     # in order: the loss of the margin 1.5 is reached already; the class ends at log 2, a margin of zero
-    assert [value > 0 for value in pushed(of)] == [False, True, False]
+    assert [value > 0 for value in measure_push(of)] == [False, True, False]
     of = setting([0, 0, 1, 1, 0, 0], [0, 2, 3], [1, 1], {})
     with pytest.raises(ValueError, match="the target 'unseen' needs calibration examples .* found none"):
-        pushed(of)
-    assert len(pushed(setting([0, 0, 1, 1, 0, 0], [2, 3], [1, 1], {}))) == 2
+        measure_push(of)
+    assert len(measure_push(setting([0, 0, 1, 1, 0, 0], [2, 3], [1, 1], {}))) == 2

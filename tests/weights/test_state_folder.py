@@ -64,7 +64,7 @@ def test_a_full_disk_is_an_error_of_the_disk() -> None:
         write_whole(FULL, {"a": torch.ones(100_000)})
 
 
-def tuned(lr: float) -> Method:
+def make_method(lr: float) -> Method:
     """A function that says nothing of its settings."""
     return lambda problem: FineTune(how=Descent(lr=lr, steps=2))(problem)
 
@@ -74,7 +74,7 @@ def test_another_function_or_model_of_the_same_name_is_refused(tmp_path: Path) -
     model, of = copy.deepcopy(original(name)), task(name)
 
     def run(lr: float) -> object:
-        return unlearn(model, split(name), tuned(lr), task=of, state_folder=tmp_path, save_every=1)
+        return unlearn(model, split(name), make_method(lr), task=of, state_folder=tmp_path, save_every=1)
 
     run(0.1)
     run(0.1)

@@ -13,10 +13,8 @@ from unweave.split import Split
 
 STRATA = ("random", "memorized", "generalized", "entangled", "class", "single")
 
-
 LARGEST_POOL = 1 / 3
 """A stratum of extreme examples takes at most this share of the training data."""
-
 
 FEWEST_OF_CLASS = 20
 """A class with fewer training examples is no proxy request: its probes learn ten of them."""

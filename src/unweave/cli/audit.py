@@ -19,7 +19,7 @@ from unweave.audits.margins import RETRAINS
 from unweave.audits.verdict import SEEDS
 from unweave.cli.audit_concept import NO_PROMPTS, ConceptFiles, audit_concept, refuse_no_prompts
 from unweave.cli.inputs import answer_files, out, run_folder
-from unweave.cli.inputs.qualified import audit_qualified, facts_of, read_qualified
+from unweave.cli.inputs.qualification import audit_by_qualification, facts_of, read_qualification
 from unweave.cli.options import DEFAULTS, CommonFlags
 from unweave.cli.terminal import progress
 from unweave.cli.terminal.show_audit import print_audit
@@ -63,22 +63,23 @@ def audit(
         reference: With --evidence: a folder with one parquet file per retrained model; with --prompts: a
             folder with one pipeline per retrained model. A verdict needs 22: the last 12 by name fix the
             margins, the others are the references.
-        original: With --evidence: a parquet file with the original's answers; shows whether there was
+        original: With --evidence: a parquet file with the original's answers, which show whether there was
             anything to forget. With --prompts: the original's folder, if forget did not write the run.
         concept: The files of an audit of a concept.
-        references: The number of references to retrain, by default ten, or those of --tier. A verdict needs
-            ten; twelve more models are then retrained to fix the margins.
-        qualified: The folder of unweave qualify for this model and method: nothing is retrained, and the
-            verdict is predicted from its requests, which is weaker.
+        references: The number of references to retrain; by default ten, or as many as --tier needs. A verdict
+            needs ten; twelve more models are then retrained to fix the margins.
+        qualified: The folder of unweave qualify for this model and method. Nothing is retrained: the verdict
+            is predicted from proxy requests, and is weaker.
         attacks: Attack a classifier as well: default, all, or names of attacks separated by commas.
         tier: The largest tier of the attacks, by the models that they need: 0 the two models, 1 one retrained
             model, 2 those of a verdict.
-        budget: The time of the attacks, such as 10m, or the gradient evaluations for each model, such as 200;
-            the cheapest run first, and the report names the others. Retraining is not counted.
+        budget: The time for the attacks, such as 10m, or the gradient evaluations for each model, such as
+            200. The cheapest attacks run first; the report names those that did not fit. Retraining is not
+            counted.
         jobs: The number of worker processes for retraining, with one thread each; 1 uses this process with
             all its threads.
-        answers_only: Store the answers of retrained models, and what the attacks need of them, but not the
-            models, which a later audit with other attacks would need.
+        answers_only: Store the answers of retrained models and the measurements of attacks, but not the
+            models. A later audit with other attacks may need the models.
         flags: The flags of every verb.
     """
     limit = None if budget is None else parse_budget(budget)
@@ -211,7 +212,7 @@ def audit_without_retraining(run: Path, qualified: Path, flags: CommonFlags) -> 
     result = run_folder.load_result(run, project, split, flags.device)
     original = checkpoint.contents(result.original.state_dict())
     about = facts_of(project, original, repr(result.method))
-    qualification = read_qualified(qualified, about)
+    qualification = read_qualification(qualified, about)
     weights = checkpoint.contents(result.model.state_dict())
     facts = {"verb": "audit", "weights": weights, "facts": project.facts, "qualified": qualification.digest}
     folder = flags.out or run / "audit-qualified"
@@ -221,7 +222,7 @@ def audit_without_retraining(run: Path, qualified: Path, flags: CommonFlags) -> 
     start = f"Auditing {run} by {qualified}, with no retrained models"
     with out.open_folder(place, facts), progress.show_progress(start, quiet=flags.quiet):
         answer_pair = collect_answer_pair(result, exam)
-        outcome = audit_qualified(result, answer_pair, exam, qualification)
+        outcome = audit_by_qualification(result, answer_pair, exam, qualification)
         outcome = replace(outcome, record=add_request(outcome.record, run_folder.request_facts(run)))
         outcome.save(place)
     return print_audit(outcome, place, flags)

@@ -60,7 +60,7 @@ def bench(
         recipes: TOML files, or names of recipes that come with unweave, such as digits-trace; or one model:
             project.py, or a folder.
         request: The forget set of a given model.
-        recipe: The recipe of a model's folder that has no recipe in it.
+        recipe: The recipe, if the model's folder has none.
         data: The images for a diffusers folder: a folder with one sub-folder per class, or an .npz file.
         methods: Method names separated by commas, such as lur:recover,salun; all by default.
         seeds: The number of the recipes' seeds to run; a verdict needs ten.

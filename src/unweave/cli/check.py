@@ -73,7 +73,7 @@ def check(
         model: project.py, a recipe, or a model's folder.
         request: The forget set.
         concepts: The concepts that a text-to-image model forgets.
-        recipe: The recipe of a model's folder that has no recipe in it.
+        recipe: The recipe, if the model's folder has none.
         data: The images of a folder of diffusers: a folder with one sub-folder per class, or an .npz file;
             for a text-to-image model a folder with captions.
         methods: Method names separated by commas, such as lur:recover,salun; all by default.

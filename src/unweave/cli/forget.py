@@ -67,8 +67,8 @@ def forget(
             recover.how.lr=0.1; can be given several times.
         tuned: The folder `tuning` of a bench of this model; its settings are the defaults. For a bench at
             several budgets, the file of one of them, such as tuning/digits-trace@0.1.toml.
-        recipe: The recipe of a model's folder that has no recipe in it; for a text-to-image model a recipe of
-            a request, such as sd-nudity.
+        recipe: The recipe, if the model's folder has none; for a text-to-image model a recipe of a request,
+            such as sd-nudity.
         data: The images for a diffusers folder: a folder with one sub-folder per class, or an .npz file;
             for a text-to-image model a folder with captions, in metadata.jsonl or metadata.csv.
         shard: Under torchrun, cut the model over the processes (FSDP2); otherwise each holds all of it.

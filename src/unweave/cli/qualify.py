@@ -13,7 +13,7 @@ from unweave.bench.stage import Stage
 from unweave.bench.workers import refuse_too_many
 from unweave.cli.inputs import out
 from unweave.cli.inputs.choose_method import Retraining, configure_method, read_search
-from unweave.cli.inputs.qualified import facts_of
+from unweave.cli.inputs.qualification import facts_of
 from unweave.cli.options import DEFAULTS, CommonFlags, parse_settings
 from unweave.cli.project.place import Place, is_given, load_project, weights_digest
 from unweave.cli.project.stage import stage_of
@@ -42,18 +42,18 @@ def qualify(
     """Test a method on proxy requests of a classifier, once; audit --qualified then retrains nothing.
 
     Proxy requests are drawn from the training data in strata. For each, 23 models are retrained and the
-    method runs on ten seeds. The record says how often a verdict without retrained models agrees with one
-    from them. Give the same command again to resume an interrupted run.
+    method runs on ten seeds. The record says how often a verdict without retrained models agrees with
+    the verdict from them. Give the same command again to resume an interrupted run.
 
     Args:
         model: project.py, or the folder of a model.
         method: A method, or a pipeline such as lur:recover; see unweave methods.
         set: A setting of the method, such as how.lr=0.1; can be given several times.
         tuned: The folder `tuning` of a bench of this model; its settings are the defaults.
-        recipe: The recipe of a model's folder that has no recipe in it.
+        recipe: The recipe, if the model's folder has none.
         strata: Some of random, memorized, generalized, entangled, class and single, separated by commas.
         requests: The number of proxy requests of each stratum, at least four.
-        fraction: Their size, as a fraction of the training data.
+        fraction: The size of a proxy request, as a fraction of the training data.
         jobs: The number of worker processes, with one thread each; 1 uses this process.
         flags: The flags of every verb.
     """

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Int64
 from torch import Tensor
 
-from unweave.data import Raw, Source
+from unweave.data import Raw
 from unweave.data.in_memory import Resident
 from unweave.data.latents import Latents
 
@@ -51,8 +51,3 @@ class EncodedImages:
     def to(self, device: torch.device | str) -> "EncodedImages":
         """The same set; the latents are on the device, and the images stay where an exam finds them."""
         return replace(self, latents=self.latents.to(device))
-
-
-def images_in(source: Source) -> Source:
-    """The images of a source: those that were encoded, or the source itself."""
-    return source.images if isinstance(source, EncodedImages) else source

@@ -115,7 +115,7 @@ def run_phase(
         move_weights(step, combined_direction(step, phase, problem.generator), how, update)
         pinned.restore(update)
         train_state.follow_average(how.ema, begin + index)
-        runtime.before = {key: step.memory[key][1] for key in runtime.carried if key in step.memory}
+        runtime.before = {key: step.memory[key][1] for key in runtime.lagged_terms if key in step.memory}
         if index % LOSS_CHECK == LOSS_CHECK - 1:
             collect_losses(problem, runtime)
         if (index + 1) % how.stop_every == 0 and phase.is_over(problem, how, train_state):
@@ -160,7 +160,7 @@ def combined_direction(step: Step, phase: Phase, generator: torch.Generator) -> 
     if step.index == 0 and not phase.idle:
         refuse_zero(gradients)
     if phase.rule == "total":
-        return sum_gradients(gradients, copy=bool(step.runtime.carried or step.runtime.reused))
+        return sum_gradients(gradients, copy=bool(step.runtime.lagged_terms or step.runtime.reused_gradients))
     rule = phase.rule if callable(phase.rule) else RULES[phase.rule]
     return combine(gradients, rule(gramian(gradients), generator))
 

@@ -120,7 +120,7 @@ class PreviousGradient:
 
     def gradient(self, step: Step) -> Params:
         """The remembered gradient."""
-        step.runtime.carried.add(id(self.term))
+        step.runtime.lagged_terms.add(id(self.term))
         return step.before[id(self.term)] if id(self.term) in step.before else step.gradient(self.first)
 
 
@@ -178,9 +178,9 @@ class ReusedGradient:
 
     def gradient(self, step: Step) -> Params:
         """The gradient, computed again if it is due."""
-        if step.index % self.every == 0 or id(self) not in step.runtime.reused:
-            step.runtime.reused[id(self)] = step.gradient(self.term)
-        return step.runtime.reused[id(self)]
+        if step.index % self.every == 0 or id(self) not in step.runtime.reused_gradients:
+            step.runtime.reused_gradients[id(self)] = step.gradient(self.term)
+        return step.runtime.reused_gradients[id(self)]
 
 
 def nested(retain: Term, forget: Term, alpha: float) -> list[Term]:

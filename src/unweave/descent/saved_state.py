@@ -77,7 +77,7 @@ class SavedDescent:
             self._restore(tensors)
             train_state.load(tensors)
             runtime.before = load_gradients(BEFORE, tensors, terms)
-            runtime.reused = load_gradients(REUSED, tensors, terms)
+            runtime.reused_gradients = load_gradients(REUSED, tensors, terms)
             self._resumed = tensors[f"{GENERATOR}:"]
             # the batches of steps already taken are drawn again, which brings all streams to their place
             generator.set_state(tensors[f"{PHASE_GENERATOR}:"])
@@ -117,7 +117,7 @@ class SavedDescent:
         tensors = {
             **train_state.tensors(),
             **name_gradients(BEFORE, runtime.before, terms),
-            **name_gradients(REUSED, runtime.reused, terms),
+            **name_gradients(REUSED, runtime.reused_gradients, terms),
             f"{PHASE_GENERATOR}:": self._phase_generator,
         }
         self._write(step, tensors, {"step": index, "lengths": list(lengths)})

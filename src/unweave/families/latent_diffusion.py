@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from unweave.audits.diffusion.latent_exam import LatentExam, LatentSpace
-from unweave.data.encoded_images import images_in
+from unweave.data.encoded_images import EncodedImages
 from unweave.families.diffusion import DiffusionFamily
 from unweave.families.family import Device
 from unweave.split import Split
@@ -48,5 +48,7 @@ def of_latents(family: DiffusionFamily, latents: LatentSpace) -> LatentDiffusion
 
 def of_images(split: Split) -> Split:
     """The split over images in place of their latents."""
-    sources = images_in(split.train), images_in(split.held_out)
-    return Split(sources[0], split.forget, sources[1], calibration=split.calibration.tolist())
+    train, held_out = (
+        each.images if isinstance(each, EncodedImages) else each for each in (split.train, split.held_out)
+    )
+    return Split(train, split.forget, held_out, calibration=split.calibration.tolist())

@@ -104,13 +104,13 @@ class Stage:
         losses: SVG by method.
         tradeoff: SVG, None without two comparable methods.
         conflict: SVG, None without a probe.
-        compared: the columns that compare methods, by heading: a text per row.
+        comparison: the columns that compare methods, by heading: a text per row.
         ranks: the methods' ranks over the seeds, None where there are none.
         pareto: SVG, None without two methods that took time.
         protocol: header and rows of Deep Unlearn's columns, None where they were not measured.
         attacks: the attacks of an audit, None without.
         sheets: pictures of what a generator draws, the original's and Retrain's first.
-        qualified: What a verdict without retrained models rests on, in sentences; empty with them.
+        qualification: What a verdict without retrained models rests on, in sentences; empty with them.
         concept: The erased concept of a text-to-image model, None for other models.
         revival: Ids of the attacks that recover what a generator forgot.
     """
@@ -127,13 +127,13 @@ class Stage:
     losses: dict[str, Markup]
     tradeoff: Markup | None
     conflict: Markup | None
-    compared: dict[str, list[str]]
+    comparison: dict[str, list[str]]
     ranks: "Ranks | None"
     pareto: Markup | None
     protocol: tuple[list[str], list[list[str]]] | None
     attacks: Attacks | None
     sheets: dict[str, str]
-    qualified: list[str]
+    qualification: list[str]
     concept: Concept | None
     revival: list[str]
 
@@ -224,13 +224,15 @@ def _stage(name: str, anchor: str, stage: Mapping[str, Any]) -> Stage:
         losses={method: Markup(svg) for method, svg in figures.losses(stage).items()},
         tradeoff=None if tradeoff is None else Markup(tradeoff),
         conflict=None if conflict is None else Markup(conflict),
-        compared=comparison_columns(stage_rows, ours_of(stage)),
+        comparison=comparison_columns(stage_rows, ours_of(stage)),
         ranks=_ranks([stage]),
         pareto=None if front is None else Markup(front),
         protocol=protocol_tables.grid(stage) if has_figures(stage) else None,
         attacks=_attacks(stage),
         sheets=_sheets(stage_rows, stage.get("sheets", {})),
-        qualified=qualification_tables.audit_sentences(stage["qualified"]) if "qualified" in stage else [],
+        qualification=qualification_tables.audit_sentences(stage["qualified"])
+        if "qualified" in stage
+        else [],
         concept=concept_of(stage, stage_rows, ids),
         revival=attacks,
     )

@@ -61,10 +61,10 @@ class Runtime:
         losses: The name of every evaluated loss and this process's shares of its value, on the device.
         shifts: The step and the size of some lookaheads, relative to the norm of the weights; not recorded if
             None.
-        carried: The ids of the terms whose gradients the next step needs.
-        reused: Gradients that several steps reuse, by the id of their term.
+        lagged_terms: The ids of the terms whose gradients the next step needs.
+        reused_gradients: Gradients that several steps reuse, by the id of their term.
         before: The gradients of the previous step that the next one needs, by the id of their term.
-        spare: Memory for the saved weights during a lookahead, reused by the next.
+        spare_memory: Memory for the saved weights during a lookahead, reused by the next.
         compile: Compile the forward passes.
     """
 
@@ -78,10 +78,10 @@ class Runtime:
     noise: int | None = None
     losses: list[tuple[str, list[Tensor]]] = field(default_factory=list)
     shifts: list[tuple[int, Tensor]] | None = None
-    carried: set[int] = field(default_factory=set)
-    reused: dict[int, Params] = field(default_factory=dict)
+    lagged_terms: set[int] = field(default_factory=set)
+    reused_gradients: dict[int, Params] = field(default_factory=dict)
     before: dict[int, Params] = field(default_factory=dict)
-    spare: list[list[Tensor]] = field(default_factory=list)
+    spare_memory: list[list[Tensor]] = field(default_factory=list)
     compile: bool = False
 
     def __post_init__(self) -> None:
@@ -163,7 +163,7 @@ class Step:
 
     def free_gradients(self, terms: Iterable[Term]) -> None:
         """Frees the gradients of the last step, and all but those of these terms or for the next one."""
-        kept = {*map(id, terms), *self.runtime.carried}
+        kept = {*map(id, terms), *self.runtime.lagged_terms}
         self.memory = {key: each for key, each in self.memory.items() if key in kept}
         self.before = {}
         self.runtime.before = {}
@@ -275,7 +275,7 @@ class Step:
             ValueError: If the weights are bf16 or fp16, which would round most of the shift away.
         """
         self._check_shift(direction, size)
-        with shift_weights(self.params, direction, size, self.runtime.spare):
+        with shift_weights(self.params, direction, size, self.runtime.spare_memory):
             yield self._child(self.params)
 
     @contextmanager

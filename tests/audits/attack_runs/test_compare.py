@@ -18,13 +18,13 @@ from unweave.audits.classifier.evidence import Evidence
 ON_ANSWERS = [name for name, attack in ATTACKS.items() if attack.figures and not attack.examine]
 
 
-def attacked(attack: Attack, model: Evidence, **models: list[Evidence]):
+def run_attack(attack: Attack, model: Evidence, **models: list[Evidence]):
     of = case(model, **models)
     return results_of(attack, of, null_of(attack, of))
 
 
 def test_the_margin_is_that_of_the_metrics_of_a_verdict() -> None:
-    found = attacked(PLAIN, answers(50))["mean"]
+    found = run_attack(PLAIN, answers(50))["mean"]
     values = [mean_of_forget(Answers(each), [])["mean"].value for each in CALIBRATION]
     spread = np.quantile([abs(one - other) for one, other in combinations(values, 2)], 0.95)
     assert found.margin == pytest.approx(max(1.5 * spread, 1 / 120))
@@ -35,7 +35,7 @@ def test_the_margin_is_that_of_the_metrics_of_a_verdict() -> None:
 
 
 def test_a_difference_is_found_only_beyond_margin_and_interval_and_shows_from_says_where() -> None:
-    found = attacked(PLAIN, answers(50))["mean"]
+    found = run_attack(PLAIN, answers(50))["mean"]
     assert found.margin is not None and found.shows_from is not None and found.retrained is not None
     assert found.shows_from > found.margin
     for factor, expected in ((0.99, None), (1.01, "under-forgetting"), (-1.01, "over-forgetting")):
@@ -44,13 +44,13 @@ def test_a_difference_is_found_only_beyond_margin_and_interval_and_shows_from_sa
             model.logits["forget"][:, 0].mean()
         )
         model.logits["forget"][:, 0] += shift
-        assert attacked(PLAIN, model)["mean"].finding == expected
+        assert run_attack(PLAIN, model)["mean"].finding == expected
 
 
 @pytest.mark.parametrize(("references", "calibration"), [(9, 12), (10, 11), (1, 0), (0, 0)])
 def test_without_the_models_of_a_verdict_there_is_no_margin_and_no_finding(references, calibration) -> None:
     models = {"references": REFERENCES[:references], "calibration": CALIBRATION[:calibration]}
-    found = attacked(PLAIN, ORIGINAL, **models)["mean"]
+    found = run_attack(PLAIN, ORIGINAL, **models)["mean"]
     assert found.margin is None and found.finding is None and found.shows_from is None
     assert (found.retrained is None) == (references == 0)
     assert (found.null_band is None) == (references < 2)
@@ -60,7 +60,7 @@ def test_without_the_models_of_a_verdict_there_is_no_margin_and_no_finding(refer
 @for_each("name", ON_ANSWERS)
 def test_attacks_find_the_original_and_no_genuine_retrain(name: str) -> None:
     attack = ATTACKS[name]
-    found = {each.finding for each in attacked(attack, ORIGINAL).values()} - {None}
+    found = {each.finding for each in run_attack(attack, ORIGINAL).values()} - {None}
     assert found and found <= {attack.above, attack.below}
     of = case(answers(50))
     null = null_of(attack, of)
@@ -71,8 +71,8 @@ def test_attacks_find_the_original_and_no_genuine_retrain(name: str) -> None:
 @for_each("name", ON_ANSWERS)
 def test_the_order_of_the_references_does_not_matter(name: str) -> None:
     attack = ATTACKS[name]
-    usual = attacked(attack, answers(50))
-    other = attacked(attack, answers(50), references=REFERENCES[::-1], calibration=CALIBRATION[::-1])
+    usual = run_attack(attack, answers(50))
+    other = run_attack(attack, answers(50), references=REFERENCES[::-1], calibration=CALIBRATION[::-1])
     for figure, result in usual.items():
         assert other[figure].value == pytest.approx(result.value)
         assert (other[figure].retrained, other[figure].margin) == pytest.approx(
@@ -84,18 +84,18 @@ def test_what_can_not_be_attacked_is_refused() -> None:
     broken = answers(50)
     broken.logits["retain"][0, 0] = np.nan
     with pytest.raises(ValueError, match="plain needs finite logits, found NaN or infinity"):
-        attacked(PLAIN, answers(50), references=[*REFERENCES[:9], broken])
+        run_attack(PLAIN, answers(50), references=[*REFERENCES[:9], broken])
     with pytest.raises(ValueError, match="can't run the attack u-lira: call unweave.audits.*ulira"):
-        attacked(ATTACKS["u-lira"], answers(50))
+        run_attack(ATTACKS["u-lira"], answers(50))
 
 
 def test_a_distance_is_a_fault_on_one_side_only() -> None:
     distance = replace(PLAIN, above="wrong examples", below=None)
     low = answers(50)
     low.logits["forget"] -= 100
-    assert attacked(distance, low)["mean"].finding is None
+    assert run_attack(distance, low)["mean"].finding is None
     low.logits["forget"] += 200
-    assert attacked(distance, low)["mean"].finding == "wrong examples"
+    assert run_attack(distance, low)["mean"].finding == "wrong examples"
 
 
 @for_each("name", ON_ANSWERS)

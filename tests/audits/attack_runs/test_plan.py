@@ -23,14 +23,14 @@ def registry(monkeypatch) -> None:
     monkeypatch.setattr(planning, "ATTACKS", known)
 
 
-def planned(names="all", tier=None, budget=None, retrained=10, has_models=True):
+def make_plan(names="all", tier=None, budget=None, retrained=10, has_models=True):
     return plan_attacks(Request(names, tier, budget), retrained=retrained, has_models=has_models)
 
 
 @pytest.mark.usefixtures("registry")
 class TestPlan:
     def test_the_cheapest_run_first_and_what_is_not_run_is_named(self):
-        plan = planned()
+        plan = make_plan()
         assert [each.name for each in plan.attacks] == ["beside", "plain", "dear", "dearer"]
         assert set(plan.not_run) == {"shadows"} and "call elsewhere.run" in plan.not_run["shadows"]
         assert [each.name for each in plan.model_attacks] == ["dear", "dearer"]
@@ -38,31 +38,31 @@ class TestPlan:
     def test_every_attack_is_planned_or_has_a_reason(self):
         for names in ("all", "default", "dear", "plain,shadows"):
             for tier in (None, 0, 1, 2, 3):
-                plan = planned(names, tier)
+                plan = make_plan(names, tier)
                 assert {each.name for each in plan.attacks} | plan.not_run.keys() == planning.ATTACKS.keys()
                 assert not {each.name for each in plan.attacks} & plan.not_run.keys()
 
     def test_a_budget_runs_what_fits_and_says_what_the_rest_would_take(self):
-        plan = planned(budget=130)
+        plan = make_plan(budget=130)
         assert [each.name for each in plan.attacks] == ["beside", "plain", "dear"]
         expected = "it takes about 300 gradient evaluations per model, and 30 of the budget are left"
         assert plan.not_run["dearer"] == expected
-        assert [each.name for each in planned("dear", budget=99).attacks] == []
-        assert [each.name for each in planned("dear", budget=100).attacks] == ["dear"]
-        assert [each.name for each in planned(budget=0).attacks] == ["beside", "plain"]
+        assert [each.name for each in make_plan("dear", budget=99).attacks] == []
+        assert [each.name for each in make_plan("dear", budget=100).attacks] == ["dear"]
+        assert [each.name for each in make_plan(budget=0).attacks] == ["beside", "plain"]
 
     def test_a_tier_leaves_out_higher_ones(self):
-        plan = planned(tier=0)
+        plan = make_plan(tier=0)
         assert [each.name for each in plan.attacks] == ["plain", "dear", "dearer"]
         assert plan.not_run["beside"] == "its tier is T1, and T0 was asked for"
 
     def test_answers_alone_can_not_be_examined(self):
-        plan = planned(has_models=False)
+        plan = make_plan(has_models=False)
         assert [each.name for each in plan.attacks] == ["beside", "plain"]
         assert "only their answers are known" in plan.not_run["dear"]
 
     def test_without_retrained_models_what_needs_one_is_not_run(self):
-        assert planned(retrained=0).not_run["beside"] == "it needs at least 1 retrained models, found none"
+        assert make_plan(retrained=0).not_run["beside"] == "it needs at least 1 retrained models, found none"
 
     def test_default_is_a_part_of_all(self):
         assert [each.name for each in choose_attacks("default")] == ["dearer", "dear", "beside", "plain"]

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import unweave
-from audits.answers import drawn
+from audits.answers import draw_evidence
 from audits.attacks.toy import CALIBRATION, ORIGINAL, PLAIN, REFERENCES, answers, case
 from for_each import for_each
 from unweave.audits.answers import Answers
@@ -35,7 +35,7 @@ def audit(model: Evidence, attacks: str | None = "default", references=REFERENCE
     )
 
 
-def reported(attacks: str, model: Evidence, faults=lambda answers, references: []):
+def run_named(attacks: str, model: Evidence, faults=lambda answers, references: []):
     plan = plan_attacks(Request(attacks), retrained=10, has_models=False)
     return run_attacks(plan, case(model), faults)
 
@@ -60,7 +60,7 @@ def test_a_genuine_retrain_passes_and_what_ran_and_did_not_is_said(passed) -> No
     assert found["power"].startswith("With 120 records the smallest shift that shows is 0.0")
 
 
-def checked(check: Check, **more):
+def run_with_check(check: Check, **more):
     """The report of an attack that says this about its own figures."""
     attack = replace(PLAIN, check=lambda model, original: check, **more)
     models = case(answers(50))
@@ -69,7 +69,7 @@ def checked(check: Check, **more):
 
 
 def test_an_attack_whose_control_fails_is_not_run_and_takes_a_pass_away() -> None:
-    found = checked(Check(False, "it is invalid: its control finds 9 of 10"))
+    found = run_with_check(Check(False, "it is invalid: its control finds 9 of 10"))
     assert found.results == {} and found.notes == {} and found.pictures == {}
     assert found.plan.not_run == {"plain": "it is invalid: its control finds 9 of 10"}
     judged = judge_with_attacks(PASSED, replace(found, controls=()))
@@ -79,7 +79,7 @@ def test_an_attack_whose_control_fails_is_not_run_and_takes_a_pass_away() -> Non
 
 def test_an_attack_whose_control_holds_keeps_its_note_and_its_pictures() -> None:
     shown = Pictures("7: re-identified", {"record": png_of_levels([0, 9], (1, 1, 2))})
-    found = checked(Check(True, "its control finds none"), draw=lambda model: [shown]).as_record()
+    found = run_with_check(Check(True, "its control finds none"), draw=lambda model: [shown]).as_record()
     assert [row["figure"] for row in found["results"]] == ["mean"]
     assert found["notes"] == {"plain": "its control finds none"}
     assert found["pictures"] == [{"attack": "plain", "title": shown.title, "images": dict(shown.images)}]
@@ -93,16 +93,16 @@ def test_without_attacks_nothing_changes(passed) -> None:
 
 
 def test_an_attack_takes_a_pass_away() -> None:
-    report = reported("forget-vs-unseen", answers(50, lift=1.0))
+    report = run_named("forget-vs-unseen", answers(50, lift=1.0))
     found = judge_with_attacks(PASSED, report)
     assert found.verdict is Verdict.FAIL
     assert found.reason.startswith("FAIL: under-forgetting: the attack forget-vs-unseen finds ")
-    other = judge_with_attacks(PASSED, reported("forget-vs-unseen", answers(50, lift=-1.5)))
+    other = judge_with_attacks(PASSED, run_named("forget-vs-unseen", answers(50, lift=-1.5)))
     assert other.reason.startswith("FAIL: over-forgetting: the attack forget-vs-unseen finds ")
 
 
 def test_an_attack_gives_no_pass() -> None:
-    report = reported("forget-vs-unseen", answers(50))
+    report = run_named("forget-vs-unseen", answers(50))
     for verdict in (Verdict.FAIL, Verdict.INCONCLUSIVE):
         before = Judgement(verdict, f"{verdict}: of the metrics", {}, {})
         assert judge_with_attacks(before, report) == before
@@ -110,7 +110,7 @@ def test_an_attack_gives_no_pass() -> None:
 
 class TestControls:
     def test_an_audit_that_fails_genuine_retrains_is_invalid(self):
-        report = reported("forget-vs-unseen", answers(50), lambda answers, references: ["UA"])
+        report = run_named("forget-vs-unseen", answers(50), lambda answers, references: ["UA"])
         assert report.valid is False
         for verdict in (Verdict.PASS, Verdict.FAIL):
             found = judge_with_attacks(Judgement(verdict, f"{verdict}: so", {}, {}), report)
@@ -285,7 +285,7 @@ def test_a_tail_of_a_few_forget_examples_is_no_finding() -> None:
 def drawn_models(seed: int, records: int, unseen: int) -> AuditedModels:
     """A genuine retrain with references, calibration models and original, of these numbers of examples."""
     rng = np.random.default_rng([seed, 5])
-    base = drawn(seed, {"forget": records, "retain": 10, "calibration": unseen, "test": 10})
+    base = draw_evidence(seed, {"forget": records, "retain": 10, "calibration": unseen, "test": 10})
 
     def noisy(lift: float = 0.0) -> Answers[Evidence]:
         noise = {part: rng.normal(size=each.shape) for part, each in base.logits.items()}

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy.stats import entropy as scipy_entropy
 
-from audits.answers import answering, drawn
+from audits.answers import draw_evidence, replace_logits
 from unweave.audits.answers import Answers
 from unweave.audits.attacks import ATTACKS
 from unweave.audits.attacks.forget_vs_unseen import (
@@ -58,16 +58,18 @@ def test_statistics_are_finite_where_a_probability_rounds_to_one() -> None:
 
 
 def test_the_area_is_that_of_the_audit() -> None:
-    found = attack_figures(Answers(drawn(1)), [])
-    assert found["auc of margin"].value == pytest.approx(auc(drawn(1)), abs=1e-12)
+    found = attack_figures(Answers(draw_evidence(1)), [])
+    assert found["auc of margin"].value == pytest.approx(auc(draw_evidence(1)), abs=1e-12)
 
 
 @pytest.mark.parametrize("statistic", STATISTICS)
 def test_members_are_found_and_a_constant_model_tells_nothing(statistic: str) -> None:
-    own = drawn(1)
-    sure = answering(own, forget=20 * np.eye(4)[own.labels["forget"]])
+    own = draw_evidence(1)
+    sure = replace_logits(own, forget=20 * np.eye(4)[own.labels["forget"]])
     assert attack_figures(Answers(sure), [])[f"auc of {statistic}"].low > 0.52
-    flat = answering(own, **{part: np.zeros_like(own.logits[part]) for part in ("forget", "calibration")})
+    flat = replace_logits(
+        own, **{part: np.zeros_like(own.logits[part]) for part in ("forget", "calibration")}
+    )
     found = attack_figures(Answers(flat), [])
     assert found["advantage"].value == 0
     if statistic != "correctness":  # a constant answer is right where the label is 0

@@ -48,7 +48,7 @@ def record(i: int) -> tuple[torch.Tensor, int]:
     return raw.inputs[0], int(raw.label)
 
 
-def ascended(i: int, lr: float = 0.01, where: float = 1.0) -> nn.Module:
+def ascend(i: int, lr: float = 0.01, where: float = 1.0) -> nn.Module:
     """The net after one ascent step on one record, on a share of the weights."""
     _, model = digits()
     inputs, label = record(i)
@@ -76,7 +76,7 @@ def test_a_record_is_identified_from_one_ascent_step_also_by_a_mask(where: float
         inputs, label = record(i)
         found = recover(
             model,
-            update_between(model, ascended(i, where=where)),
+            update_between(model, ascend(i, where=where)),
             torch.tensor([label]),
             (64,),
             image=IMAGE,
@@ -91,7 +91,7 @@ def test_the_update_of_another_record_does_not_identify_this_one() -> None:
     label = record(3)[1]
     labels = torch.tensor([label])
     other = next(i for i in range(4, 400) if record(i)[1] == label)
-    found = recover(model, update_between(model, ascended(other)), labels, (64,), image=IMAGE, search=SEARCH)
+    found = recover(model, update_between(model, ascend(other)), labels, (64,), image=IMAGE, search=SEARCH)
     rest = torch.cat([decoys(3, 98), record(other)[0]])
     assert not is_nearest(found.inputs, record(3)[0][0], rest)
 
@@ -99,7 +99,7 @@ def test_the_update_of_another_record_does_not_identify_this_one() -> None:
 def test_restarts_are_compared_by_what_was_minimised() -> None:
     _, model = digits()
     update, labels, search = (
-        update_between(model, ascended(3)),
+        update_between(model, ascend(3)),
         torch.tensor([record(3)[1]]),
         replace(SEARCH, iterations=5, restarts=3),
     )
@@ -143,7 +143,7 @@ def test_exact_deletion_of_one_full_batch_step_is_the_records_gradient() -> None
 
 def test_the_update_is_aligned_with_the_deleted_record_most() -> None:
     split, model = digits()
-    found = align(model, update_between(model, ascended(17)), (split.train, torch.arange(60)), "cpu")
+    found = align(model, update_between(model, ascend(17)), (split.train, torch.arange(60)), "cpu")
     assert int(np.argmax(found)) == 17 and found[17] == pytest.approx(1, abs=1e-3)
 
 

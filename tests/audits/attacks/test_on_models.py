@@ -11,7 +11,7 @@ from scipy.stats import ks_2samp
 from sklearn.neighbors import NearestCentroid
 from torch import nn
 
-from audits.answers import answering, drawn, networks, one_digit, train, uses
+from audits.answers import draw_evidence, networks, one_digit, replace_logits, train, uses
 from audits.attacks.toy import answers
 from for_each import for_each
 from unweave.audits.answers import Answers
@@ -26,7 +26,7 @@ from unweave.tasks import evaluating
 
 EXAMINING = [name for name, attack in ATTACKS.items() if attack.examine]
 DATA = one_digit()
-BLANK = drawn(0)
+BLANK = draw_evidence(0)
 
 
 @pytest.fixture(scope="module")
@@ -174,9 +174,9 @@ class TestZRF:
         with torch.no_grad():
             ours = model(DATA.inputs[order]).numpy()
             theirs = [fresh_copy(original, seed)(DATA.inputs[order]).numpy() for seed in range(zrf.TEACHERS)]
-        base = drawn(0, {"forget": len(order), "retain": 1, "calibration": 1, "test": 1}, classes=10)
+        base = draw_evidence(0, {"forget": len(order), "retain": 1, "calibration": 1, "test": 1}, classes=10)
         expected = np.mean(
-            [js(answering(base, forget=ours), answering(base, forget=each)) for each in theirs]
+            [js(replace_logits(base, forget=ours), replace_logits(base, forget=each)) for each in theirs]
         )
         found = figures("zrf", model, original)["zrf"].value
         assert found == pytest.approx(1 - expected, abs=1e-6)
@@ -287,11 +287,13 @@ class TestOnAnswers:
         assert distances(Answers(ours), []) == {}
 
     def test_opposite_answers_are_as_far_as_can_be_and_the_defect_of_released_code_is_not_bounded(self):
-        base = drawn(0)
+        base = draw_evidence(0)
         sure = np.full((100, 4), -50.0, dtype=np.float32)
         one, other = sure.copy(), sure.copy()
         one[:, 0] = other[:, 1] = 50.0
-        found = distances(Answers(answering(base, forget=one)), [Answers(answering(base, forget=other))])
+        found = distances(
+            Answers(replace_logits(base, forget=one)), [Answers(replace_logits(base, forget=other))]
+        )
         assert [each.value for each in found.values()] == pytest.approx([1.0, 1.0, 1.0])
         p, q = np.array([1 - 3e-6, 1e-6, 1e-6, 1e-6]), np.array([1e-6, 1 - 3e-6, 1e-6, 1e-6])
         middle = (p + q) / 2

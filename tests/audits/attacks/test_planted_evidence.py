@@ -12,7 +12,7 @@ from unweave.audits.attacks.backdoor import PoisonAnswers, backdoor
 from unweave.audits.attacks.canaries import CanaryScores, canaries, canary_scores, input_gradients
 
 
-def poisoned(taught: int, right: int, n: int = 40) -> PoisonAnswers:
+def poison_answers(taught: int, right: int, n: int = 40) -> PoisonAnswers:
     """Answers to n affected examples of class 1 whose taught label is 0; the rest get class 2."""
     answers = np.array([0] * taught + [1] * right + [2] * (n - taught - right))
     one_hot = np.eye(3)
@@ -21,11 +21,15 @@ def poisoned(taught: int, right: int, n: int = 40) -> PoisonAnswers:
     )
 
 
-KNOWN = {"original": [poisoned(40, 0)], "retrained": [poisoned(30, 5)], "unplanted": [poisoned(1, 39)]}
+KNOWN = {
+    "original": [poison_answers(40, 0)],
+    "retrained": [poison_answers(30, 5)],
+    "unplanted": [poison_answers(1, 39)],
+}
 
 
 def test_figures_are_shares_with_those_of_the_other_kinds() -> None:
-    report = backdoor([poisoned(10, 20)], **KNOWN)
+    report = backdoor([poison_answers(10, 20)], **KNOWN)
     taught, true = report.results["taught label"], report.results["true label"]
     assert (taught.value, taught.original, taught.retrained, taught.besides["unplanted"]) == (
         0.25,
@@ -41,15 +45,15 @@ def test_figures_are_shares_with_those_of_the_other_kinds() -> None:
 
 
 def test_several_models_have_an_interval_over_models_and_a_band() -> None:
-    known = {**KNOWN, "retrained": [poisoned(30, 5), poisoned(20, 5)]}
-    taught = backdoor([poisoned(0, 40), poisoned(40, 0)], **known).results["taught label"]
+    known = {**KNOWN, "retrained": [poison_answers(30, 5), poison_answers(20, 5)]}
+    taught = backdoor([poison_answers(0, 40), poison_answers(40, 0)], **known).results["taught label"]
     assert taught.value == 0.5 and taught.low == 0 and taught.high == 1
     assert taught.null_band is not None and taught.null_band[0] < 0.625 < taught.null_band[1]
 
 
 def test_an_original_without_the_backdoor_or_a_retrain_with_it_is_invalid() -> None:
-    for wrong in ({"original": [poisoned(2, 38)]}, {"unplanted": [poisoned(40, 0)]}):
-        report = backdoor([poisoned(10, 20)], **{**KNOWN, **wrong})
+    for wrong in ({"original": [poison_answers(2, 38)]}, {"unplanted": [poison_answers(40, 0)]}):
+        report = backdoor([poison_answers(10, 20)], **{**KNOWN, **wrong})
         assert not report.check.is_valid and report.check.says.startswith("it is invalid: originals give")
 
 
@@ -64,14 +68,14 @@ def test_an_original_without_the_backdoor_or_a_retrain_with_it_is_invalid() -> N
 )
 def test_unusable_answers_are_refused(changes, message) -> None:
     with pytest.raises(ValueError, match=message):
-        replace(poisoned(1, 1), **changes)
+        replace(poison_answers(1, 1), **changes)
 
 
 def test_kinds_without_models_and_other_examples_are_refused() -> None:
     with pytest.raises(ValueError, match="at least one model of each kind, found none"):
         backdoor([], **KNOWN)
     with pytest.raises(ValueError, match=r"the same examples, found \[40, 41\] affected ones"):
-        backdoor([poisoned(1, 1), poisoned(1, 1, n=41)], **KNOWN)
+        backdoor([poison_answers(1, 1), poison_answers(1, 1, n=41)], **KNOWN)
 
 
 class TestCanaries:

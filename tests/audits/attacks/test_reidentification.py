@@ -15,7 +15,7 @@ from torch import nn
 from torch.autograd.function import once_differentiable
 
 import unweave
-from audits.answers import Examples, drawn
+from audits.answers import Examples, draw_evidence
 from unweave.audits.answers import Answers
 from unweave.audits.attack import Subject
 from unweave.audits.attacks import reidentification
@@ -39,7 +39,7 @@ from unweave.methods.simple import GradientAscent
 from unweave.tasks.models import build
 
 SIZES = {"forget": 3, "retain": 3, "calibration": 3, "test": 3}
-BLANK = drawn(0, SIZES)
+BLANK = draw_evidence(0, SIZES)
 
 
 @pytest.fixture(autouse=True)
@@ -67,7 +67,7 @@ def cuts(forget: Sequence[int], source=None):
     }
 
 
-def moved(model: nn.Module, update) -> nn.Module:
+def move(model: nn.Module, update) -> nn.Module:
     """The model after an update."""
     after = copy.deepcopy(model)
     with torch.no_grad():
@@ -76,28 +76,28 @@ def moved(model: nn.Module, update) -> nn.Module:
     return after
 
 
-def ascended(model: nn.Module, parts) -> nn.Module:
+def ascend(model: nn.Module, parts) -> nn.Module:
     source, order = parts["forget"]
     (raw,) = source.stream([order])
     gradient = loss_gradient(model, raw.inputs, raw.label)
-    return moved(model, {name: 0.01 * g for name, g in gradient.items()})
+    return move(model, {name: 0.01 * g for name, g in gradient.items()})
 
 
-def randomly_moved(model: nn.Module) -> nn.Module:
+def move_randomly(model: nn.Module) -> nn.Module:
     draws = torch.Generator().manual_seed(1)
-    return moved(
+    return move(
         model, {name: 0.01 * torch.randn(p.shape, generator=draws) for name, p in model.named_parameters()}
     )
 
 
-def examined(after: nn.Module, before: nn.Module, parts) -> Answers:
+def examine_update(after: nn.Module, before: nn.Module, parts) -> Answers:
     return Answers(BLANK, measurements={NAME: examine(Subject(after, parts, "cpu", before))})
 
 
 def test_an_exact_ascent_step_gives_its_records_away_and_a_random_update_does_not(model) -> None:
     parts = cuts([3, 17, 30])
     found, other, control = (
-        examined(after, model, parts) for after in (ascended(model, parts), randomly_moved(model), model)
+        examine_update(after, model, parts) for after in (ascend(model, parts), move_randomly(model), model)
     )
     (name,) = attack_figures(found, [])
     assert name == "re-identified, 3 of 3 attacked"
@@ -137,9 +137,9 @@ def test_a_model_that_takes_its_input_by_keyword_is_attacked() -> None:
     parts = {"forget": order[:1], "retain": order[1:30], "calibration": order[30:], "test": order[30:]}
     data = Keyed(inputs, order % 2, parts)
     gradient = loss_gradient(model, {"pixels": inputs[:1]}, torch.tensor([0]))
-    found = examined(moved(model, gradient), model, data.cuts)
+    found = examine_update(move(model, gradient), model, data.cuts)
     assert found.measurements[NAME]["hits"] == [1.0] and "shape" not in found.measurements[NAME]
-    assert "No pictures" in check(measured([1.0] * 10), measured([0.0] * 10)).says
+    assert "No pictures" in check(answers_of([1.0] * 10), answers_of([0.0] * 10)).says
 
 
 def test_targets_decoys_and_the_records_of_the_control_share_no_example() -> None:
@@ -167,51 +167,51 @@ def test_a_class_that_is_forgotten_whole_is_compared_with_held_out_examples() ->
     assert len(targets.decoys[4][1]) + len(targets.others[4][1]) == int((held_out.labels == 4).sum())
 
 
-def measured(hits: Sequence[float], chance: float = 0.01) -> Answers:
+def answers_of(hits: Sequence[float], chance: float = 0.01) -> Answers:
     found = {"hits": list(hits), "chance": [chance] * len(hits), "of": [40.0], "index": [0.0]}
     return Answers(BLANK, measurements={NAME: found})
 
 
 def test_a_control_above_chance_makes_the_attack_invalid() -> None:
     # P(two or more of ten at 1 %) = 1 - 0.99^10 - 0.1 x 0.99^9 = 0.0043; of one or more 0.096
-    found = measured([1.0] * 10)
-    assert check(found, measured([1.0] + [0.0] * 9)).is_valid
-    wrong = check(found, measured([1.0, 1.0] + [0.0] * 8))
+    found = answers_of([1.0] * 10)
+    assert check(found, answers_of([1.0] + [0.0] * 9)).is_valid
+    wrong = check(found, answers_of([1.0, 1.0] + [0.0] * 8))
     assert not wrong.is_valid
     assert wrong.says == (
         "it is invalid: from the deletion of other records it re-identifies 2 of 10, by chance 0.1"
     )
-    assert check(found, measured([1.0, 1.0] + [0.0] * 8, chance=0.1)).is_valid
+    assert check(found, answers_of([1.0, 1.0] + [0.0] * 8, chance=0.1)).is_valid
     assert not check(found, None).is_valid
 
 
 def test_a_control_that_can_not_fail_shows_nothing() -> None:
     # P(all of 6 at 1/2) = 1/64 = 0.016, of 7 1/128 = 0.008; P(the only one at 1 %) = 0.01
     for hits, chance, enough in ((6, 0.5, False), (7, 0.5, True), (1, 0.01, False), (2, 0.01, True)):
-        said = check(measured([1.0] * hits), measured([0.0] * hits, chance))
+        said = check(answers_of([1.0] * hits), answers_of([0.0] * hits, chance))
         assert said.is_valid == enough, (hits, chance)
         assert enough or said.says.startswith("its control can't fail: ")
 
 
 def test_what_cannot_be_inverted_has_a_reason_and_no_figure(model) -> None:
     parts = cuts([3, 17, 30])
-    still = examined(copy.deepcopy(model), model, parts)
+    still = examine_update(copy.deepcopy(model), model, parts)
     assert check(still, still).says.startswith("no weight differs from the original's")
     parts_of = dict(zip(SIZES, torch.arange(4).split(1), strict=True))
     tokens = Examples(torch.zeros(6, 4).long(), torch.zeros(6).long(), parts_of)
     flat = replace(tokens, inputs=torch.ones(6, 64))
     lonely = replace(flat, labels=torch.arange(6))
-    after = randomly_moved(model)
+    after = move_randomly(model)
     for source, why in (
         (tokens, "it reconstructs inputs that are one tensor of floats, and these are not"),
         (replace(flat, parts={**parts_of, "retain": torch.arange(1, 5)}), "the inputs of the forget set all"),
         (lonely, "no class of a forget example has two others"),
     ):
-        found = examined(after, model, source.cuts)
+        found = examine_update(after, model, source.cuts)
         assert attack_figures(found, []) == {} and draw(found) == []
         assert not check(found, found).is_valid and check(found, found).says.startswith(why)
     with pytest.raises(ValueError, match="an update is between two models of one architecture"):
-        examined(build("mlp", 10, {"hidden": 33}), model, parts)
+        examine_update(build("mlp", 10, {"hidden": 33}), model, parts)
 
 
 class Double(torch.autograd.Function):
@@ -237,7 +237,7 @@ class OnceDifferentiable(nn.Linear):
 def test_a_model_without_second_derivatives_is_refused_by_name() -> None:
     model = OnceDifferentiable(64, 10)
     with pytest.raises(ValueError, match=r"needed by the attack inversion, .* leave it out"):
-        examined(randomly_moved(model), model, cuts([3]))
+        examine_update(move_randomly(model), model, cuts([3]))
 
 
 def test_an_audit_shows_pictures_and_keeps_them_for_another_page(model, tmp_path) -> None:

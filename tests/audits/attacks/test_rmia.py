@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from audits.answers import drawn
+from audits.answers import draw_evidence
 from unweave.audits.attacks.rmia import GAMMA, A, Confidences, figures, scores
 from unweave.audits.classifier.logits import confidence
 
@@ -47,7 +47,7 @@ def test_a_constant_output_tells_nothing() -> None:
 
 
 def test_confidences_are_cut_from_evidence() -> None:
-    evidence = drawn(1)
+    evidence = draw_evidence(1)
     held_out = confidence(evidence.logits["calibration"], evidence.labels["calibration"])
     found = Confidences.of(evidence)
     assert np.array_equal(found.unseen, held_out[::2]) and np.array_equal(found.population, held_out[1::2])

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from audits.answers import drawn
+from audits.answers import draw_evidence
 from unweave.audits.answers import Answers
 from unweave.audits.attack import Attack, Figures, ModelAnswers
 from unweave.audits.attack_runs.compare import AuditedModels
@@ -17,7 +17,7 @@ SIZES = {"forget": 120, "retain": 160, "calibration": 120, "test": 120}
 
 def answers(seed: int, lift: float = 0.0, noise: float = 0.3) -> Evidence:
     """A retrained model's answers; `lift` is what the model still knows of F, in nats."""
-    base, own = drawn(0, SIZES), np.random.default_rng([seed, 7])
+    base, own = draw_evidence(0, SIZES), np.random.default_rng([seed, 7])
     logits = {
         part: each + own.normal(scale=noise, size=each.shape).astype(np.float32)
         for part, each in base.logits.items()

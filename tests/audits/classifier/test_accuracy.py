@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import accuracy_score
 
-from audits.answers import drawn
+from audits.answers import draw_evidence
 from unweave.audits.classifier import accuracy
 from unweave.audits.classifier.evidence import Evidence
 
@@ -33,13 +33,13 @@ def test_classes_forgotten_whole_leave_ra_and_ta_but_not_ua():
 
 @pytest.mark.parametrize(("metric", "part"), [(accuracy.ra, "retain"), (accuracy.ta, "test")])
 def test_accuracies_equal_sklearn(metric, part):
-    evidence = drawn(3)
+    evidence = draw_evidence(3)
     expected = 100 * accuracy_score(evidence.labels[part], evidence.logits[part].argmax(axis=1))
     assert metric(evidence) == pytest.approx(expected, abs=1e-12)
     assert metric(replace(evidence, forgotten_classes=(1,))) != metric(evidence)
 
 
 def test_ua_equals_sklearn():
-    evidence = drawn(3)
+    evidence = draw_evidence(3)
     expected = 100 - 100 * accuracy_score(evidence.labels["forget"], evidence.logits["forget"].argmax(axis=1))
     assert accuracy.ua(evidence) == pytest.approx(expected, abs=1e-12)

@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from audits.answers import answering, drawn
+from audits.answers import draw_evidence, replace_logits
 from unweave.audits.classifier.deep_unlearn import (
     FIRST,
     LAST,
@@ -26,24 +26,26 @@ def with_accuracy(evidence, **shares):
         labels = evidence.labels[part]
         said = np.where(np.arange(len(labels)) < share * len(labels), labels, (labels + 1) % 4)
         logits[part] = np.eye(4, dtype=np.float32)[said]
-    return answering(evidence, **logits)
+    return replace_logits(evidence, **logits)
 
 
 def test_a_perfect_retrain_retains_all():
-    found = figures(drawn(1), drawn(1))
+    found = figures(draw_evidence(1), draw_evidence(1))
     assert [found[f"{part}_retention"] for part in ("retain", "forget", "test")] == [1, 1, 1]
 
 
 def test_retentions_are_ratios_of_accuracies():
-    reference = with_accuracy(drawn(1), forget=0.5, retain=0.8, test=0.6)
-    found = figures(with_accuracy(drawn(2), forget=0.75, retain=0.6, test=0.3), reference)
+    reference = with_accuracy(draw_evidence(1), forget=0.5, retain=0.8, test=0.6)
+    found = figures(with_accuracy(draw_evidence(2), forget=0.75, retain=0.6, test=0.3), reference)
     ratios = [found[f"{part}_retention"] for part in ("retain", "forget", "test")]
     assert ratios == pytest.approx([0.75, 1.5, 0.5])
 
 
 def test_no_right_answer_of_the_retrained_model_leaves_no_ratio():
     assert math.isnan(
-        figures(drawn(1), with_accuracy(drawn(1), forget=0, retain=1, test=1))["forget_retention"]
+        figures(draw_evidence(1), with_accuracy(draw_evidence(1), forget=0, retain=1, test=1))[
+            "forget_retention"
+        ]
     )
 
 
@@ -70,24 +72,24 @@ def test_the_attack_finds_the_best_threshold():
 
 
 def test_the_same_answers_give_the_same_figures():
-    assert figures(drawn(1), drawn(2)) == figures(drawn(1), drawn(2))
+    assert figures(draw_evidence(1), draw_evidence(2)) == figures(draw_evidence(1), draw_evidence(2))
 
 
 def test_calibration_and_test_are_two_attacks():
-    known = drawn(1)
-    sure = answering(known, forget=9 * np.eye(4, dtype=np.float32)[known.labels["forget"]])
+    known = draw_evidence(1)
+    sure = replace_logits(known, forget=9 * np.eye(4, dtype=np.float32)[known.labels["forget"]])
     found = figures(sure, known)
     assert found["indiscernibility"] < 0.3 and found["t_mia"] < 0.3
-    same = answering(sure, test=9 * np.eye(4, dtype=np.float32)[known.labels["test"]])
+    same = replace_logits(sure, test=9 * np.eye(4, dtype=np.float32)[known.labels["test"]])
     assert figures(same, known)["t_mia"] > 0.9
     assert figures(same, known)["indiscernibility"] == found["indiscernibility"]
 
 
 def test_a_forgotten_class_is_compared_with_unseen_examples_of_its_own():
-    known = drawn(1)
+    known = draw_evidence(1)
     gone = replace(known, forgotten_classes=(2,))
     of_it = (known.labels["calibration"] == 2)[:, None]
-    other = answering(gone, calibration=np.where(of_it, known.logits["calibration"], 99))
+    other = replace_logits(gone, calibration=np.where(of_it, known.logits["calibration"], 99))
     assert figures(other, gone) == figures(gone, gone)
 
 

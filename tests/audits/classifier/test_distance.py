@@ -5,11 +5,11 @@ from hypothesis import strategies as st
 from scipy.spatial.distance import jensenshannon
 from scipy.stats import rankdata, spearmanr
 
-from audits.answers import answering, drawn
+from audits.answers import draw_evidence, replace_logits
 from unweave.audits.classifier import distance
 from unweave.audits.classifier.logits import level, loss, margin, probabilities
 
-ONE, OTHER = drawn(1), drawn(2)
+ONE, OTHER = draw_evidence(1), draw_evidence(2)
 A, B = np.array([[1.0, 0.0, 0.0]]), np.array([[0.0, 1.0, 0.0]])
 
 
@@ -37,13 +37,13 @@ def test_js_equals_scipy_and_is_symmetric():
 
 def test_total_variation_of_a_hand_made_pair():
     sizes = {"forget": 1, "retain": 2, "calibration": 2, "test": 2}
-    own = answering(drawn(0, sizes, classes=3), forget=np.log([[0.5, 0.3, 0.2]]))
-    other = answering(own, forget=np.log([[0.2, 0.2, 0.6]]))
+    own = replace_logits(draw_evidence(0, sizes, classes=3), forget=np.log([[0.5, 0.3, 0.2]]))
+    other = replace_logits(own, forget=np.log([[0.2, 0.2, 0.6]]))
     assert distance.tv(own, other) == pytest.approx(0.4, abs=1e-15)
 
 
 def test_total_variation_is_a_distance():
-    three = [ONE, OTHER, drawn(3)]
+    three = [ONE, OTHER, draw_evidence(3)]
     assert distance.tv(ONE, ONE) == 0
     assert distance.tv(ONE, OTHER) == distance.tv(OTHER, ONE) > 0
     assert distance.tv(three[0], three[2]) <= distance.tv(three[0], three[1]) + distance.tv(
@@ -59,7 +59,7 @@ def test_rank_equals_spearman():
 
 
 def test_rank_sees_only_the_order():
-    stretched = answering(ONE, forget=ONE.logits["forget"].astype(float) * 1.0)
+    stretched = replace_logits(ONE, forget=ONE.logits["forget"].astype(float) * 1.0)
     labels, rows = ONE.labels["forget"], np.arange(100)
     stretched.logits["forget"][rows, labels] += 3.0
     assert distance.rank(ONE, stretched) == pytest.approx(1, abs=1e-12)
@@ -67,7 +67,7 @@ def test_rank_sees_only_the_order():
 
 
 def test_rank_of_a_model_that_orders_nothing_is_zero():
-    assert distance.rank(answering(ONE, forget=np.zeros((100, 4))), OTHER) == 0
+    assert distance.rank(replace_logits(ONE, forget=np.zeros((100, 4))), OTHER) == 0
 
 
 @given(st.lists(st.integers(-3, 3).map(float), min_size=1, max_size=30))
@@ -79,18 +79,18 @@ def test_agreement_counts_equal_classes_of_its_own_part():
     named = ONE.logits["test"].argmax(axis=1)
     changed = ONE.logits["test"].copy()
     changed[:30] = np.eye(4)[(named[:30] + 1) % 4] * 20
-    assert distance.agreement_test(ONE, answering(ONE, test=changed)) == 75
-    assert distance.agreement_forget(ONE, answering(ONE, test=changed)) == 100
+    assert distance.agreement_test(ONE, replace_logits(ONE, test=changed)) == 75
+    assert distance.agreement_forget(ONE, replace_logits(ONE, test=changed)) == 100
 
 
 def test_streisand_tail_is_one_percent_against_itself_and_all_where_every_loss_is_beyond():
     assert distance.streisand(ONE, ONE) == 1
     labels = ONE.labels["forget"]
     wrong = np.eye(4)[(labels + 1) % 4] * (loss(ONE.logits["forget"], labels).max() + 1)
-    assert distance.streisand(answering(ONE, forget=wrong), ONE) == 100
+    assert distance.streisand(replace_logits(ONE, forget=wrong), ONE) == 100
 
 
 def test_a_model_that_gives_every_example_the_same_logits_orders_nothing():
-    like = drawn(0, classes=10)
-    same = answering(like, forget=np.full_like(like.logits["forget"], 0.1))
+    like = draw_evidence(0, classes=10)
+    same = replace_logits(like, forget=np.full_like(like.logits["forget"], 0.1))
     assert distance.rank(same, like) == 0 and distance.rank(like, same) == 0

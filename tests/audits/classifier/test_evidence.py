@@ -3,7 +3,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from audits.answers import answering, drawn
+from audits.answers import draw_evidence, replace_logits
 from unweave.audits.classifier.evidence import Evidence
 
 
@@ -16,20 +16,20 @@ def without(evidence: Evidence, part: str) -> Evidence:
 
 
 def test_nan_is_held_and_told():
-    evidence = drawn(0)
+    evidence = draw_evidence(0)
     assert evidence.finite
-    assert not answering(evidence, retain=np.full((300, 4), np.nan)).finite
-    assert not answering(evidence, test=np.full((120, 4), np.inf)).finite
+    assert not replace_logits(evidence, retain=np.full((300, 4), np.nan)).finite
+    assert not replace_logits(evidence, test=np.full((120, 4), np.inf)).finite
 
 
 @pytest.mark.parametrize("part", ["forget", "retain", "calibration"])
 def test_a_missing_part_is_named(part):
     with pytest.raises(ValueError, match=f"missing \\['{part}'\\]"):
-        without(drawn(0), part)
+        without(draw_evidence(0), part)
 
 
 def test_tuning_works_without_test_and_never_reads_it():
-    evidence = drawn(0)
+    evidence = draw_evidence(0)
     tuned = without(evidence, "test").with_test("calibration")
     assert (tuned.logits["test"] == evidence.logits["calibration"]).all()
     assert (evidence.with_test("calibration").labels["test"] == evidence.labels["calibration"]).all()
@@ -38,26 +38,26 @@ def test_tuning_works_without_test_and_never_reads_it():
 
 
 def test_other_lengths_labels_and_classes_are_refused():
-    evidence = drawn(0)
+    evidence = draw_evidence(0)
     with pytest.raises(
         ValueError, match=r"as many logits as labels and ids, at least one: found \[99, 100, 100\]"
     ):
-        answering(evidence, forget=evidence.logits["forget"][1:])
+        replace_logits(evidence, forget=evidence.logits["forget"][1:])
     with pytest.raises(ValueError, match=r"must lie in 0..3, found 4"):
         replace(evidence, labels={**evidence.labels, "retain": np.full(300, 4)})
     with pytest.raises(ValueError, match=r"expected logits \[batch, 4\] in part 'test', found \[120, 3\]"):
-        answering(evidence, test=evidence.logits["test"][:, :3])
+        replace_logits(evidence, test=evidence.logits["test"][:, :3])
 
 
 def test_a_forgotten_class_without_calibration_examples_is_refused():
-    evidence = drawn(0)
+    evidence = draw_evidence(0)
     labels = {**evidence.labels, "calibration": np.zeros(120, dtype=np.int64)}
     with pytest.raises(ValueError, match=r"no example of the forgotten classes \(3,\)"):
         replace(evidence, labels=labels, forgotten_classes=(3,))
 
 
 def test_like_puts_rows_in_the_order_of_the_reference():
-    evidence = drawn(0)
+    evidence = draw_evidence(0)
     mixed = np.random.default_rng(0).permutation(300)
     fields = [
         {**field, "retain": field["retain"][mixed]}
@@ -68,7 +68,7 @@ def test_like_puts_rows_in_the_order_of_the_reference():
 
 
 def test_like_names_what_differs():
-    evidence = drawn(0)
+    evidence = draw_evidence(0)
     other = replace(evidence, ids={**evidence.ids, "forget": np.arange(1, 101)})
     with pytest.raises(
         ValueError, match="part 'forget' must hold the same examples as the reference: 0 is missing"
@@ -78,7 +78,7 @@ def test_like_names_what_differs():
     with pytest.raises(ValueError, match="example 0 of part 'test' has another label"):
         relabelled.like(evidence)
     with pytest.raises(ValueError, match="expected 4 logits"):
-        drawn(0, classes=3).like(evidence)
+        draw_evidence(0, classes=3).like(evidence)
     shorter = {part: field[:-1] for part, field in evidence.ids.items()}
     with pytest.raises(
         ValueError, match="part 'forget' must hold the same examples as the reference: 100 instead of 99"

@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from audits.answers import SIZES, drawn
+from audits.answers import SIZES, draw_evidence
 from unweave.audits.classifier import parquet
 from unweave.audits.classifier.evidence import Evidence
 from unweave.audits.classifier.held_out import HELD_OUT_TV, HeldOut
@@ -22,7 +22,7 @@ def fold(evidence: Evidence, rows: slice) -> Evidence:
     return replace(evidence, **cut)
 
 
-WHOLE = drawn(1)
+WHOLE = draw_evidence(1)
 FOLDS = HeldOut([fold(WHOLE, slice(0, 60)), fold(WHOLE, slice(60, None))])
 
 
@@ -33,14 +33,14 @@ def test_one_model_in_two_folds_is_that_model():
 
 
 def test_the_distance_is_total_variation():
-    other = drawn(2)
+    other = draw_evidence(2)
     assert FOLDS.distance(other) == pytest.approx(measure_pair(other, WHOLE)["tv"])
 
 
 def test_the_order_of_examples_makes_no_difference():
     rng = np.random.default_rng(0).permutation(100)
-    shuffled = fold(drawn(2), rng)
-    assert FOLDS.distance(shuffled) == pytest.approx(FOLDS.distance(drawn(2)))
+    shuffled = fold(draw_evidence(2), rng)
+    assert FOLDS.distance(shuffled) == pytest.approx(FOLDS.distance(draw_evidence(2)))
     assert FOLDS.figures(rng) == pytest.approx(FOLDS.figures(np.arange(100)))
 
 
@@ -51,7 +51,7 @@ def test_only_the_examples_of_the_request_count():
 
 
 def test_models_disagree_as_far_as_they_are_apart():
-    ids, other = WHOLE.ids["forget"], drawn(2)
+    ids, other = WHOLE.ids["forget"], draw_evidence(2)
     assert HeldOut([WHOLE, WHOLE]).disagreement(ids) == pytest.approx(0.0, abs=1e-12)
     assert HeldOut([*FOLDS.folds, other]).disagreement(ids) == pytest.approx(measure_pair(other, WHOLE)["tv"])
     with pytest.raises(ValueError, match="found one"):
@@ -60,7 +60,7 @@ def test_models_disagree_as_far_as_they_are_apart():
 
 def test_files_of_folds_are_read_in_part_and_say_the_same(tmp_path, monkeypatch):
     monkeypatch.setattr(parquet, "GROUP", 16 * 30)  # 30 rows of a file at once
-    other = drawn(2)
+    other = draw_evidence(2)
     folds = [*FOLDS.folds, fold(other, slice(0, 60)), fold(other, slice(60, None))]
     paths = [tmp_path / f"{i}.parquet" for i in range(len(folds))]
     for each, path in zip(folds, paths, strict=True):
@@ -68,7 +68,7 @@ def test_files_of_folds_are_read_in_part_and_say_the_same(tmp_path, monkeypatch)
     for ids in (np.arange(20, 40), np.arange(40, 80)):
         read = [each for path in paths if (each := parquet.load_unseen(path, ids)) is not None]
         part, whole = HeldOut(read), HeldOut(folds)
-        found = fold(drawn(3), slice(ids[0], ids[-1] + 1))
+        found = fold(draw_evidence(3), slice(ids[0], ids[-1] + 1))
         assert part.figures(ids) == pytest.approx(whole.figures(ids))
         assert part.distance(found) == pytest.approx(whole.distance(found))
         assert part.disagreement(ids) == pytest.approx(whole.disagreement(ids))
@@ -81,7 +81,7 @@ def test_files_of_folds_are_read_in_part_and_say_the_same(tmp_path, monkeypatch)
 def test_reading_a_part_takes_little_memory(tmp_path, monkeypatch):
     monkeypatch.setattr(parquet, "GROUP", 2**18)
     path = tmp_path / "fold.parquet"
-    parquet.save(drawn(0, {**SIZES, "retain": 200_000}, classes=16), path)
+    parquet.save(draw_evidence(0, {**SIZES, "retain": 200_000}, classes=16), path)
 
     def peak(read) -> int:
         usual, pool = pa.default_memory_pool(), pa.proxy_memory_pool(pa.default_memory_pool())
@@ -99,5 +99,5 @@ def test_nothing_of_folds_is_expected_of_whole_classes():
     original = {"ua": 0.0, "ra": 98.0, "ta": 90.0, "auc": 0.9, "probe": 99.0, "mia": 1.0}
     found = FOLDS.expect(original, WHOLE.ids["forget"], whole=True)
     assert found == {"ra": 98.0, "ta": 90.0, "ua": 0.0, "auc": 0.0, "probe": 0.0}
-    others = HeldOut([*FOLDS.folds, drawn(2)]).expect(original, WHOLE.ids["forget"], whole=False)
+    others = HeldOut([*FOLDS.folds, draw_evidence(2)]).expect(original, WHOLE.ids["forget"], whole=False)
     assert others.keys() == {"ra", "ta", "ua", "auc", HELD_OUT_TV}

@@ -8,7 +8,7 @@ from scipy.special import softmax
 from sklearn.metrics import roc_auc_score
 from sklearn.svm import SVC
 
-from audits.answers import answering, drawn
+from audits.answers import draw_evidence, replace_logits
 from unweave.audits.classifier import membership
 from unweave.audits.classifier.logits import margin
 from unweave.audits.classifier.membership import area, auc, mia, predict_members
@@ -21,8 +21,10 @@ def sure(labels: np.ndarray, confidence: float) -> np.ndarray:
 
 
 def of_confidences(**confidences: float):
-    evidence = drawn(0, classes=2)
-    return answering(evidence, **{part: sure(evidence.labels[part], p) for part, p in confidences.items()})
+    evidence = draw_evidence(0, classes=2)
+    return replace_logits(
+        evidence, **{part: sure(evidence.labels[part], p) for part, p in confidences.items()}
+    )
 
 
 def test_mia_is_zero_where_forget_answers_like_retain_and_hundred_where_it_answers_like_test():
@@ -32,7 +34,7 @@ def test_mia_is_zero_where_forget_answers_like_retain_and_hundred_where_it_answe
 
 
 def test_mia_equals_the_published_procedure_written_out():
-    evidence = drawn(1, {"forget": 100, "retain": 300, "calibration": 100, "test": 120}, boost=1.0)
+    evidence = draw_evidence(1, {"forget": 100, "retain": 300, "calibration": 100, "test": 120}, boost=1.0)
 
     def confidences(part, n=None):
         p = softmax(evidence.logits[part][:n].astype(float), axis=1)
@@ -48,7 +50,7 @@ def test_mia_equals_the_published_procedure_written_out():
 def test_mia_members_are_the_first_retained_examples_in_order(monkeypatch):
     asked = []
     monkeypatch.setattr(membership, "predict_members", lambda *arrays: asked.extend(arrays) or np.ones(1))
-    evidence = drawn(2, {"forget": 10, "retain": 90, "calibration": 20, "test": 30})
+    evidence = draw_evidence(2, {"forget": 10, "retain": 90, "calibration": 20, "test": 30})
     mia(evidence)
     expected = membership.confidence(evidence.logits["retain"][:30], evidence.labels["retain"][:30])
     assert (asked[0] == expected).all()
@@ -58,7 +60,7 @@ def test_mia_members_are_the_first_retained_examples_in_order(monkeypatch):
 def test_mia_takes_no_test_example_of_a_class_forgotten_whole(monkeypatch):
     asked = []
     monkeypatch.setattr(membership, "predict_members", lambda *arrays: asked.extend(arrays) or np.ones(1))
-    evidence = replace(drawn(2), forgotten_classes=(3,))
+    evidence = replace(draw_evidence(2), forgotten_classes=(3,))
     mia(evidence)
     assert len(asked[1]) == (evidence.labels["test"] != 3).sum()
     assert len(asked[2]) == len(evidence.labels["forget"])
@@ -100,28 +102,28 @@ def test_area_equals_sklearn_with_ties_and_swaps_to_its_complement(positive, neg
 
 
 def test_auc_compares_forget_with_calibration_by_the_margin():
-    evidence = drawn(4)
+    evidence = draw_evidence(4)
     own, unseen = (margin(evidence.logits[part], evidence.labels[part]) for part in ("forget", "calibration"))
     truth = np.repeat([1, 0], [len(own), len(unseen)])
     assert auc(evidence) == pytest.approx(roc_auc_score(truth, np.concatenate([own, unseen])), abs=1e-12)
 
 
 def test_auc_of_a_forgotten_class_takes_calibration_examples_of_that_class_only():
-    evidence = drawn(5)
+    evidence = draw_evidence(5)
     labels = evidence.labels["calibration"]
     whole = replace(evidence, forgotten_classes=(2,), labels={**evidence.labels, "forget": np.full(100, 2)})
     moved = evidence.logits["calibration"].copy()
     moved[labels != 2] += np.random.default_rng(0).normal(size=moved[labels != 2].shape)
-    assert auc(answering(whole, calibration=moved)) == auc(whole)
+    assert auc(replace_logits(whole, calibration=moved)) == auc(whole)
     moved[labels == 2] = 0
-    assert auc(answering(whole, calibration=moved)) != auc(whole)
+    assert auc(replace_logits(whole, calibration=moved)) != auc(whole)
 
 
 def test_a_model_that_answers_everything_alike_tells_nothing_whatever_its_rounding():
     # a last batch of another shape takes another kernel: its float32 logits end in other bits
-    like = drawn(0, classes=10)
+    like = draw_evidence(0, classes=10)
     same = {part: np.full_like(logits, 0.1) for part, logits in like.logits.items()}
-    assert auc(answering(like, **same)) == 0.5
+    assert auc(replace_logits(like, **same)) == 0.5
     other = np.nextafter(same["forget"], np.float32(1))
     other[:, ::2] = 0.1
-    assert auc(answering(like, **{**same, "forget": other})) == 0.5
+    assert auc(replace_logits(like, **{**same, "forget": other})) == 0.5

@@ -5,7 +5,7 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet as pq
 
-from audits.answers import answering, drawn
+from audits.answers import draw_evidence, replace_logits
 from for_each import for_each
 from unweave.audits.classifier.parquet import load, save
 
@@ -33,7 +33,7 @@ def write_evidence(path, **changes):
 
 @pytest.mark.parametrize("names", [False, True])
 def test_what_is_saved_is_loaded_bit_for_bit(path, names):
-    evidence = replace(drawn(0), forgotten_classes=(1, 3))
+    evidence = replace(draw_evidence(0), forgotten_classes=(1, 3))
     if names:
         ids = {part: np.array([f"{part}/{i}" for i in found]) for part, found in evidence.ids.items()}
         evidence = replace(evidence, ids=ids)
@@ -56,7 +56,7 @@ def test_a_file_from_elsewhere_is_read(path):
 
 
 def test_a_failing_write_leaves_the_old_file(path, monkeypatch):
-    save(drawn(0), path)
+    save(draw_evidence(0), path)
     before = path.read_bytes()
 
     def full(table, where, **options):
@@ -65,7 +65,7 @@ def test_a_failing_write_leaves_the_old_file(path, monkeypatch):
 
     monkeypatch.setattr(pq, "write_table", full)
     with pytest.raises(OSError, match="no space"):
-        save(drawn(1), path)
+        save(draw_evidence(1), path)
     assert path.read_bytes() == before
     assert len(list(path.parent.iterdir())) == 1
 
@@ -132,6 +132,6 @@ def test_a_garbled_file_is_refused_as_no_parquet(path, at):
 
 
 def test_nan_evidence_of_our_own_can_be_kept_but_is_refused_as_input(path):
-    save(answering(drawn(0), test=np.full((120, 4), np.nan)), path)
+    save(replace_logits(draw_evidence(0), test=np.full((120, 4), np.nan)), path)
     with pytest.raises(ValueError, match="NaN"):
         load(path)

@@ -41,11 +41,11 @@ ADAPTER = {"dropped", "dropped_same"}
 
 
 @cache
-def attacked(part: str) -> dict[str, float | None]:
+def attack_model(part: str) -> dict[str, float | None]:
     return attack(Target(drawing(part), GONE, hit, IMAGES, original=drawing("mixed")), BUDGET)
 
 
-def hidden() -> Drawing:
+def hide_class() -> Drawing:
     """The original whose class answers to no number any more: its row is another class's."""
     model = copy.deepcopy(drawing("mixed").model)
     with torch.no_grad():
@@ -54,26 +54,26 @@ def hidden() -> Drawing:
 
 
 def test_an_original_is_found_by_every_attack_and_every_number_is_explained():
-    found = attacked("mixed")
+    found = attack_model("mixed")
     assert set(found) == set(ATTACKS) - ADAPTER
     assert min(found[each] for each in ("asked", "guidance", "line", "vector")) > 60
     assert found["best_of_10"] > 99 and found["relearn_10"] == found["relearn_100"] == 0
 
 
 def test_a_class_that_was_never_learned_is_found_by_none_and_learned_late():
-    found = attacked("retain")
+    found = attack_model("retain")
     assert max(found[each] for each in ("asked", "guidance", "line", "vector", "best_of_10")) < 10
     assert 0 < found["relearn_10"] <= 40 and 0 < found["relearn_100"] <= 40
 
 
 def test_a_class_that_only_lost_its_number_is_found_by_those_who_look_for_its_vector():
-    target = Target(hidden(), GONE, hit, IMAGES)
+    target = Target(hide_class(), GONE, hit, IMAGES)
     alone = attack(target, replace(BUDGET, vector_steps=1, relearning=replace(LEARNING, steps=1), looks=()))
     assert alone["asked"] == alone["best_of_10"] == alone["line"] == 0
     assert 5 < alone["guidance"] < 50  # without a condition it is one class of four, as before
     knowing = attack(replace(target, original=drawing("mixed")), BUDGET)
     assert knowing["asked"] == 0 and knowing["line"] > 60 and knowing["vector"] > 60
-    assert knowing["relearn_10"] <= attacked("retain")["relearn_10"]
+    assert knowing["relearn_10"] <= attack_model("retain")["relearn_10"]
 
 
 def test_what_does_not_come_back_within_the_budget_has_no_number_of_steps():

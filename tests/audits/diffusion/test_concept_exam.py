@@ -56,7 +56,7 @@ class Squares(nn.Module):
         return squares(objects, blue, seed=int(rng.integers(2**31)))
 
 
-def captioned(n: int, seed: int, objects: Sequence[int] = (0, 1, 2)) -> CaptionedImages:
+def caption_images(n: int, seed: int, objects: Sequence[int] = (0, 1, 2)) -> CaptionedImages:
     labels = torch.tensor([each for each in objects for _ in range(n)])
     colours = torch.arange(len(labels)) % 2
     names = ("two", "three", "four"), ("red", "blue")
@@ -68,7 +68,7 @@ def captioned(n: int, seed: int, objects: Sequence[int] = (0, 1, 2)) -> Captione
 
 
 def exam(count: int = 20, **changes: Any) -> ConceptExam:
-    real = RealImages(captioned(12, 1), captioned(30, 2))
+    real = RealImages(caption_images(12, 1), caption_images(30, 2))
     given = {"prompts": PROMPTS, "recogniser": Exact(), "real": real, "sampler": Sampler(steps=2)}
     return ConceptExam(**{**given, "count": count, **changes})
 
@@ -114,7 +114,7 @@ def test_answers_are_stored_and_what_they_depend_on_is_in_the_digest(tmp_path):
     assert exam().fingerprint(again) == exam().fingerprint(found)
     prompts = replace(PROMPTS, others=PROMPTS.others[:1])
     others = [exam(21), exam(prompts=prompts), exam(sampler=Sampler(steps=3)), exam(budget=Budget())]
-    others += [exam(real=RealImages(captioned(12, 1), captioned(30, 3)))]
+    others += [exam(real=RealImages(caption_images(12, 1), caption_images(30, 3)))]
     assert len({exam().digest, *(each.digest for each in others)}) == 6
 
 
@@ -135,7 +135,7 @@ def test_facts_state_the_errors_of_the_recogniser_by_its_digest():
     assert facts["prompts"]["paraphrased"] == ["two plus one"] and facts["concept"] == {"object": "three"}
 
 
-def judged(
+def judge_models(
     turns: Sequence[float], *, wrong: float = 0.02, original=(0.0, 1.0, 0.0), n: int = 10, retrained: int = 12
 ):
     asked = exam(50, budget=Budget(images=25))
@@ -157,19 +157,19 @@ def judged(
 
 
 def test_a_model_like_retrained_ones_passes():
-    found = judged((0.5, 0.1, 0.4))
+    found = judge_models((0.5, 0.1, 0.4))
     assert found.verdict == Verdict.PASS, found.reason
 
 
 def test_a_model_that_still_draws_the_concept_or_lost_what_is_kept_fails():
-    found = judged((0.3, 0.5, 0.2))
+    found = judge_models((0.3, 0.5, 0.2))
     assert found.verdict == Verdict.FAIL and "under-forgetting" in found.reason
-    found = judged((0.5, 0.1, 0.4), wrong=0.4)
+    found = judge_models((0.5, 0.1, 0.4), wrong=0.4)
     assert found.verdict == Verdict.FAIL and "damage" in found.reason
 
 
 def test_a_concept_that_the_original_never_draws_is_inconclusive():
-    found = judged((0.5, 0.1, 0.4), original=(0.5, 0.1, 0.4))
+    found = judge_models((0.5, 0.1, 0.4), original=(0.5, 0.1, 0.4))
     assert found.verdict == Verdict.INCONCLUSIVE
     assert "nothing to forget: the original draws the concept object = three no more often" in found.reason
 
@@ -186,11 +186,11 @@ def test_without_attacks_or_retrained_models_nothing_passes():
     ("changes", "expected"),
     [
         (
-            {"real": RealImages(captioned(12, 1), captioned(19, 2))},
+            {"real": RealImages(caption_images(12, 1), caption_images(19, 2))},
             "a KID needs 20 held-out images of what prompts to keep name, found 19 of object = two in images",
         ),
         (
-            {"real": RealImages(captioned(9, 1), captioned(30, 2)), "budget": Budget()},
+            {"real": RealImages(caption_images(9, 1), caption_images(30, 2)), "budget": Budget()},
             "attacks need 10 training images of the concept, found 9 of object = three in images",
         ),
     ],
@@ -206,7 +206,7 @@ def test_a_model_that_draws_no_prompts_is_refused():
 
 
 def test_columns_that_every_image_has_are_its_factors():
-    real = RealImages(captioned(2, 1), captioned(2, 2))
+    real = RealImages(caption_images(2, 1), caption_images(2, 2))
     assert real.names == {"object": ("two", "three", "four"), "colour": ("red", "blue")}
     bare = replace(real.train, rows=tuple({FILE: row[FILE], TEXT: "a two"} for row in real.train.rows))
     with pytest.raises(ValueError, match="must have a column for each factor .* found only file_name, text"):

@@ -15,7 +15,7 @@ from unweave.audits.diffusion.metrics import measure_generation
 N = 20
 
 
-def drawn(instead: dict[int, tuple[int, int]]) -> dict[int, torch.Tensor]:
+def draw_images(instead: dict[int, tuple[int, int]]) -> dict[int, torch.Tensor]:
     """Images of each prompt; some prompts show N - k images of the concept's object and k of another."""
     asked = {0: 1, 1: 1, 2: 1, 3: 1, 4: 0, 5: 2, 6: 0, 7: 2}
     images = {}
@@ -32,7 +32,7 @@ def samples(instead: dict[int, tuple[int, int]]) -> ConceptSamples:
         label: recogniser.recognise(squares(torch.full((30,), label), torch.arange(30) % 2)).features
         for label in (0, 2)
     }
-    return recognise_prompts(recogniser, drawn(instead), real, PROMPTS)
+    return recognise_prompts(recogniser, draw_images(instead), real, PROMPTS)
 
 
 def test_classes_are_the_joint_values_of_the_concepts_factors():

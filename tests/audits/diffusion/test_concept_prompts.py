@@ -16,14 +16,14 @@ LINES = {
 }
 
 
-def written(folder: Path, **lines: str | None) -> Path:
+def write_prompts(folder: Path, **lines: str | None) -> Path:
     path = folder / "prompts.toml"
     path.write_text("".join(f"{key} = {line}\n" for key, line in (LINES | lines).items() if line))
     return path
 
 
 def test_a_file_has_prompts_by_kind_and_what_they_show(tmp_path):
-    found = read_prompts(written(tmp_path), VALUES)
+    found = read_prompts(write_prompts(tmp_path), VALUES)
     assert found.concept == {"object": "three"}
     assert [each.text for each in found.forget_prompts] == [
         "a three",
@@ -47,7 +47,7 @@ def test_a_file_has_prompts_by_kind_and_what_they_show(tmp_path):
 
 
 def test_a_kind_may_be_left_out(tmp_path):
-    found = read_prompts(written(tmp_path, paraphrased=None, others=None), VALUES)
+    found = read_prompts(write_prompts(tmp_path, paraphrased=None, others=None), VALUES)
     assert found.kinds.keys() == {"trained", "combined", "neighbours"}
 
 
@@ -79,21 +79,21 @@ def test_a_kind_may_be_left_out(tmp_path):
 )
 def test_prompts_that_cannot_be_audited_are_refused(tmp_path, lines, expected):
     with pytest.raises(ValueError, match=expected):
-        read_prompts(written(tmp_path, **lines), VALUES)
+        read_prompts(write_prompts(tmp_path, **lines), VALUES)
 
 
 def test_a_kind_may_be_a_table_whose_rows_bring_seeds_and_guidances(tmp_path):
     table = "prompt,sd_seed,sd_guidance_scale\ntwo plus one,7,7.5\nnine divided by itself thrice,,\n"
     (tmp_path / "i2p.csv").write_text(table)
-    found = read_prompts(written(tmp_path, paraphrased='"i2p.csv"'), VALUES)
+    found = read_prompts(write_prompts(tmp_path, paraphrased='"i2p.csv"'), VALUES)
     assert found.paraphrased == (Prompt("two plus one", {}, 7, 7.5), Prompt("nine divided by itself thrice"))
     assert found.paraphrased[0].own_draw == {"seed": 7, "guidance": 7.5}
     with pytest.raises(ValueError, match="expected a table of prompts, found none at .*none.csv"):
-        read_prompts(written(tmp_path, paraphrased='"none.csv"'), VALUES)
+        read_prompts(write_prompts(tmp_path, paraphrased='"none.csv"'), VALUES)
     with pytest.raises(ValueError, match='name it in a file in TOML, as in paraphrased = "i2p.csv"'):
         read_prompts(tmp_path / "i2p.csv", VALUES)
     with pytest.raises(ValueError, match="'two plus one' must have a whole number as seed .*found 'x'"):
-        read_prompts(written(tmp_path, paraphrased='[{ text = "two plus one", seed = "x" }]'), VALUES)
+        read_prompts(write_prompts(tmp_path, paraphrased='[{ text = "two plus one", seed = "x" }]'), VALUES)
 
 
 def test_a_file_must_be_there(tmp_path):

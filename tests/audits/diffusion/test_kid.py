@@ -10,12 +10,12 @@ def random_features(seed: int, n: int = 80, *, shift: float = 0.0, d: int = 5) -
     return [np.random.default_rng(seed).normal(size=(n, d)) + shift]
 
 
-def grouped(seed: int, n: int = 30, *, shift: float = 0.0) -> list[np.ndarray]:
+def make_groups(seed: int, n: int = 30, *, shift: float = 0.0) -> list[np.ndarray]:
     """Three conditions that lie far apart."""
     return [random_features(seed + 1000 * i, n, shift=shift + 2 * i)[0] for i in range(3)]
 
 
-@pytest.mark.parametrize("draw", [random_features, grouped])
+@pytest.mark.parametrize("draw", [random_features, make_groups])
 def test_equal_distributions_are_at_zero_on_average_and_often_below(draw):
     found = np.array([kid(draw(2 * i), draw(2 * i + 1)) for i in range(100)])
     assert abs(found.mean()) < 3 * found.std() / np.sqrt(100)
@@ -24,16 +24,16 @@ def test_equal_distributions_are_at_zero_on_average_and_often_below(draw):
 
 def test_without_groups_images_drawn_per_condition_are_below_zero():
     found = np.array(
-        [kid([np.concatenate(grouped(i))], [np.concatenate(grouped(i + 500))]) for i in range(50)]
+        [kid([np.concatenate(make_groups(i))], [np.concatenate(make_groups(i + 500))]) for i in range(50)]
     )
     assert found.mean() < -3 * found.std() / np.sqrt(50)
 
 
 def test_groups_of_unequal_size_weigh_the_same():
-    real = [group[: 20 + 5 * i] for i, group in enumerate(grouped(0, 400))]
-    found = kid_interval(grouped(1, 400), real)
+    real = [group[: 20 + 5 * i] for i, group in enumerate(make_groups(0, 400))]
+    found = kid_interval(make_groups(1, 400), real)
     assert found.low < 0 < found.high
-    assert kid([np.concatenate(grouped(1, 400))], [np.concatenate(real)]) > found.high
+    assert kid([np.concatenate(make_groups(1, 400))], [np.concatenate(real)]) > found.high
 
 
 def test_halves_of_real_digits_are_near_and_other_digits_far():
@@ -56,7 +56,7 @@ def test_it_grows_with_the_shift_and_does_not_depend_on_the_number_of_images():
 
 
 def test_order_and_sides_do_not_matter():
-    first, second = grouped(0), grouped(1, 41, shift=0.2)
+    first, second = make_groups(0), make_groups(1, 41, shift=0.2)
     expected = kid(first, second)
     mixed = np.random.default_rng(2).permutation(30)
     assert kid([group[mixed] for group in first[::-1]], second) == pytest.approx(expected, rel=1e-9)
@@ -76,7 +76,7 @@ def test_one_group_is_the_unbiased_sum_over_sklearns_kernel():
     assert kid([first], [second]) == pytest.approx(expected, abs=1e-12)
 
 
-def pinned() -> tuple[np.ndarray, np.ndarray]:
+def make_pinned_sets() -> tuple[np.ndarray, np.ndarray]:
     """Sets that torchmetrics 1.9.0 was also given."""
     rng = np.random.default_rng(0)
     first, near = rng.normal(size=(60, 4)), rng.normal(0.5, 1.5, size=(50, 4))
@@ -84,7 +84,7 @@ def pinned() -> tuple[np.ndarray, np.ndarray]:
 
 
 def test_it_equals_torchmetrics_poly_mmd():
-    first, second = pinned()
+    first, second = make_pinned_sets()
     assert kid([first], [second]) == pytest.approx(1.9091682490669255, abs=1e-12)
 
 
@@ -95,7 +95,7 @@ def test_the_interval_covers_the_truth_about_nineteen_times_in_twenty():
     for draw, n, shift, value in (
         (random_features, 60, 0.0, 0.0),
         (random_features, 60, 0.4, truth),
-        (grouped, 20, 0.0, 0.0),
+        (make_groups, 20, 0.0, 0.0),
     ):
         found = [kid_interval(draw(i, n), draw(i + 7000, n, shift=shift)) for i in range(100)]
         assert np.mean([each.low <= value <= each.high for each in found]) > 0.9

@@ -16,13 +16,13 @@ def recogniser() -> Recogniser:
     return digits_recogniser()
 
 
-def normalised(images: torch.Tensor) -> torch.Tensor:
+def normalise(images: torch.Tensor) -> torch.Tensor:
     return (images / 255 - TRAIN.mean[0]) / TRAIN.std[0]
 
 
 def test_its_error_is_that_on_all_real_held_out_images(recogniser):
     with torch.no_grad():
-        wrong = (recogniser.model(normalised(HELD_OUT.inputs)).argmax(1) != HELD_OUT.labels).sum()
+        wrong = (recogniser.model(normalise(HELD_OUT.inputs)).argmax(1) != HELD_OUT.labels).sum()
     assert (recogniser.error.successes, recogniser.error.n) == (int(wrong), 360)
     assert recogniser.error.high < 0.1
     assert (recogniser.confusion.sum(axis=1) == torch.bincount(HELD_OUT.labels).numpy()).all()
@@ -32,7 +32,7 @@ def test_features_are_what_the_last_layer_gets_in_units_of_their_size_on_trainin
     seen = recogniser(TRAIN.inputs)
     assert np.square(seen.features).mean() == pytest.approx(1, abs=1e-12)
     with torch.no_grad():
-        expected = recogniser.model[:-1](normalised(TRAIN.inputs)).double().numpy()
+        expected = recogniser.model[:-1](normalise(TRAIN.inputs)).double().numpy()
     assert seen.features * recogniser.scale == pytest.approx(expected, abs=1e-4)
     last = recogniser.model[-1]
     logits = expected @ last.weight.detach().double().numpy().T + last.bias.detach().double().numpy()

@@ -22,7 +22,7 @@ def student(pace: float):
     return relearn
 
 
-def relearned(pace: float, **settings):
+def measure_student(pace: float, **settings):
     return measure_relearning(
         student(pace),
         THREES,
@@ -36,7 +36,7 @@ def relearned(pace: float, **settings):
 
 
 def test_more_images_bring_a_class_back_sooner_and_residue_sooner_than_none():
-    residue, gone = relearned(0.05), relearned(0.01)
+    residue, gone = measure_student(0.05), measure_student(0.01)
     assert set(residue) == {10, 100}
     assert residue[10].checks[0] == (0, Share(0, 40))
     assert (residue[10].steps(), residue[100].steps()) == (20, 10)
@@ -65,7 +65,7 @@ def test_the_images_are_chosen_once_and_the_smaller_set_is_part_of_the_larger():
 
 def test_too_few_images_to_learn_from_are_refused():
     with pytest.raises(ValueError, match=f"expected at least 500 images, found {len(THREES)}"):
-        relearned(0.01, sizes=(10, 500))
+        measure_student(0.01, sizes=(10, 500))
 
 
 def test_without_its_adapter_a_generator_is_the_original():

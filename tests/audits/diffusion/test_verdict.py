@@ -155,7 +155,7 @@ def test_attacks_have_margins_of_an_image_and_of_a_look_at_least():
     assert found.margin["vector"] == 4 and found.margin["relearn_10"] == 10
 
 
-def unsettled(seed: int, turns=None):
+def draw_mixture(seed: int, turns=None):
     """A retrained generator whose forgotten condition is a mixture of its own."""
     own = np.append(0.0, np.random.default_rng(seed).dirichlet([0.5] * 3))
     return samples(seed + 400, own if turns is None else turns)
@@ -167,15 +167,15 @@ ONE_OTHER = [(0.0, 1.0, 0.0, 0.0), (0.0, 0.0, 1.0, 0.0), (0.0, 0.0, 0.0, 1.0)]
 @pytest.fixture(scope="module")
 def unsettled_margins():
     return calibrate_generation(
-        [unsettled(seed) for seed in range(100, 112)], probes=[RESISTS] * 12, attacked=50
+        [draw_mixture(seed) for seed in range(100, 112)], probes=[RESISTS] * 12, attacked=50
     )
 
 
 @pytest.mark.parametrize("turns", [None, *ONE_OTHER])
 def test_where_retrained_generators_differ_as_much_as_the_original_nobody_passes(unsettled_margins, turns):
-    references = [unsettled(seed) for seed in SEEDS]
-    values = metric_values([unsettled(7, turns)] * 10, references, **RESISTS)
-    befores = metric_values([unsettled(7, ORIGINAL)] * 10, references, **KNOWN)
+    references = [draw_mixture(seed) for seed in SEEDS]
+    values = metric_values([draw_mixture(7, turns)] * 10, references, **RESISTS)
+    befores = metric_values([draw_mixture(7, ORIGINAL)] * 10, references, **KNOWN)
     alone = [{**measure_generation(each), **RESISTS} for each in references]
     judged = judge_generation(values, alone, unsettled_margins, original=befores)
     assert judged.verdict == Verdict.INCONCLUSIVE, judged.reason

@@ -141,7 +141,7 @@ def test_modes_agree_with_exact_to_second_order(family: str, scope: str, mode: s
         for index in range(2 if mode == "lagged" else 1):
             at = step(of, index=index, before=before, runtime=runtime)
             runtime, found = at.runtime, direction(at, terms)
-            before = {key: at.memory[key][1] for key in at.runtime.carried}
+            before = {key: at.memory[key][1] for key in at.runtime.lagged_terms}
         errors.append(float((found - follow(of, "exact", alpha)).norm()))
     for wide, near in pairwise(errors):
         assert 3.9 < wide / near < 4.1

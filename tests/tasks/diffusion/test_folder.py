@@ -180,7 +180,7 @@ def shard(path: Path) -> None:
     path.with_suffix(".safetensors.index.json").write_text("{}")
 
 
-def pickled(path: Path) -> None:
+def make_pickle(path: Path) -> None:
     path.rename(path.with_suffix(".bin"))
 
 
@@ -199,7 +199,7 @@ def dangling(path: Path) -> None:
     (path.parent.parent / "scheduler" / "b_own.txt").symlink_to(path.parent / "nothing")
 
 
-def changed(name: str, **settings: object) -> Callable[[Path], None]:
+def change_json(name: str, **settings: object) -> Callable[[Path], None]:
     """Changes values of a JSON file, whose place is relative to that of the weights."""
 
     def harm(path: Path) -> None:
@@ -215,21 +215,24 @@ def changed(name: str, **settings: object) -> Callable[[Path], None]:
         (truncate, "is truncated or no safetensors file"),
         (lambda path: path.write_bytes(b""), "is truncated or no safetensors file"),
         (shard, "are sharded: save them as one diffusion_pytorch_model.safetensors"),
-        (pickled, "has no diffusion_pytorch_model.safetensors, found diffusion_pytorch_model.bin"),
+        (make_pickle, "has no diffusion_pytorch_model.safetensors, found diffusion_pytorch_model.bin"),
         (Path.unlink, "found no weights"),
         (other_classes, r"of 'class_embedding.weight' expected shape \[4, 16\], found \[5, 16\]"),
         (lambda path: (path.parent / "config.json").unlink(), "unet has no config.json"),
         (lambda path: (path.parent / "config.json").write_text("{"), "config.json is not JSON"),
         (lambda path: (path.parent / "config.json").write_text("[]"), "must hold a JSON object, found list"),
         (not_finite, "must be finite, found NaN or infinity in 'conv_in.bias' of .*model.safetensors"),
-        (changed("config.json", sample_size=None), "config.json: sample_size must be .*found None"),
-        (changed("config.json", sample_size=["a", 4]), "config.json: sample_size must be .*found"),
-        (changed("config.json", in_channels=None), "config.json: in_channels must be .*found None"),
-        (changed("config.json", down_block_types=["Nope", "Nope"]), "config.json: Nope does not exist"),
-        (changed("../model_index.json", unet="x"), "unet in .*model_index.json must be .*found 'x'"),
-        (changed("../model_index.json", unet=5), "unet in .*model_index.json must be .*found 5"),
-        (changed("../model_index.json", unet=[None, None]), "no denoiser that is supported .*found none"),
-        (changed("../scheduler/scheduler_config.json", beta_start="x"), "r_config.json: beta_start: .*'x'"),
+        (change_json("config.json", sample_size=None), "config.json: sample_size must be .*found None"),
+        (change_json("config.json", sample_size=["a", 4]), "config.json: sample_size must be .*found"),
+        (change_json("config.json", in_channels=None), "config.json: in_channels must be .*found None"),
+        (change_json("config.json", down_block_types=["Nope", "Nope"]), "config.json: Nope does not exist"),
+        (change_json("../model_index.json", unet="x"), "unet in .*model_index.json must be .*found 'x'"),
+        (change_json("../model_index.json", unet=5), "unet in .*model_index.json must be .*found 5"),
+        (change_json("../model_index.json", unet=[None, None]), "no denoiser that is supported .*found none"),
+        (
+            change_json("../scheduler/scheduler_config.json", beta_start="x"),
+            "r_config.json: beta_start: .*'x'",
+        ),
         (dangling, "b_own.txt can't be read, so the folder can't be copied"),
     ],
 )
@@ -266,10 +269,10 @@ def edited(dit: Path, tmp_path: Path) -> Path:
     """What was written of a model whose noise is nowhere but in the manifest."""
     found = load(dit)
     facts = {"method": "lur", "settings": "LUR()", "seed": 1, "split": "abc", "forgotten_classes": [3]}
-    return save(found, moved(load(dit).model), tmp_path / "edited", facts)
+    return save(found, move(load(dit).model), tmp_path / "edited", facts)
 
 
-def moved(model: torch.nn.Module) -> torch.nn.Module:
+def move(model: torch.nn.Module) -> torch.nn.Module:
     with torch.no_grad():
         next(model.parameters()).add_(0.1)
     return model
@@ -279,7 +282,7 @@ def test_a_manifest_keeps_what_was_forgotten_before(edited: Path, tmp_path: Path
     first = load(edited)
     assert first.forgotten_classes == (3,) and first.schedule == COSINE
     facts = {"method": "sa", "forgotten_classes": [1]}
-    out = save(first, moved(load(edited).model), tmp_path / "again", facts)
+    out = save(first, move(load(edited).model), tmp_path / "again", facts)
     before, after = (json.loads((place / MANIFEST).read_text()) for place in (edited, out))
     assert before["history"] == [] and after["forgotten_classes"] == [1]
     (step,) = after["history"]
@@ -305,7 +308,7 @@ def test_what_ddim_is_set_to_is_read_and_its_file_is_copied_as_it_is(unet: Path,
     (unet / path).write_text((unet / path).read_text().replace(": 0.5", ":   5e-1"))
     found = load(unet, n_classes=4)
     assert found.schedule == found.task.schedule == Schedule(clip=0.5, ends_clean=False, offset=1)
-    out = save(found, moved(load(unet, n_classes=4).model), tmp_path / "out", {})
+    out = save(found, move(load(unet, n_classes=4).model), tmp_path / "out", {})
     assert (out / path).read_bytes() == (unet / path).read_bytes() and b":   5e-1" in (
         out / path
     ).read_bytes()
@@ -314,7 +317,7 @@ def test_what_ddim_is_set_to_is_read_and_its_file_is_copied_as_it_is(unet: Path,
 
 def test_a_component_alone_has_the_past_of_its_pipeline(unet: Path, tmp_path: Path):
     found = load(unet, n_classes=4)
-    out = save(found, moved(load(unet, n_classes=4).model), tmp_path / "out", {"forgotten_classes": [3]})
+    out = save(found, move(load(unet, n_classes=4).model), tmp_path / "out", {"forgotten_classes": [3]})
     assert load(out / "unet").forgotten_classes == (3,)
 
 

@@ -19,7 +19,7 @@ def fresh(scope: str = "all", rank: int = 2) -> Prompted:
     return text_to_image.pipeline().model(text_to_image.prompts(), scope, rank=rank)
 
 
-def predicted(model: torch.nn.Module) -> torch.Tensor:
+def predict(model: torch.nn.Module) -> torch.Tensor:
     noise = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
         return model(noise, torch.tensor([10, 500]), torch.tensor([0, 1]))
@@ -38,9 +38,9 @@ def edited() -> Prompted:
 def test_additions_are_read_back_bit_for_bit(edited: Prompted, tmp_path: Path):
     model = fresh()
     add_from_file(model, save_low_rank(edited, tmp_path / "lora"))
-    assert find_additions(model) and torch.equal(predicted(model), predicted(edited))
-    assert torch.equal(predicted(drop_low_rank(model)), predicted(fresh()))
-    assert not torch.equal(predicted(model), predicted(fresh()))
+    assert find_additions(model) and torch.equal(predict(model), predict(edited))
+    assert torch.equal(predict(drop_low_rank(model)), predict(fresh()))
+    assert not torch.equal(predict(model), predict(fresh()))
 
 
 def test_files_that_do_not_fit_are_refused(edited: Prompted, tmp_path: Path):

@@ -46,7 +46,7 @@ def contents(place: Path) -> dict[str, str]:
     return {str(path.relative_to(place)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
-def moved(model: Prompted, seed: int = 0) -> Prompted:
+def move(model: Prompted, seed: int = 0) -> Prompted:
     """The model with all trainable weights changed."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
@@ -113,7 +113,7 @@ def test_a_copy_differs_in_one_file_and_diffusers_draws_the_same_from_it(
     index.write_text(json.dumps(told))
     before, found = contents(sd), load(sd)
     weights = found.digest()
-    model = moved(found.model(PROMPTS, scope))
+    model = move(found.model(PROMPTS, scope))
     out = save(found, model, tmp_path / "out", {"forgotten_concepts": ["a three"]})
     assert contents(sd) == before and found.digest() == weights, "the source"
     after = contents(out)
@@ -131,7 +131,7 @@ def test_a_copy_differs_in_one_file_and_diffusers_draws_the_same_from_it(
 
 def test_a_file_of_low_rank_is_read_by_diffusers_bit_for_bit(sd: Path, tmp_path: Path):
     found = load(sd)
-    model = moved(found.model(PROMPTS, "lora", rank=2))
+    model = move(found.model(PROMPTS, "lora", rank=2))
     place = save_low_rank(model, tmp_path / "lora")
     pipeline = pipeline_of(sd)
     pipeline.load_lora_weights(place)
@@ -209,9 +209,9 @@ def test_a_result_that_is_no_edit_of_one_component_is_refused(source: Path, tmp_
     both.requires_grad_(True)
     own_trainable(both)  # or the pipeline would change with it
     with pytest.raises(ValueError, match="must have changed, found unet and text_encoder"):
-        save(found, moved(both), tmp_path / "out", {})
+        save(found, move(both), tmp_path / "out", {})
     with pytest.raises(ValueError, match="must lie outside of the source folder"):
-        save(found, moved(found.model(PROMPTS)), source / "out", {})
+        save(found, move(found.model(PROMPTS)), source / "out", {})
     with pytest.raises(ValueError, match="has no low-rank additions: load it with scope 'lora'"):
         save_low_rank(found.model(PROMPTS), tmp_path / "lora")
     assert not (tmp_path / "out").exists()
@@ -276,7 +276,7 @@ def test_a_folder_that_is_not_whole_is_refused(sd: Path, harm, message: str):
 
 def test_a_changed_copy_is_refused(sd: Path, tmp_path: Path):
     found = load(sd)
-    out = save(found, moved(found.model(PROMPTS, "text encoder")), tmp_path / "out", {})
+    out = save(found, move(found.model(PROMPTS, "text encoder")), tmp_path / "out", {})
     shutil.copy(sd / "text_encoder" / "model.safetensors", out / "text_encoder" / "model.safetensors")
     with pytest.raises(ValueError, match="is not the file that .* describes"):
         load(out)
@@ -296,7 +296,7 @@ def test_files_of_earlier_versions_are_read_and_written_under_their_own_names(sd
     assert any("proj_attn" in name for name in renamed)
     save_file(renamed, latent)
     found = load(sd)
-    out = save(found, moved(found.model(PROMPTS, "text encoder")), tmp_path / "out", {})
+    out = save(found, move(found.model(PROMPTS, "text encoder")), tmp_path / "out", {})
     assert load_file(out / "text_encoder" / "model.safetensors").keys() == old.keys()
     assert load(out).text_encoder.state_dict().keys() == found.text_encoder.state_dict().keys()
 

@@ -170,24 +170,24 @@ def test_away_by_nothing_is_the_answer_without_a_condition():
     assert torch.equal(found, null)
 
 
-def unasked(inputs) -> Tensor:
+def refuse_call(inputs) -> Tensor:
     raise AssertionError("a teacher was asked")
 
 
 def test_noise_is_fresh_normal_and_has_nothing_to_do_with_the_image():
     task = replace(PLAIN, other="noise")
     batch = draw(task, raw(1000))
-    wrong = task.mislabel(batch, unasked).flatten()
+    wrong = task.mislabel(batch, refuse_call).flatten()
     assert stats.kstest(wrong, "norm").pvalue > 0.01
     for seen in (batch.target, batch.inputs[0], raw(1000).inputs[0]):
         assert stats.pearsonr(wrong, seen.flatten()).pvalue > 0.01
-    assert not torch.equal(wrong, task.mislabel(draw(task, raw(1000), seed=1), unasked).flatten())
+    assert not torch.equal(wrong, task.mislabel(draw(task, raw(1000), seed=1), refuse_call).flatten())
 
 
 def test_where_the_condition_is_dropped_noise_leaves_the_true_target():
     task = replace(GUIDED, other="noise")
     batch = draw(task, raw())
-    dropped, wrong = batch.inputs[2] == 4, task.mislabel(batch, unasked)
+    dropped, wrong = batch.inputs[2] == 4, task.mislabel(batch, refuse_call)
     assert bool(dropped.any()) and torch.equal(wrong[dropped], batch.target[dropped])
     assert not bool((wrong[~dropped] == batch.target[~dropped]).any())
 
@@ -226,7 +226,7 @@ def test_what_is_drawn_later_is_that_of_the_whole_batch_in_every_part(later: str
     task, rows = replace(GUIDED, other="noise"), torch.tensor([40, 3, 17])
 
     def of(batch) -> Tensor:
-        return task.surrogate(batch).inputs[0] if later == "surrogate" else task.mislabel(batch, unasked)
+        return task.surrogate(batch).inputs[0] if later == "surrogate" else task.mislabel(batch, refuse_call)
 
     whole, shard = draw(task, raw()), draw(task, raw(ids=rows))
     assert torch.equal(of(whole)[rows], of(shard))

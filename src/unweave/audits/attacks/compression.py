@@ -15,7 +15,7 @@ from torch import Tensor
 
 from unweave.audits.attack import Attack, Figures, Measurements, ModelAnswers, Subject
 from unweave.audits.classifier.collect import logits_of
-from unweave.audits.classifier.logits import correct, level, margin
+from unweave.audits.classifier.logits import is_correct, level, margin
 from unweave.audits.intervals import share_interval
 from unweave.audits.quantize import quantize
 from unweave.audits.rates import delong
@@ -55,7 +55,7 @@ def examine(subject: Subject) -> Measurements:
             logits, labels = logits_of(model, cut, subject.device), cut[0].labels[cut[1]].numpy()
             found[f"{name}, {part}"] = margin(logits, labels).tolist()
             if part == "forget":
-                found[f"{name}, right"] = correct(logits, labels).tolist()
+                found[f"{name}, right"] = is_correct(logits, labels).tolist()
     return found
 
 

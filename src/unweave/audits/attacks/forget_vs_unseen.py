@@ -20,7 +20,7 @@ from jaxtyping import Float, Float64, Int
 
 from unweave.audits.attack import EVENTS, Attack, Examples, Figures, ModelAnswers
 from unweave.audits.classifier.evidence import Evidence
-from unweave.audits.classifier.logits import correct, level, log_sum_exp, loss, margin
+from unweave.audits.classifier.logits import is_correct, level, log_sum_exp, loss, margin
 from unweave.audits.rates import delong, tpr_at_fpr
 from unweave.audits.score import Interval
 
@@ -110,7 +110,7 @@ def modified_entropy(logits: Logits, labels: Labels) -> PerExample:
 
 STATISTICS: Mapping[str, Callable[[Logits, Labels], PerExample]] = {
     "margin": margin,
-    "correctness": correct,
+    "correctness": is_correct,
     "entropy": lambda logits, labels: -entropy(logits, labels),
     "modified entropy": lambda logits, labels: -modified_entropy(logits, labels),
 }

@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Float64
 
 from unweave.audits.classifier.evidence import Evidence, HeldOut
-from unweave.audits.classifier.logits import correct, loss
+from unweave.audits.classifier.logits import is_correct, loss
 
 SPLITS = 10
 HELD_OUT = 0.1
@@ -69,7 +69,9 @@ def part_indiscernibility(evidence: Evidence, part: HeldOut) -> float:
 def accuracy(evidence: Evidence, part: str) -> float:
     """The share of right answers."""
     whole = evidence.logits[part], evidence.labels[part]
-    return float(correct(*(whole if part == "forget" else evidence.without_forgotten_classes(part))).mean())
+    return float(
+        is_correct(*(whole if part == "forget" else evidence.without_forgotten_classes(part))).mean()
+    )
 
 
 def ratio(ours: float, theirs: float) -> float:

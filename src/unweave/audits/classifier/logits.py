@@ -56,6 +56,6 @@ def level(margins: PerExample) -> PerExample:
     return np.rint(margins / RESOLUTION)
 
 
-def correct(logits: Logits, labels: Labels) -> PerExample:
+def is_correct(logits: Logits, labels: Labels) -> PerExample:
     """1 if the largest logit is the label's, otherwise 0."""
     return (logits.argmax(axis=1) == labels).astype(np.float64)

@@ -26,7 +26,7 @@ class LatentSpace:
 
 @dataclass(frozen=True, kw_only=True)
 class LatentExam(DiffusionExam):
-    """Questions to denoisers of latents about one split of images.
+    """The questions to denoisers of latents about one split of images.
 
     Args:
         space: The latents.
@@ -36,11 +36,11 @@ class LatentExam(DiffusionExam):
 
     @property
     def digest(self) -> str:
-        """That of the questions to a denoiser of images, and the autoencoder's."""
+        """Digest of the sampler, its seeds, the budget of attackers, the recogniser and the autoencoder."""
         return f"{super().digest}-{self.space.digest[:8]}"
 
     def drawing(self, model: nn.Module) -> LatentDrawing:
-        """Makes what draws latents from a model, and images of them."""
+        """The drawing of latents from a model, decoded to images."""
         autoencoder = self.space.autoencoder
         nn.Module.to(autoencoder, next(model.parameters()).device)
         return LatentDrawing(model, self.task, self.space.shape, self.sampler, autoencoder=autoencoder)

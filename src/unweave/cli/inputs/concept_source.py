@@ -20,12 +20,12 @@ class Generation:
     """The images that a text-to-image model draws itself, instead of --data.
 
     Args:
-        generate: Without --data: the number of images of the concepts that the model draws into the folder
-            generated; it draws as many of the prompts to keep. A concept such as "a three" is drawn under "a
+        generate: Without --data: the number of images of the concepts. The model draws them, and as many of
+            the prompts to keep, into the folder generated. A concept such as "a three" is drawn under "a
             three", "an image of a three" and "a photo of a three". Prompts to keep come from --keep and
             --prompts.
-        prompts: With --generate: a file of prompts, one a line, or a .csv file with a column prompt. Those
-            with the words of a concept replace its three prompts; all others are kept.
+        prompts: With --generate: a file of prompts, one a line, or a .csv file with a column prompt. Prompts
+            with the words of a concept replace its three prompts; all others are prompts to keep.
         sampler: With --generate: a setting of the sampler, such as steps=25 or scheduler=dpm; can be given
             several times. By default DDIM takes 50 steps with guidance 7.5.
     """

@@ -24,8 +24,8 @@ class Request:
 
     Args:
         ids: Ids or positions of training examples, separated by commas, or a file with one per line.
-        label: All training examples with this label, or with these labels, separated by commas; named folders
-            of images can also be given by name.
+        label: A label, or labels separated by commas: all training examples with them. Folders of images can
+            be given by name.
         random: A random fraction of the training examples, drawn by --seed.
     """
 

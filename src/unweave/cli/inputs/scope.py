@@ -24,12 +24,12 @@ class TrainedWeights:
     """The weights that a method trains.
 
     Args:
-        scope: The weights to train; by default all, or of a text-to-image model the cross-attention. lora
-            trains low-rank additions to the weights of layers, by peft, and also writes them to the folder
-            lora. The others are for text-to-image models.
+        scope: The weights to train; by default all, or cross-attention for a text-to-image model. lora trains
+            low-rank additions to the weights of layers, by peft; forget also writes them to the folder lora.
+            The others are for text-to-image models.
         rank: With --scope lora, the rank of the additions; by default 8.
         layers: With --scope lora, a pattern for the names of the layers that get an addition; by default
-            all linear and convolutional layers, or of a text-to-image model the projections of attention.
+            all linear and convolutional layers; for a text-to-image model, the projections of attention.
     """
 
     scope: Scope | None = None

@@ -71,7 +71,7 @@ def facts_of(project: Project, weights: str, settings: str) -> dict[str, str]:
     return {**facts, "settings": settings}
 
 
-def read_qualified(folder: Path, facts: Mapping[str, str]) -> Qualification:
+def read_qualification(folder: Path, facts: Mapping[str, str]) -> Qualification:
     """Reads the folder of a qualification.
 
     Raises:
@@ -111,11 +111,11 @@ def shorten(text: str) -> str:
     return text if len(text) <= 60 else f"{text[:12]}..."
 
 
-def audit_qualified(
+def audit_by_qualification(
     result: Result,
     answers: tuple[Answers[Any], Answers[Any]],
     exam: Exam[Any],
-    qualified: Qualification,
+    qualification: Qualification,
 ) -> Audit:
     """Judges a run by the like requests of a qualification.
 
@@ -123,13 +123,13 @@ def audit_qualified(
         result: The run.
         answers: The answers of its model and of the original.
         exam: The questions to both.
-        qualified: The qualification.
+        qualification: The qualification.
     """
     found, before = answers
     split, ids = result.split, found.found.ids["forget"]
-    held_out = qualified.held_out(ids)
+    held_out = qualification.held_out(ids)
     about = describe(split, ids, held_out, silhouettes(result.original, split, split.forget))
-    match = nearest_stratum(about, qualified.requests)
+    match = nearest_stratum(about, qualification.requests)
     values, original = ({**each.measure(exam)} for each in answers)
     expected = held_out.expect(original, ids, whole=about.whole)
     if HELD_OUT_TV in expected:
@@ -146,13 +146,13 @@ def audit_qualified(
     )
     made = add_original(made, untouched, [original], [], exam.metrics)
     facts = {
-        "digest": qualified.digest,
+        "digest": qualification.digest,
         "stratum": match.stratum,
         "requests": len(match.like),
         "uncovered": list(match.uncovered),
         "about": asdict(about),
         "like": [asdict(each.about) for each in match.like],
-        "agreement": qualified.agreement,
+        "agreement": qualification.agreement,
     }
     (stage,) = made["stages"].values()
     stages = {name: {**stage, "qualified": facts} for name in made["stages"]}

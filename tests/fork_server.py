@@ -12,7 +12,7 @@ from torch.multiprocessing.spawn import start_processes
 PACKAGES = ["unweave.cli", "torch.distributed.fsdp", "torch.distributed.checkpoint"]
 
 
-def preloaded() -> ForkServerContext:
+def fork_server() -> ForkServerContext:
     """The context whose processes are forked from that server."""
     context = get_context("forkserver")
     context.set_forkserver_preload(PACKAGES)
@@ -21,5 +21,5 @@ def preloaded() -> ForkServerContext:
 
 def run_group(work: Callable[..., None], count: int, *arguments: object) -> None:
     """Runs `work(rank, count, *arguments)` in several processes at once; one that fails ends all."""
-    preloaded()
+    fork_server()
     start_processes(work, (count, *arguments), nprocs=count, start_method="forkserver")
