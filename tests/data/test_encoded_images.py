@@ -1,5 +1,6 @@
 from dataclasses import replace
 
+import pytest
 import torch
 
 from unweave.data.encoded_images import EncodedImages
@@ -24,3 +25,9 @@ def test_the_digest_is_that_of_the_images_and_the_autoencoder_not_of_the_roundin
         replace(given, images=replace(given.images, inputs=given.images.inputs + 1)),
     ]
     assert len({given.digest(), *(each.digest() for each in others)}) == 3
+
+
+def test_images_that_change_at_random_are_refused():
+    given = encoded()
+    with pytest.raises(ValueError, match=r"mirrored at random: set data\.augment = false"):
+        replace(given, images=replace(given.images, flip=True))

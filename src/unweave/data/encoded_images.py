@@ -15,17 +15,23 @@ from unweave.data.latents import Latents
 
 @dataclass(frozen=True, eq=False)
 class EncodedImages:
-    """Images that an autoencoder has encoded; there is no augmentation.
+    """Images that an autoencoder has encoded once, so without augmentation.
 
     Args:
         images: The images as bytes.
         latents: The mean and the deviation of the latents of each.
         autoencoder: SHA-256 of the weights of the autoencoder.
+
+    Raises:
+        ValueError: If the images are cropped or mirrored at random.
     """
 
     images: Resident
     latents: Latents
     autoencoder: str
+
+    def __post_init__(self) -> None:
+        refuse_random_images(self.images)
 
     @property
     def labels(self) -> Int64[Tensor, " n"]:
@@ -51,3 +57,12 @@ class EncodedImages:
     def to(self, device: torch.device | str) -> "EncodedImages":
         """The same set; the latents are on the device, and the images stay where an exam finds them."""
         return replace(self, latents=self.latents.to(device))
+
+
+def refuse_random_images(images: Resident) -> None:
+    """Raises if images are cropped or mirrored at random, because each is encoded once."""
+    if images.crop or images.flip:
+        raise ValueError(
+            "latents are made of each image once, found images that are cropped or mirrored at random: "
+            "set data.augment = false"
+        )

@@ -14,7 +14,7 @@ from unweave.bench.split_data import make_split
 from unweave.cli.project.project import Project
 from unweave.cli.project.recipe import make_retraining
 from unweave.data.datasets import NAMES
-from unweave.data.encoded_images import EncodedImages
+from unweave.data.encoded_images import EncodedImages, refuse_random_images
 from unweave.data.in_memory import Resident
 from unweave.families.diffusion import DiffusionFamily, denoisers
 from unweave.families.family import Write
@@ -117,6 +117,7 @@ def with_latents(
     sources: list[EncodedImages] = []
     for source in (split.train, split.held_out):
         assert isinstance(source, Resident)
+        refuse_random_images(source)
         encoded_images = EncodedImages(source, encode_images(autoencoder, source), space.digest)
         sources.append(encoded_images.to(device))
     encoded = Split(sources[0], split.forget, sources[1], calibration=split.calibration.tolist())
