@@ -110,4 +110,4 @@ def test_prompts_can_be_made_in_code():
 @pytest.mark.parametrize("own", ["seed = -1", f"seed = {2**62}", "guidance = nan", "guidance = -0.5"])
 def test_a_seed_or_guidance_out_of_range_is_refused_before_anything_is_drawn(tmp_path, own):
     with pytest.raises(ValueError, match=f"the {own.split()[0]} of 'two plus one' must be in .*, found"):
-        read_prompts(written(tmp_path, paraphrased=f'[{{ text = "two plus one", {own} }}]'), VALUES)
+        read_prompts(write_prompts(tmp_path, paraphrased=f'[{{ text = "two plus one", {own} }}]'), VALUES)
