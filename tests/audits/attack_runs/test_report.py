@@ -250,13 +250,31 @@ def test_a_rate_of_few_events_is_shown_but_not_judged_and_what_it_needs_is_named
     found = few_unseen(answers(50), "default")
     assert found.verdict is Verdict.PASS, found.reason
     needs = "rmia (tpr at 10 % fpr) needs at least 200 unseen examples, found 22"
-    assert "too few examples to judge: forget-vs-unseen (tpr at 10 % fpr) needs at least 100" in found.reason
+    assert "not judged: forget-vs-unseen (tpr at 10 % fpr) needs at least 100" in found.reason
     assert needs in found.reason
     of = attacks_of(found)
     row = next(row for row in of["results"] if (row["attack"], row["figure"]) == ("rmia", "tpr at 10 % fpr"))
     assert row["margin"] is None and row["finding"] is None and row["value"] >= 0
     assert of["unjudged"]["rmia (tpr at 10 % fpr)"] == "needs at least 200 unseen examples, found 22"
     assert "Inconclusive: rmia (tpr at 10 % fpr): it needs" in " ".join(attack_tables.sentences(of))
+
+
+def test_a_figure_that_no_retrained_model_has_is_not_judged_and_its_attack_finds_nothing_by_silence() -> None:
+    models = case(answers(50))
+
+    def figures(model, references):
+        assert PLAIN.figures is not None
+        return PLAIN.figures(model, references) if model is models.unlearned else {}
+
+    alone = replace(PLAIN, name="alone", figures=figures)
+    plans = [Plan(Request(), attacks, {}) for attacks in ([alone, PLAIN], [alone])]
+    both, only = (run_attacks(plan, models, lambda answers, references: []) for plan in plans)
+    assert both.judging == ["plain"] and only.judging == []
+    passed = judge_with_attacks(PASSED, replace(both, controls=()))
+    assert passed.reason.endswith("not judged: alone (mean) has no figure of a retrained model")
+    judged = judge_with_attacks(PASSED, replace(only, controls=()))
+    assert judged.verdict is Verdict.INCONCLUSIVE
+    assert judged.reason.endswith("no attack could judge: alone (mean) has no figure of a retrained model")
 
 
 def test_if_no_figure_can_be_judged_nothing_passes() -> None:

@@ -23,6 +23,9 @@ from unweave.audits.verdict import SEEDS
 WIDEST = 0.95
 """The widest margin; all figures of attacks lie in a range of 1."""
 
+ALONE = "has no figure of a retrained model"
+"""Why a figure that the unlearned model alone has is not judged."""
+
 
 @dataclass(frozen=True)
 class AuditedModels:
@@ -151,6 +154,6 @@ def judge_figures(
             margin=margin,
             shows_from=shows_from,
             finding=finding,
-            unjudged=null.unjudged.get(name, ""),
+            unjudged=null.unjudged.get(name, "" if values or not null.references else ALONE),
         )
     return results

@@ -82,7 +82,7 @@ class AttackReport:
         return [
             attack.name
             for attack in self.plan.attacks
-            if not all(each.unjudged for each in self.results.get(attack.name, {}).values())
+            if any(each.margin is not None for each in self.results.get(attack.name, {}).values())
         ]
 
     @property
@@ -205,7 +205,7 @@ def judge_with_attacks(judgement: Judgement, report: AttackReport) -> Judgement:
         what = "no attack could judge" if unjudged else "no attack was run"
         return as_verdict(judgement, Verdict.INCONCLUSIVE, f"{what}: {'; '.join([*unjudged, *absent])}")
     clauses = [f"attacks that find nothing: {', '.join(report.judging)}"]
-    clauses += [f"too few examples to judge: {'; '.join(unjudged)}"] if unjudged else []
+    clauses += [f"not judged: {'; '.join(unjudged)}"] if unjudged else []
     return replace(judgement, reason="; ".join([judgement.reason, *clauses]))
 
 
