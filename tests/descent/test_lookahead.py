@@ -8,10 +8,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 from torch.func import functional_call
 from torch.utils.checkpoint import checkpoint
 
+from once_differentiable import Double
 from smooth import (
     MODES,
     WEIGHT,
@@ -638,19 +638,6 @@ def test_reentrant_checkpointing_is_refused_where_a_second_derivative_is_needed(
         ValueError, match="this model lacks them .* use mode 'nested'|take no part in the loss"
     ):
         follow(problem(Recomputed(net(), reentrant=True)), "exact", 0.1)
-
-
-class Double(torch.autograd.Function):
-    """An operation that torch differentiates once."""
-
-    @staticmethod
-    def forward(ctx, x):
-        return 2 * x
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, grad):
-        return 2 * grad
 
 
 class Doubled(nn.Module):

@@ -62,7 +62,7 @@ def test_conditions_are_dropped_alike_in_the_fisher_information_and_in_the_train
     assert dropped(0.0) == (0, 0, 0)
     information, training, forget = dropped(0.5)
     assert information == pytest.approx(0.5, abs=0.1) and training == pytest.approx(0.5, abs=0.1)
-    assert forget == 0  # what is forgotten under no condition is forgotten under every one
+    assert forget == 0  # the forget loss drops no condition
 
 
 def test_more_times_estimate_the_same_fisher_information():

@@ -12,10 +12,10 @@ import pytest
 import torch
 from matplotlib.image import imread
 from torch import nn
-from torch.autograd.function import once_differentiable
 
 import unweave
 from audits.answers import Examples, draw_evidence
+from once_differentiable import Double
 from unweave.audits.answers import Answers
 from unweave.audits.attack import Subject
 from unweave.audits.attacks import reidentification
@@ -212,19 +212,6 @@ def test_what_cannot_be_inverted_has_a_reason_and_no_figure(model) -> None:
         assert not check(found, found).is_valid and check(found, found).says.startswith(why)
     with pytest.raises(ValueError, match="an update is between two models of one architecture"):
         examine_update(build("mlp", 10, {"hidden": 33}), model, parts)
-
-
-class Double(torch.autograd.Function):
-    """An operation that torch differentiates once, whatever its version."""
-
-    @staticmethod
-    def forward(ctx, x):
-        return 2 * x
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, grad):
-        return 2 * grad
 
 
 class OnceDifferentiable(nn.Linear):

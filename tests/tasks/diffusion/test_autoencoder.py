@@ -8,7 +8,7 @@ from unweave.tasks.diffusion import autoencoder
 
 @pytest.mark.parametrize(("pixels", "largest"), [(512 * 512, 1), (256 * 256, 4), (16 * 16, 16), (1024**2, 1)])
 def test_large_images_are_encoded_few_at_a_time(pixels: int, largest: int):
-    assert autoencoder.together(pixels) == largest
+    assert autoencoder.count_at_once(pixels) == largest
 
 
 def test_the_images_at_a_time_change_no_latent_and_no_image(monkeypatch: pytest.MonkeyPatch):

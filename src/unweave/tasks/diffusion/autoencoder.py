@@ -46,7 +46,7 @@ def encode(
     weight, scale = next(autoencoder.parameters()), float(autoencoder.config["scaling_factor"])
     found: list[tuple[Tensor, Tensor]] = []
     height, width = images.shape[2:]
-    for chunk in images.split(together(height * width)):
+    for chunk in images.split(count_at_once(height * width)):
         posterior = autoencoder.encode(chunk.to(weight) / 127.5 - 1, return_dict=False)[0]
         found.append((scale * posterior.mean.float().cpu(), scale * posterior.std.float().cpu()))
     mean, deviation = (torch.cat(each) for each in zip(*found, strict=True))
@@ -64,7 +64,7 @@ def decode(
     pixels = latents.shape[2] * latents.shape[3] * factor_of(autoencoder) ** 2
     chunks = [
         autoencoder.decode(cast(FloatTensor, chunk.to(weight) / scale), return_dict=False)[0].float().cpu()
-        for chunk in latents.split(together(pixels))
+        for chunk in latents.split(count_at_once(pixels))
     ]
     images = torch.cat(chunks)
     return to_bytes(images) if rounded else images
@@ -90,8 +90,8 @@ def encode_images(autoencoder: AutoencoderKL, images: Resident) -> Latents:
     return Latents(mean, deviation, images.labels, images.names)
 
 
-def together(pixels: int) -> int:
-    """The number of images to encode or decode together, each of so many pixels."""
+def count_at_once(pixels: int) -> int:
+    """The number of images to encode or decode at once, each of `pixels` pixels."""
     return max(1, min(AT_ONCE, PIXELS // pixels))
 
 
