@@ -72,11 +72,11 @@ CANDIDATES: Mapping[str, Sequence[Change]] = {
     ],
     "digits-class": [
         {"data": {"label": DIGIT}, "model": {"settings": width}}
-        for width in ({"hidden": 12}, {"bottleneck": 16}, {"bottleneck": 32}, {"bottleneck": 64})
+        for width in ({"hidden": 12}, {"bottleneck": 16}, {"bottleneck": 32}, {"bottleneck": 64}, {})
     ],
     "fashion-mnist-class": [
         {"data": {"label": GARMENT}, "model": {"settings": width}}
-        for width in ({"bottleneck": 8}, {"bottleneck": 16})
+        for width in ({"bottleneck": 8}, {"bottleneck": 16}, {})
     ],
 }
 

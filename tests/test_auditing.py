@@ -141,7 +141,7 @@ def test_references_are_trained_without_what_is_forgotten(result) -> None:
     found = unweave.audit(result, Retrain(train, seeds=range(2), calibration_seeds=(7, 8, 9)))
     assert train.calls == [(len(result.split.retain), seed) for seed in (0, 1, 7, 8, 9)]
     assert "2 seeds, 10 needed; 3 calibration retrains, 12 needed" in found.reason
-    assert {"probe", "relearn"} <= set(found.scores)  # a whole class is forgotten
+    assert {"probe", "silhouette", "relearn"} <= set(found.scores)  # a whole class is forgotten
 
 
 def test_an_interrupted_audit_goes_on(result, tmp_path) -> None:

@@ -92,15 +92,28 @@ def test_an_equal_model_passes_and_says_over_how_many_seeds():
 
 
 @pytest.mark.parametrize(
-    ("probe", "verdict"), [(60.0, "INCONCLUSIVE"), (71.0, "INCONCLUSIVE"), (85.0, "PASS")]
+    ("probe", "silhouette", "verdict"),
+    [(60.0, 0.2, "INCONCLUSIVE"), (71.0, 0.31, "INCONCLUSIVE"), (85.0, 0.2, "PASS"), (60.0, 0.45, "PASS")],
 )
-def test_a_class_passes_only_where_the_probe_would_have_seen_it(probe, verdict):
-    fixed = replace(MARGINS, margin={**MARGIN, "probe": 10.0, "relearn": 2.0})
-    like = [{**each, "probe": 60.0, "relearn": 15.0} for each in seeds(0)]
-    before = [{**each, "ua": 0.0, "probe": probe, "relearn": 1.0} for each in like]
+def test_a_class_passes_only_where_a_probe_would_have_seen_it(probe, silhouette, verdict):
+    fixed = replace(MARGINS, margin={**MARGIN, "probe": 10.0, "silhouette": 0.1, "relearn": 2.0})
+    like = [{**each, "probe": 60.0, "silhouette": 0.2, "relearn": 15.0} for each in seeds(0)]
+    before = [{**each, "ua": 0.0, "probe": probe, "silhouette": silhouette, "relearn": 1.0} for each in like]
     judgement = judge(like, like, fixed, original=before, metrics=METRICS)
     assert judgement.verdict == verdict
     assert ("only hides" in judgement.reason) == (verdict == "INCONCLUSIVE")
+    if verdict == "INCONCLUSIVE":
+        out = (probe - 60) / 10
+        assert f"({out:.1f} in the probe and {out:.1f} in the silhouette)" in judgement.reason
+
+
+def test_a_hidden_class_fails_by_the_one_probe_that_sees_it():
+    fixed = replace(MARGINS, margin={**MARGIN, "probe": 10.0, "silhouette": 0.1})
+    like = [{**each, "probe": 99.0, "silhouette": 0.2} for each in seeds(0)]
+    hidden = [{**each, "silhouette": 0.6} for each in like]
+    before = [{**each, "ua": 0.0} for each in hidden]
+    judgement = judge(hidden, like, fixed, original=before, metrics=METRICS)
+    assert judgement.reason.startswith("FAIL: under-forgetting: silhouette 0.600 against 0.200")
 
 
 def test_without_the_original_nothing_passes():

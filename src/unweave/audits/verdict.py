@@ -18,13 +18,13 @@ names any metric that still differs.
 
 Differences smaller than a margin are invisible: if the original is less than `POWER` margins away in every
 metric, a model that forgot only half could pass, so nothing passes. A PASS says how far away the original is.
-If classes are forgotten whole, this must hold for the probe of the features itself (`Metric.of_features`):
+If classes are forgotten whole, this must hold for one of the probes of the features (`Metric.of_features`):
 one bias of the last layer can satisfy the other metrics, and can be reverted.
 
 A FAIL begins with the metric furthest outside, in units of its margin. The faults:
 
-- *under-forgetting*: UA or relearning below, AUC or probe above that of retrained models: F still looks
-known; - *over-forgetting*: UA or relearning above, AUC or probe below: F looks worse than unseen data; -
+- *under-forgetting*: UA or relearning below, AUC or a probe above that of retrained models: F still looks
+known; - *over-forgetting*: UA or relearning above, AUC or a probe below: F looks worse than unseen data; -
 *damage*: RA or TA below: the model lost retained knowledge; - *unlike retraining*: RA or TA above: no harm to
 users, but unlike retraining; - *wrong examples*: total variation on F above its limit while UA, AUC and
 probes are not different: the right level on the wrong examples. Under- and over-forgetting imply it, so it is
@@ -173,13 +173,15 @@ def _explain_low_power(before: Mapping[str, Equivalence], metrics: Mapping[str, 
     """Why the metrics could miss a fault here, judging by the original; None if they could not."""
     if _furthest(before)[1] < POWER:
         return f"{_power(before, metrics)}: a model that forgot half could pass, {POWER:g} margins are needed"
-    for name in (each for each in before if metrics[each].of_features):
-        if before[name].finding is None or before[name].margins < POWER:
-            out, title = before[name].margins, metrics[name].title
-            distance = f"the untouched original is {out:.1f} margins out in the {title}"
-            return (
-                f"{distance}: a class that the last layer only hides could pass, {POWER:g} margins are needed"
-            )
+    features = {name: test for name, test in before.items() if metrics[name].of_features}
+    if features and not any(test.finding and test.margins >= POWER for test in features.values()):
+        out = _join_words(
+            [f"{test.margins:.1f} in the {metrics[name].title}" for name, test in features.items()]
+        )
+        return (
+            f"the untouched original is few margins out in its features ({out}): a class that the last layer "
+            f"only hides could pass, {POWER:g} margins are needed in one"
+        )
     return None
 
 

@@ -29,7 +29,7 @@ REFERENCE = "retrained"
 UNBUDGETED = (REFERENCE, "original", "retrain")
 """The cells that do not depend on the budget."""
 
-METHODS_FORMAT = 1
+METHODS_FORMAT = 2
 """Format number of cells: it stands for all code that affects a method's weights, answers, cost and probes.
 
 Raise it in the commit that changes any of these for a method of given settings; every cell is then run again.

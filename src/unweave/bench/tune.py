@@ -25,7 +25,7 @@ from unweave.record.files import write_atomically
 from unweave.space import Range
 from unweave.tables import NOTHING
 
-SEARCHING_FORMAT = 1
+SEARCHING_FORMAT = 2
 """Format number of searches: it stands for all code that affects trials, their requests and their values.
 
 Raise it in the commit that changes any of these; every search is then made again.

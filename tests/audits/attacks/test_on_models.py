@@ -21,7 +21,7 @@ from unweave.audits.attacks.functional_distance import attack_figures as distanc
 from unweave.audits.attacks.zrf import fresh_copy
 from unweave.audits.classifier.distance import js
 from unweave.audits.classifier.logits import margin
-from unweave.audits.classifier.probes import linear_probe
+from unweave.audits.classifier.probes import probe_features
 from unweave.tasks import evaluating
 
 EXAMINING = [name for name, attack in ATTACKS.items() if attack.examine]
@@ -122,8 +122,8 @@ def test_the_head_plays_no_part_in_the_representation(trained) -> None:
 
 def test_the_linear_probe_is_that_of_a_verdict(trained) -> None:
     found = figures("representation", trained["hidden"], trained["original"])["linear probe"].value
-    expected = linear_probe(trained["hidden"], DATA.cuts["forget"], DATA.cuts["retain"], device="cpu")
-    assert found == pytest.approx(expected / 100, abs=0.05)  # other halves of F
+    expected = probe_features(trained["hidden"], DATA.cuts["forget"], DATA.cuts["retain"], device="cpu")
+    assert found == pytest.approx(expected["probe"] / 100, abs=0.05)  # other halves of F
 
 
 def test_the_nearest_centre_is_sklearns() -> None:

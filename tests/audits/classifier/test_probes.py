@@ -6,7 +6,7 @@ from sklearn.linear_model import Ridge
 from torch import nn
 
 from audits.answers import networks, one_digit, train, uses
-from unweave.audits.classifier.probes import linear_probe, probe, relearning
+from unweave.audits.classifier.probes import probe, probe_features, relearning, silhouettes
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +55,9 @@ def test_relearning_by_hand_for_one_rate(trained):
     )
 
 
-def test_linear_probe_equals_sklearns_ridge(trained):
+@pytest.fixture(scope="module")
+def halves(trained):
+    """The features and labels of R and half of F, and those of the other half, of the network without a 3."""
     data, retrained, _, _ = trained
     generator = torch.Generator().manual_seed(0)
     kept, gone = (
@@ -66,14 +68,57 @@ def test_linear_probe_equals_sklearns_ridge(trained):
     with torch.no_grad():
         features = retrained[1](retrained[0](data.inputs)).double()
     fitted = torch.cat([kept, known])
-    scale = features[fitted].square().mean().sqrt()
-    ridge = Ridge(alpha=0.01 * len(fitted), fit_intercept=False)
-    ridge.fit(features[fitted] / scale, nn.functional.one_hot(data.labels[fitted], 10))
-    expected = 100 * (ridge.predict(features[asked]).argmax(1) == 3).mean()
+    return features[fitted], data.labels[fitted], features[asked], data.labels[asked]
+
+
+def test_the_linear_probe_is_sklearns_ridge(trained, halves):
+    data, retrained, _, _ = trained
+    fit, labels, asked, truth = halves
+    scale = fit.square().mean().sqrt()
+    ridge = Ridge(alpha=0.01 * len(fit), fit_intercept=False)
+    ridge.fit(fit / scale, nn.functional.one_hot(labels, 10))
+    expected = 100 * (ridge.predict(asked).argmax(1) == truth.numpy()).mean()
     assert 0 < expected < 100
-    assert linear_probe(retrained, data.cuts["forget"], data.cuts["retain"], device="cpu") == pytest.approx(
-        expected
+    found = probe_features(retrained, data.cuts["forget"], data.cuts["retain"], device="cpu")
+    assert found["probe"] == pytest.approx(expected)
+
+
+def test_the_silhouette_by_hand(trained, halves):
+    data, retrained, _, _ = trained
+    fit, labels, asked, truth = (each.numpy() for each in halves)
+    means = {label: fit[labels == label].mean(0) for label in set(labels.tolist())}
+    values = []
+    for point, label in zip(asked, truth.tolist(), strict=True):
+        far = {each: float(((point - mean) ** 2).sum() ** 0.5) for each, mean in means.items()}
+        own = far.pop(label)
+        other = min(far.values())
+        values.append((other - own) / max(other, own))
+    found = probe_features(retrained, data.cuts["forget"], data.cuts["retain"], device="cpu")
+    assert found["silhouette"] == pytest.approx(sum(values) / len(values))
+
+
+def test_a_class_without_a_mean_has_no_silhouette():
+    fit, labels = torch.tensor([[0.0], [2.0], [4.0]]).double(), torch.tensor([0, 0, 1])
+    found = silhouettes(fit, labels, torch.tensor([[1.5], [3.5], [9.0]]).double(), torch.tensor([0, 1, 2]))
+    assert found.tolist() == pytest.approx([0.8, 0.8, 0.0])
+
+
+def test_a_learned_class_has_the_larger_silhouette_in_wide_features(trained):
+    data, retrained, original, _ = trained
+    unseen, seen = (
+        probe_features(model, data.cuts["forget"], data.cuts["retain"], device="cpu")
+        for model in (retrained, original)
     )
+    assert seen["silhouette"] > unseen["silhouette"] + 0.1
+
+
+def test_a_head_that_hides_a_class_changes_no_probe_of_features(trained):
+    data, _, original, hidden = trained
+    known, found = (
+        probe_features(model, data.cuts["forget"], data.cuts["retain"], device="cpu")
+        for model in (original, hidden)
+    )
+    assert known == found
 
 
 def test_models_are_left_as_they_were_and_the_same_seed_gives_the_same_number(trained):
@@ -82,7 +127,7 @@ def test_models_are_left_as_they_were_and_the_same_seed_gives_the_same_number(tr
     before = copy.deepcopy(model.state_dict())
     first, second = (probe(model, data.cuts, device="cpu") for _ in range(2))
     assert first == second
-    assert set(first) == {"probe", "relearn"}
+    assert set(first) == {"probe", "silhouette", "relearn"}
     assert model.training and model[3].training
     assert all((value == before[name]).all() for name, value in model.state_dict().items())
     assert all(weight.grad is None for weight in model.parameters())

@@ -19,7 +19,15 @@ from torch.nn.functional import one_hot
 
 from unweave.audits.attack import Attack, Figures, Measurements, ModelAnswers, Subject
 from unweave.audits.classifier.collect import Cut
-from unweave.audits.classifier.probes import MOST, features_of, ridge, sample
+from unweave.audits.classifier.probes import (
+    MOST,
+    Features,
+    Labels,
+    classify_linearly,
+    features_of,
+    ridge,
+    sample,
+)
 from unweave.audits.intervals import share_interval
 from unweave.audits.rates import delong
 from unweave.audits.score import Interval
@@ -28,9 +36,6 @@ NAME = "representation"
 SHOTS = 5
 FEWEST_EXAMPLES = 4
 """The fewest forget examples and unseen ones that can be halved."""
-
-Features = Float64[Tensor, "_ _"]  # [example, feature]; several sets of examples in one signature
-Labels = Int64[Tensor, "_"]
 
 
 def examine(subject: Subject) -> Measurements:
@@ -54,9 +59,9 @@ def examine(subject: Subject) -> Measurements:
     towards = with_bias(torch.cat([retain, others[:middle]]))
     member = ridge(towards, one_hot(sides, 2).double())
     return {
-        "linear probe": hits(linear(fit, labels, asked), answers),
+        "linear probe": hits(classify_linearly(fit, labels, asked), answers),
         "nearest centre": hits(nearest_centre(fit, labels, asked), answers),
-        "few shots": hits(linear(fit[few], labels[few], asked), answers),
+        "few shots": hits(classify_linearly(fit[few], labels[few], asked), answers),
         "forget": membership(forget, towards, member),
         "unseen": membership(others[middle:], towards, member),
     }
@@ -73,12 +78,6 @@ def first_of_each(labels: Labels, generator: torch.Generator) -> Int64[Tensor, "
     order = torch.randperm(len(labels), generator=generator)
     chosen = [order[labels[order] == label][:SHOTS] for label in labels.unique()]
     return torch.cat(chosen)
-
-
-def linear(fit: Features, labels: Labels, asked: Features) -> Labels:
-    """The classes that ridge regression onto one-hot labels gives."""
-    weights = ridge(fit, one_hot(labels).double())
-    return (asked @ weights).argmax(1)
 
 
 def nearest_centre(fit: Features, labels: Labels, asked: Features) -> Labels:

@@ -1,9 +1,10 @@
 r"""The exam of classifiers: logits of every example, and attacks on features.
 
 The value of a trial of a search is, in points, :math:`(|dUA| + |dRA| + |dTA| + |dMIA| + 100\,TV^+ +
-100\,|dAUC| + |dprobe| + |drelearn|) / 4`, where d is the difference from the retrained model of the seed, and
-TV^+ the excess of the mean total variation on the forget set over that of a second retrained model. The two
-probes count if classes are forgotten whole. The calibration set is used as test set, which no trial sees.
+100\,|dAUC| + |dprobe| + 100\,|dsilhouette| + |drelearn|) / 4`, where d is the difference from the retrained
+model of the seed, and TV^+ the excess of the mean total variation on the forget set over that of a second
+retrained model. The last three count if classes are forgotten whole. The calibration set is used as test set,
+which no trial sees.
 """
 
 import hashlib
@@ -34,7 +35,7 @@ from unweave.errors import Failed
 from unweave.split import PARTS, Part, Split
 from unweave.tasks import evaluating
 
-TRIAL_POINTS = {"excess": 100.0, "auc": 100.0, "probe": 1.0, "relearn": 1.0}
+TRIAL_POINTS = {"excess": 100.0, "auc": 100.0, "probe": 1.0, "silhouette": 100.0, "relearn": 1.0}
 """The value of one unit of each distance in points, in addition to the four parts of the mean gap."""
 
 EDGES = np.geomspace(1e-5, 32, 45)

@@ -21,7 +21,7 @@ from unweave.audits.metrics import Values
 HELD_OUT_TV = "held_out_tv"
 LIKE_ORIGINAL = ("ra", "ta")
 """The metrics that retraining hardly moves: expected as the original has them."""
-CLASSES = ("ua", "auc", "probe", "relearn")
+CLASSES = ("ua", "auc", "probe", "silhouette", "relearn")
 """The metrics in which models retrained without a whole class are alike, whatever the class."""
 
 Ids = Shaped[np.ndarray, " n"]

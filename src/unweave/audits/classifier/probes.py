@@ -1,7 +1,7 @@
-"""Two attacks on a model that forgot whole classes: outputs can't distinguish a hidden from a lost class.
+"""Attacks on a model that forgot whole classes: outputs can't distinguish a hidden from a lost class.
 
 A model whose head lost the row of a class answers like one that never learned it, while its features still
-contain the class. Compare both numbers with those of a retrained model, whose features also separate classes
+contain the class. Compare all numbers with those of a retrained model, whose features also separate classes
 that it never saw, and which also learns them from ten examples. For examples forgotten at random they show
 nothing, because retraining keeps their classes.
 """
@@ -28,11 +28,14 @@ MOST = 2000
 RIDGE = 0.01
 RATES = (0.001, 0.01, 0.1)
 
+Features = Float64[Tensor, "_ _"]  # [example, feature]; several sets of examples in one signature
+Labels = Int64[Tensor, "_"]
+
 
 def probe(
     model: nn.Module, parts: Mapping[str, Cut], *, device: torch.device | str, seed: int = 0
 ) -> dict[str, float]:
-    """Runs both probes on one model; results by metric id. The model stays unchanged.
+    """Runs all probes on one model; results by metric id. The model stays unchanged.
 
     Args:
         model: The model under audit, or a retrained one.
@@ -41,11 +44,11 @@ def probe(
         seed: Chooses the examples. Use one seed for all models of a comparison.
     """
     steps = relearning(model, parts["forget"], device=device, seed=seed)  # first: it refuses few examples
-    found = linear_probe(model, parts["forget"], parts["retain"], device=device, seed=seed)
-    return {"probe": found, "relearn": steps}
+    found = probe_features(model, parts["forget"], parts["retain"], device=device, seed=seed)
+    return {**found, "relearn": steps}
 
 
-def linear_probe(
+def probe_features(
     model: nn.Module,
     forget: Cut,
     retain: Cut,
@@ -53,11 +56,11 @@ def linear_probe(
     device: torch.device | str,
     seed: int = 0,
     most: int = MOST,
-) -> float:
-    """Accuracy in percent, on half of F, of a linear classifier of features fitted to the other half and R.
+) -> dict[str, float]:
+    """How well the features of half of F show their class, judged by the other half and R.
 
-    The features are the inputs of the last module with weights. The classifier is ridge regression onto
-    one-hot labels, W = (A'A + 0.01 n I)^-1 A'Y, on features scaled to a root mean square of 1.
+    "probe" is the accuracy of `classify_linearly` in percent, "silhouette" the mean of `silhouettes`. The
+    features are the inputs of the last module with weights.
 
     Args:
         model: The model whose features are probed.
@@ -70,17 +73,35 @@ def linear_probe(
     generator = torch.Generator().manual_seed(seed)
     retain_part, forget_part = sample(retain, most, generator), sample(forget, most, generator)
     fit_ids, test_ids = forget_part[1].tensor_split(2)
-    features = [
-        features_of(model, cut, device)
-        for cut in (retain_part, (forget_part[0], fit_ids), (forget_part[0], test_ids))
-    ]
-    labels = [
-        source.labels[order]
-        for source, order in (retain_part, (forget_part[0], fit_ids), (forget_part[0], test_ids))
-    ]
-    fit_features, truth = torch.cat(features[:2]), torch.cat(labels[:2])
-    weights = ridge(fit_features, one_hot(truth, int(max(each.max() for each in labels)) + 1).double())
-    return 100 * float(((features[2] @ weights).argmax(1) == labels[2]).double().mean())
+    halves = [(forget_part[0], ids) for ids in (fit_ids, test_ids)]
+    known, fitted, tested = (features_of(model, cut, device) for cut in (retain_part, *halves))
+    known_labels, fitted_labels, truth = (source.labels[order] for source, order in (retain_part, *halves))
+    fit, labels = torch.cat([known, fitted]), torch.cat([known_labels, fitted_labels])
+    right = classify_linearly(fit, labels, tested) == truth
+    return {
+        "probe": 100 * float(right.double().mean()),
+        "silhouette": float(silhouettes(fit, labels, tested, truth).mean()),
+    }
+
+
+def classify_linearly(fit: Features, labels: Labels, tested: Features) -> Labels:
+    """The classes that ridge regression onto one-hot labels gives, see `ridge`."""
+    return (tested @ ridge(fit, one_hot(labels).double())).argmax(1)
+
+
+def silhouettes(fit: Features, labels: Labels, tested: Features, truth: Labels) -> Float64[Tensor, " tested"]:
+    """(b - a) / max(a, b) of each example; a: distance from its own class mean, b: from the nearest other.
+
+    From -1 to 1, and 0 if its class is not in `labels` (Rousseeuw, 1987, with class means for all pairs). A
+    class that was learned is compact and far from others, even where a linear classifier finds any class.
+    """
+    classes = labels.unique()
+    means = torch.stack([fit[labels == label].mean(0) for label in classes])
+    distances, own = torch.cdist(tested, means), truth[:, None] == classes
+    nearest = distances.masked_fill(own, torch.inf).min(1).values
+    to_own = distances.masked_fill(~own, torch.inf).min(1).values
+    to_own = to_own.where(to_own.isfinite(), nearest)
+    return (nearest - to_own) / torch.maximum(nearest, to_own).clamp(min=1e-12)
 
 
 def probe_size(forget_size: int) -> int:
@@ -197,7 +218,7 @@ def last_input(model: nn.Module) -> Iterator[list[Tensor]]:
 def ridge(
     features: Float64[Tensor, "n feature"], target: Float64[Tensor, "n class"]
 ) -> Float64[Tensor, "feature class"]:
-    """Ridge regression on features scaled to a root mean square of 1; see `linear_probe`."""
+    """W = (A'A + 0.01 n I)^-1 A'Y: ridge regression on features A scaled to a root mean square of 1."""
     unit_features = features / features.square().mean().sqrt()
     gram = unit_features.T @ unit_features
     gram.diagonal().add_(RIDGE * len(features))
