@@ -34,7 +34,7 @@ BATCHES = {"batch": 64, "forget_batch": 32, "max_norm": 1.0, "schedule": "cosine
 
 @dataclass(frozen=True)
 class Train:
-    """Leaves the weights of a scope of the denoiser trainable and freezes the others.
+    """Leaves the weights of a scope trainable and freezes the others: of the denoiser, or the text encoder.
 
     Args:
         scope: The scope.
@@ -46,8 +46,9 @@ class Train:
     def __call__(self, problem: Problem) -> None:
         """Edits the problem's model in place."""
         restrict(problem.model, self.scope)
+        part = "text_encoder." if self.scope == "text encoder" else "unet."
         for name, p in problem.model.named_parameters():
-            p.requires_grad_(p.requires_grad and name.startswith("unet."))
+            p.requires_grad_(p.requires_grad and name.startswith(part))
 
 
 @dataclass(frozen=True)
@@ -102,7 +103,7 @@ ROWS: Mapping[str, Row] = {
     "joint:recover": recovering(forgetting("joint", 2, 0.6)),
     "meta-unlearning": Row("meta-unlearning", {}, {**forgetting("meta-unlearning", 6).ranges, **META}),
     "joint:reset-tokens": replace(forgetting("joint", 2), stages="joint:reset-tokens"),
-    "reset-tokens": Row("reset-tokens", {}, {}, "cross-attention"),
+    "reset-tokens": Row("reset-tokens", {}, {}, "text encoder"),
     "salun": forgetting("salun", 2, 0.8),
     "sa": Row("sa", {"sa": SMALL}, steps("sa", 2, 16)),
     "esd-x": Row("esd", {}, steps("esd", 1), "cross-attention"),
@@ -121,10 +122,14 @@ ROWS: Mapping[str, Row] = {
 def method_of(row: Row, family: TextToImageFamily) -> Method:
     """The method of a row, with the settings at which a search begins."""
     names = row.stages.split(":")
-    stages: list[Method] = [with_batches(family.method_named(name)) for name in names]
+    stages: dict[str, Method] = {}
+    for name in names:
+        if name == "reset-tokens" and stages:  # the stage before it left the text encoder frozen
+            stages["words"] = Train("text encoder")
+        stages[name] = with_batches(family.method_named(name))
     if row.scope == "all":
-        return configure(stages[0], row.changes.get(names[0], {}))
-    whole = Pipeline(Train(row.scope or "cross-attention"), *stages, names=("train", *names))
+        return configure(stages[names[0]], row.changes.get(names[0], {}))
+    whole = Pipeline(Train(row.scope or "cross-attention"), *stages.values(), names=("train", *stages))
     return configure(whole, row.changes)
 
 
