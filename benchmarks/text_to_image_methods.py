@@ -46,7 +46,7 @@ class Train:
     def __call__(self, problem: Problem) -> None:
         """Edits the problem's model in place."""
         restrict(problem.model, self.scope)
-        part = "text_encoder." if self.scope == "text encoder" else "unet."
+        part = "words." if self.scope == "text encoder" else "unet."
         for name, p in problem.model.named_parameters():
             p.requires_grad_(p.requires_grad and name.startswith(part))
 
