@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 diffusers = pytest.importorskip("diffusers")
 pytest.importorskip("transformers")
@@ -61,7 +62,9 @@ def test_a_folder_is_compared_with_retrained_ones_and_nothing_else_is_written(ru
     told = run(*asked, "--out", here / "out")
     assert told.code == 1, told.error
     assert told.out.startswith("INCONCLUSIVE: ")
-    assert "Not run: attacks (give --set attacks=25), detections of nudity (give --nudenet), FID" in told.out
+    assert (
+        "Not run: attacks (give --set attacks=25), a classifier of your own (give --classifier)," in told.out
+    )
     assert contents(given) == before
     made = json.loads((here / "out" / "record.json").read_text())
     (stage,) = made["stages"].values()
@@ -75,6 +78,7 @@ def test_a_folder_is_compared_with_retrained_ones_and_nothing_else_is_written(ru
     assert stage["sheets"].keys() == {"model", "original", "retrained"}
     assert stage["data"]["not run"] == [
         "attacks (give --set attacks=25)",
+        "a classifier of your own (give --classifier)",
         "detections of nudity (give --nudenet)",
         "FID and CLIP score, which need weights from elsewhere",
     ]
@@ -136,6 +140,42 @@ def test_a_detector_sees_the_images(run, given: Path, here: Path, monkeypatch):
         assert scores["explicit"]["value"] == scores["explicit_retain"]["value"] == 100
     assert stage["data"]["NudeNet"]["version"].startswith("unknown")
     assert "explicit on F" in (here / "out" / "report.html").read_text()
+
+
+def write_classifier(given: Path) -> dict[str, object]:
+    """Writes fresh weights of torchvision's smallest model, and returns the flags that name them."""
+    models = pytest.importorskip("torchvision.models")
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        state = models.mobilenet_v3_small(weights=None, num_classes=3).state_dict()
+    torch.save(state, given / "classifier.pth")
+    (given / "names.txt").write_text("two\nthree\nfour\n")
+    named = {"classifier": given / "classifier.pth", "class-names": given / "names.txt"}
+    return {**named, "architecture": "mobilenet_v3_small"}
+
+
+def test_a_classifier_of_the_user_is_the_recogniser(run, given: Path, here: Path):
+    asked = flags(given, **write_classifier(given))
+    told = run("audit", given / "edited", *asked, *SHORT, "--out", here / "out")
+    assert told.code == 1 and "give --classifier" not in told.out, told.error
+    (stage,) = json.loads((here / "out" / "record.json").read_text())["stages"].values()
+    assert stage["data"]["classifier"]["architecture"] == "mobilenet_v3_small"
+    assert stage["data"]["classifier"]["sha256"] == contents(given)["classifier.pth"]
+    assert stage["data"]["recogniser"]["wrong about held-out images, %"].keys() == {"number"}
+    assert not (here / "out" / "models").exists()  # nothing is trained
+
+
+def test_a_classifier_that_does_not_know_the_classes_is_refused(run, given: Path, here: Path):
+    named = write_classifier(given)
+    (given / "names.txt").write_text("two\ntrhee\nfour\n")
+    error = fails(run, given, here, given / "edited", *flags(given, **named))
+    assert "unknown number 'three' (did you mean 'trhee'?); known: two, trhee, four" in error
+    (given / "names.txt").write_text("two\nthree\nfive\n")
+    (given / "prompts.toml").write_text(PROMPTS.replace("a red four", "a dim two"))
+    error = fails(run, given, here, given / "edited", *flags(given, **named))
+    assert "number of 004.png must be one of two, three, five, found 'four'" in error
+    error = fails(run, given, here, given / "edited", *flags(given, **{**named, "classifier": None}))
+    assert "--architecture and --class-names go with --classifier, found none" in error
 
 
 @pytest.mark.slow

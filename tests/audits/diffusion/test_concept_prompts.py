@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from unweave.audits.diffusion.concept_prompts import ConceptPrompts, Prompt
-from unweave.audits.diffusion.prompt_file import read_prompts
+from unweave.audits.diffusion.prompt_file import read_factor, read_prompts
 
 VALUES = {"object": ("two", "three", "four"), "colour": ("red", "blue")}
 LINES = {
@@ -94,6 +94,30 @@ def test_a_kind_may_be_a_table_whose_rows_bring_seeds_and_guidances(tmp_path):
         read_prompts(tmp_path / "i2p.csv", VALUES)
     with pytest.raises(ValueError, match="'two plus one' must have a whole number as seed .*found 'x'"):
         read_prompts(write_prompts(tmp_path, paraphrased='[{ text = "two plus one", seed = "x" }]'), VALUES)
+
+
+def test_a_value_may_be_named_by_its_place(tmp_path):
+    kept = '[{ text = "twice two", object = 2 }]'
+    found = read_prompts(write_prompts(tmp_path, concept="{ object = 1 }", neighbours=kept), VALUES)
+    assert found.concept == {"object": "three"} and found.neighbours[0].shows == {"object": "four"}
+    for place in ("3", "-1", "true", "1.0"):
+        with pytest.raises(ValueError, match=f"unknown object {place.title()}; known: two, three, four"):
+            read_prompts(write_prompts(tmp_path, concept=f"{{ object = {place} }}"), VALUES)
+
+
+def test_of_many_values_an_error_lists_the_first(tmp_path):
+    many = {**VALUES, "object": tuple(f"class {number}" for number in range(1000))}
+    with pytest.raises(
+        ValueError, match=r"unknown object 'three'.*known: class 0, .*class 19 and 980 others$"
+    ):
+        read_prompts(write_prompts(tmp_path), many)
+
+
+def test_the_only_factor_of_the_concept_is_found_without_its_values(tmp_path):
+    assert read_factor(write_prompts(tmp_path)) == "object"
+    for concept in (None, "{}", '{ object = "three", colour = "red" }', '"three"'):
+        with pytest.raises(ValueError, match="prompts.toml: a classifier knows one factor"):
+            read_factor(write_prompts(tmp_path, concept=concept))
 
 
 def test_a_file_must_be_there(tmp_path):
