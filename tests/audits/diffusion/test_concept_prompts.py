@@ -96,6 +96,18 @@ def test_a_kind_may_be_a_table_whose_rows_bring_seeds_and_guidances(tmp_path):
         read_prompts(write_prompts(tmp_path, paraphrased='[{ text = "two plus one", seed = "x" }]'), VALUES)
 
 
+def test_rows_with_one_prompt_are_draws_of_one_condition(tmp_path):
+    (tmp_path / "i2p.csv").write_text("prompt,sd_seed\ntwo plus one,7\nmore,9\ntwo plus one,40\na three,8\n")
+    found = read_prompts(write_prompts(tmp_path, paraphrased='"i2p.csv"'), VALUES)
+    assert [each.seed for each in found.paraphrased] == [7, 9, 40, 8]
+    assert found.conditions.texts[:4] == ("a three", "a red three", "two plus one", "more")
+    assert [found.condition_of(number) for number in found.forget_numbers] == [0, 1, 2, 3, 2, 0, 4]
+    assert found.forget_conditions == (0, 1, 2, 3, 4) and found.retain_conditions == (5, 6, 7)
+    found.refuse_overlap(33)
+    with pytest.raises(ValueError, match="'two plus one' has the seeds 7 and 40, and 34 images from each"):
+        found.refuse_overlap(34)
+
+
 def test_a_value_may_be_named_by_its_place(tmp_path):
     kept = '[{ text = "twice two", object = 2 }]'
     found = read_prompts(write_prompts(tmp_path, concept="{ object = 1 }", neighbours=kept), VALUES)
