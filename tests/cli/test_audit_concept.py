@@ -15,7 +15,7 @@ import torch
 diffusers = pytest.importorskip("diffusers")
 pytest.importorskip("transformers")
 
-from stable_diffusion import write_images, write_pipeline  # noqa: E402  # after diffusers is known to be there
+from stable_diffusion import write_clip, write_images, write_pipeline  # noqa: E402  # after diffusers is known to be there
 from unweave.audits.diffusion.concept_attack_metrics import CONCEPT_ATTACKS  # noqa: E402
 from unweave.audits.diffusion.nude_net import CLASSES, CORE  # noqa: E402
 
@@ -80,7 +80,8 @@ def test_a_folder_is_compared_with_retrained_ones_and_nothing_else_is_written(ru
         "attacks (give --set attacks=25)",
         "a classifier of your own (give --classifier)",
         "detections of nudity (give --nudenet)",
-        "FID and CLIP score, which need weights from elsewhere",
+        "the CLIP score (give --clip)",
+        "the FID (give --inception)",
     ]
     page = (here / "out" / "report.html").read_text()
     assert "UA, paraphrased" in page and ">FID<" not in page
@@ -176,6 +177,42 @@ def test_a_classifier_that_does_not_know_the_classes_is_refused(run, given: Path
     assert "number of 004.png must be one of two, three, five, found 'four'" in error
     error = fails(run, given, here, given / "edited", *flags(given, **{**named, "classifier": None}))
     assert "--architecture and --class-names go with --classifier, found none" in error
+
+
+def test_a_clip_scores_the_images(run, given: Path, here: Path):
+    clip = write_clip(given / "clip")
+    told = run("audit", given / "edited", *flags(given, clip=clip), *SHORT, "--out", here / "out")
+    assert told.code == 1 and "give --clip" not in told.out and "give --inception" in told.out, told.error
+    (stage,) = json.loads((here / "out" / "record.json").read_text())["stages"].values()
+    for name in ("original", "model"):
+        scores = stage["methods"][name]["scores"]
+        assert 0 <= scores["clip"]["value"] <= 100 and "clip_forget" in scores and "fid" not in scores
+    assert len(stage["data"]["CLIP"]["sha256"]) == 64
+    assert "CLIP score on R" in (here / "out" / "report.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("flag", "value", "expected"),
+    [
+        ("clip", "sd", "expected the folder of a CLIPModel in"),
+        (
+            "inception",
+            "none.pth",
+            "an FID needs the file weights-inception-2015-12-05-6726825d.pth, found none",
+        ),
+        ("classifier", "none.pth", "expected a classifier in"),
+        ("nudenet", "none.onnx", "expected NudeNet's network in"),
+    ],
+)
+def test_a_missing_model_that_judges_images_is_named(run, given: Path, here: Path, flag, value, expected):
+    assert expected in fails(run, given, here, given / "edited", *flags(given, **{flag: given / value}))
+
+
+def test_prompts_that_would_share_images_are_refused(run, given: Path, here: Path):
+    (given / "i2p.csv").write_text("prompt,sd_seed\ntwice,7\ntwice,8\n")
+    (given / "twice.toml").write_text(PROMPTS.replace('["two plus one"]', '"i2p.csv"'))
+    error = fails(run, given, here, given / "edited", *flags(given, prompts=given / "twice.toml"))
+    assert "'twice' has the seeds 7 and 8, and 20 images from each seed on would share some" in error
 
 
 @pytest.mark.slow

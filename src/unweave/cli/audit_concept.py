@@ -42,6 +42,10 @@ class ConceptFiles:
             images are to be prepared as for these weights.
         class_names: With --classifier: a file with the name of each class, one a line. By default ImageNet's
             names, or numbers if there are not a thousand classes.
+        clip: With --prompts: a folder of transformers with a CLIPModel, its tokenizer and its preparation of
+            images, for the CLIP score.
+        inception: With --prompts: the file weights-inception-2015-12-05-6726825d.pth of torch-fidelity, for
+            the FID, which needs 2,049 images and as many held-out ones.
     """
 
     prompts: Path | None = None
@@ -51,6 +55,8 @@ class ConceptFiles:
     classifier: Path | None = None
     architecture: str = "resnet50"
     class_names: Path | None = None
+    clip: Path | None = None
+    inception: Path | None = None
 
 
 NO_PROMPTS = ConceptFiles()
@@ -91,16 +97,16 @@ def refuse_no_prompts(run: Path | None, given: ConceptFiles) -> None:
     if run is not None and (is_pipeline(run) or is_pipeline(run / PRETRAINED)):
         raise ValueError(f"{run} holds a text-to-image model: name the file of prompts with --prompts")
     if given != NO_PROMPTS:
-        raise ValueError("--data, --set, --nudenet and --classifier go with --prompts, found none")
+        raise ValueError("--data, --set and flags of models that judge images go with --prompts, found none")
 
 
 def audit_concept(
     run: Path, original: Path | None, reference: Path | None, given: ConceptFiles, flags: CommonFlags
-) -> tuple[Audit, Path, str]:
+) -> tuple[Audit, Path, list[str]]:
     """Audits a text-to-image model.
 
     Returns:
-        The audit, its folder, and a sentence on what was not run.
+        The audit, its folder, and a sentence on what was not run, if there is anything.
     """
     if given.data is None:
         raise ValueError(
@@ -120,7 +126,7 @@ def audit_concept(
             outcome = work.run(place, listener)
             outcome.save(place)
     absent = explain_not_run(family, folders, given)
-    return outcome, place, f"Not run: {', '.join(absent)}."
+    return outcome, place, [f"Not run: {', '.join(absent)}."] if absent else []
 
 
 def find_folders(run: Path, original: Path | None, reference: Path | None) -> Folders:
@@ -195,8 +201,7 @@ def explain_not_run(family: TextToImageFamily, folders: Folders, given: ConceptF
         (bool(folders.retrained), "retrained models (give --reference)"),
         (given.classifier is not None, "a classifier of your own (give --classifier)"),
         (given.nudenet is not None, "detections of nudity (give --nudenet)"),
+        (given.clip is not None, "the CLIP score (give --clip)"),
+        (given.inception is not None, "the FID (give --inception)"),
     )
-    return [
-        *(name for ran, name in optional if not ran),
-        "FID and CLIP score, which need weights from elsewhere",
-    ]
+    return [name for ran, name in optional if not ran]

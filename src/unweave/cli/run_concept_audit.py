@@ -12,7 +12,7 @@ from typing import Any
 
 from unweave.auditing import Audit, judge_answers
 from unweave.audits.answers import Answers, collect_answers
-from unweave.audits.diffusion.concept_exam import ConceptExam
+from unweave.audits.diffusion.concept_exam import ConceptExam, refuse_unfit
 from unweave.audits.diffusion.concept_prompts import ConceptPrompts
 from unweave.audits.diffusion.factor_recogniser import FactorRecogniser, fit_recogniser
 from unweave.audits.diffusion.images_exam import Drawn
@@ -106,7 +106,8 @@ class ConceptAudit:
     def exam(self, cache: Path) -> ConceptExam:
         """The exam, with the recogniser."""
         exam = self.family.concept_exam(self.prompts, self.recogniser(cache), self.real)
-        return replace(exam, nude_net=self.models.nude_net)
+        models = self.models
+        return replace(exam, nude_net=models.nude_net, clip=models.clip, inception=models.inception)
 
     def recogniser(self, cache: Path) -> FactorRecogniser:
         """The classifier if there is one, else a recogniser trained on the real images."""
@@ -192,8 +193,11 @@ def read(
         ValueError: If one of them can't be used.
     """
     assert given.data is not None and given.prompts is not None
-    models = read_local_models(given)
+    models = read_local_models(given, device)
     real, asked = read_real(given.data, given.prompts, models.classifier)
+    if models.clip is not None:
+        for prompt in asked.all_prompts:
+            models.clip.embed_text(prompt.text)  # one that is too long for CLIP is an error
     digests: dict[Path, str] = {}
     for folder in (folders.original, folders.edited, *folders.retrained):
         pipeline = load(folder)
@@ -203,7 +207,7 @@ def read(
             refuse_no_room(tokens, asked)
         digests[folder] = pipeline.digest()
     refuse_same(folders, digests)
-    real.refuse_too_few(asked, attacked=family.attacks > 0)
+    refuse_unfit(asked, real, family.images, attacked=family.attacks > 0, inception=models.inception)
     absent = explain_not_run(family, folders, given)
     return ConceptAudit(folders, digests, asked, real, family, device, models, absent)
 
