@@ -181,7 +181,10 @@ class Drawings:
 
 
 def caption(template: str, row: Mapping[str, str]) -> str:
-    """The caption of a template, with "an" before a vowel."""
+    """The caption of a template, with "an" before the letters aeiou.
+
+    So it is "an one". Digests of trained models depend on the captions: another rule would be other data.
+    """
     words = template.format(**row).split()
     pairs = zip(words, [*words[1:], ""], strict=True)
     return " ".join("an" if word == "a" and after[:1] in set("aeiou") else word for word, after in pairs)
