@@ -117,6 +117,13 @@ def test_a_value_may_be_named_by_its_place(tmp_path):
             read_prompts(write_prompts(tmp_path, concept=f"{{ object = {place} }}"), VALUES)
 
 
+def test_a_name_within_a_longer_one_is_not_named(tmp_path):
+    values = {"object": ("chain", "chain saw", "three")}
+    kept = '["an image of a chain saw"]'
+    found = read_prompts(write_prompts(tmp_path, neighbours=kept, others='["a chain"]'), values)
+    assert [each.shows["object"] for each in found.retain_prompts] == ["chain saw", "chain"]
+
+
 def test_of_many_values_an_error_lists_the_first(tmp_path):
     many = {**VALUES, "object": tuple(f"class {number}" for number in range(1000))}
     with pytest.raises(

@@ -129,12 +129,15 @@ def prompts_of(kind: str, rows: object, values: Values) -> Iterator[Prompt]:
 
 
 def values_in(text: str, values: Values) -> dict[str, str]:
-    """The value of each factor that a text names.
+    """The value of each factor that a text names; "chain saw" does not also name "chain".
 
     Raises:
         ValueError: If it names several values of one factor.
     """
-    found = {factor: [each for each in known if holds_phrase(text, each)] for factor, known in values.items()}
+    found = {
+        factor: longest([each for each in known if holds_phrase(text, each)])
+        for factor, known in values.items()
+    }
     for factor, named in found.items():
         if len(named) > 1:
             raise ValueError(
@@ -142,6 +145,11 @@ def values_in(text: str, values: Values) -> dict[str, str]:
                 f'as {{ text = "{text}", {factor} = "{named[0]}" }}'
             )
     return {factor: named[0] for factor, named in found.items() if named}
+
+
+def longest(names: Sequence[str]) -> list[str]:
+    """The names that are no part of another one."""
+    return [name for name in names if not any(name != each and holds_phrase(each, name) for each in names)]
 
 
 def name_values(shows: Mapping[str, Any], values: Values) -> dict[str, str]:
