@@ -6,8 +6,9 @@ from pathlib import Path
 
 import torch
 from jaxtyping import Float, UInt8
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import CLIPConfig, CLIPImageProcessorPil, CLIPModel, CLIPTokenizer
+from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from unweave.audits.diffusion.clip_score import ClipScore
 from unweave.tasks.diffusion.components import Settings, read_part
@@ -40,9 +41,10 @@ class ClipFolder:
         Raises:
             ValueError: If it is longer than the model takes.
         """
-        tokens = tokenize(self.tokenizer, [text], self.model.config.text_config.max_position_embeddings)
+        longest = self.model.text_model.embeddings.position_embedding.num_embeddings
+        tokens = tokenize(self.tokenizer, [text], longest)
         ids = tokens.ids[:, : int(tokens.lengths[0])].to(self.model.device)
-        return self.model.get_text_features(ids).pooler_output
+        return pooled(self.model.get_text_features(ids))
 
     @torch.no_grad()
     def embed_images(self, images: UInt8[Tensor, "n 3 height width"]) -> Float[Tensor, "n feature"]:
@@ -52,7 +54,13 @@ class ClipFolder:
 
     def _embed(self, images: UInt8[Tensor, "n 3 height width"]) -> Float[Tensor, "n feature"]:
         prepared = self.prepare(images=[image.numpy() for image in images], return_tensors="pt")
-        return self.model.get_image_features(prepared["pixel_values"].to(self.model.device)).pooler_output
+        return pooled(self.model.get_image_features(prepared["pixel_values"].to(self.model.device)))
+
+
+def pooled(output: object) -> Float[Tensor, "n feature"]:
+    """The projected embeddings in an output of the model."""
+    assert isinstance(output, BaseModelOutputWithPooling) and output.pooler_output is not None
+    return output.pooler_output
 
 
 def read_clip(place: str | Path, *, device: str = "cpu") -> ClipScore:
@@ -71,7 +79,8 @@ def read_clip(place: str | Path, *, device: str = "cpu") -> ClipScore:
             raise ValueError(f"expected the folder of a CLIPModel in {folder}, found no {name}")
     model = read_part(folder, build_clip, MODEL)
     preparation = CLIPImageProcessorPil.from_pretrained(folder, local_files_only=True)
-    clip = ClipFolder(model.to(device), read_tokenizer(folder), preparation)
+    nn.Module.to(model, device)  # in place; the model's own method has no types
+    clip = ClipFolder(model, read_tokenizer(folder), preparation)
     return ClipScore(clip.embed_text, clip.embed_images, digest_of_files(folder))
 
 
