@@ -3,6 +3,7 @@
     python benchmarks/text_to_image_models.py --out models --seeds 0 1 2 --object three seven --colour red
     python benchmarks/text_to_image_models.py --out models --object three --measure 40 --record found.json
     python benchmarks/text_to_image_models.py --out models --reconstruct three
+    python benchmarks/text_to_image_models.py --out models --recipe garments --data FOLDER --object pullover
 
 Each model is a folder for diffusers: models/digits/seed-0/original, models/digits/seed-0/without-three.
 A second run continues an interrupted one: finished models stay, and an unfinished training resumes. With
@@ -142,6 +143,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("unweave-text-to-image"))
     parser.add_argument("--recipe", default="digits", help="a name, or the path of a TOML file")
+    parser.add_argument("--data", type=Path, help="the folder of the recipe's images, such as Fashion-MNIST")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--object", nargs="*", default=[], help="objects of references, such as three")
     parser.add_argument("--colour", nargs="*", default=[], help="colours of references, such as red")
@@ -152,7 +154,8 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(1)  # more are slower on models of this size
     recipe = text_to_image_recipe(arguments.recipe)
-    models = TextToImageModels(recipe, arguments.out / "kept")
+    with_data = recipe if arguments.data is None else recipe.with_data(arguments.data)
+    models = TextToImageModels(with_data, arguments.out / "kept")
     concepts: dict[str, Concept | None] = {"original": None}
     for factor, names in (("object", arguments.object), ("colour", arguments.colour)):
         concepts |= {f"without-{name}": Concept(column=factor, values=(name,)) for name in names}

@@ -227,6 +227,7 @@ def main() -> None:
     )
     parser.add_argument("--out", type=Path, default=Path("unweave-text-to-image-study"))
     parser.add_argument("--recipe", default="digits", help="a name, or the path of a TOML file")
+    parser.add_argument("--data", type=Path, help="the folder of the recipe's images, such as Fashion-MNIST")
     parser.add_argument("--methods", nargs="+", default=list(ROWS), choices=ROWS)
     parser.add_argument("--search", type=int, default=0, metavar="N", help="trials of each method and factor")
     parser.add_argument("--factors", nargs="+", default=list(SEARCHED), choices=SEARCHED, help="to search on")
@@ -239,6 +240,8 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(1)  # more are slower on models of this size
     recipe = text_to_image_recipe(arguments.recipe)
+    if arguments.data is not None:
+        recipe = recipe.with_data(arguments.data)
     models = TextToImageModels(recipe, arguments.models / "kept")
     place = arguments.models / Path(arguments.recipe).stem
     study = Study(models, place, arguments.out, arguments.attacks, tuple(arguments.attacked))
@@ -272,9 +275,10 @@ def found_methods(names: Sequence[str], logs: Mapping[str, Sequence[Trial]]) -> 
 
 def record_of(study: Study, searches: Mapping[str, Any], runs: Mapping[str, Any]) -> dict[str, Any]:
     """All that was found, with the settings that it depends on."""
+    recipe = study.models.recipe
     return {
         "environment": environment(),
-        "recipe": as_table(study.models.recipe),
+        "recipe": as_table(replace(recipe, drawings=replace(recipe.drawings, folder=None))),
         "budget": BUDGET,
         "searching": {"family": as_table(SEARCHING), "prompts": as_table(FEW), "seed": SEARCH_SEED},
         "reporting": {"family": as_table(REPORTING), "prompts": as_table(MANY), "attacked": study.attacked},

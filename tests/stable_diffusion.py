@@ -9,7 +9,14 @@ import numpy as np
 import torch
 from PIL import Image
 from tokenizers.pre_tokenizers import ByteLevel
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+from transformers import (
+    CLIPConfig,
+    CLIPImageProcessorPil,
+    CLIPModel,
+    CLIPTextConfig,
+    CLIPTextModel,
+    CLIPTokenizer,
+)
 
 UNET = {
     "sample_size": 8,
@@ -103,6 +110,24 @@ def write_dit(folder: Path, *, seed: int = 0) -> Path:
             diffusers.DiTTransformer2DModel(**DIT), diffusers.AutoencoderKL(**VAE), scheduler()
         )
     pipeline.save_pretrained(folder)
+    return folder
+
+
+def write_clip(folder: Path, *, seed: int = 0) -> Path:
+    """Writes a `CLIPModel` of fresh weights with its tokenizer and preparation; returns its folder."""
+    words = tokenizer()
+    special = {f"{name}_token_id": getattr(words, f"{name}_token_id") for name in ("bos", "eos", "pad")}
+    sizes = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    config = CLIPConfig(
+        text_config={**sizes, **special, "vocab_size": len(words), "projection_dim": 8},
+        vision_config={**sizes, "image_size": 32, "patch_size": 16, "projection_dim": 8},
+        projection_dim=8,
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        CLIPModel(config).save_pretrained(folder)
+    words.save_pretrained(folder)
+    CLIPImageProcessorPil(size={"shortest_edge": 32}, crop_size=32).save_pretrained(folder)
     return folder
 
 

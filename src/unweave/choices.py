@@ -4,7 +4,7 @@ Without them a misspelt choice would act as another one, and a negative weight w
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from functools import cache
 from types import UnionType
@@ -73,6 +73,12 @@ def suggest_word(word: str, words: Iterable[str]) -> str:
         ending.setdefault(path.rpartition(".")[2], []).append(path)
     near = get_close_matches(word.rpartition(".")[2], ending, n=1, cutoff=0.5)
     return f" (did you mean {' or '.join(map(repr, ending[near[0]]))}?)" if near else ""
+
+
+def list_first(words: Sequence[str], most: int = 20) -> str:
+    """The words, or the first of them and the number of the others, such as a thousand names of classes."""
+    others = f" and {len(words) - most} others" if len(words) > most else ""
+    return ", ".join(words[:most]) + others
 
 
 @cache

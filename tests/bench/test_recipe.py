@@ -265,6 +265,27 @@ def test_a_missing_part_is_named() -> None:
         parse({key: value for key, value in BASE.items() if key != "train"})
 
 
+@pytest.mark.parametrize(
+    ("folder", "name", "runs"),
+    [
+        (
+            "text-to-image",
+            "garments",
+            "unweave demo text-to-image, or in the clone python benchmarks/text_to_i",
+        ),
+        ("concepts", "sd-nudity", "unweave forget FOLDER --recipe "),
+    ],
+)
+def test_a_recipe_of_another_kind_says_what_runs_it(folder: str, name: str, runs: str, tmp_path: Path):
+    copied = tmp_path / "mine.toml"
+    copied.write_text(files("unweave").joinpath("recipes", folder, f"{name}.toml").read_text())
+    for place in (name, str(copied)):
+        with pytest.raises(
+            ValueError, match=f"bench does not run the recipe {place!r}, which .*: run {runs}"
+        ):
+            load(place)
+
+
 def test_recipes_that_are_not_there_or_not_toml(tmp_path) -> None:
     (tmp_path / "bad.toml").write_text("name = ")
     with pytest.raises(ValueError, match="bad.toml is not TOML"):

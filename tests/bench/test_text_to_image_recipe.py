@@ -52,6 +52,13 @@ def test_a_bad_recipe_is_refused(text: str | None, message: str, tmp_path: Path)
         text_to_image_recipe(path)
 
 
+def test_garments_are_read_from_a_folder_and_digits_have_none():
+    recipe = text_to_image_recipe("garments").with_data("images")
+    assert recipe.drawings.folder == "images" and recipe.drawings.names["object"][2] == "pullover"
+    with pytest.raises(ValueError, match="digits are scikit-learn's and need no folder: leave images out"):
+        text_to_image_recipe("digits").with_data("images")
+
+
 def test_an_unknown_name_is_refused():
     with pytest.raises(ValueError, match="unknown text-to-image recipe 'digit' .did you mean 'digits'"):
         text_to_image_recipe("digit")

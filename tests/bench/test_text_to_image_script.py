@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
+import numpy as np
 import pytest
 
 from pages import ROOT
@@ -67,6 +68,36 @@ def test_finished_models_stay_and_others_are_added(run, tmp_path: Path, capsys: 
     assert sorted(each.name for each in (place / "seed-0").iterdir()) == ["original", "without-three"]
     train, test = read_captioned(place / "data")
     assert len(train) == 120 and test is not None and len(test) == 120
+
+
+def write_idx(path: Path, values: np.ndarray) -> None:
+    header = bytes((0, 0, 8, values.ndim)) + np.array(values.shape, ">u4").tobytes()
+    path.write_bytes(header + values.astype(np.uint8).tobytes())
+
+
+def test_garments_of_a_folder_are_drawn_and_learned(run, tmp_path: Path):
+    """Made-up images in place of Fashion-MNIST: a bright square, larger for each class."""
+    folder, recipe = tmp_path / "fashion-mnist", tmp_path / "tiny.toml"
+    folder.mkdir()
+    for part, n in (("train", 60), ("t10k", 20)):
+        labels = np.arange(n) % 10
+        images = np.zeros((n, 28, 28))
+        for image, label in zip(images, labels, strict=True):
+            image[2 : 8 + 2 * label, 2 : 8 + 2 * label] = 255
+        write_idx(folder / f"{part}-images-idx3-ubyte", images)
+        write_idx(folder / f"{part}-labels-idx1-ubyte", labels)
+    recipe.write_text(TINY.replace('"digits"', '"garments"').replace("limit = 120", "limit = 40"))
+    run("--data", folder, "--object", "pullover")
+    place = tmp_path / "models" / "tiny"
+    assert sorted(each.name for each in (place / "seed-0").iterdir()) == ["original", "without-pullover"]
+    train, test = read_captioned(place / "data")
+    assert (len(train), 0 if test is None else len(test)) == (40, 20) and train.images.shape[1:] == (
+        3,
+        16,
+        16,
+    )
+    captions = {row["text"] for row in train.rows if row["object"] == "pullover"}
+    assert captions and all("pullover" in text for text in captions)
 
 
 def test_images_are_spread_over_the_prompts_of_an_object(script: ModuleType):

@@ -10,11 +10,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 diffusers = pytest.importorskip("diffusers")
 pytest.importorskip("transformers")
 
-from stable_diffusion import write_images, write_pipeline  # noqa: E402  # after diffusers is known to be there
+from stable_diffusion import write_clip, write_images, write_pipeline  # noqa: E402  # after diffusers is known to be there
 from unweave.audits.diffusion.concept_attack_metrics import CONCEPT_ATTACKS  # noqa: E402
 from unweave.audits.diffusion.nude_net import CLASSES, CORE  # noqa: E402
 
@@ -61,7 +62,9 @@ def test_a_folder_is_compared_with_retrained_ones_and_nothing_else_is_written(ru
     told = run(*asked, "--out", here / "out")
     assert told.code == 1, told.error
     assert told.out.startswith("INCONCLUSIVE: ")
-    assert "Not run: attacks (give --set attacks=25), detections of nudity (give --nudenet), FID" in told.out
+    assert (
+        "Not run: attacks (give --set attacks=25), a classifier of your own (give --classifier)," in told.out
+    )
     assert contents(given) == before
     made = json.loads((here / "out" / "record.json").read_text())
     (stage,) = made["stages"].values()
@@ -75,8 +78,10 @@ def test_a_folder_is_compared_with_retrained_ones_and_nothing_else_is_written(ru
     assert stage["sheets"].keys() == {"model", "original", "retrained"}
     assert stage["data"]["not run"] == [
         "attacks (give --set attacks=25)",
+        "a classifier of your own (give --classifier)",
         "detections of nudity (give --nudenet)",
-        "FID and CLIP score, which need weights from elsewhere",
+        "the CLIP score (give --clip)",
+        "the FID (give --inception)",
     ]
     page = (here / "out" / "report.html").read_text()
     assert "UA, paraphrased" in page and ">FID<" not in page
@@ -136,6 +141,78 @@ def test_a_detector_sees_the_images(run, given: Path, here: Path, monkeypatch):
         assert scores["explicit"]["value"] == scores["explicit_retain"]["value"] == 100
     assert stage["data"]["NudeNet"]["version"].startswith("unknown")
     assert "explicit on F" in (here / "out" / "report.html").read_text()
+
+
+def write_classifier(given: Path) -> dict[str, object]:
+    """Writes fresh weights of torchvision's smallest model, and returns the flags that name them."""
+    models = pytest.importorskip("torchvision.models")
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        state = models.mobilenet_v3_small(weights=None, num_classes=3).state_dict()
+    torch.save(state, given / "classifier.pth")
+    (given / "names.txt").write_text("two\nthree\nfour\n")
+    named = {"classifier": given / "classifier.pth", "class-names": given / "names.txt"}
+    return {**named, "architecture": "mobilenet_v3_small"}
+
+
+def test_a_classifier_of_the_user_is_the_recogniser(run, given: Path, here: Path):
+    asked = flags(given, **write_classifier(given))
+    told = run("audit", given / "edited", *asked, *SHORT, "--out", here / "out")
+    assert told.code == 1 and "give --classifier" not in told.out, told.error
+    (stage,) = json.loads((here / "out" / "record.json").read_text())["stages"].values()
+    assert stage["data"]["classifier"]["architecture"] == "mobilenet_v3_small"
+    assert stage["data"]["classifier"]["sha256"] == contents(given)["classifier.pth"]
+    assert stage["data"]["recogniser"]["wrong about held-out images, %"].keys() == {"number"}
+    assert not (here / "out" / "models").exists()  # nothing is trained
+
+
+def test_a_classifier_that_does_not_know_the_classes_is_refused(run, given: Path, here: Path):
+    named = write_classifier(given)
+    (given / "names.txt").write_text("two\ntrhee\nfour\n")
+    error = fails(run, given, here, given / "edited", *flags(given, **named))
+    assert "unknown number 'three' (did you mean 'trhee'?); known: two, trhee, four" in error
+    (given / "names.txt").write_text("two\nthree\nfive\n")
+    (given / "prompts.toml").write_text(PROMPTS.replace("a red four", "a dim two"))
+    error = fails(run, given, here, given / "edited", *flags(given, **named))
+    assert "number of 004.png must be one of two, three, five, found 'four'" in error
+    error = fails(run, given, here, given / "edited", *flags(given, **{**named, "classifier": None}))
+    assert "--architecture and --class-names go with --classifier, found none" in error
+
+
+def test_a_clip_scores_the_images(run, given: Path, here: Path):
+    clip = write_clip(given / "clip")
+    told = run("audit", given / "edited", *flags(given, clip=clip), *SHORT, "--out", here / "out")
+    assert told.code == 1 and "give --clip" not in told.out and "give --inception" in told.out, told.error
+    (stage,) = json.loads((here / "out" / "record.json").read_text())["stages"].values()
+    for name in ("original", "model"):
+        scores = stage["methods"][name]["scores"]
+        assert 0 <= scores["clip"]["value"] <= 100 and "clip_forget" in scores and "fid" not in scores
+    assert len(stage["data"]["CLIP"]["sha256"]) == 64
+    assert "CLIP score on R" in (here / "out" / "report.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("flag", "value", "expected"),
+    [
+        ("clip", "sd", "expected the folder of a CLIPModel in"),
+        (
+            "inception",
+            "none.pth",
+            "an FID needs the file weights-inception-2015-12-05-6726825d.pth, found none",
+        ),
+        ("classifier", "none.pth", "expected a classifier in"),
+        ("nudenet", "none.onnx", "expected NudeNet's network in"),
+    ],
+)
+def test_a_missing_model_that_judges_images_is_named(run, given: Path, here: Path, flag, value, expected):
+    assert expected in fails(run, given, here, given / "edited", *flags(given, **{flag: given / value}))
+
+
+def test_prompts_that_would_share_images_are_refused(run, given: Path, here: Path):
+    (given / "i2p.csv").write_text("prompt,sd_seed\ntwice,7\ntwice,8\n")
+    (given / "twice.toml").write_text(PROMPTS.replace('["two plus one"]', '"i2p.csv"'))
+    error = fails(run, given, here, given / "edited", *flags(given, prompts=given / "twice.toml"))
+    assert "'twice' has the seeds 7 and 8, and 20 images from each seed on would share some" in error
 
 
 @pytest.mark.slow

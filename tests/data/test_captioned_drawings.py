@@ -48,6 +48,11 @@ def test_captions_say_what_an_image_shows():
             assert row["text"] in possible and "object" in said
 
 
+def test_an_article_goes_by_the_letter_as_in_the_data_of_kept_models():
+    assert caption("a {style} {object}", {"style": "outlined", "object": "one"}) == "an outlined one"
+    assert caption("a photo of a {object}", {"object": "one"}) == "a photo of an one"
+
+
 def test_an_image_has_the_colour_and_the_shape_of_its_row():
     train, _ = FEW.draw()
     paints = {name: torch.tensor(value, dtype=torch.float64) for name, value in COLOURS.items()}

@@ -58,6 +58,12 @@ def test_captions_that_hold_a_concept(concept: Concept, expected: list[int], tmp
     assert concept.holds(data).nonzero()[:, 0].tolist() == expected
 
 
+def test_a_phrase_may_have_the_other_article():
+    assert holds_phrase("a photo of an one", "a photo of a one")
+    assert holds_phrase("a photo of an eight", "photo of a eight") and holds_phrase("a one", "an one")
+    assert not holds_phrase("a photo of the one", "a photo of a one")
+
+
 def test_a_phrase_is_whole_words_in_a_row():
     assert holds_phrase("a bold, blue zero", "Blue zero") and not holds_phrase("a bluezero", "blue zero")
     assert not holds_phrase("a blue bold zero", "blue zero") and not holds_phrase("freedom", "red")

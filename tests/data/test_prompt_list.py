@@ -11,6 +11,7 @@ I2P = """,prompt,categories,hard,nudity_percentage,evaluation_seed,evaluation_gu
 1,"a ""red"" boat",sexual,0,12.5,4048077056,7
 2,,sexual,0,0.0,1,7
 3,"a house, by the sea",sexual,0,0.0,2,7
+4,"a house, by the sea",sexual,0,0.0,3904303721,7.0
 """
 
 
@@ -43,10 +44,11 @@ def test_a_file_without_prompts_is_refused(name: str, content: bytes | None, sen
 )
 def test_a_row_brings_its_seed_and_guidance(names: tuple[str, str], tmp_path: Path):
     table = I2P.replace("evaluation_seed", names[0]).replace("evaluation_guidance", names[1])
-    (tmp_path / "i2p.csv").write_text(table + "4,a dog,sexual,0,0.0,,7.5\n", encoding="utf-8")
+    (tmp_path / "i2p.csv").write_text(table + "5,a dog,sexual,0,0.0,,7.5\n", encoding="utf-8")
     assert read_prompt_rows(tmp_path / "i2p.csv") == (
-        PromptRow("a house, by the sea", 3904303721, 7.0),  # the last row repeats it
+        PromptRow("a house, by the sea", 3904303721, 7.0),  # row 4 repeats it
         PromptRow('a "red" boat', 4048077056, 7.0),
+        PromptRow("a house, by the sea", 2, 7.0),
         PromptRow("a dog", None, 7.5),
     )
     (tmp_path / "plain.csv").write_text("prompt\na dog\n")

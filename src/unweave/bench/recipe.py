@@ -18,6 +18,7 @@ from typing import Any, Protocol, TypeVar, cast, runtime_checkable
 
 from torch import nn
 
+from unweave.bench.other_recipes import refuse_other_content, refuse_other_name
 from unweave.bench.setup import Setup
 from unweave.choices import suggest_word
 from unweave.descent.descend import Descent
@@ -164,6 +165,7 @@ def _table(place: str | Path) -> dict[str, Any]:
         table = tomllib.loads(_text(place))
     except tomllib.TOMLDecodeError as error:
         raise ValueError(f"{place} is not TOML: {error}") from error
+    refuse_other_content(place, table)
     of, _, budget = name.rpartition("@")
     if not of or not _is_number(budget):
         return {"name": name, **table}
@@ -203,6 +205,7 @@ def _text(place: str | Path) -> str:
             raise ValueError(f"expected a recipe at {place}, found no such file")
         return Path(place).read_text(encoding="utf-8")
     if str(place) not in recipe_names():
+        refuse_other_name(place)
         names = ", ".join(recipe_names())
         raise ValueError(
             f"unknown recipe {str(place)!r}{suggest_word(str(place), recipe_names())}; known: {names}"

@@ -1,7 +1,7 @@
 """Recipes of small text-to-image models: what is drawn, the parts of the pipeline and their training."""
 
 import tomllib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.resources import files
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from torch import nn
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from unweave.choices import suggest_word
-from unweave.data.captioned_drawings import Drawings
+from unweave.data.captioned_drawings import SUBJECTS, Drawings
 from unweave.descent.descend import Descent
 from unweave.tables import read
 from unweave.tasks.diffusion.components import Settings
@@ -168,6 +168,17 @@ class TextToImageRecipe:
     drop: float = 0.1
     sampler: Sampler = Sampler("dpm", steps=15, guidance=3.0)
     save_every: int | None = None
+
+    def with_data(self, folder: str | Path) -> "TextToImageRecipe":
+        """The recipe with the images of a folder, such as Fashion-MNIST's four files.
+
+        Raises:
+            ValueError: If what it draws needs no folder.
+        """
+        subject = self.drawings.subject
+        if SUBJECTS[subject].data == "digit-images":
+            raise ValueError(f"{subject} are scikit-learn's and need no folder: leave {folder} out")
+        return replace(self, drawings=replace(self.drawings, folder=str(folder)))
 
     def scheduler(self) -> DDIMScheduler:
         """The scheduler of the pipeline."""

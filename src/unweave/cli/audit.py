@@ -110,7 +110,7 @@ def audit(
                 "not here: give --reference"
             )
         outcome, place, absent = audit_concept(run, original, reference, concept, flags)
-        return print_audit(outcome, place, flags, absent)
+        return print_audit(outcome, place, flags, *absent)
     refuse_no_prompts(run, concept)
     if reference is not None or original is not None:
         raise ValueError("--reference and --original go with --evidence: a run has its own")

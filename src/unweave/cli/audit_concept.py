@@ -1,6 +1,6 @@
 """`unweave audit FOLDER --prompts`: compares a text-to-image model with ones retrained without a concept."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -31,16 +31,32 @@ class ConceptFiles:
     Args:
         prompts: For a text-to-image model: a file in TOML with the prompts of the concept and those to keep.
         data: With --prompts: a folder of real images with captions and a column for each factor, such as
-            object and colour; a recogniser is trained on them.
+            object and colour; a recogniser is trained on them, unless --classifier names one.
         set: With --prompts: a setting, such as images=50, attacks=25 or sampler.steps=10; can be given
             several times.
         nudenet: With --prompts: the file 320n.onnx of NudeNet 3.4.2, which then counts explicit images.
+        classifier: With --prompts: the weights of a classifier in torchvision's layout (.pth or
+            .safetensors), which is the recogniser; the concept's factor is then the column of the data with
+            the names of its classes.
+        architecture: With --classifier: its architecture, such as resnet50, or resnet50.IMAGENET1K_V1 if
+            images are to be prepared as for these weights.
+        class_names: With --classifier: a file with the name of each class, one a line. By default ImageNet's
+            names, or numbers if there are not a thousand classes.
+        clip: With --prompts: a folder of transformers with a CLIPModel, its tokenizer and its preparation of
+            images, for the CLIP score.
+        inception: With --prompts: the file weights-inception-2015-12-05-6726825d.pth of torch-fidelity, for
+            the FID, which needs 2,049 images and as many held-out ones.
     """
 
     prompts: Path | None = None
     data: str | None = None
     set: tuple[str, ...] = ()
     nudenet: Path | None = None
+    classifier: Path | None = None
+    architecture: str = "resnet50"
+    class_names: Path | None = None
+    clip: Path | None = None
+    inception: Path | None = None
 
 
 NO_PROMPTS = ConceptFiles()
@@ -81,21 +97,22 @@ def refuse_no_prompts(run: Path | None, given: ConceptFiles) -> None:
     if run is not None and (is_pipeline(run) or is_pipeline(run / PRETRAINED)):
         raise ValueError(f"{run} holds a text-to-image model: name the file of prompts with --prompts")
     if given != NO_PROMPTS:
-        raise ValueError("--data, --set and --nudenet go with --prompts, found none")
+        raise ValueError("--data, --set and flags of models that judge images go with --prompts, found none")
 
 
 def audit_concept(
     run: Path, original: Path | None, reference: Path | None, given: ConceptFiles, flags: CommonFlags
-) -> tuple[Audit, Path, str]:
+) -> tuple[Audit, Path, list[str]]:
     """Audits a text-to-image model.
 
     Returns:
-        The audit, its folder, and a sentence on what was not run.
+        The audit, its folder, and a sentence on what was not run, if there is anything.
     """
     if given.data is None:
         raise ValueError(
             "--prompts needs --data, a folder of real images with captions: a recogniser needs them"
         )
+    refuse_no_classifier(given)
     family = configure(TextToImageFamily(), parse_settings(given.set), "--set")
     folders = find_folders(run, original, reference)
     place = flags.out or (Path("unweave-audit") if folders.run is None else folders.run / "audit")
@@ -108,8 +125,8 @@ def audit_concept(
         with out.open_folder(place, facts):
             outcome = work.run(place, listener)
             outcome.save(place)
-    absent = explain_not_run(family, folders, detected=given.nudenet is not None)
-    return outcome, place, f"Not run: {', '.join(absent)}."
+    absent = explain_not_run(family, folders, given)
+    return outcome, place, [f"Not run: {', '.join(absent)}."] if absent else []
 
 
 def find_folders(run: Path, original: Path | None, reference: Path | None) -> Folders:
@@ -171,9 +188,20 @@ def read_work(
     return run_concept_audit.read(folders, given, family, device)
 
 
-def explain_not_run(family: TextToImageFamily, folders: Folders, *, detected: bool) -> list[str]:
+def refuse_no_classifier(given: ConceptFiles) -> None:
+    """Raises if a classifier is described that is not given."""
+    if given.classifier is None and given != replace(given, architecture="resnet50", class_names=None):
+        raise ValueError("--architecture and --class-names go with --classifier, found none")
+
+
+def explain_not_run(family: TextToImageFamily, folders: Folders, given: ConceptFiles) -> list[str]:
     """What an audit does not run, and how to run it."""
-    absent = [] if family.attacks else ["attacks (give --set attacks=25)"]
-    absent += [] if folders.retrained else ["retrained models (give --reference)"]
-    absent += [] if detected else ["detections of nudity (give --nudenet)"]
-    return [*absent, "FID and CLIP score, which need weights from elsewhere"]
+    optional = (
+        (family.attacks > 0, "attacks (give --set attacks=25)"),
+        (bool(folders.retrained), "retrained models (give --reference)"),
+        (given.classifier is not None, "a classifier of your own (give --classifier)"),
+        (given.nudenet is not None, "detections of nudity (give --nudenet)"),
+        (given.clip is not None, "the CLIP score (give --clip)"),
+        (given.inception is not None, "the FID (give --inception)"),
+    )
+    return [name for ran, name in optional if not ran]

@@ -4,7 +4,7 @@ Needs the extra `unweave[diffusion]`; `unweave audit` imports it only for a text
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
@@ -12,19 +12,21 @@ from typing import Any
 
 from unweave.auditing import Audit, judge_answers
 from unweave.audits.answers import Answers, collect_answers
-from unweave.audits.diffusion.concept_exam import ConceptExam
+from unweave.audits.diffusion.concept_exam import ConceptExam, refuse_unfit
 from unweave.audits.diffusion.concept_prompts import ConceptPrompts
-from unweave.audits.diffusion.factor_recogniser import fit_recogniser
+from unweave.audits.diffusion.factor_recogniser import FactorRecogniser, fit_recogniser
 from unweave.audits.diffusion.images_exam import Drawn
 from unweave.audits.diffusion.latent_drawing import PromptedPipeline
-from unweave.audits.diffusion.nude_net import NudeNet, read_detector
-from unweave.audits.diffusion.prompt_file import read_prompts
+from unweave.audits.diffusion.local_classifier import LocalClassifier, recogniser_of
+from unweave.audits.diffusion.prompt_file import read_factor, read_prompts
 from unweave.audits.diffusion.real_concepts import RealImages, shows
 from unweave.audits.margins import RETRAINS
 from unweave.audits.one_model import GivenModel
 from unweave.audits.verdict import SEEDS
 from unweave.bench.workers import Listener, Progress
 from unweave.cli.audit_concept import ConceptFiles, Folders, explain_not_run
+from unweave.cli.local_models import LocalModels, read_local_models
+from unweave.data.captioned_drawings import factor_numbers
 from unweave.data.captions import hold_out, read_captioned
 from unweave.errors import Failed
 from unweave.families.text_to_image import TextToImageFamily
@@ -56,7 +58,8 @@ class ConceptAudit:
         real: Real images.
         family: The settings.
         device: The device of the models; the CPU if None.
-        nude_net: Detects nudity; None if that is not measured.
+        models: Models from local files that judge images.
+        absent: What does not run.
     """
 
     folders: Folders
@@ -65,7 +68,8 @@ class ConceptAudit:
     real: RealImages
     family: TextToImageFamily
     device: str | None
-    nude_net: NudeNet | None = None
+    models: LocalModels
+    absent: Sequence[str]
 
     def facts(self) -> dict[str, Any]:
         """The facts that the audit depends on."""
@@ -76,7 +80,7 @@ class ConceptAudit:
             "data": self.real.digest,
             "family": repr(self.family),
             "device": self.device,
-            "nudenet": None if self.nude_net is None else self.nude_net.digest,
+            **self.models.facts,
             "code": package_digest(),
         }
 
@@ -100,13 +104,19 @@ class ConceptAudit:
         )
 
     def exam(self, cache: Path) -> ConceptExam:
-        """The exam, with a recogniser trained on the real images."""
+        """The exam, with the recogniser."""
+        exam = self.family.concept_exam(self.prompts, self.recogniser(cache), self.real)
+        models = self.models
+        return replace(exam, nude_net=models.nude_net, clip=models.clip, inception=models.inception)
+
+    def recogniser(self, cache: Path) -> FactorRecogniser:
+        """The classifier if there is one, else a recogniser trained on the real images."""
+        real, device = self.real, self.device or "cpu"
+        if self.models.classifier is not None:
+            (factor,) = self.prompts.concept
+            return recogniser_of(self.models.classifier, factor, real.held_out, device=device)
         cache.mkdir(parents=True, exist_ok=True)
-        recogniser = fit_recogniser(
-            self.real.train, self.real.held_out, self.real.names, device=self.device or "cpu", cache=cache
-        )
-        exam = self.family.concept_exam(self.prompts, recogniser, self.real)
-        return replace(exam, nude_net=self.nude_net)
+        return fit_recogniser(real.train, real.held_out, real.names, device=device, cache=cache)
 
     def model(self, folder: Path) -> PromptedPipeline:
         """A pipeline under the prompts."""
@@ -140,7 +150,9 @@ class ConceptAudit:
         about = request_row(gone, [0] * len(gone), of=len(train), model=self.folders.original.name)
         about |= {"classes": {self.prompts.concept_words: len(gone)}}
         data = {"digest": self.real.digest, "forget": len(gone), "retain": len(train) - len(gone)}
-        data |= {"not run": explain_not_run(self.family, self.folders, detected=self.nude_net is not None)}
+        data |= {"not run": list(self.absent)}
+        if self.models.classifier is not None:
+            data |= {"classifier": dict(self.models.classifier.facts)}
         name, row, asked, seed = method_of(self.folders.run)
         return GivenModel(name, row, {**about, **asked}, {**data, **exam.facts}, TextToImageFamily.name, seed)
 
@@ -175,14 +187,17 @@ def method_of(
 def read(
     folders: Folders, given: ConceptFiles, family: TextToImageFamily, device: str | None
 ) -> ConceptAudit:
-    """Reads the models, the images, the prompts and the detector.
+    """Reads the models, the images, the prompts and the models that judge images.
 
     Raises:
         ValueError: If one of them can't be used.
     """
     assert given.data is not None and given.prompts is not None
-    real, asked = read_real(given.data, given.prompts)
-    nude_net = None if given.nudenet is None else read_detector(given.nudenet)
+    models = read_local_models(given, device)
+    real, asked = read_real(given.data, given.prompts, models.classifier)
+    if models.clip is not None:
+        for prompt in asked.all_prompts:
+            models.clip.embed_text(prompt.text)  # one that is too long for CLIP is an error
     digests: dict[Path, str] = {}
     for folder in (folders.original, folders.edited, *folders.retrained):
         pipeline = load(folder)
@@ -192,19 +207,32 @@ def read(
             refuse_no_room(tokens, asked)
         digests[folder] = pipeline.digest()
     refuse_same(folders, digests)
-    real.refuse_too_few(asked, attacked=family.attacks > 0)
-    return ConceptAudit(folders, digests, asked, real, family, device, nude_net)
+    refuse_unfit(asked, real, family.images, attacked=family.attacks > 0, inception=models.inception)
+    absent = explain_not_run(family, folders, given)
+    return ConceptAudit(folders, digests, asked, real, family, device, models, absent)
 
 
-def read_real(data: str, prompts: Path) -> tuple[RealImages, ConceptPrompts]:
+def read_real(
+    data: str, prompts: Path, classifier: LocalClassifier | None
+) -> tuple[RealImages, ConceptPrompts]:
     """Reads real images, and the prompts in terms of their factors; a fifth of the images is held out.
+
+    Args:
+        data: The folder of the images.
+        prompts: The file of the prompts.
+        classifier: The classifier that knows the concept; None if the columns of the images tell the values.
 
     Raises:
         ValueError: If one of them can't be used.
     """
     train, held_out = read_captioned(data)
     whole = RealImages(train, train if held_out is None else held_out)
-    asked = read_prompts(prompts, whole.names)
+    if classifier is None:
+        asked = read_prompts(prompts, whole.names)
+    else:
+        names = {read_factor(prompts): classifier.names}
+        asked = read_prompts(prompts, names)
+        factor_numbers(whole.held_out, names)  # an image of an unknown class is an error
     if held_out is not None:
         return whole, asked
     parts = hold_out(shows(train, asked.concept))

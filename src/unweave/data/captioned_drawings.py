@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Int64
 from torch import Tensor
 
-from unweave.choices import suggest_word
+from unweave.choices import list_first, suggest_word
 from unweave.data.captions import FILE, METADATA, TEXT, CaptionedImages
 from unweave.data.colours_and_styles import COLOURS, STYLES, Grey, paint, resize
 from unweave.data.datasets import load
@@ -181,7 +181,10 @@ class Drawings:
 
 
 def caption(template: str, row: Mapping[str, str]) -> str:
-    """The caption of a template, with "an" before a vowel."""
+    """The caption of a template, with "an" before the letters aeiou.
+
+    So it is "an one". Digests of trained models depend on the captions: another rule would be other data.
+    """
     words = template.format(**row).split()
     pairs = zip(words, [*words[1:], ""], strict=True)
     return " ".join("an" if word == "a" and after[:1] in set("aeiou") else word for word, after in pairs)
@@ -205,7 +208,7 @@ def factor_numbers(
         for row in data.rows:
             if row.get(factor) not in numbers:
                 raise ValueError(
-                    f"{factor} of {row[FILE]} must be one of {', '.join(values)}, found {row.get(factor)!r}"
+                    f"{factor} of {row[FILE]} must be one of {list_first(values)}, found {row.get(factor)!r}"
                 )
         found[factor] = torch.tensor([numbers[row[factor]] for row in data.rows])
     return found

@@ -183,11 +183,14 @@ def require_held(what: str, found: Iterable[bool], data: CaptionedImages) -> Boo
 
 
 def holds_phrase(text: str, phrase: str) -> bool:
-    """Whether the words of a phrase occur in a text in a row; an article at the start does not count."""
-    sought = words_in(phrase)
-    if len(sought) > 1 and sought[0] in ("a", "an", "the"):
+    """Whether the words of a phrase occur in a text in a row.
+
+    An article at the start does not count, and "a" is the same word as "an": "a photo of a one" is in the
+    caption "a photo of an one" of a drawing.
+    """
+    sought, found = (["a" if word == "an" else word for word in words_in(each)] for each in (phrase, text))
+    if len(sought) > 1 and sought[0] in ("a", "the"):
         sought = sought[1:]
-    found = words_in(text)
     return any(found[i : i + len(sought)] == sought for i in range(len(found) - len(sought) + 1))
 
 

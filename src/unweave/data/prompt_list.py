@@ -35,7 +35,8 @@ class PromptRow:
 def read_prompt_rows(place: str | Path) -> tuple[PromptRow, ...]:
     """Reads the rows of a table of prompts, with seeds and guidances in the columns of I2P if there are any.
 
-    Of rows with the same prompt the first counts.
+    Rows may share a prompt: each is drawn with its own seed and guidance. A row that repeats another in all
+    three counts once.
 
     Args:
         place: A `.csv` file with a header.
@@ -51,14 +52,10 @@ def read_prompt_rows(place: str | Path) -> tuple[PromptRow, ...]:
         rows = list(read_table(path))
     except (UnicodeDecodeError, csv.Error) as error:
         raise ValueError(f"{path} can't be read: {error}") from error
-    found: dict[str, PromptRow] = {}
-    for number, row in enumerate(rows, 1):
-        if row[COLUMN].strip():
-            made = make_row(row, f"row {number} of {path}")
-            found.setdefault(made.text, made)
-    if not found:
+    numbered = [(number, row) for number, row in enumerate(rows, 1) if row[COLUMN].strip()]
+    if not numbered:
         raise ValueError(f"{path} has no prompts: expected one a row")
-    return tuple(found.values())
+    return tuple(dict.fromkeys(make_row(row, f"row {number} of {path}") for number, row in numbered))
 
 
 def make_row(row: Mapping[str, str], where: str) -> PromptRow:

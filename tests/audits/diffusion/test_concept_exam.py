@@ -11,7 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from audits.diffusion.concepts import PROMPTS, Exact, squares
+from unweave.audits.diffusion import concept_exam
 from unweave.audits.diffusion.attacks import Budget
+from unweave.audits.diffusion.clip_score import ClipScore
 from unweave.audits.diffusion.concept_exam import ConceptExam
 from unweave.audits.diffusion.concept_prompts import Prompt
 from unweave.audits.diffusion.concept_verdict import EVERY
@@ -103,8 +105,54 @@ def test_a_prompt_is_drawn_with_the_seed_and_the_guidance_that_it_brings():
     asked.answers(Notes())
     assert drawn[2] == (2, [77, 78, 79], 9.5) and {each[2] for each in drawn} == {3.0, 9.5}
     said = "prompts with a seed or guidance of their own"
-    assert asked.facts[said] == {"two plus one": {"seed": 77, "guidance": 9.5}}
+    assert asked.facts[said] == [{"prompt": "two plus one", "seed": 77, "guidance": 9.5}]
     assert said not in exam(3).facts and asked.digest != exam(3).digest
+
+
+def test_prompts_that_share_words_are_drawn_apart():
+    drawn: list[tuple[int, int]] = []
+
+    class Notes(Squares):
+        def draw(self, condition: int, seeds: Sequence[int], guidance: float) -> Tensor:
+            drawn.append((condition, seeds[0]))
+            return super().draw(condition, seeds, guidance)
+
+    again = tuple(Prompt("two plus one", {}, seed) for seed in (7, 90))
+    asked = exam(20, prompts=replace(PROMPTS, paraphrased=again))
+    found = asked.answers(Notes())
+    assert drawn[2:5] == [(2, 7), (2, 90), (3, 400_000)] and len(found) == 9
+    assert asked.sizes["paraphrased"] == 40 and asked.samples(found).kinds["paraphrased"] == (2, 3)
+    with pytest.raises(ValueError, match="has the seeds 7 and 90, and 84 images from each seed on"):
+        exam(84, prompts=asked.prompts)
+
+
+def test_clip_scores_are_of_each_prompt_with_its_own_images():
+    class Alike(ClipScore):
+        def scores(self, text: str, images: Tensor) -> np.ndarray:
+            return np.full(len(images), len(text))
+
+    found = exam().answers(Squares())
+    assert "clip" not in exam().measure(found)
+    scored = exam(clip=Alike(lambda _: torch.zeros(1, 1), lambda images: torch.zeros(len(images), 1), "abc"))
+    values, texts = scored.measure(found), [each.text for each in PROMPTS.all_prompts]
+    assert values["clip_forget"] == np.mean([len(text) for text in texts[:4]])
+    assert values["clip"] == np.mean([len(text) for text in texts[4:]])
+    assert scored.facts["CLIP"] == {"sha256": "abc"} and values.keys() <= EVERY.keys()
+
+
+def test_an_fid_is_between_images_to_keep_and_real_ones_of_what_they_show(tmp_path, monkeypatch):
+    weights = tmp_path / "weights.pth"
+    weights.write_bytes(b"weights")
+    asked: list[int] = []
+    monkeypatch.setattr(concept_exam, "refuse_no_fid", lambda place, images: asked.append(images))
+    monkeypatch.setattr(concept_exam, "fid", lambda drawn, real, *, weights: float(len(drawn) - len(real)))
+    measured = exam(inception=weights)
+    assert asked == [60]  # of each of two objects to keep 30 real images; 80 are drawn
+    assert measured.measure(measured.answers(Squares()))["fid"] == 20
+    monkeypatch.undo()
+    with pytest.raises(ValueError, match="an FID needs"):
+        exam(inception=weights)
+    assert "fid" not in exam().measure(exam().answers(Squares()))
 
 
 def test_answers_are_stored_and_what_they_depend_on_is_in_the_digest(tmp_path):

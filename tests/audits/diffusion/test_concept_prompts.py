@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from unweave.audits.diffusion.concept_prompts import ConceptPrompts, Prompt
-from unweave.audits.diffusion.prompt_file import read_prompts
+from unweave.audits.diffusion.prompt_file import read_factor, read_prompts
 
 VALUES = {"object": ("two", "three", "four"), "colour": ("red", "blue")}
 LINES = {
@@ -94,6 +94,49 @@ def test_a_kind_may_be_a_table_whose_rows_bring_seeds_and_guidances(tmp_path):
         read_prompts(tmp_path / "i2p.csv", VALUES)
     with pytest.raises(ValueError, match="'two plus one' must have a whole number as seed .*found 'x'"):
         read_prompts(write_prompts(tmp_path, paraphrased='[{ text = "two plus one", seed = "x" }]'), VALUES)
+
+
+def test_rows_with_one_prompt_are_draws_of_one_condition(tmp_path):
+    (tmp_path / "i2p.csv").write_text("prompt,sd_seed\ntwo plus one,7\nmore,9\ntwo plus one,40\na three,8\n")
+    found = read_prompts(write_prompts(tmp_path, paraphrased='"i2p.csv"'), VALUES)
+    assert [each.seed for each in found.paraphrased] == [7, 9, 40, 8]
+    assert found.conditions.texts[:4] == ("a three", "a red three", "two plus one", "more")
+    assert [found.condition_of(number) for number in found.forget_numbers] == [0, 1, 2, 3, 2, 0, 4]
+    assert found.forget_conditions == (0, 1, 2, 3, 4) and found.retain_conditions == (5, 6, 7)
+    found.refuse_overlap(33)
+    with pytest.raises(ValueError, match="'two plus one' has the seeds 7 and 40, and 34 images from each"):
+        found.refuse_overlap(34)
+
+
+def test_a_value_may_be_named_by_its_place(tmp_path):
+    kept = '[{ text = "twice two", object = 2 }]'
+    found = read_prompts(write_prompts(tmp_path, concept="{ object = 1 }", neighbours=kept), VALUES)
+    assert found.concept == {"object": "three"} and found.neighbours[0].shows == {"object": "four"}
+    for place in ("3", "-1", "true", "1.0"):
+        with pytest.raises(ValueError, match=f"unknown object {place.title()}; known: two, three, four"):
+            read_prompts(write_prompts(tmp_path, concept=f"{{ object = {place} }}"), VALUES)
+
+
+def test_a_name_within_a_longer_one_is_not_named(tmp_path):
+    values = {"object": ("chain", "chain saw", "three")}
+    kept = '["an image of a chain saw"]'
+    found = read_prompts(write_prompts(tmp_path, neighbours=kept, others='["a chain"]'), values)
+    assert [each.shows["object"] for each in found.retain_prompts] == ["chain saw", "chain"]
+
+
+def test_of_many_values_an_error_lists_the_first(tmp_path):
+    many = {**VALUES, "object": tuple(f"class {number}" for number in range(1000))}
+    with pytest.raises(
+        ValueError, match=r"unknown object 'three'.*known: class 0, .*class 19 and 980 others$"
+    ):
+        read_prompts(write_prompts(tmp_path), many)
+
+
+def test_the_only_factor_of_the_concept_is_found_without_its_values(tmp_path):
+    assert read_factor(write_prompts(tmp_path)) == "object"
+    for concept in (None, "{}", '{ object = "three", colour = "red" }', '"three"'):
+        with pytest.raises(ValueError, match="prompts.toml: a classifier knows one factor"):
+            read_factor(write_prompts(tmp_path, concept=concept))
 
 
 def test_a_file_must_be_there(tmp_path):

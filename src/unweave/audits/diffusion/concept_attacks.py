@@ -78,7 +78,7 @@ def attack_concept(concept: ConceptTarget, budget: Budget) -> Numbers:
 
 def try_paraphrases(concept: ConceptTarget, budget: Budget) -> Numbers:
     """Tries all prompts of the concept and takes the one under which most images show it."""
-    target, numbers = concept.target, concept.prompts.forget_numbers
+    target, numbers = concept.target, concept.prompts.forget_conditions
     draws = {float(each): partial(target.drawing, each, guidance=target.guidance) for each in numbers}
     return {"prompt": percent(best_setting(draws, target.hit, budget.settings))}
 
@@ -92,9 +92,9 @@ def try_concept_vector(concept: ConceptTarget, budget: Budget) -> Numbers:
     drawing, target = concept.target.drawing, concept.target
     means = [
         torch.stack([drawing.vector(each) for each in numbers]).mean(0)
-        for numbers in (concept.prompts.forget_numbers, concept.prompts.retain_numbers)
+        for numbers in (concept.prompts.forget_conditions, concept.prompts.retain_conditions)
     ]
-    start, added = drawing.vector(concept.prompts.retain_numbers[0]), means[0] - means[1]
+    start, added = drawing.vector(concept.prompts.retain_conditions[0]), means[0] - means[1]
     draws = {each: partial(drawing, start + each * added, guidance=target.guidance) for each in STRENGTHS}
     return {"concept_vector": percent(best_setting(draws, target.hit, budget.settings))}
 

@@ -9,6 +9,7 @@ import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -17,6 +18,7 @@ from jaxtyping import Bool, Float64
 from torch import Tensor, nn
 
 from unweave.audits.diffusion.attacks import Budget, Target
+from unweave.audits.diffusion.clip_score import CLIP, ClipScore
 from unweave.audits.diffusion.concept_attacks import ConceptTarget, attack_concept
 from unweave.audits.diffusion.concept_metrics import metrics_of
 from unweave.audits.diffusion.concept_prompts import ConceptPrompts
@@ -29,6 +31,7 @@ from unweave.audits.diffusion.concept_samples import (
 from unweave.audits.diffusion.concept_verdict import EVERY, explain_never_drawn, judge_concept
 from unweave.audits.diffusion.draws import require_draws
 from unweave.audits.diffusion.factor_recogniser import FactorRecogniser, RecognisedImages
+from unweave.audits.diffusion.fid import fid, refuse_no_fid
 from unweave.audits.diffusion.images_exam import APART, Drawn, ImagesExam
 from unweave.audits.diffusion.metrics import measure_generation, measure_generation_pair
 from unweave.audits.diffusion.nude_net import NUDITY, NudeNet
@@ -54,6 +57,8 @@ class ConceptExam(ImagesExam):
         budget: The budget of attackers; no attacks if None.
         first_seed: The first seed of the images of the first prompt.
         nude_net: Detects nudity in the images; None if that is not measured.
+        clip: Scores the agreement of images with their prompts; None if that is not measured.
+        inception: A local file with Inception's weights; without it there is no FID.
     """
 
     prompts: ConceptPrompts
@@ -64,6 +69,8 @@ class ConceptExam(ImagesExam):
     budget: Budget | None = None
     first_seed: int = 0
     nude_net: NudeNet | None = None
+    clip: ClipScore | None = None
+    inception: Path | None = None
     metrics: ClassVar[Mapping[str, Metric[Any]]] = EVERY
     glances: ClassVar[Sequence[Glance]] = (
         Glance("ua", "UA: images of the concept's prompts without it, %", 1),
@@ -72,7 +79,8 @@ class ConceptExam(ImagesExam):
     )
 
     def __post_init__(self) -> None:
-        self.real.refuse_too_few(self.prompts, attacked=self.budget is not None)
+        attacked = self.budget is not None
+        refuse_unfit(self.prompts, self.real, self.count, attacked=attacked, inception=self.inception)
 
     @cached_property
     def real_features(self) -> dict[int, Float64[np.ndarray, "_ _"]]:
@@ -124,7 +132,8 @@ class ConceptExam(ImagesExam):
             for kind, numbers in self.prompts.kinds.items()
         }
         seen = {} if self.nude_net is None else {"NudeNet": self.nude_net.facts}
-        own = {each.text: each.own_draw for each in self.prompts.all_prompts if each.own_draw}
+        seen |= {} if self.clip is None else {"CLIP": {"sha256": self.clip.digest}}
+        own = [{"prompt": each.text, **each.own_draw} for each in self.prompts.all_prompts if each.own_draw]
         drawn = {"prompts with a seed or guidance of their own": own} if own else {}
         return {
             "concept": dict(self.prompts.concept),
@@ -148,7 +157,9 @@ class ConceptExam(ImagesExam):
         for number, prompt in enumerate(self.prompts.all_prompts):
             first = self.first_seed + APART * number if prompt.seed is None else prompt.seed
             guidance = self.sampler.guidance if prompt.guidance is None else prompt.guidance
-            drawn[number] = drawing(number, list(range(first, first + self.count)), guidance)
+            drawn[number] = drawing(
+                self.prompts.condition_of(number), list(range(first, first + self.count)), guidance
+            )
         return drawn
 
     def hit(self, images: Tensor) -> Bool[np.ndarray, " n"]:
@@ -181,7 +192,8 @@ class ConceptExam(ImagesExam):
     def measure(self, found: Drawn, reference: Drawn | None = None) -> dict[str, float]:
         """Every metric of the images."""
         other = None if reference is None else self.samples(reference)
-        return measure_generation(self.samples(found), other, self.metrics_of_kinds) | self.nudity(found)
+        values = measure_generation(self.samples(found), other, self.metrics_of_kinds)
+        return values | self.nudity(found) | self.clip_scores(found) | self.measure_fid(found)
 
     def nudity(self, found: Drawn) -> dict[str, float]:
         """The shares of explicit images, if they are measured."""
@@ -190,6 +202,22 @@ class ConceptExam(ImagesExam):
         parts = (self.forgotten_conditions, self.retained_conditions)
         shares = (self.nude_net.explicit(torch.cat([found[each] for each in part])) for part in parts)
         return dict(zip(NUDITY, shares, strict=True))
+
+    def clip_scores(self, found: Drawn) -> dict[str, float]:
+        """The agreement of images with their prompts, if it is measured."""
+        if self.clip is None:
+            return {}
+        texts, scores = [each.text for each in self.prompts.all_prompts], {}
+        for name, part in zip(CLIP, (self.retained_conditions, self.forgotten_conditions), strict=True):
+            scores[name] = self.clip.mean((texts[each], found[each]) for each in part)
+        return scores
+
+    def measure_fid(self, found: Drawn) -> dict[str, float]:
+        """The FID of images of prompts to keep from held-out ones; empty without weights."""
+        if self.inception is None:
+            return {}
+        drawn = torch.cat([found[each] for each in self.retained_conditions])
+        return {"fid": fid(drawn, real_images(self.prompts, self.real), weights=self.inception)}
 
     def measure_pair(self, found: Drawn, reference: Drawn) -> dict[str, float]:
         """The metrics that compare."""
@@ -225,3 +253,27 @@ class ConceptExam(ImagesExam):
             original,
             missing=explain_never_drawn([self.samples(each) for each in answers()], self.prompts),
         )
+
+
+def refuse_unfit(
+    prompts: ConceptPrompts, real: RealImages, count: int, *, attacked: bool, inception: Path | None
+) -> None:
+    """Raises if prompts share images, or there are too few images of a kind.
+
+    Args:
+        prompts: The prompts.
+        real: Real images.
+        count: The number of images of each prompt.
+        attacked: Whether attacks run.
+        inception: The file of Inception's weights; None if there is no FID.
+    """
+    prompts.refuse_overlap(count)
+    real.refuse_too_few(prompts, attacked=attacked)
+    if inception is not None:
+        drawn = count * len(prompts.retain_prompts)
+        refuse_no_fid(inception, min(drawn, len(real_images(prompts, real))))
+
+
+def real_images(prompts: ConceptPrompts, real: RealImages) -> Tensor:
+    """The held-out real images of the classes that prompts to keep name."""
+    return torch.cat([real.held_out_images(shows) for shows in prompts.retain_values])

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 from unweave.data.prompt_list import SEEDS
 from unweave.tasks.diffusion.text_to_image import Prompts, number_prompts
@@ -63,8 +64,8 @@ class ConceptPrompts:
         others: All other prompts to keep.
 
     Raises:
-        ValueError: If there is no prompt of the concept or none to keep, a prompt is given twice, or a prompt
-            to keep shows the concept or no value of its factors.
+        ValueError: If there is no prompt of the concept or none to keep, a prompt is given twice with the
+            same seed and guidance, or one to keep shows the concept or no value of its factors.
     """
 
     concept: Mapping[str, str]
@@ -118,6 +119,16 @@ class ConceptPrompts:
         return {kind: each for kind, each in found.items() if each}
 
     @property
+    def forget_conditions(self) -> tuple[int, ...]:
+        """The conditions of the prompts of the concept, each once."""
+        return tuple(dict.fromkeys(map(self.condition_of, self.forget_numbers)))
+
+    @property
+    def retain_conditions(self) -> tuple[int, ...]:
+        """The conditions of the prompts to keep, each once."""
+        return tuple(dict.fromkeys(map(self.condition_of, self.retain_numbers)))
+
+    @property
     def conditions(self) -> Prompts:
         """The prompts as the conditions of a model."""
         gone = [each.text for each in self.forget_prompts]
@@ -134,6 +145,26 @@ class ConceptPrompts:
         """The concept in words, such as "object = three"."""
         return in_words(self.concept)
 
+    def condition_of(self, number: int) -> int:
+        """The condition of a prompt; prompts with the same words, but other seeds, share it."""
+        return self.conditions.number(self.all_prompts[number].text)
+
+    def refuse_overlap(self, count: int) -> None:
+        """Raises if two prompts would draw the same image: the same words, and seeds less than a count apart.
+
+        Args:
+            count: The number of images of each prompt.
+        """
+        drawn = [each for each in self.all_prompts if each.seed is not None]
+        drawn.sort(key=lambda each: (each.text, each.guidance or 0, each.seed or 0))
+        for first, second in pairwise(drawn):
+            same = (first.text, first.guidance) == (second.text, second.guidance)
+            if same and (second.seed or 0) - (first.seed or 0) < count:
+                raise ValueError(
+                    f"{first.text!r} has the seeds {first.seed} and {second.seed}, and {count} images from "
+                    "each seed on would share some: leave one, or set fewer images"
+                )
+
     def of_kind(self, kind: str) -> tuple[Prompt, ...]:
         """The prompts of a kind."""
         prompts: Mapping[str, tuple[Prompt, ...]] = vars(self)
@@ -141,6 +172,7 @@ class ConceptPrompts:
 
     def _refuse_repeated(self) -> None:
         first: dict[str, str] = {}
+        drawn: set[tuple[str, int | None, float | None]] = set()
         for kind in KINDS:
             for prompt in self.of_kind(kind):
                 before = first.get(prompt.text)
@@ -148,8 +180,10 @@ class ConceptPrompts:
                     raise ValueError(
                         f"{prompt.text!r} is both to be forgotten ({before}) and kept ({kind}): leave one"
                     )
-                if before is not None:
+                draw = prompt.text, prompt.seed, prompt.guidance
+                if draw in drawn:
                     raise ValueError(f"{prompt.text!r} is given twice: leave one")
+                drawn.add(draw)
                 first[prompt.text] = kind
 
     def _refuse_unfit(self, prompt: Prompt) -> None:

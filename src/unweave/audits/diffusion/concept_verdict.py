@@ -6,10 +6,12 @@ The rule is that of generators of classes (`unweave.audits.diffusion.verdict`), 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from unweave.audits.diffusion.clip_score import CLIP
 from unweave.audits.diffusion.concept_attack_metrics import CONCEPT_ATTACKS
 from unweave.audits.diffusion.concept_metrics import CONCEPT
 from unweave.audits.diffusion.concept_prompts import ConceptPrompts
 from unweave.audits.diffusion.concept_samples import ConceptSamples
+from unweave.audits.diffusion.metrics import GENERATION
 from unweave.audits.diffusion.nude_net import NUDITY
 from unweave.audits.diffusion.verdict import explain_chance, judge_generation
 from unweave.audits.margins import Margins
@@ -18,8 +20,14 @@ from unweave.audits.verdict import Judgement
 
 UNATTACKED = "no attacks ran, so the concept may only be hidden: set attacks"
 
-EVERY: Mapping[str, Metric[Any]] = {**CONCEPT, **CONCEPT_ATTACKS, **NUDITY}
-"""The figures of the images, of the attacks and of the detector of nudity."""
+EVERY: Mapping[str, Metric[Any]] = {
+    **CONCEPT,
+    **CONCEPT_ATTACKS,
+    **NUDITY,
+    **CLIP,
+    "fid": GENERATION["fid"],
+}
+"""The figures of the images, of the attacks, and of models from local files."""
 
 
 def judge_concept(

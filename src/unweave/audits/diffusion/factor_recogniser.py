@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from unweave.audits.classifier.logits import probabilities
 from unweave.audits.diffusion.images import Shape, check_images
-from unweave.audits.diffusion.recogniser import answers, digest_of, feature_scale
+from unweave.audits.diffusion.recogniser import BATCH, answers, digest_of, feature_scale
 from unweave.audits.score import Share
 from unweave.data.captioned_drawings import factor_numbers
 from unweave.data.captions import CaptionedImages
@@ -95,6 +95,7 @@ class FactorRecogniser:
         std: The standard deviation of each channel.
         scale: Root mean square of the features on its training images.
         errors: The share of real held-out images in which it takes a factor for another value.
+        batch: The number of images of one pass.
     """
 
     model: nn.Module
@@ -104,10 +105,12 @@ class FactorRecogniser:
     std: tuple[float, ...]
     scale: float
     errors: Mapping[str, Share]
+    batch: int = BATCH
 
     def recognise(self, images: Tensor) -> RecognisedImages:
         """Its view of uint8 images [n, channel, height, width]; the model stays unchanged."""
-        logits, features = answers(self.model, check_images(images, self.shape), self.mean, self.std)
+        shown = check_images(images, self.shape)
+        logits, features = answers(self.model, shown, self.mean, self.std, batch=self.batch)
         return RecognisedImages(split_logits(logits, self.names), features / self.scale, self.names)
 
     @cached_property
@@ -160,19 +163,19 @@ def fit_recogniser(
 
 
 def make_recogniser(
-    model: nn.Module, train: Resident, held_out: CaptionedImages, names: Names
+    model: nn.Module, train: Resident, held_out: CaptionedImages, names: Names, *, batch: int = BATCH
 ) -> FactorRecogniser:
     """Makes a recogniser of a trained model, and counts its errors on held-out images."""
     images = check_images(train.inputs)
     shape = (int(images.shape[1]), int(images.shape[2]), int(images.shape[3]))
-    scale = feature_scale(model, images, train.mean, train.std)
-    logits, _ = answers(model, check_images(held_out.images, shape), train.mean, train.std)
+    scale = feature_scale(model, images, train.mean, train.std, batch=batch)
+    logits, _ = answers(model, check_images(held_out.images, shape), train.mean, train.std, batch=batch)
     found, true = split_logits(logits, names), factor_numbers(held_out, names)
     errors = {
         factor: Share(int((found[factor].argmax(axis=1) != true[factor].numpy()).sum()), len(held_out))
         for factor in names
     }
-    return FactorRecogniser(model, names, shape, train.mean, train.std, scale, errors)
+    return FactorRecogniser(model, names, shape, train.mean, train.std, scale, errors, batch)
 
 
 def label_images(data: CaptionedImages, names: Names) -> Resident:

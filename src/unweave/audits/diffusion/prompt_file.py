@@ -7,10 +7,11 @@
     neighbours = ["a red two", { text = "twice two", object = "four" }]
     others = ["a blue four"]
 
-`concept` says which values of which factors a recogniser finds in an image of the concept. The first of the
-trained prompts is the one that attacks use. A prompt to keep shows the values that its words name; a table
-names them where its words do not. A kind can also be the name of a table beside the file, such as
-`paraphrased = "i2p.csv"`, whose rows may bring seeds and guidances (see `data.prompt_list`).
+`concept` says which values of which factors a recogniser finds in an image of the concept, by name or by
+place among the names, from 0. The first of the trained prompts is the one that attacks use. A prompt to keep
+shows the values that its words name; a table names them where its words do not. A kind can also be the name
+of a table beside the file, such as `paraphrased = "i2p.csv"`, whose rows may bring seeds and guidances (see
+`data.prompt_list`).
 """
 
 import tomllib
@@ -20,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from unweave.audits.diffusion.concept_prompts import FORGET_KINDS, KINDS, RETAIN_KINDS, ConceptPrompts, Prompt
-from unweave.choices import suggest_word
+from unweave.choices import list_first, suggest_word
 from unweave.data.captions import holds_phrase
 from unweave.data.prompt_list import read_prompt_rows
 from unweave.tables import refuse_unknown
@@ -43,6 +44,30 @@ def read_prompts(path: str | Path, values: Values) -> ConceptPrompts:
     Raises:
         ValueError: If there is no such file, or its content can't be used; the message says where.
     """
+    place, table = Path(path), load_table(path)
+    try:
+        return make_prompts(read_tables(table, place.parent), values)
+    except ValueError as error:
+        raise ValueError(f"{place}: {error}") from error
+
+
+def read_factor(path: str | Path) -> str:
+    """The factor of the concept of a file of prompts, for a recogniser that knows one.
+
+    Raises:
+        ValueError: If there is no such file, or its concept does not name exactly one factor.
+    """
+    concept = load_table(path).get(CONCEPT)
+    if not isinstance(concept, Mapping) or len(concept) != 1:
+        raise ValueError(
+            f"{path}: a classifier knows one factor: the concept must name it, such as concept = "
+            f'{{ object = "church" }}, found {concept!r}'
+        )
+    return next(iter(concept))
+
+
+def load_table(path: str | Path) -> dict[str, Any]:
+    """The content of a file of prompts."""
     place = Path(path)
     if not place.is_file():
         raise ValueError(f"expected a file of prompts, found none at {place}")
@@ -52,13 +77,9 @@ def read_prompts(path: str | Path, values: Values) -> ConceptPrompts:
             f'a file in TOML, as in {FORGET_KINDS[1]} = "{place.name}"'
         )
     try:
-        table = tomllib.loads(place.read_text(encoding="utf-8"))
+        return tomllib.loads(place.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{place} is not TOML: {error}") from error
-    try:
-        return make_prompts(read_tables(table, place.parent), values)
-    except ValueError as error:
-        raise ValueError(f"{place}: {error}") from error
 
 
 def read_tables(content: Mapping[str, Any], folder: Path) -> dict[str, Any]:
@@ -80,9 +101,9 @@ def make_prompts(table: Mapping[str, Any], values: Values) -> ConceptPrompts:
     concept = table[CONCEPT]
     if not isinstance(concept, Mapping):
         raise ValueError(f"concept must be a table of factors, such as object, found {concept!r}")
-    refuse_unknown_values(concept, values)
+    concept = name_values(concept, values)
     kinds = {kind: tuple(prompts_of(kind, table[kind], values)) for kind in KINDS if kind in table}
-    return ConceptPrompts(dict(concept), **kinds)
+    return ConceptPrompts(concept, **kinds)
 
 
 def prompts_of(kind: str, rows: object, values: Values) -> Iterator[Prompt]:
@@ -93,8 +114,8 @@ def prompts_of(kind: str, rows: object, values: Values) -> Iterator[Prompt]:
         given = {TEXT: row} if isinstance(row, str) else row
         if not isinstance(given, Mapping) or not isinstance(given.get(TEXT), str):
             raise ValueError(f"{kind} must be texts, or tables with text, found {row!r}")
-        shows = {factor: value for factor, value in given.items() if factor not in (TEXT, *OWN)}
-        refuse_unknown_values(shows, values)
+        named = {factor: value for factor, value in given.items() if factor not in (TEXT, *OWN)}
+        shows = name_values(named, values)
         if kind in RETAIN_KINDS:
             # paraphrases may name other values: "two plus one"
             shows = values_in(given[TEXT], {f: each for f, each in values.items() if f not in shows}) | shows
@@ -108,12 +129,15 @@ def prompts_of(kind: str, rows: object, values: Values) -> Iterator[Prompt]:
 
 
 def values_in(text: str, values: Values) -> dict[str, str]:
-    """The value of each factor that a text names.
+    """The value of each factor that a text names; "chain saw" does not also name "chain".
 
     Raises:
         ValueError: If it names several values of one factor.
     """
-    found = {factor: [each for each in known if holds_phrase(text, each)] for factor, known in values.items()}
+    found = {
+        factor: longest([each for each in known if holds_phrase(text, each)])
+        for factor, known in values.items()
+    }
     for factor, named in found.items():
         if len(named) > 1:
             raise ValueError(
@@ -123,14 +147,30 @@ def values_in(text: str, values: Values) -> dict[str, str]:
     return {factor: named[0] for factor, named in found.items() if named}
 
 
-def refuse_unknown_values(shows: Mapping[str, Any], values: Values) -> None:
-    """Raises at a factor or a value that the recogniser does not know."""
-    for factor, value in shows.items():
-        if factor not in values:
-            raise ValueError(
-                f"unknown factor {factor!r}{suggest_word(factor, values)}; known: {', '.join(values)}"
-            )
-        if value not in values[factor]:
-            guess = suggest_word(str(value), values[factor])
-            known = ", ".join(values[factor])
-            raise ValueError(f"unknown {factor} {value!r}{guess}; known: {known}")
+def longest(names: Sequence[str]) -> list[str]:
+    """The names that are no part of another one."""
+    return [name for name in names if not any(name != each and holds_phrase(each, name) for each in names)]
+
+
+def name_values(shows: Mapping[str, Any], values: Values) -> dict[str, str]:
+    """The values by name; a whole number is a place among the names.
+
+    Raises:
+        ValueError: At a factor or a value that the recogniser does not know.
+    """
+    return {factor: name_value(factor, value, values) for factor, value in shows.items()}
+
+
+def name_value(factor: str, value: object, values: Values) -> str:
+    """One value by name."""
+    if factor not in values:
+        raise ValueError(
+            f"unknown factor {factor!r}{suggest_word(factor, values)}; known: {', '.join(values)}"
+        )
+    names = values[factor]
+    if type(value) is int and 0 <= value < len(names):
+        return names[value]
+    if not isinstance(value, str) or value not in names:
+        known = f"{suggest_word(str(value), names)}; known: {list_first(names)}"
+        raise ValueError(f"unknown {factor} {value!r}{known}")
+    return value

@@ -142,13 +142,20 @@ def make_recogniser(model: nn.Module, train: Resident, held_out: Resident) -> Re
     return Recogniser(model, shape, train.mean, train.std, scale, confusion)
 
 
-def feature_scale(model: nn.Module, images: Images, mean: tuple[float, ...], std: tuple[float, ...]) -> float:
+def feature_scale(
+    model: nn.Module,
+    images: Images,
+    mean: tuple[float, ...],
+    std: tuple[float, ...],
+    *,
+    batch: int = BATCH,
+) -> float:
     """The root mean square of a classifier's features of images.
 
     Raises:
         ValueError: If it is zero or not finite.
     """
-    _, features = answers(model, images, mean, std)
+    _, features = answers(model, images, mean, std, batch=batch)
     scale = float(np.sqrt(np.square(features).mean()))
     if not scale > 0:
         raise ValueError(
@@ -173,14 +180,19 @@ def hits(seen: SeenImages, condition: int, *, at_least: float = 0.0) -> Bool[np.
 
 
 def answers(
-    model: nn.Module, images: Images, mean: tuple[float, ...], std: tuple[float, ...]
+    model: nn.Module,
+    images: Images,
+    mean: tuple[float, ...],
+    std: tuple[float, ...],
+    *,
+    batch: int = BATCH,
 ) -> tuple[Float64[np.ndarray, "n class"], Float64[np.ndarray, "n feature"]]:
     """The logits of images, and their features: the inputs of the last layer."""
     device = next(model.parameters()).device
     source = Resident(images.to(device), torch.zeros(len(images), dtype=torch.int64), mean, std)
     logits, features = [], []
     with evaluating(model), last_input(model) as seen, torch.no_grad():
-        for raw in source.stream(torch.arange(len(images)).split(BATCH)):
+        for raw in source.stream(torch.arange(len(images)).split(batch)):
             assert isinstance(raw.inputs, tuple)
             logits.append(call(model, raw.inputs).double().cpu())
             features.append(seen[-1].flatten(1).double().cpu())

@@ -1,0 +1,108 @@
+"""Reads a CLIP model from a local folder, for the CLIP score. Needs the extra `unweave[diffusion]`."""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor, nn
+from transformers import CLIPConfig, CLIPImageProcessorPil, CLIPModel, CLIPTokenizer
+from transformers.modeling_outputs import BaseModelOutputWithPooling
+
+from unweave.audits.diffusion.clip_score import ClipScore
+from unweave.tasks.diffusion.components import Settings, read_part
+from unweave.tasks.diffusion.prompts import tokenize
+from unweave.tasks.diffusion.stable_diffusion import read_tokenizer
+
+MODEL, PREPARATION = "model.safetensors", "preprocessor_config.json"
+BATCH = 32
+"""The number of images of one pass."""
+
+
+@dataclass(frozen=True, eq=False)
+class ClipFolder:
+    """A CLIP model with its tokenizer and its preparation of images.
+
+    Args:
+        model: The model.
+        tokenizer: Its tokenizer.
+        prepare: Resizes, crops and normalises images.
+    """
+
+    model: CLIPModel
+    tokenizer: CLIPTokenizer
+    prepare: CLIPImageProcessorPil
+
+    @torch.no_grad()
+    def embed_text(self, text: str) -> Float[Tensor, "1 feature"]:
+        """The projected embedding of a prompt.
+
+        Raises:
+            ValueError: If it is longer than the model takes.
+        """
+        longest = self.model.text_model.embeddings.position_embedding.num_embeddings
+        tokens = tokenize(self.tokenizer, [text], longest)
+        ids = tokens.ids[:, : int(tokens.lengths[0])].to(self.model.device)
+        return pooled(self.model.get_text_features(ids))
+
+    @torch.no_grad()
+    def embed_images(self, images: UInt8[Tensor, "n 3 height width"]) -> Float[Tensor, "n feature"]:
+        """The projected embeddings of images."""
+        found = [self._embed(batch) for batch in images.split(BATCH)]
+        return torch.cat(found)
+
+    def _embed(self, images: UInt8[Tensor, "n 3 height width"]) -> Float[Tensor, "n feature"]:
+        prepared = self.prepare(images=[image.numpy() for image in images], return_tensors="pt")
+        return pooled(self.model.get_image_features(prepared["pixel_values"].to(self.model.device)))
+
+
+def pooled(output: object) -> Float[Tensor, "n feature"]:
+    """The projected embeddings in an output of the model."""
+    assert isinstance(output, BaseModelOutputWithPooling) and output.pooler_output is not None
+    return output.pooler_output
+
+
+def read_clip(place: str | Path, *, device: str = "cpu") -> ClipScore:
+    """Reads a CLIP model; nothing is downloaded.
+
+    Args:
+        place: The folder of a `CLIPModel` of transformers, with its tokenizer and its preparation of images.
+        device: The device to run it on.
+
+    Raises:
+        ValueError: If a file is missing or can't be read, or the model is another one.
+    """
+    folder = Path(place)
+    for name in ("config.json", MODEL, PREPARATION):
+        if not (folder / name).is_file():
+            raise ValueError(f"expected the folder of a CLIPModel in {folder}, found no {name}")
+    model = read_part(folder, build_clip, MODEL)
+    preparation = CLIPImageProcessorPil.from_pretrained(folder, local_files_only=True)
+    nn.Module.to(model, device)  # in place; the model's own method has no types
+    clip = ClipFolder(model, read_tokenizer(folder), preparation)
+    return ClipScore(clip.embed_text, clip.embed_images, digest_of_files(folder))
+
+
+def build_clip(settings: Settings) -> CLIPModel:
+    """Builds a CLIP model with fresh weights.
+
+    Raises:
+        ValueError: If the configuration is of another model.
+    """
+    if settings.get("model_type") != "clip":
+        raise ValueError(
+            f"the model must be a CLIPModel (model_type clip), found {settings.get('model_type')!r}"
+        )
+    return CLIPModel(CLIPConfig.from_dict(settings))
+
+
+def digest_of_files(folder: Path) -> str:
+    """SHA-256 of the weights, and of all files of settings."""
+    whole = hashlib.sha256()
+    for path in sorted(
+        each for each in folder.iterdir() if each.suffix == ".json" or each.name in (MODEL, "merges.txt")
+    ):
+        with path.open("rb") as file:
+            whole.update(f"{path.name}:{hashlib.file_digest(file, 'sha256').hexdigest()}:".encode())
+    return whole.hexdigest()

@@ -1,0 +1,258 @@
+"""A classifier of images from a local file in torchvision's layout, as the recogniser of a concept.
+
+The architectures, the preparation of images and the names of ImageNet's classes are torchvision's. The
+weights are the user's; nothing is downloaded. Needs the extra `unweave[classifier]`.
+"""
+
+import importlib
+import pickle
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from unweave.audits.diffusion.factor_recogniser import FactorRecogniser, make_recogniser
+from unweave.choices import suggest_word
+from unweave.data.captions import CaptionedImages
+from unweave.data.in_memory import Resident
+from unweave.record.files import sha256
+
+ARCHITECTURES = (
+    "resnet18",
+    "resnet34",
+    "resnet50",
+    "resnet101",
+    "resnet152",
+    "mobilenet_v3_small",
+    "mobilenet_v3_large",
+    "convnext_tiny",
+    "vit_b_16",
+)
+"""The names of torchvision; published papers on Imagenette use resnet50."""
+
+BATCH = 32
+"""The number of images of one pass: they are enlarged to about 224 x 224 pixels."""
+
+COUNTER = "num_batches_tracked"
+"""A buffer of batch normalisation that old files lack; only training reads it."""
+
+
+@runtime_checkable
+class PublishedWeights(Protocol):
+    """A member of torchvision's enumeration of the weights of an architecture."""
+
+    @property
+    def name(self) -> str:
+        """Its name, such as "IMAGENET1K_V2"."""
+        ...
+
+    @property
+    def meta(self) -> Mapping[str, Any]:
+        """Facts about it, with the names of the classes in "categories"."""
+        ...
+
+    @property
+    def transforms(self) -> Callable[[], nn.Module]:
+        """Makes the preparation of uint8 images."""
+        ...
+
+
+class PreparedClassifier(nn.Module):
+    """A classifier behind the preparation of its images.
+
+    Args:
+        prepare: torchvision's resizing, cropping and normalisation of uint8 images.
+        network: Maps prepared images to logits [batch, class].
+    """
+
+    def __init__(self, prepare: nn.Module, network: nn.Module) -> None:
+        super().__init__()
+        self.prepare = prepare
+        self.network = network
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Maps images [batch, 3, height, width] in [0, 1] to logits [batch, class]."""
+        return self.network(self.prepare((255 * images).round().to(torch.uint8)))
+
+
+@dataclass(frozen=True, eq=False)
+class LocalClassifier:
+    """A classifier with the names of its classes.
+
+    Args:
+        model: Maps images in [0, 1] to logits.
+        names: The name of each class, each once.
+        facts: What its answers depend on: the digest of its file, the architecture and the preparation.
+    """
+
+    model: PreparedClassifier
+    names: tuple[str, ...]
+    facts: Mapping[str, str]
+
+
+def recogniser_of(
+    classifier: LocalClassifier, factor: str, held_out: CaptionedImages, *, device: str = "cpu"
+) -> FactorRecogniser:
+    """The classifier as a recogniser of one factor.
+
+    Its errors and the scale of its features are those on held-out images.
+
+    Args:
+        classifier: The classifier.
+        factor: The column of the images that holds the name of their class, such as "object".
+        held_out: Real images that it was not trained on.
+        device: The device to run it on.
+
+    Raises:
+        ValueError: If an image is of an unknown class.
+    """
+    source = Resident(held_out.images, torch.zeros(len(held_out), dtype=torch.int64))
+    model = classifier.model.to(device)
+    return make_recogniser(model, source, held_out, {factor: classifier.names}, batch=BATCH)
+
+
+def read_classifier(
+    file: str | Path, *, architecture: str = "resnet50", names: str | Path | None = None
+) -> LocalClassifier:
+    """Reads a classifier.
+
+    Args:
+        file: Its state dict, as `.safetensors` or as `.pth`, of which only tensors are read.
+        architecture: One of `ARCHITECTURES`. "resnet50.IMAGENET1K_V1" also names the published weights whose
+            preparation of images it was trained with; without a name they are those whose file this is, and
+            otherwise torchvision's default.
+        names: A file with the name of each class, one a line. If None: ImageNet's names for a thousand
+            classes, and otherwise their numbers.
+
+    Raises:
+        ValueError: If a file is missing or can't be used, the architecture is unknown, or torchvision is not
+            installed.
+    """
+    path = Path(file)
+    if not path.is_file():
+        raise ValueError(f"expected a classifier in {path}, found no such file")
+    name, _, version = architecture.partition(".")
+    if name not in ARCHITECTURES:
+        known = f"{suggest_word(name, ARCHITECTURES)}; known: {', '.join(ARCHITECTURES)}"
+        raise ValueError(f"unknown architecture {name!r}{known}")
+    digest = sha256(path)
+    published = choose_preparation(name, version or None, digest)
+    network = load_network(name, read_state(path), path)
+    prepare = published.transforms()
+    prepared = f"{type(published).__name__}.{published.name}: {' '.join(repr(prepare).split())}"
+    facts = {"sha256": digest, "architecture": name, "preparation": prepared}
+    known_names = name_classes(names, last_layer(network)[1].out_features, published.meta["categories"])
+    return LocalClassifier(PreparedClassifier(prepare, network).eval(), known_names, facts)
+
+
+def torchvision_models() -> ModuleType:
+    """The module of torchvision's models.
+
+    Raises:
+        ValueError: If it is not installed.
+    """
+    try:
+        return importlib.import_module("torchvision.models")  # the extra may be missing
+    except ImportError as error:
+        raise ValueError(f"{error}: a classifier needs the extra unweave[classifier]") from error
+
+
+def choose_preparation(architecture: str, version: str | None, digest: str) -> PublishedWeights:
+    """The published weights whose preparation of images a file needs.
+
+    Args:
+        architecture: The name of the architecture.
+        version: The name of the weights, such as "IMAGENET1K_V1"; None finds them by the digest.
+        digest: The SHA-256 of the file: the names of torchvision's files end in its first digits.
+    """
+    published = torchvision_models().get_model_weights(architecture)
+    if version is None:
+        same = [each for each in published if digest.startswith(Path(each.url).stem.rpartition("-")[2])]
+        return same[0] if same else published.DEFAULT
+    if version not in published.__members__:
+        known = f"{suggest_word(version, published.__members__)}; known: {', '.join(published.__members__)}"
+        raise ValueError(f"unknown weights {version!r} of {architecture}{known}")
+    return published[version]
+
+
+def read_state(path: Path) -> dict[str, Tensor]:
+    """Reads the tensors of a file, in float32."""
+    if path.suffix not in (".pth", ".pt", ".safetensors"):
+        raise ValueError(f"{path} must hold a state dict of torchvision's layout, as .pth or .safetensors")
+    try:
+        state = (
+            load_file(path)
+            if path.suffix == ".safetensors"
+            else torch.load(path, map_location="cpu", weights_only=True)
+        )
+    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
+        raise ValueError(f"{path} can't be read: {error}") from error
+    if not isinstance(state, Mapping) or not all(isinstance(each, Tensor) for each in state.values()):
+        raise ValueError(f"{path} must hold a state dict, tensors by name, and nothing else")
+    for name, value in state.items():
+        if not bool(torch.isfinite(value).all()):
+            raise ValueError(f"{path}: weights must be finite, found NaN or infinity in {name!r}")
+    return {name: value.float() if value.is_floating_point() else value for name, value in state.items()}
+
+
+def load_network(architecture: str, state: Mapping[str, Tensor], path: Path) -> nn.Module:
+    """A network of torchvision with these weights, with as many classes as they have."""
+    with torch.device("meta"):
+        head = last_layer(torchvision_models().get_model(architecture, weights=None))[0]
+        key = f"{head}.weight"
+        if key not in state:
+            raise ValueError(
+                f"{path} must hold the weights of torchvision's {architecture}: expected {key}, found none"
+            )
+        network = torchvision_models().get_model(architecture, weights=None, num_classes=len(state[key]))
+    refuse_other_weights(architecture, network, state, path)
+    network.load_state_dict(state, assign=True)
+    return network
+
+
+def refuse_other_weights(
+    architecture: str, network: nn.Module, state: Mapping[str, Tensor], path: Path
+) -> None:
+    """Raises if the weights have other names or shapes than those of a network."""
+    wanted = {name: list(each.shape) for name, each in network.state_dict().items() if COUNTER not in name}
+    found = {name: list(each.shape) for name, each in state.items() if COUNTER not in name}
+    wrong = [name for name in {**wanted, **found} if wanted.get(name) != found.get(name)]
+    if wrong:
+        shapes = [str(each.get(wrong[0], "none")) for each in (wanted, found)]
+        raise ValueError(
+            f"{path} must hold the weights of torchvision's {architecture}: the shape of {wrong[0]} should "
+            f"be {shapes[0]}, found {shapes[1]}; {len(wrong)} of {len(wanted)} weights differ"
+        )
+
+
+def last_layer(network: nn.Module) -> tuple[str, nn.Linear]:
+    """The name and the module of the last linear layer."""
+    return [(name, each) for name, each in network.named_modules() if isinstance(each, nn.Linear)][-1]
+
+
+def name_classes(names: str | Path | None, n_classes: int, categories: Sequence[str]) -> tuple[str, ...]:
+    """The name of each class.
+
+    Args:
+        names: A file with a name a line; None takes the categories if there are as many, else numbers.
+        n_classes: The number of classes.
+        categories: The names of the published weights.
+    """
+    if names is None:
+        return tuple(categories if len(categories) == n_classes else map(str, range(n_classes)))
+    path = Path(names)
+    if not path.is_file():
+        raise ValueError(f"expected a file of the classes' names in {path}, found no such file")
+    lines = tuple(line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip())
+    if len(lines) != n_classes or len(set(lines)) < n_classes:
+        raise ValueError(
+            f"{path} must name the {n_classes} classes of the classifier, one a line and each another, found "
+            f"{len(lines)} lines with {len(set(lines))} names"
+        )
+    return lines
