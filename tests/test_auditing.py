@@ -16,6 +16,7 @@ from torch import nn
 
 import unweave
 from audits.answers import draw_evidence
+from for_each import for_each
 from trainer import Trainer, build, make_data
 from unweave.audits.answers import Answers
 from unweave.audits.classifier import parquet
@@ -76,7 +77,7 @@ def test_nothing_to_forget_is_not_a_pass() -> None:
     assert found.verdict is Verdict.INCONCLUSIVE and "no measurable influence" in found.reason
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("references", "calibration", "missing"),
     [
         ([], [], ["no retrained model", "0 calibration retrains, 12 needed"]),

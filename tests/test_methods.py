@@ -306,7 +306,7 @@ def test_contract(name: str, subtests: pytest.Subtests):
             check(name, family)
 
 
-@pytest.mark.parametrize("name", ["finetune", "lur", "salun", "short-retrain", "msg"])
+@for_each("name", ["finetune", "lur", "salun", "short-retrain", "msg"])
 def test_another_seed_gives_other_bits(name: str):
     other = problem("layernorm", seed=1)
     shorten_method(CASES[name])(other)

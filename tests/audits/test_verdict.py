@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from for_each import for_each
 from unweave.audits.classifier.metrics import METRICS
 from unweave.audits.equivalence import equivalence
 from unweave.audits.margins import Margins, margins
@@ -113,7 +114,7 @@ def test_without_the_original_a_fault_is_found():
     assert judge(seeds(ua=40.0), seeds(0), MARGINS, metrics=METRICS).verdict == Verdict.FAIL
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("changes", "expected"),
     [
         ({"ua": 1.4}, "FAIL: under-forgetting: UA 1.4 against 12.9 of the retrained models (margin 3.1)"),

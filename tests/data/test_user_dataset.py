@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch.utils.data import Dataset, IterableDataset, TensorDataset
 
+from for_each import for_each
 from unweave.data import Raw, Source
 from unweave.data.in_memory import Resident
 from unweave.data.user_dataset import UserDataset
@@ -186,7 +187,7 @@ def replace_item(position: int, item: Any) -> list[Any]:
     return items
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("item", "message"),
     [
         (

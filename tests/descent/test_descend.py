@@ -195,9 +195,7 @@ def test_an_update_holds_no_gradient_that_nobody_needs(mode: str):
 # --- length and rate
 
 
-@pytest.mark.parametrize(
-    ("feed", "per_epoch"), [("paired", 4), ("longest", 4), ("shortest", 3), ("sequential", 7)]
-)
+@for_each(("feed", "per_epoch"), [("paired", 4), ("longest", 4), ("shortest", 3), ("sequential", 7)])
 def test_epochs_are_counted_as_the_feed_has_them(feed, per_epoch):
     how = Descent(lr=0.01, epochs=2, batch=10, forget_batch=4)  # 36 retain and 12 forget examples
     assert descend(problem(), how, Phase([nll("retain"), bounded()], feed=feed)) == 2 * per_epoch

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.utils.checkpoint import checkpoint
 
+from for_each import for_each
 from once_differentiable import Double
 from smooth import (
     MODES,
@@ -243,7 +244,7 @@ def check_two_parabolas(squared: float) -> None:
 # --- alpha = 0, and the finite-difference oracle
 
 
-@pytest.mark.parametrize("mode", ["nested", "lagged", "exact", "first-order"])
+@for_each("mode", ["nested", "lagged", "exact", "first-order"])
 def test_no_lookahead_is_the_joint_gradient_bit_for_bit(mode: str):
     of = problem(net(dtype=torch.float32))
     joint = follow(of, "joint", 0.0, 2)
@@ -262,7 +263,7 @@ class Twice(nn.Module):
         return self.head(self.inner(self.inner(x).tanh()).tanh())
 
 
-@pytest.mark.parametrize("mode", ["nested", "lagged", "exact", "first-order"])
+@for_each("mode", ["nested", "lagged", "exact", "first-order"])
 def test_no_lookahead_is_the_fused_gradient_to_rounding(mode: str):
     of = problem(Twice())
     retain, forget = losses(of)
@@ -379,7 +380,7 @@ def test_a_lookahead_is_where_it_says():
 PER_STEP = {"nested": (3, 3), "lagged": (3, 2), "exact": (2, 2), "first-order": (2, 2), "joint": (2, 2)}
 
 
-@pytest.mark.parametrize("mode", PER_STEP)
+@for_each("mode", PER_STEP)
 def test_gradient_evaluations_are_counted_as_the_table_has_them(mode: str):
     of = problem()
     retain, forget = losses(of)

@@ -7,6 +7,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from for_each import for_each
+
 pytest.importorskip("diffusers")
 
 from noisy import error, error_on, on_the_way, recorded, whole
@@ -106,7 +108,7 @@ def make_guided_batch(method: ESD, said: tuple[float, ...]) -> Batch:
 
 
 # the model says 2 under class 0, 5 under class 1, which is forgotten, and 1 without a condition
-@pytest.mark.parametrize(
+@for_each(
     ("erase_from", "eta", "target", "trained"),
     [
         ("null", 0.5, 1 - 0.5 * (5 - 1), 1),

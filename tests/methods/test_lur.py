@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from for_each import for_each
 from plain import Recorder, Sgd, batches, ce, clip, grad, moved_apart, recorded, weights, whole
 from unweave.descent.descend import Descent
 from unweave.descent.edit import restart
@@ -153,7 +154,7 @@ def test_a_search_chooses_numbers_and_what_the_target_has_to_choose():
     assert LUR(mode="exact").space(120)["how.steps"] == up_to(60, share=6)
 
 
-@pytest.mark.parametrize("mode", ["nested", "lagged", "exact", "first-order", "joint"])
+@for_each("mode", ["nested", "lagged", "exact", "first-order", "joint"])
 def test_the_longest_run_of_a_search_keeps_to_the_budget(mode):
     problem, longest = fresh(), LUR(mode=mode).space(60)["how.steps"].high
     LUR(mode=mode, alpha=0.01, weight=0.1, how=Descent(lr=0.01, steps=longest))(problem)

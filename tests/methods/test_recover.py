@@ -9,6 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from for_each import for_each
 from plain import STILL, Sgd, ce, grad, moved_apart, recorded
 from smooth import both, problem
 from unweave.descent.descend import Descent, Phase, descend
@@ -162,7 +163,7 @@ def test_a_standstill_lasts_for_a_pass_over_the_retain_data(monkeypatch: pytest.
     assert check.patience == max(CHECKS, round(len(of.split.retain) / every))
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("seen", "stalled"),
     [([3.0], False), ([3.0, 2.99, 2.98], True), ([3.0, 2.9, 2.95], False), ([3, 2, 1.99, 1.9, 1.95], False)],
 )

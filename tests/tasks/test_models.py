@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from for_each import for_each
 from unweave.tasks.models import DENOISERS, MODELS, build
 
 SHAPES = {"mlp": (64,), "conv": (1, 28, 28), "resnet18": (3, 32, 32)}
@@ -19,7 +20,7 @@ def test_an_output_has_one_row_per_example_and_one_number_per_class(name: str) -
     assert model(torch.randn(2, *SHAPES[name])).shape == (2, 7)
 
 
-@pytest.mark.parametrize("size", [8, 28, 30, 32])
+@for_each("size", [8, 28, 30, 32])
 def test_a_convolutional_network_takes_squares_of_its_size(size: int) -> None:
     assert build("conv", 7, {"channels": 3, "size": size})(torch.randn(2, 3, size, size)).shape == (2, 7)
 
@@ -86,7 +87,7 @@ def test_the_stride_of_the_stem_changes_the_resolution_and_no_weight() -> None:
     torch.testing.assert_close(stems[0][:, :, ::2, ::2], stems[1])
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("name", "settings", "message"),
     [
         ("resnet8", {}, "unknown model 'resnet8' .did you mean 'resnet18'.*known: mlp, conv, resnet18"),

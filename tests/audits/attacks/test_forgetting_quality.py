@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from audits.attacks.evidence import margins
+from for_each import for_each
 from unweave.audits.attacks.forgetting_quality import (
     CAP,
     DELTA,
@@ -77,7 +78,7 @@ def test_constant_outputs_are_told_apart() -> None:
     assert epsilon(three, three) == 0
 
 
-@pytest.mark.parametrize(("models", "expected"), [(32, 2.1), (64, 2.8), (128, 3.5), (256, 4.2), (512, 4.9)])
+@for_each(("models", "expected"), [(32, 2.1), (64, 2.8), (128, 3.5), (256, 4.2), (512, 4.9)])
 def test_the_largest_epsilon_that_can_be_shown(models: int, expected: float) -> None:
     assert largest_epsilon(models) == pytest.approx(expected, abs=0.05)
 

@@ -4,6 +4,7 @@ from torch import nn
 from torch.utils.data import TensorDataset
 
 from audits.answers import records
+from for_each import for_each
 from unweave.audits.classifier.exam import ClassifierExam
 from unweave.audits.classifier.repeat import split_sizes
 from unweave.errors import Failed
@@ -32,7 +33,7 @@ def exam() -> ClassifierExam:
     return ClassifierExam(Split(sets[0], range(100), sets[1]))
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("kind", "when"),
     [
         ("the size of the batch", lambda model, inputs: len(inputs) == 1),

@@ -96,7 +96,7 @@ def test_normal_numbers_are_finite_at_the_ends_and_those_of_scipy():
     torch.testing.assert_close(found[0, 1:], expected, rtol=1e-9, atol=1e-12)
 
 
-@pytest.mark.parametrize("n", [1, 2, 7, 8])
+@for_each("n", [1, 2, 7, 8])
 def test_antithetic_times_pair_the_halves(n: int):
     time = parts(replace(PLAIN, times="antithetic"), raw(n))[1]
     half = n // 2 + 1
