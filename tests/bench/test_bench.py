@@ -254,6 +254,7 @@ def test_answers_of_an_unfinished_cell_are_not_those_of_an_earlier_one(tmp_path,
     assert answers.read_bytes() == before
 
 
+@pytest.mark.usefixtures("forked_workers")
 def test_two_processes_find_what_one_found(run, tmp_path) -> None:
     ours, _ = run
     heard: list[Progress] = []
@@ -267,6 +268,7 @@ def test_two_processes_find_what_one_found(run, tmp_path) -> None:
     assert not multiprocessing.active_children()
 
 
+@pytest.mark.usefixtures("forked_workers")
 def test_ctrl_c_ends_the_processes() -> None:
     def interrupted() -> None:
         with workers(2) as crew:

@@ -29,7 +29,7 @@ GONE, EACH = 3, 48
 FORGETTING = ("lur", "lur-exact", "lur-match", "joint", "salun", "munba", "pcgrad", "erasediff")
 DAMAGING = ("sa", "esd", "scissorhands")
 """Without a retain loss, or with one that a toy of one level can't satisfy in as many steps."""
-RELATED = ("lur-exact", "lur-match", "joint", "pcgrad")
+RELATED = ("lur-exact", "lur-match", "joint", "pcgrad", "munba")
 """Those that differ from another in mode, target or rule: fast tests take their first steps only."""
 
 

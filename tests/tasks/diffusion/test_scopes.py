@@ -79,12 +79,14 @@ def test_a_method_moves_the_additions_and_no_other_bit(family: str, name: str):
 
 
 def test_a_seed_decides_the_addition():
-    def drawn(seed: int) -> torch.Tensor:
+    def draw_addition(seed: int) -> torch.Tensor:
         model = build_adapter(CONFIGS["UNet2DModel"])
         restrict(model, "lora", seed=seed)
         return next(p for n, p in model.named_parameters() if "lora_A" in n)
 
-    assert torch.equal(drawn(0), drawn(0)) and not torch.equal(drawn(0), drawn(1))
+    assert torch.equal(draw_addition(0), draw_addition(0)) and not torch.equal(
+        draw_addition(0), draw_addition(1)
+    )
 
 
 @pytest.mark.parametrize(
