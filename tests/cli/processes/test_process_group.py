@@ -1,14 +1,10 @@
 """`torchrun -m unweave forget`: the same model as one process makes, printed and written once."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-import torch
 from safetensors.torch import load_file
 
-import killed
 import launched
 import projects
 
@@ -177,16 +173,3 @@ def test_shards_need_processes(refused, tmp_path):
         "--save-every needs one step or more, found 0", *forget(place, tmp_path / "out", "--save-every", 0)
     )
     refused("--blocks goes with --shard, found it alone", *forget(place, tmp_path / "out", "--blocks", "x"))
-
-
-def test_torchrun_starts_it_and_resumes_it_after_a_process_was_killed(tmp_path):
-    """The launcher itself, once: its store and its variables are not those of the tests above."""
-    words = [*killed.command(tmp_path, "out", "replicated", 8, 2), "--quiet"]
-    assert None in killed.run_and_kill(words, tmp_path, 1, 14, 0)
-    assert killed.state_of(tmp_path / "out") < "000-end"
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    done = subprocess.run([*launch, "-m", "unweave", *words], capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.count("Forgot 27 of 90") == 1
-    assert not (tmp_path / "out" / "states").exists()
-    assert torch.isfinite(killed.weights(tmp_path / "out")["first.weight"]).all()
