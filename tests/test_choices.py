@@ -37,7 +37,7 @@ def test_what_is_named_and_what_may_stand_in_its_place_is_taken(given: dict) -> 
     Settings(**given)
 
 
-@pytest.mark.parametrize("given", [{"one": "c"}, {"one": None}, {"other": "nul"}])
+@for_each("given", [{"one": "c"}, {"one": None}, {"other": "nul"}])
 def test_anything_else_is_refused_by_the_name_of_its_field(given: dict) -> None:
     ((name, value),) = given.items()
     with pytest.raises(ValueError, match=f"^{name} must be one of .*, found {value!r}$"):

@@ -49,7 +49,7 @@ def test_equal_scores_catch_nobody() -> None:
     assert tpr_at_fpr(np.ones(50), np.ones(50), 0.1).tpr.value == 0
 
 
-@pytest.mark.parametrize(("ours", "theirs", "expected"), [(1.0, 0.0, 1.0), (0.0, 1.0, 0.0), (1.0, 1.0, 0.5)])
+@for_each(("ours", "theirs", "expected"), [(1.0, 0.0, 1.0), (0.0, 1.0, 0.0), (1.0, 1.0, 0.5)])
 def test_the_area_is_one_half_or_the_end_where_it_must(ours: float, theirs: float, expected: float) -> None:
     assert delong(np.full(5, ours), np.full(7, theirs)) == (expected, expected, expected)
 

@@ -92,9 +92,7 @@ def test_an_equal_model_passes_and_says_over_how_many_seeds():
     )
 
 
-@pytest.mark.parametrize(
-    ("probe", "verdict"), [(60.0, "INCONCLUSIVE"), (71.0, "INCONCLUSIVE"), (85.0, "PASS")]
-)
+@for_each(("probe", "verdict"), [(60.0, "INCONCLUSIVE"), (71.0, "INCONCLUSIVE"), (85.0, "PASS")])
 def test_a_class_passes_only_where_the_probe_would_have_seen_it(probe, verdict):
     fixed = replace(MARGINS, margin={**MARGIN, "probe": 10.0, "relearn": 2.0})
     like = [{**each, "probe": 60.0, "relearn": 15.0} for each in seeds(0)]

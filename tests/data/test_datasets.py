@@ -273,7 +273,7 @@ def test_digits_take_no_folder() -> None:
         load("digits", folder="somewhere")
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("fraction", "n_classes", "message"), [(0.0, 3, "fraction"), (1.0, 3, "fraction"), (0.5, 2, "n_classes")]
 )
 def test_label_noise_that_cannot_be_is_refused(fraction: float, n_classes: int, message: str) -> None:

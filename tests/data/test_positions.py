@@ -38,7 +38,7 @@ def test_names_are_not_asked_for_again_for_each_of_many_ids() -> None:
     assert asked_for([7, 2, 5, 4]) == asked_for([7]) < asked_for(["user-7"])
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("example", "message"),
     [
         ("user-9", "ids must be those of training examples, found 1 of 1 that is not: 'user-9'$"),

@@ -83,7 +83,7 @@ def sgd(weights: list[nn.Parameter]) -> torch.optim.Optimizer:
 # --- the loop against one written out
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("name", "plain"),
     [
         ("sgd", lambda ps: torch.optim.SGD(ps, 0.05, 0.8, weight_decay=0.01)),
@@ -220,7 +220,7 @@ def test_the_rate_follows_the_schedule_after_a_linear_warm_up():
         assert [rate for (rate,) in made.rates] == pytest.approx([0.1 * r for r in rates])
 
 
-@pytest.mark.parametrize("schedule", ["constant", "linear", "cosine"])
+@for_each("schedule", ["constant", "linear", "cosine"])
 def test_without_a_warm_up_the_rate_starts_whole(schedule):
     how = Descent(steps=1, schedule=schedule)
     assert how.rate(0.0) == 1

@@ -132,7 +132,7 @@ def test_exact_is_the_gradient_through_the_inner_step(alpha: float, between):
     )
 
 
-@pytest.mark.parametrize("mode", ["exact", "nested", "lagged"])
+@for_each("mode", ["exact", "nested", "lagged"])
 def test_the_slope_in_alpha_is_the_gradient_of_the_alignment(mode: str):
     of = problem()
     slope = -WEIGHT * alignment(of)
@@ -149,7 +149,7 @@ def test_half_of_the_alignment_is_not_all_of_it():
     assert errors[-1] > 0.2 * float(slope.norm())
 
 
-@pytest.mark.parametrize(("mode", "steps"), [("nested", 1), ("lagged", 2), ("lagged", 5)])
+@for_each(("mode", "steps"), [("nested", 1), ("lagged", 2), ("lagged", 5)])
 def test_modes_agree_with_exact_to_second_order(mode: str, steps: int):
     of = problem()
     errors = [float((follow(of, mode, a, steps) - follow(of, "exact", a)).norm()) for a in ALPHAS]

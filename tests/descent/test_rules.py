@@ -253,7 +253,7 @@ def regularise(J: Tensor, eps: float) -> Tensor:
 TORCHJD = {1.0: 5.87600e-5, 0.1: 4.37481e-3, 0.01: 0.227882}
 
 
-@pytest.mark.parametrize("ratio", TORCHJD)
+@for_each("ratio", TORCHJD)
 def test_upgrad_of_torchjd_is_another_by_its_regularisation(ratio: float):
     J = pair(2.0, ratio)
     ours, theirs = direction("upgrad", J), regularise(J, 1e-4)

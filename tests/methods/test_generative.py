@@ -357,7 +357,7 @@ def test_the_value_function_changes_no_weight_and_is_charged():
     assert "least forget loss" not in found[0].traces
 
 
-@pytest.mark.parametrize(("eta", "expected"), [(0.0, [1.0, 0.0]), (0.6, [1.0, 0.0]), (0.8, [1.12, 0.16])])
+@for_each(("eta", "expected"), [(0.0, [1.0, 0.0]), (0.6, [1.0, 0.0]), (0.8, [1.12, 0.16])])
 def test_the_weight_follows_the_conflict_by_hand(eta: float, expected: list[float]):
     # at the origin the gradients are (1, 0) and (0.6, 0.8): their cosine is 0.6
     of, eye = vector_problem(torch.zeros(2, dtype=torch.float64)), torch.eye(2, dtype=torch.float64)

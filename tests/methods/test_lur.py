@@ -136,7 +136,7 @@ def test_the_default_is_the_first_of_the_registry_and_its_modes_differ_in_nothin
     assert METHODS["joint-match"] == LUR(mode="joint", forget=Level())
 
 
-@pytest.mark.parametrize("wrong", [{"alpha": -0.1}, {"weight": -1.0}, {"alpha": math.nan}])
+@for_each("wrong", [{"alpha": -0.1}, {"weight": -1.0}, {"alpha": math.nan}])
 def test_settings_without_sense_are_refused(wrong: dict[str, float]):
     ((name, value),) = wrong.items()
     with pytest.raises(ValueError, match=rf"{name} must be in \[0, inf\), found {value}"):
@@ -187,7 +187,7 @@ def test_a_proxy_is_a_short_training_on_retain_data():
     assert not any(p.requires_grad for p in trained.parameters()) and not trained.training
 
 
-@pytest.mark.parametrize("mode", ["nested", "joint", "exact"])
+@for_each("mode", ["nested", "joint", "exact"])
 def test_lur_match_with_a_temperature(mode: str):
     of, recorder = recorded()
     method = whole(

@@ -249,7 +249,7 @@ def test_a_name_holds_the_names_of_its_stages():
     assert method_named("recover") == Recover() and method_named("fresh") == Fresh()
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("name", "wrong", "near"),
     [
         ("lurr:recover", "lurr", "lur"),
@@ -327,7 +327,7 @@ def test_a_function_of_a_user_is_a_stage():
     assert same_weights(state(of), state(twin))
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("stages", "names", "message"),
     [
         ([LUR], None, "a stage of a pipeline must be an object, found the class LUR: call it first"),

@@ -44,7 +44,7 @@ def test_its_length_counts_passes_over_the_retain_data(epochs: float):
     assert of.cost.gradients == round(epochs * math.ceil(len(of.split.retain) / 16))
 
 
-@pytest.mark.parametrize("spent", [0, 3, 9])
+@for_each("spent", [0, 3, 9])
 def test_a_budget_counts_what_was_spent_before(spent: int):
     of, _ = recorded()
     of.cost.gradients = spent
@@ -180,7 +180,7 @@ def test_the_trace_says_at_every_check_how_near_the_model_is():
     assert rows[-1][1] == pytest.approx(mean_retain_loss(of, of.model, 100) / aim, rel=1e-3)
 
 
-@pytest.mark.parametrize("near", [0.5, 1.0, 3.0])
+@for_each("near", [0.5, 1.0, 3.0])
 def test_restored_is_a_loss_on_retain_data_near_that_of_the_original(near: float):
     of = problem()
     retain = both(of)["retain"][0]
@@ -235,7 +235,7 @@ def test_the_end_of_a_phase_is_asked_of_what_would_be_the_result(ema: float | No
         assert not torch.equal(asked[0][name], asked[1][name]) and not torch.equal(p, before[name])
 
 
-@pytest.mark.parametrize("answers", [[True], [False, True], [False] * 10])
+@for_each("answers", [[True], [False, True], [False] * 10])
 def test_a_phase_ends_when_it_is_told_to_and_the_next_begins(answers: list[bool]):
     of, asked = problem(), iter(answers)
     first, second = Phase([nll("retain")], until=lambda of: next(asked)), Phase([nll("forget")])

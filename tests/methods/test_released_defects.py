@@ -194,7 +194,7 @@ def test_scrubs_teacher_takes_no_part_in_the_statistics():
     assert all(torch.equal(b, still.get_buffer(name)) for name, b in of.model.named_buffers())
 
 
-@pytest.mark.parametrize(("field", "value"), [("alternate", 0.0), ("alternate", 1.5), ("temperature", 0.0)])
+@for_each(("field", "value"), [("alternate", 0.0), ("alternate", 1.5), ("temperature", 0.0)])
 def test_scrub_refuses_what_makes_no_run(field: str, value: float):
     with pytest.raises(ValueError, match=f"{field} must be .* found {value}"):
         SCRUB(**{field: value})

@@ -105,7 +105,7 @@ def test_a_method_moves_additions_of_low_rank_and_no_other_bit(name: str):
     assert changed and all("lora_" in each for each in changed)
 
 
-@pytest.mark.parametrize("name", ["lur", "salun", "ascent"])
+@for_each("name", ["lur", "salun", "ascent"])
 def test_the_text_encoder_is_trained_in_its_own_scope(name: str):
     of = request("text encoder")
     before = {key: value.clone() for key, value in of.model.state_dict().items()}

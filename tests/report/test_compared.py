@@ -4,6 +4,7 @@ from xml.etree import ElementTree
 
 import pytest
 
+from for_each import for_each
 from records import put, synthetic
 from unweave.report import html
 from unweave.report.diagram import critical_difference, levels
@@ -84,7 +85,7 @@ def test_the_front_by_hand():
     assert beats((1.0, 1.0), (1.0, 2.0)) and not beats((1.0, 1.0), (1.0, 1.0))
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("ends", "found"),
     [((0.02, 3.0), [0.1, 1.0]), ((0.05, 40.0), [0.1, 1.0, 10.0]), ((1.2, 2.5), [1.5, 2.0])],
 )

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from for_each import for_each
 from records import put, synthetic
 from unweave.report import figures
 from unweave.report.place_labels import leader, place
@@ -135,7 +136,7 @@ def test_a_label_leaves_a_kept_point_uncovered():
     assert not (left <= kept[0] <= left + 60 and bottom <= kept[1] <= bottom + 10)
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("point", "end"),
     [((0.0, 105.0), (10.0, 105.0)), ((40.0, 0.0), (40.0, 100.0)), ((90.0, 90.0), (70.0, 100.0))],
 )

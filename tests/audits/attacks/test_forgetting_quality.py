@@ -41,7 +41,7 @@ def best_by_hand(one: np.ndarray, other: np.ndarray) -> float:
     return best
 
 
-@pytest.mark.parametrize("shift", [0.0, 1.0, 6.0])
+@for_each("shift", [0.0, 1.0, 6.0])
 def test_epsilon_is_that_of_the_best_of_all_rules(shift: float) -> None:
     rng = np.random.default_rng(0)
     for _ in range(5):

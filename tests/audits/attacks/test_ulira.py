@@ -10,7 +10,7 @@ def rate(pairs: int, shift: float, targets: int = 3000) -> float:
     return figures(*shadows(pairs, targets, 1, shift).sides, fpr=0.01)["accuracy"]
 
 
-@pytest.mark.parametrize("pairs", [8, 11, 33])
+@for_each("pairs", [8, 11, 33])
 def test_where_there_is_nothing_to_find_every_figure_is_chance(pairs: int) -> None:
     found = figures(*shadows(pairs, 3000, 1).sides, fpr=0.01)
     assert found["accuracy"] == pytest.approx(0.5, abs=0.02)

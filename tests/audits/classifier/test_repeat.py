@@ -78,6 +78,6 @@ def test_a_model_that_needs_several_examples_at_once_is_named() -> None:
             exam().answers(model)
 
 
-@pytest.mark.parametrize("n", [2, 36, 128])
+@for_each("n", [2, 36, 128])
 def test_every_example_is_asked_again_once(n) -> None:
     assert sum(split_sizes(n)) == n and 2 * split_sizes(n).count(1) > len(split_sizes(n))

@@ -6,6 +6,7 @@ from torch import nn
 
 import every_family
 from denoisers import CONFIGS, inputs
+from for_each import for_each
 
 pytest.importorskip("diffusers")
 pytest.importorskip("peft")
@@ -89,7 +90,7 @@ def test_a_seed_decides_the_addition():
     )
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("scope", "message"),
     [
         ("attention", "no weight of Linear belongs to the scope 'attention': use a pattern"),

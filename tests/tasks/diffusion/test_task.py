@@ -43,7 +43,7 @@ def test_it_is_a_task():
 # --- what a draw depends on
 
 
-@pytest.mark.parametrize("prediction", ["epsilon", "v_prediction", "sample"])
+@for_each("prediction", ["epsilon", "v_prediction", "sample"])
 def test_a_shard_is_drawn_as_in_the_whole_batch(prediction):
     task = replace(GUIDED, schedule=Schedule(prediction=prediction))
     whole, rows = draw(task, raw()), torch.tensor([40, 3, 17])
@@ -311,7 +311,7 @@ def test_settings_that_do_not_fit_are_refused(settings: dict, message: str):
         Diffusion(4, **settings)
 
 
-@pytest.mark.parametrize("field", ["times", "other", "reduction"])
+@for_each("field", ["times", "other", "reduction"])
 def test_an_unknown_choice_is_no_silent_default(field: str):
     task = Diffusion(4)
     object.__setattr__(task, field, "none")  # at construction these tests check types before the library does
@@ -325,7 +325,7 @@ def test_labels_beyond_the_classes_are_refused():
         draw(GUIDED, replace(raw(5), label=torch.arange(5)))
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("inputs", "message"),
     [
         ((torch.zeros(2, 64),), r"one image \[channel, height, width\], found \[\[64\]\]"),
