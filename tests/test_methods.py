@@ -359,9 +359,7 @@ def test_what_cannot_work_is_refused_with_the_reason(name: str, family: str):
 
 
 @pytest.mark.parametrize("family", ["batchnorm", "layernorm"])
-@pytest.mark.parametrize(
-    "name", ["lur", "lur-match", "joint-match", "salun", "scissorhands", "msg", "retrain"]
-)
+@for_each("name", ["lur", "lur-match", "joint-match", "salun", "scissorhands", "msg", "retrain"])
 def test_a_whole_class_can_be_forgotten(name: str, family: str):
     of = problem(family, whole_class=True)
     assert of.split.forgotten_classes == (3,)

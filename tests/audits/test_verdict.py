@@ -45,7 +45,7 @@ def test_equivalence_is_the_two_one_sided_t_tests():
 
 
 @pytest.mark.parametrize("metric", ["ua", "ra", "ta", "auc"])
-@pytest.mark.parametrize("side", [1, -1])
+@for_each("side", [1, -1])
 def test_a_difference_at_the_margin_without_spread_is_not_equal(metric, side):
     margin = MARGIN[metric]
     at = [{metric: RETRAINED[metric] + side * margin}] * 10

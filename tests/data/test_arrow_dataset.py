@@ -37,7 +37,7 @@ def format_columns(data, *tensors):
         (("label", "n"), ("n", "label")),
     ],
 )
-@pytest.mark.parametrize("selected", [False, True])
+@for_each("selected", [False, True])
 def test_it_gives_what_single_items_give(columns, tensors, selected):
     data = format_columns(rows(columns), *tensors)
     data = data.select([5, 2, 0, 6, 1, 4, 3]) if selected else data

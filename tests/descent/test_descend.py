@@ -297,7 +297,7 @@ def make_augmented_problem() -> Problem:
 
 
 @pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("make", [problem, make_augmented_problem])
+@for_each("make", [problem, make_augmented_problem])
 def test_micro_batches_are_whole_batches(mode: str, make):
     """Also where labels are drawn and images augmented: what is drawn belongs to the example."""
     whole, cut = make(), make()
@@ -436,7 +436,7 @@ def test_it_stops_once_forget_data_is_no_better_than_strange_data():
         lambda ws: torch.optim.RMSprop(ws, 0.05, momentum=0.9, weight_decay=0.1),
     ],
 )
-@pytest.mark.parametrize("ema", [None, 0.5])
+@for_each("ema", [None, 0.5])
 def test_masked_weights_stay_bit_for_bit_and_their_state_stays_zero(make, ema):
     of, made = problem(), Kept(make)
     mask = top({name: torch.rand_like(p) for name, p in of.params.items()}, 0.5)

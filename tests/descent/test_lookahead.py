@@ -109,7 +109,7 @@ def frozen_steps(of: Problem, terms: list[Term], steps: int) -> list[Tensor]:
 
 
 @pytest.mark.parametrize("alpha", ALPHAS)
-@pytest.mark.parametrize("mode", ["exact", "nested"])
+@for_each("mode", ["exact", "nested"])
 def test_quadratics_have_a_closed_form(mode: str, alpha: float):
     t, a, b = torch.randn(3, 5, dtype=torch.float64).unbind()
     A, B = definite(5, 1), definite(5, 2)
@@ -123,7 +123,7 @@ def test_quadratics_have_a_closed_form(mode: str, alpha: float):
 
 
 @pytest.mark.parametrize("alpha", [0.5, 0.1])
-@pytest.mark.parametrize("between", [nn.Tanh, nn.Softplus])
+@for_each("between", [nn.Tanh, nn.Softplus])
 def test_exact_is_the_gradient_through_the_inner_step(alpha: float, between):
     of = problem(net(between=between))
     assert torch.allclose(follow(of, "exact", alpha), by_hand(of, alpha), rtol=0, atol=1e-12)
@@ -309,7 +309,7 @@ def snapshot(of: Problem, optimizer: torch.optim.Optimizer) -> tuple[dict[str, b
 
 
 @pytest.mark.parametrize("how", ["at", "beside", "exact"])
-@pytest.mark.parametrize("fails", [False, True])
+@for_each("fails", [False, True])
 def test_everything_is_restored_bit_for_bit(how: str, fails: bool):
     of = problem(with_norm())
     of.model[3].eval()

@@ -132,7 +132,7 @@ def test_twice_away_from_the_class_is_once_away_from_no_condition():
 
 
 @pytest.mark.parametrize("images", ["data", "original", "student"])
-@pytest.mark.parametrize("erase_from", ["null", "class", 0])
+@for_each("erase_from", ["null", "class", 0])
 def test_esd(images: str, erase_from):
     of, recorder = recorded()
     plain, original = copy.deepcopy(of.model), frozen_copy(of.model)
@@ -307,7 +307,7 @@ def steps_of(recorder, of: Problem, count: int) -> list[tuple[Batch, Batch]]:
 
 
 @pytest.mark.parametrize("weight", [0.3, None])
-@pytest.mark.parametrize("eta", [0.1, 1.5])
+@for_each("eta", [0.1, 1.5])
 def test_erasediff(weight: float | None, eta: float):
     of, recorder = recorded()
     plain, original = copy.deepcopy(of.model), frozen_copy(of.model)

@@ -58,7 +58,7 @@ def test_eu_k(steps: int):
 
 
 @pytest.mark.parametrize("k", [4, 9])
-@pytest.mark.parametrize(("method", "limit"), [(CFk(), FineTune()), (EUk(), FromScratch())])
+@for_each(("method", "limit"), [(CFk(), FineTune()), (EUk(), FromScratch())])
 def test_all_layers_are_the_last_ones_in_the_limit(method: CFk | EUk, limit: FineTune | FromScratch, k: int):
     some, every = recorded("batchnorm")[0], recorded("batchnorm")[0]
     whole(replace(method, k=k), steps=3)(some)

@@ -103,7 +103,7 @@ def follow_lur(method: LUR, of: Problem, recorder: Recorder, plain: nn.Module, f
 
 
 @pytest.mark.parametrize("forget", FORGET_LOSSES)
-@pytest.mark.parametrize("mode", ["nested", "lagged", "exact", "first-order", "joint"])
+@for_each("mode", ["nested", "lagged", "exact", "first-order", "joint"])
 def test_lur(mode: str, forget: str):
     of, recorder = recorded()
     target, loss = FORGET_LOSSES[forget]

@@ -48,7 +48,7 @@ def follow(of: Problem, method: MetaUnlearning) -> Tensor:
 
 
 @pytest.mark.parametrize("relearn", [1, 2, 3])
-@pytest.mark.parametrize("between", [nn.Tanh, nn.Softplus])
+@for_each("between", [nn.Tanh, nn.Softplus])
 def test_exact_is_the_gradient_through_the_relearning(relearn: int, between):
     of = problem(net(between=between))
     found = follow(of, replace(META, relearn=relearn))
@@ -77,7 +77,7 @@ def test_quadratics_have_a_closed_form():
 
 
 @pytest.mark.parametrize("mode", ["first-order", "exact"])
-@pytest.mark.parametrize("ahead", [0.0, 0.4, 1.0])
+@for_each("ahead", [0.0, 0.4, 1.0])
 def test_without_relearning_it_is_the_joint_loss(mode, ahead: float):
     how = Descent(lr=0.1, steps=4, batch=12, forget_batch=6)
     joint, meta = problem(), problem()

@@ -53,7 +53,7 @@ def test_a_budget_counts_what_was_spent_before(spent: int):
 
 
 @pytest.mark.parametrize("spent", [10, 14])
-@pytest.mark.parametrize("until", [None, Restored(1e-6)])
+@for_each("until", [None, Restored(1e-6)])
 def test_where_nothing_is_left_of_the_budget_nothing_changes(spent: int, until: Restored | None):
     of, _ = recorded()
     before = copy.deepcopy(of.model.state_dict())

@@ -23,7 +23,7 @@ def snapshot(of: Problem) -> dict[str, Tensor]:
 
 
 @pytest.mark.parametrize("family", ["batchnorm", "layernorm", "language"])
-@pytest.mark.parametrize("keep", [0.0, 0.4, 1.0])
+@for_each("keep", [0.0, 0.4, 1.0])
 def test_shrink_perturb_ends_between_the_weights_and_fresh_ones(keep: float, family: str):
     of, twin = double(family), double(family)
     old, fresh = dict(twin.model.named_parameters()), dict(twin.fresh_model().named_parameters())
@@ -45,7 +45,7 @@ def test_shrink_perturb_edits_the_named_weights_alone():
 
 
 @pytest.mark.parametrize("eligible", [None, "", r"^0\."])
-@pytest.mark.parametrize("fraction", [0.0, 0.2, 1.0])
+@for_each("fraction", [0.0, 0.2, 1.0])
 def test_redraw_changes_the_most_sensitive_weights_and_no_others(fraction: float, eligible: str | None):
     of, twin = double(), double()
     before, chosen = snapshot(of), mask_most_sensitive(twin, fraction, eligible_weights(twin, eligible))

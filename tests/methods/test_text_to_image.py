@@ -230,7 +230,7 @@ def rows(texts: list[str]) -> Tensor:
 
 
 @pytest.mark.parametrize("keep", ["named", "all"])
-@pytest.mark.parametrize("target", ["a four", None])
+@for_each("target", ["a four", None])
 def test_uce_is_the_least_squares_solution(keep, target: str | None):
     of = request(target=target, kept=("a red two", "a five"))
     before = {name: p.detach().clone() for name, p in of.params.items()}

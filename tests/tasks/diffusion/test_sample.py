@@ -202,7 +202,7 @@ def test_an_offset_beyond_the_last_time_is_refused(model: Small, scheduler):
 
 
 @pytest.mark.parametrize("spacing", ["trailing", "leading"])
-@pytest.mark.parametrize("scheduler", SCHEDULERS)
+@for_each("scheduler", SCHEDULERS)
 def test_no_time_is_taken_twice(scheduler: str, spacing: str):
     # PNDM begins with one time twice
     times, _ = SCHEDULERS[scheduler](Sampler(scheduler, steps=10, spacing=spacing), Schedule())

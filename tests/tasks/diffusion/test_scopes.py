@@ -69,7 +69,7 @@ def test_an_addition_changes_nothing_until_it_is_trained_and_comes_off_again(nam
 
 
 @pytest.mark.parametrize("name", ["lur", "lur-exact", "salun", "sa", "esd", "erasediff"])
-@pytest.mark.parametrize("family", ["unet", "dit"])
+@for_each("family", ["unet", "dit"])
 def test_a_method_moves_the_additions_and_no_other_bit(family: str, name: str):
     of = every_family.problem(family, whole_class=True)
     restrict(of.model, "lora", rank=2)

@@ -196,7 +196,7 @@ def test_where_the_condition_is_dropped_noise_leaves_the_true_target():
 
 
 @pytest.mark.parametrize("prediction", ["epsilon", "v_prediction", "sample"])
-@pytest.mark.parametrize("names", [None, ("x", "time", "condition")])
+@for_each("names", [None, ("x", "time", "condition")])
 def test_a_surrogate_is_the_same_draw_of_images_of_uniform_pixels(prediction, names):
     task = replace(PLAIN, names=names, schedule=Schedule(prediction=prediction))
     batch = draw(task, raw(200))
