@@ -10,7 +10,6 @@ from multiprocessing.context import ForkServerContext
 from torch.multiprocessing.spawn import start_processes
 
 PACKAGES = ["unweave.cli", "torch.distributed.fsdp", "torch.distributed.checkpoint"]
-PACKAGES += ["unweave.tasks.diffusion.adapters", "peft"]  # left out where an extra is missing
 
 
 def fork_server() -> ForkServerContext:
