@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import pytest
+import torch
 
 
 def for_each(names: str | tuple[str, ...], cases: Iterable[Any]) -> Callable[[Callable], Callable]:
@@ -25,6 +26,7 @@ def for_each(names: str | tuple[str, ...], cases: Iterable[Any]) -> Callable[[Ca
                 if inner:
                     test(*self, **given, **values)
                     continue
+                torch.manual_seed(0)  # as before every test, so that no case depends on those before it
                 with subtests.test(**{key: repr(value)[:80] for key, value in values.items()}):
                     test(*self, **given, **values)
 

@@ -222,7 +222,7 @@ CASES: dict[str, tuple[str, torch.dtype, Method]] = {
 }
 
 
-def found(kind: str, dtype: torch.dtype, method: Method, *, sharded: bool) -> Found:
+def unlearn_case(kind: str, dtype: torch.dtype, method: Method, *, sharded: bool) -> Found:
     """What unlearning finds; the weights on the first process alone if they are sharded."""
     task, split = setting(kind, dtype)
     original = model(kind, dtype)
@@ -347,7 +347,7 @@ def refusals() -> dict[str, str]:
 def work(rank: int, count: int, folder: str) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=count)
-    everything = {name: found(*case, sharded=True) for name, case in CASES.items()}
+    everything = {name: unlearn_case(*case, sharded=True) for name, case in CASES.items()}
     everything |= {
         "root whole": root_whole(sharded=True),
         "vectors": vectors(sharded=True),

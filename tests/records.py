@@ -73,6 +73,16 @@ def at_budgets(*budgets: float) -> dict[str, Any]:
     return made | {"stages": named, "frontier": {"trace": frontier(stages)}}
 
 
+def cheap_to_draw(record: dict[str, Any]) -> dict[str, Any]:
+    """The record with four methods a stage at most and without histograms: its page draws few figures."""
+    kept = ("lur", "joint", "original", "retrain")
+    stages = {
+        name: stage | {"methods": {each: stage["methods"][each] for each in kept if each in stage["methods"]}}
+        for name, stage in record["stages"].items()
+    }
+    return record | {"stages": {name: stage | {"histograms": {}} for name, stage in stages.items()}}
+
+
 def score(metric: str, value: float, rng: random.Random) -> dict[str, Any]:
     centre, direction = METRICS[metric]
     half = abs(centre) * 0.004 * (1 + rng.random())

@@ -32,12 +32,12 @@ class Settings:
         refuse_unknown_choices(self)
 
 
-@pytest.mark.parametrize("given", [{}, {"one": "b"}, {"other": "null"}, {"other": 3}, {"other": None}])
+@for_each("given", [{}, {"one": "b"}, {"other": "null"}, {"other": 3}, {"other": None}])
 def test_what_is_named_and_what_may_stand_in_its_place_is_taken(given: dict) -> None:
     Settings(**given)
 
 
-@pytest.mark.parametrize("given", [{"one": "c"}, {"one": None}, {"other": "nul"}])
+@for_each("given", [{"one": "c"}, {"one": None}, {"other": "nul"}])
 def test_anything_else_is_refused_by_the_name_of_its_field(given: dict) -> None:
     ((name, value),) = given.items()
     with pytest.raises(ValueError, match=f"^{name} must be one of .*, found {value!r}$"):
@@ -75,12 +75,12 @@ class Numbers:
         refuse_outside(self, "(0, inf]", "whole")
 
 
-@pytest.mark.parametrize("given", [{"half": 0.0}, {"half": 0.999}, {"half": None}, {"whole": "all"}])
+@for_each("given", [{"half": 0.0}, {"half": 0.999}, {"half": None}, {"whole": "all"}])
 def test_a_number_in_its_interval_is_taken_and_what_is_no_number(given: dict) -> None:
     Numbers(**given)
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("given", "message"),
     [
         ({"half": 1.0}, r"^half must be in \[0, 1\), found 1.0$"),
@@ -118,7 +118,7 @@ def test_what_is_no_regular_expression_is_refused(kind: type, name: str) -> None
         kind(**{name: "[head"})
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("named", "refuse"),
     [
         ("method", method_named),

@@ -135,9 +135,16 @@ def files(folder: Path) -> set[str]:
     return {path.name for path in folder.iterdir()}
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if page not in (README, CONTRIBUTING, OWN_MODEL)])
+PAGES_WITH_BLOCKS = [page for page in PAGES if page not in (README, CONTRIBUTING, OWN_MODEL) and blocks(page)]
+
+
+@pytest.mark.parametrize("page", PAGES_WITH_BLOCKS)
 def test_every_block_runs(page: str, workplace: Path):
     run_page(page, workplace)
+
+
+def test_many_pages_have_blocks():
+    assert {"docs/delete-records.md", "docs/your-own-loop.md"} <= {*PAGES_WITH_BLOCKS}
 
 
 MODEL_FILES = {"model.safetensors", "model.json", "split.json", "record.json"}
@@ -189,68 +196,6 @@ def test_the_contract_covers_an_added_method(monkeypatch: pytest.MonkeyPatch):
     assert EXAMPLE in parametrize.args[1]
 
 
-@pytest.fixture(scope="module")
-def extended(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a copy of the package to which the example was added as CONTRIBUTING says."""
-    folder = tmp_path_factory.mktemp("extended")
-    package = folder / "unweave"
-    shutil.copytree(PACKAGE, package)
-    (block,) = (block for block in blocks(CONTRIBUTING) if block.file == f"{MODULE}.py")
-    (package / "methods" / f"{MODULE}.py").write_text(block.code, encoding="utf-8")
-    (line,) = re.findall(rf'`("{EXAMPLE}": {KIND}\(\),)`', text(CONTRIBUTING))
-    registry = package / "methods" / "__init__.py"
-    before = registry.read_text(encoding="utf-8")
-    after = re.sub(r"^METHODS.*{$", rf"\g<0>\n    {line}", before, flags=re.MULTILINE)
-    after = after.replace("\n\n\n", f"\nfrom unweave.methods.{MODULE} import {KIND}\n\n\n", 1)
-    registry.write_text(after, encoding="utf-8")
-    return folder
-
-
-def with_the_example(extended: Path, *arguments: str) -> str:
-    """What python says that is run with that copy."""
-    path = os.pathsep.join([str(extended), str(ROOT / "tests")])
-    command = [sys.executable, "-m", *arguments]
-    done = subprocess.run(
-        command, cwd=extended, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True
-    )
-    assert done.returncode == 0, f"{shlex.join(command)}:\n{done.stdout}{done.stderr}"
-    return done.stdout
-
-
-def contents(package: Path) -> dict[str, bytes]:
-    found = [path for path in package.rglob("*") if path.is_file() and "__pycache__" not in path.parts]
-    return {path.relative_to(package).as_posix(): path.read_bytes() for path in found}
-
-
-def test_adding_a_method_touches_two_files(extended: Path):
-    before, after = contents(PACKAGE), contents(extended / "unweave")
-    assert before.keys() <= after.keys()
-    assert {name for name in after if before.get(name) != after[name]} == {
-        "methods/__init__.py",
-        f"methods/{MODULE}.py",
-    }
-    added = Counter(after["methods/__init__.py"].splitlines())
-    added.subtract(before["methods/__init__.py"].splitlines())
-    assert sorted((+added).values()) == [1, 1] and not -added  # the line, and the import
-
-
-def test_the_command_line_knows_an_added_method(extended: Path):
-    said = json.loads(with_the_example(extended, "unweave", "methods", EXAMPLE, "--json"))
-    assert said[EXAMPLE]["paper"] == "Maini et al., 2024, arXiv 2401.06121"
-
-
-def test_a_benchmark_runs_an_added_method(extended: Path):
-    with open(projects.recipe(extended), "a", encoding="utf-8") as recipe_file:
-        recipe_file.write(f"\n[methods.{EXAMPLE}]\nhow = {{ steps = 4 }}\nretain_weight = 2\n")
-    place = extended / "run"
-    asked = ["--methods", EXAMPLE, "--jobs", "1", "--quiet", "--out", str(place)]
-    with_the_example(extended, "unweave", "bench", recipe_file.name, *asked)
-    (stage,) = record.load(place)["stages"].values()
-    assert list(stage["methods"]) == [EXAMPLE, "original"]
-    row = stage["methods"][EXAMPLE]
-    assert row["failed"] is None and row["gradient_evaluations"] == 8 and "retain_weight=2" in row["repr"]
-
-
 HALVED = '''
 """Half of ascent."""
 
@@ -290,44 +235,107 @@ class Rounded:
         for p in problem.params.values():
             p.data.mul_(10).round_().div_(10)
 '''
-ADDED = """
+ADDED = f"""
+import sys
+
 from every_family import problem
+from unweave.cli import main
 from unweave.methods import method_named
 from unweave.methods.configure import configure
 from unweave.tables import as_table
 
-how = {"steps": 1, "lr": 1e-6, "momentum": 0.0}
-given = {"rounded": {}, "lur": {"mode": "joint", "forget": "halved", "weight": 1.0, "how": how}}
+how = {{"steps": 1, "lr": 1e-6, "momentum": 0.0}}
+given = {{"rounded": {{}}, "lur": {{"mode": "joint", "forget": "halved", "weight": 1.0, "how": how}}}}
 method, of = configure(method_named("rounded:lur"), given), problem("layernorm")
-assert as_table(method)["lur"]["forget"] == {"kind": "halved"}
+assert as_table(method)["lur"]["forget"] == {{"kind": "halved"}}
 method(of)
 weight = of.model.state_dict()["0.weight"]
 assert bool(((10 * weight).round() / 10 - weight).abs().max() < 1e-4) and "nll(forget)" in of.curves
+
+assert main(["methods", "{EXAMPLE}", "--json"]) == 0
+sys.exit(main(sys.argv[1:]))
 """
+"""Runs the added stage with the added target, describes the added method, and gives a command."""
 
 
-def test_adding_a_target_and_a_stage_touches_two_files_each(tmp_path: Path):
-    package = tmp_path / "unweave"
+def insert(registry: Path, *changes: tuple[str, str]) -> None:
+    """Puts texts into a registry, each before another that it holds."""
+    content = registry.read_text(encoding="utf-8")
+    for added, before in changes:
+        assert before in content, f"{registry}: {before!r}"
+        content = content.replace(before, f"{added}{before}", 1)
+    registry.write_text(content, encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def extended(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the package with three additions: the method of CONTRIBUTING, a target and a stage."""
+    folder = tmp_path_factory.mktemp("extended")
+    package = folder / "unweave"
     shutil.copytree(PACKAGE, package)
-    (package / "targets" / "halved.py").write_text(HALVED, encoding="utf-8")
+    (block,) = (block for block in blocks(CONTRIBUTING) if block.file == f"{MODULE}.py")
+    (line,) = re.findall(rf'`("{EXAMPLE}": {KIND}\(\),)`', text(CONTRIBUTING))
+    (package / "methods" / f"{MODULE}.py").write_text(block.code, encoding="utf-8")
     (package / "methods" / "rounded.py").write_text(ROUNDED, encoding="utf-8")
-    targets, methods = (package / name / "__init__.py" for name in ("targets", "methods"))
-    for registry, old, new in (
-        (targets, "\n\nTarget = ", "\nfrom unweave.targets.halved import Halved\n\nTarget = Halved | "),
-        (targets, '\n    "level": ', '\n    "halved": Halved(),\n    "level": '),
-        (methods, "\n\n\n", "\nfrom unweave.methods.rounded import Rounded\n\n\n"),
-        (methods, '\n    "recover": ', '\n    "rounded": Rounded(),\n    "recover": '),
-    ):
-        before = registry.read_text(encoding="utf-8")
-        assert old in before
-        registry.write_text(before.replace(old, new, 1), encoding="utf-8")
-    (tmp_path / "added.py").write_text(ADDED, encoding="utf-8")
-    with_the_example(tmp_path, "added")
-    before, after = contents(PACKAGE), contents(package)
+    (package / "targets" / "halved.py").write_text(HALVED, encoding="utf-8")
+    insert(
+        package / "methods" / "__init__.py",
+        (f"\n    {line}", '\n    "lur": '),
+        ('\n    "rounded": Rounded(),', '\n    "recover": '),
+        (f"\nfrom unweave.methods.{MODULE} import {KIND}", "\n\n\n"),
+        ("\nfrom unweave.methods.rounded import Rounded", "\n\n\n"),
+    )
+    insert(
+        package / "targets" / "__init__.py",
+        ("\nfrom unweave.targets.halved import Halved", "\n\nTarget = "),
+        ("Halved | ", "(\n    Bounded"),
+        ('\n    "halved": Halved(),', '\n    "level": '),
+    )
+    return folder
+
+
+@pytest.fixture(scope="module")
+def printed(extended: Path) -> str:
+    """What a process prints that uses that copy: the example's description, and a benchmark of it."""
+    with open(projects.recipe(extended), "a", encoding="utf-8") as recipe_file:
+        recipe_file.write(f"\n[methods.{EXAMPLE}]\nhow = {{ steps = 4 }}\nretain_weight = 2\n")
+    (extended / "added.py").write_text(ADDED, encoding="utf-8")
+    bench = ["bench", recipe_file.name, "--methods", EXAMPLE, "--jobs", "1", "--quiet", "--out", "run"]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(extended), str(ROOT / "tests")])}
+    command = [sys.executable, "added.py", *bench]
+    done = subprocess.run(command, cwd=extended, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, f"{shlex.join(command)}:\n{done.stdout}{done.stderr}"
+    return done.stdout
+
+
+def contents(package: Path) -> dict[str, bytes]:
+    found = [path for path in package.rglob("*") if path.is_file() and "__pycache__" not in path.parts]
+    return {path.relative_to(package).as_posix(): path.read_bytes() for path in found}
+
+
+def test_adding_a_method_a_target_or_a_stage_touches_two_files(extended: Path):
+    before, after = contents(PACKAGE), contents(extended / "unweave")
+    assert before.keys() <= after.keys()
     assert {name for name in after if before.get(name) != after[name]} == {
+        *("methods/__init__.py", f"methods/{MODULE}.py", "methods/rounded.py"),
         *("targets/__init__.py", "targets/halved.py"),
-        *("methods/__init__.py", "methods/rounded.py"),
     }
+    added = Counter(after["methods/__init__.py"].splitlines())
+    added.subtract(before["methods/__init__.py"].splitlines())
+    assert sorted((+added).values()) == [1] * 4 and not -added  # of each a line, and the import
+
+
+def test_the_command_line_knows_an_added_method(printed: str):
+    found, _ = json.JSONDecoder().raw_decode(printed)
+    assert found[EXAMPLE]["paper"] == "Maini et al., 2024, arXiv 2401.06121"
+
+
+@pytest.mark.usefixtures("printed")
+def test_a_benchmark_runs_an_added_method(extended: Path):
+    (stage,) = record.load(extended / "run")["stages"].values()
+    assert list(stage["methods"]) == [EXAMPLE, "original"]
+    row = stage["methods"][EXAMPLE]
+    assert row["failed"] is None and row["gradient_evaluations"] == 8 and "retain_weight=2" in row["repr"]
 
 
 @for_each("page", PAGES)

@@ -20,6 +20,7 @@ import torch
 
 from audits.answers import draw_evidence
 from audits.diffusion.toys import samples
+from for_each import for_each
 from portable import TRAINING, double, fingerprint, original, problem, shortened, split, trained
 from unweave.audits.classifier.exam import ANSWERED, ClassifierExam
 from unweave.audits.diffusion.metrics import measure_generation
@@ -179,7 +180,7 @@ def in_float64() -> Iterator[None]:
         yield
 
 
-@pytest.mark.parametrize("name", CASES)
+@for_each("name", CASES)
 def test_a_result_is_what_was_pinned_under_its_numbers(name: str):
     if "Sampler" in repr(CASES[name].settings):
         pytest.importorskip("diffusers")
@@ -199,7 +200,7 @@ CASE = Case(("MEASURING_FORMAT",), 1, lambda: {"auc": 0.5})
 ENTRY = {**CASE.known, "result": {"auc": 0.5 + 1e-12}}
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("case", "entry", "expected"),
     [
         (CASE, ENTRY, None),

@@ -306,7 +306,7 @@ def test_contract(name: str, subtests: pytest.Subtests):
             check(name, family)
 
 
-@pytest.mark.parametrize("name", ["finetune", "lur", "salun", "short-retrain", "msg"])
+@for_each("name", ["finetune", "lur", "salun", "short-retrain", "msg"])
 def test_another_seed_gives_other_bits(name: str):
     other = problem("layernorm", seed=1)
     shorten_method(CASES[name])(other)
@@ -359,9 +359,7 @@ def test_what_cannot_work_is_refused_with_the_reason(name: str, family: str):
 
 
 @pytest.mark.parametrize("family", ["batchnorm", "layernorm"])
-@pytest.mark.parametrize(
-    "name", ["lur", "lur-match", "joint-match", "salun", "scissorhands", "msg", "retrain"]
-)
+@for_each("name", ["lur", "lur-match", "joint-match", "salun", "scissorhands", "msg", "retrain"])
 def test_a_whole_class_can_be_forgotten(name: str, family: str):
     of = problem(family, whole_class=True)
     assert of.split.forgotten_classes == (3,)

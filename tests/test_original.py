@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from every_family import MODEL_KINDS, problem
+from for_each import for_each
 from test_methods import shorten_method, snapshot
 from unweave.methods import METHODS
 from unweave.methods.lur import LUR
@@ -35,7 +36,7 @@ def erase(of: Problem) -> None:
         p.zero_()
 
 
-@pytest.mark.parametrize("family", MODEL_KINDS)
+@for_each("family", MODEL_KINDS)
 def test_it_shares_the_memory_of_what_was_given_frozen_and_in_evaluation_mode(family: str):
     of = problem_with_model(family)
     assert of.caller_model is not None
@@ -107,7 +108,7 @@ def test_what_is_written_where_memory_is_shared_is_seen():
         assert not torch.equal(apart.state_dict()[name], written)
 
 
-@pytest.mark.parametrize("name", ["lur", "lur-match", "salun", "bad-teacher", "scrub", "random-label"])
+@for_each("name", ["lur", "lur-match", "salun", "bad-teacher", "scrub", "random-label"])
 def test_a_method_ends_at_the_same_bits_whether_the_caller_holds_the_model_or_not(name: str):
     held, alone = problem_with_model("batchnorm"), problem("batchnorm")
     for of in (held, alone):

@@ -4,6 +4,8 @@ import torch
 from torch import nn
 from torch.utils.data import TensorDataset
 
+from unweave import Split
+
 
 def build(hidden: int = 8) -> nn.Module:
     return nn.Sequential(nn.Linear(6, hidden), nn.ReLU(), nn.Linear(hidden, 3))
@@ -14,6 +16,14 @@ def make_data() -> tuple[TensorDataset, TensorDataset]:
     inputs = torch.randn(90, 6, generator=torch.Generator().manual_seed(0))
     labels = inputs[:, :3].argmax(1)
     return TensorDataset(inputs[:60], labels[:60]), TensorDataset(inputs[60:], labels[60:])
+
+
+def make_split() -> Split:
+    """Forty examples of two classes, of which every fifth is to be forgotten, and twenty held-out ones."""
+    inputs = torch.randn(60, 4, generator=torch.Generator().manual_seed(0))
+    labels = (inputs[:, 0] > 0).long()
+    whole = TensorDataset(inputs[:40], labels[:40])
+    return Split(whole, range(0, 40, 5), TensorDataset(inputs[40:], labels[40:]))
 
 
 class Trainer:

@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from for_each import for_each
 from unweave.audits.classifier.metrics import METRICS
 from unweave.audits.like_requests import (
     About,
@@ -92,7 +93,7 @@ class TestVerdict:
 
 
 class TestCoverage:
-    @pytest.mark.parametrize(
+    @for_each(
         ("change", "named"),
         [
             ({"size": 101}, "its size is 101, theirs 50"),

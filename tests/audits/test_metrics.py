@@ -1,6 +1,4 @@
 import re
-import subprocess
-import sys
 import time
 from dataclasses import replace
 
@@ -104,10 +102,3 @@ def test_measuring_a_model_of_digits_takes_milliseconds():
     for _ in range(10):
         measure(own, reference)
     assert (time.process_time() - start) / 10 < 0.1
-
-
-def test_metrics_load_no_statistics_until_they_are_needed():
-    statistics = "('scipy', 'sklearn', 'pyarrow')"
-    code = f"import sys, unweave.audits.verdict; print([x for x in {statistics} if x in sys.modules])"
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert run.stdout.strip() == "[]"

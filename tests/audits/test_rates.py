@@ -5,11 +5,12 @@ from hypothesis import strategies as st
 from scipy import stats
 from sklearn.metrics import roc_auc_score, roc_curve
 
+from for_each import for_each
 from unweave.audits.rates import delong, tpr_at_fpr
 from unweave.audits.score import Share, clopper_pearson
 
 
-@pytest.mark.parametrize(("successes", "n"), [(0, 10), (10, 1000), (18, 20), (20, 20), (1, 100)])
+@for_each(("successes", "n"), [(0, 10), (10, 1000), (18, 20), (20, 20), (1, 100)])
 def test_clopper_pearson_equals_scipy(successes: int, n: int) -> None:
     expected = stats.binomtest(successes, n).proportion_ci(method="exact")
     assert clopper_pearson(successes, n) == pytest.approx((expected.low, expected.high), abs=1e-12)
@@ -48,7 +49,7 @@ def test_equal_scores_catch_nobody() -> None:
     assert tpr_at_fpr(np.ones(50), np.ones(50), 0.1).tpr.value == 0
 
 
-@pytest.mark.parametrize(("ours", "theirs", "expected"), [(1.0, 0.0, 1.0), (0.0, 1.0, 0.0), (1.0, 1.0, 0.5)])
+@for_each(("ours", "theirs", "expected"), [(1.0, 0.0, 1.0), (0.0, 1.0, 0.0), (1.0, 1.0, 0.5)])
 def test_the_area_is_one_half_or_the_end_where_it_must(ours: float, theirs: float, expected: float) -> None:
     assert delong(np.full(5, ours), np.full(7, theirs)) == (expected, expected, expected)
 

@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 from scipy import stats
 from scipy.special import expit, logit
 
+from for_each import for_each
 from unweave.audits.score import (
     Share,
     bootstrap,
@@ -114,7 +115,7 @@ def test_compare_names_the_mean_difference_and_corrects_over_the_methods():
     assert found["same"].p == 1
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("successes", "n", "expected"),
     [(10, 1000, (0.0054408, 0.0183095)), (0, 10, (0.0, 0.2775328)), (10, 10, (0.7224672, 1.0))],
 )

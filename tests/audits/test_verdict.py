@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from for_each import for_each
 from unweave.audits.classifier.metrics import METRICS
 from unweave.audits.equivalence import equivalence
 from unweave.audits.margins import Margins, margins
@@ -44,7 +45,7 @@ def test_equivalence_is_the_two_one_sided_t_tests():
 
 
 @pytest.mark.parametrize("metric", ["ua", "ra", "ta", "auc"])
-@pytest.mark.parametrize("side", [1, -1])
+@for_each("side", [1, -1])
 def test_a_difference_at_the_margin_without_spread_is_not_equal(metric, side):
     margin = MARGIN[metric]
     at = [{metric: RETRAINED[metric] + side * margin}] * 10
@@ -91,7 +92,7 @@ def test_an_equal_model_passes_and_says_over_how_many_seeds():
     )
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("probe", "silhouette", "verdict"),
     [(60.0, 0.2, "INCONCLUSIVE"), (71.0, 0.31, "INCONCLUSIVE"), (85.0, 0.2, "PASS"), (60.0, 0.45, "PASS")],
 )
@@ -126,7 +127,7 @@ def test_without_the_original_a_fault_is_found():
     assert judge(seeds(ua=40.0), seeds(0), MARGINS, metrics=METRICS).verdict == Verdict.FAIL
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("changes", "expected"),
     [
         ({"ua": 1.4}, "FAIL: under-forgetting: UA 1.4 against 12.9 of the retrained models (margin 3.1)"),

@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 
 from bench.tiny import tiny
+from for_each import for_each
 from unweave.audits.attack import ModelAnswers
 from unweave.audits.attacks import ATTACKS
 from unweave.audits.classifier import parquet
@@ -54,7 +55,7 @@ def test_every_report_shows_them(run):
         assert "functional-distance" in text and "auc of margin" in text
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("names", "sentence"),
     [("representation", "found representation"), ("u-lira", "found u-lira"), ("rmi", "unknown attack")],
 )

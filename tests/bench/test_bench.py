@@ -204,10 +204,10 @@ def test_a_run_that_was_stopped_goes_on_where_it_was(run, tmp_path) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        bench([tiny()], tmp_path, methods=METHODS, jobs=1, listener=stop)
+        bench([tiny()], tmp_path, methods=["lur", "finetune"], jobs=1, listener=stop)
     done = cells(tmp_path)
     assert {Path(name).parts[2] for name in done} == {"0"} and not (tmp_path / record.FILE).exists()
-    made = bench([tiny()], tmp_path, methods=METHODS, jobs=1)
+    made = bench([tiny()], tmp_path, methods=["lur", "finetune"], jobs=1)
     assert {name: content for name, content in cells(tmp_path).items() if name in done} == done
     for name, row in made["stages"]["tiny"]["methods"].items():
         whole = run[1]["stages"]["tiny"]["methods"][name]["scores"]
@@ -217,6 +217,8 @@ def test_a_run_that_was_stopped_goes_on_where_it_was(run, tmp_path) -> None:
 
 
 def test_a_full_disk_loses_nothing_that_was_finished(tmp_path, monkeypatch) -> None:
+    recipe = tiny(seeds=[0], calibration_seeds=[])
+
     def full(evidence: object, path: Path) -> None:
         if path.name == "finetune.parquet":
             raise OSError(28, "No space left on device")
@@ -225,13 +227,13 @@ def test_a_full_disk_loses_nothing_that_was_finished(tmp_path, monkeypatch) -> N
     save = parquet.save
     monkeypatch.setattr(parquet, "save", full)
     with pytest.raises(OSError, match="No space left"):
-        bench([tiny()], tmp_path, methods=METHODS, jobs=1)
+        bench([recipe], tmp_path, methods=["lur", "finetune"], jobs=1)
     done = cells(tmp_path)
     found = {Path(name).name.split(".")[0] for name in done}
     assert {"original", "retrained", "lur"} <= found and "finetune" not in found
     assert not list(tmp_path.rglob(".*"))
     monkeypatch.setattr(parquet, "save", save)
-    bench([tiny()], tmp_path, methods=METHODS, jobs=1)
+    bench([recipe], tmp_path, methods=["lur", "finetune"], jobs=1)
     assert {name: content for name, content in cells(tmp_path).items() if name in done} == done
 
 
@@ -254,6 +256,7 @@ def test_answers_of_an_unfinished_cell_are_not_those_of_an_earlier_one(tmp_path,
     assert answers.read_bytes() == before
 
 
+@pytest.mark.usefixtures("forked_workers")
 def test_two_processes_find_what_one_found(run, tmp_path) -> None:
     ours, _ = run
     heard: list[Progress] = []
@@ -267,6 +270,7 @@ def test_two_processes_find_what_one_found(run, tmp_path) -> None:
     assert not multiprocessing.active_children()
 
 
+@pytest.mark.usefixtures("forked_workers")
 def test_ctrl_c_ends_the_processes() -> None:
     def interrupted() -> None:
         with workers(2) as crew:

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch.utils.data import TensorDataset
 
+from for_each import for_each
 from unweave.bench.draw_requests import FEWEST_OF_CLASS, STRATA, Plan, draw_requests
 from unweave.bench.qualification import refuse_unseen_class
 from unweave.split import Split
@@ -104,7 +105,7 @@ def test_a_class_that_a_part_holds_whole_needs_an_unseen_example():
         refuse_unseen_class(without, "fold-0-1")
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("wrong", "sentence"),
     [
         ({"strata": ("random", "hard")}, "found 'hard'"),

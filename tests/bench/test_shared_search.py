@@ -1,15 +1,14 @@
 """A search shared by processes: N trials in total, and only a running trial can be lost."""
 
-import os
-import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
+from functools import partial
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import pytest
 
+from fork_server import fork_server
 from unweave.bench import shared_search
 
 pytest.importorskip("fcntl")
@@ -87,49 +86,47 @@ def test_a_journal_holds_searches_of_several_names(tmp_path) -> None:
     assert len(first) == len(second) == TRIALS and first != second
 
 
-OTHER = """
-import sys, time
-from pathlib import Path
-from bench.test_shared_search import search
-
-place, seconds = Path(sys.argv[1]), float(sys.argv[2])
-
-def slow(x):
+def make_slowly(place: Path, seconds: float, x: float) -> float:
+    """Notes that a trial began, and takes its time."""
     with place.with_name("made").open("a") as file:
-        file.write("x\\n")
+        file.write("x\n")
     time.sleep(seconds)
     return x * x
 
-print([trial["x"] for trial in search(place, slow)])
-"""
+
+def note_search(folder: Path, seconds: float, name: str) -> None:
+    """Takes part in a search, and writes down its trials."""
+    place = folder / "x.journal"
+    found = [trial["x"] for trial in search(place, partial(make_slowly, place, seconds))]
+    (folder / name).write_text(str(found))
 
 
-def other(folder: Path, seconds: float) -> subprocess.Popen:
-    """Another process at the same search, with trials that take so long."""
-    (folder / "other.py").write_text(OTHER)
-    command = [sys.executable, str(folder / "other.py"), str(folder / "x.journal"), str(seconds)]
-    path = os.pathsep.join([str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
-    return subprocess.Popen(
-        command, stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": path}
-    )
+def start(folder: Path, seconds: float, name: str) -> BaseProcess:
+    """Starts another process at the same search, whose trials take that many seconds."""
+    process = fork_server().Process(target=note_search, args=(folder, seconds, name))
+    process.start()
+    return process
 
 
 def test_two_processes_make_so_many_trials_together(tmp_path) -> None:
-    both = [other(tmp_path, 0.2) for _ in range(2)]
-    said = [each.communicate(timeout=120)[0] for each in both]
-    assert [each.returncode for each in both] == [0, 0]
-    assert said[0] == said[1] and said[0].count(",") == TRIALS - 1, "the log is one"
+    names = ("first", "second")
+    both = [start(tmp_path, 0.1, name) for name in names]
+    for each in both:
+        each.join(120)
+    assert [each.exitcode for each in both] == [0, 0]
+    first, second = ((tmp_path / name).read_text() for name in names)
+    assert first == second and first.count(",") == TRIALS - 1, "the log is one"
     assert (tmp_path / "made").read_text().count("x") == TRIALS
 
 
 def test_what_a_killed_process_had_begun_is_made_by_another(tmp_path) -> None:
-    killed = other(tmp_path, 600)
+    killed = start(tmp_path, 600, "none")
     end = time.monotonic() + 120
     while not (tmp_path / "made").exists():
         assert time.monotonic() < end
         time.sleep(0.05)
-    killed.send_signal(signal.SIGKILL)
-    killed.communicate()
+    killed.kill()
+    killed.join()
     assert search(tmp_path / "x.journal", square) == search(None, square)
 
 

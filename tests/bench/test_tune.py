@@ -456,7 +456,7 @@ def test_a_setting_without_a_value_survives_the_toml_of_a_search() -> None:
     assert recover.until is None and recover.budget == 9 and lur.how.max_norm == float("inf")
 
 
-@pytest.mark.parametrize("choices", [Log(0.01, 0.4), Uniform(0.0, 0.3), Whole(1, 50), Choice(("a", None, 2))])
+@for_each("choices", [Log(0.01, 0.4), Uniform(0.0, 0.3), Whole(1, 50), Choice(("a", None, 2))])
 def test_what_is_drawn_from_a_range_lies_in_it(choices) -> None:
     import optuna
 
@@ -481,7 +481,7 @@ def test_a_recovery_spends_what_the_stages_before_it_leave_of_the_budget(tmp_pat
     assert {trial["gradient_evaluations"] for trial in log} == {60}
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("kind", "values"),
     [(Log, (0.0, 1.0)), (Log, (2.0, 1.0)), (Uniform, (1.0, 1.0)), (Whole, (0, 3)), (Choice, ((),))],
 )

@@ -14,14 +14,14 @@ from pathlib import Path
 from unweave.bench.workers import Job, workers
 
 
-def told(folder, name):
+def note_pid(folder, name):
     (Path(folder) / name).write_text(str(os.getpid()))
     time.sleep(600)
 
 
 if __name__ == "__main__":
     with workers(2) as crew:
-        list(crew([Job(name, told, (FOLDER, name)) for name in ("first", "second")]))
+        list(crew([Job(name, note_pid, (FOLDER, name)) for name in ("first", "second")]))
 """
 
 

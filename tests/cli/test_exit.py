@@ -48,6 +48,7 @@ def test_in_a_data_set(run, here, tmp_path):
     assert run("forget", place, *SHORT).code == 2
 
 
+@pytest.mark.usefixtures("forked_workers")
 @pytest.mark.parametrize(("jobs", "change", "code"), [(1, TRAIN, 3), (2, TRAIN, 3), (2, IN_WORKER, 2)])
 def test_in_train_and_in_worker_processes(run, here, tmp_path, jobs, change, code):
     place = projects.project(tmp_path / "mine", change)

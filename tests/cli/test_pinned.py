@@ -7,6 +7,7 @@ import pytest
 import torch
 
 import projects
+from for_each import for_each
 from unweave.cli.inputs import run_folder
 from unweave.record import checkpoint
 
@@ -61,7 +62,7 @@ def test_a_run_of_an_earlier_version_is_accepted(run, made, weights):
     assert run("audit", made, "--references", 0, "--quiet").code == 1
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.int64, torch.bool, torch.complex64])
+@for_each("dtype", [torch.float32, torch.bfloat16, torch.int64, torch.bool, torch.complex64])
 def test_the_digest_sees_names_types_shapes_and_bytes(dtype):
     value = torch.tensor([0, 1, 0, 1]).to(dtype)
     states = [{"a": value}, {"b": value}, {"a": value.reshape(2, 2)}, {"a": ~(value != 0)}, {"a": value[1]}]

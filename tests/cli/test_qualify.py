@@ -2,13 +2,16 @@
 
 import json
 import shutil
+from contextlib import redirect_stdout
+from dataclasses import dataclass
+from io import StringIO
 from pathlib import Path
 
 import pytest
 
 import projects
 from cli.written import stage_of
-from unweave.cli import main
+from unweave.cli import INTERRUPTED, main
 from unweave.record import record
 
 QUICK = """
@@ -35,13 +38,51 @@ METHOD = ("--method", "finetune", "--set", "how.epochs=1")
 FEW = ("--strata", "random,memorized", "--requests", "4", "--fraction", "0.1", "--quiet")
 
 
+@dataclass(frozen=True)
+class Resumed:
+    """A qualification that was stopped when its folds were trained, lost a model, and was resumed.
+
+    Args:
+        place: The project.
+        folder: The qualification.
+        folds: The answers of the folds' models with their times when it was stopped.
+        lost: Those of the model whose file was lost then.
+        printed: What the command printed that resumed it.
+    """
+
+    place: str
+    folder: Path
+    folds: dict[Path, int]
+    lost: Path
+    printed: str
+
+
+def stop(*_: object, **__: object) -> None:
+    raise KeyboardInterrupt
+
+
 @pytest.fixture(scope="session")
-def qualified(tmp_path_factory) -> tuple[str, Path]:
-    """A project and its qualification."""
+def resumed(tmp_path_factory) -> Resumed:
+    """A project and its qualification, by the same command twice."""
     folder = tmp_path_factory.mktemp("qualified")
-    place = projects.project(folder / "mine", QUICK)
-    assert main(["qualify", place, *METHOD, *FEW, "--out", str(folder / "done")]) == 0
-    return place, folder / "done"
+    place, out = projects.project(folder / "mine", QUICK), folder / "done"
+    command = ["qualify", place, *METHOD, *FEW, "--out", str(out)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("unweave.bench.qualification.compare", stop)
+        assert main(command) == INTERRUPTED
+    folds = {path: path.stat().st_mtime_ns for path in (out / "cells").rglob("*.parquet")}
+    lost = next(out.glob("cells/fold-0-1/*/retrained.json"))
+    lost.unlink()
+    printed = StringIO()
+    with redirect_stdout(printed):
+        assert main(command) == 0
+    return Resumed(place, out, folds, lost.with_suffix(".parquet"), printed.getvalue())
+
+
+@pytest.fixture(scope="session")
+def qualified(resumed) -> tuple[str, Path]:
+    """A project and its qualification."""
+    return resumed.place, resumed.folder
 
 
 @pytest.fixture
@@ -82,16 +123,12 @@ class TestQualification:
             (qualified[1] / "report.html").read_text()
         )
 
-    def test_the_same_command_goes_on_and_trains_nothing_again(self, run, here, qualified):
-        place, folder = qualified
-        cells = {path: path.stat().st_mtime_ns for path in (folder / "cells").rglob("*.parquet")}
-        lost = next(folder.glob("cells/random-2/100/retrained.json"))
-        lost.unlink()
-        told = run("qualify", place, *METHOD, *FEW, "--out", folder)
-        assert "Cost, retrains" in told.out
-        assert told.code == 0 and "models of 4 requests" in " ".join(told.out.split())
-        after = {path: path.stat().st_mtime_ns for path in (folder / "cells").rglob("*.parquet")}
-        assert {path for path in cells if after[path] != cells[path]} == {lost.with_suffix(".parquet")}
+    def test_the_same_command_goes_on_and_trains_nothing_again(self, resumed):
+        assert "Cost, retrains" in resumed.printed
+        assert "models of 4 requests" in " ".join(resumed.printed.split())
+        assert len(resumed.folds) == 15
+        changed = {path for path, time in resumed.folds.items() if path.stat().st_mtime_ns != time}
+        assert changed == {resumed.lost}
 
 
 class TestAudit:

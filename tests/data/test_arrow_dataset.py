@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from for_each import for_each
 from unweave.cli.project.user_code import source
 from unweave.data.arrow_dataset import ArrowDataset, read_by_columns
 from unweave.data.other_libraries import OfAnotherLibrary
@@ -36,7 +37,7 @@ def format_columns(data, *tensors):
         (("label", "n"), ("n", "label")),
     ],
 )
-@pytest.mark.parametrize("selected", [False, True])
+@for_each("selected", [False, True])
 def test_it_gives_what_single_items_give(columns, tensors, selected):
     data = format_columns(rows(columns), *tensors)
     data = data.select([5, 2, 0, 6, 1, 4, 3]) if selected else data
@@ -79,7 +80,7 @@ def test_the_digest_is_of_the_values():
     assert len(found) == len(others) + 2
 
 
-@pytest.mark.parametrize(
+@for_each(
     "data",
     [
         rows(),
@@ -114,9 +115,7 @@ def test_a_repeated_id_and_a_negative_label_are_refused(changed, message):
         _ = source(format_columns(rows(**changed), "x", "n"), "train").labels
 
 
-@pytest.mark.parametrize(
-    "kind", ["int8", "uint16", "int32", "int64", "float16", "float32", "float64", "bool"]
-)
+@for_each("kind", ["int8", "uint16", "int32", "int64", "float16", "float32", "float64", "bool"])
 def test_numbers_have_the_types_that_the_library_gives(kind):
     pa = pytest.importorskip("pyarrow")
     numbers = (

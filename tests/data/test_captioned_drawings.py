@@ -7,6 +7,7 @@ import torch
 from PIL import Image
 from sklearn.datasets import load_digits
 
+from for_each import for_each
 from unweave.data.captioned_drawings import (
     FACTORS,
     HELD_OUT_TEMPLATES,
@@ -135,7 +136,7 @@ def test_an_unknown_factor_is_refused():
         factor_numbers(data, {"style": ("flat",)})
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("settings", "message"),
     [
         ({"subject": "digit"}, "unknown subject 'digit' .did you mean 'digits'"),

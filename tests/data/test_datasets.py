@@ -16,6 +16,7 @@ from PIL import Image
 from pyarrow import parquet
 from sklearn.datasets import load_digits
 
+from for_each import for_each
 from unweave.data import Raw, Source
 from unweave.data.datasets import DEBIAN_FASHION_MNIST, as_images, flip_labels, load
 from unweave.data.in_memory import Resident
@@ -261,7 +262,7 @@ def test_another_schema_is_refused(tmp_path: Path) -> None:
         load("cifar10", folder=str(tmp_path))
 
 
-@pytest.mark.parametrize("limit", [0, 9, 1428, 5000])
+@for_each("limit", [0, 9, 1428, 5000])
 def test_a_limit_outside_the_set_is_refused(limit: int) -> None:
     with pytest.raises(ValueError, match=f"expected 10 to 1427, found {limit}"):
         load("digits", limit=limit)
@@ -272,7 +273,7 @@ def test_digits_take_no_folder() -> None:
         load("digits", folder="somewhere")
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("fraction", "n_classes", "message"), [(0.0, 3, "fraction"), (1.0, 3, "fraction"), (0.5, 2, "n_classes")]
 )
 def test_label_noise_that_cannot_be_is_refused(fraction: float, n_classes: int, message: str) -> None:

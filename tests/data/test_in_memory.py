@@ -99,7 +99,7 @@ def shifts(image: Tensor, crop: int, *, flip: bool) -> list[Tensor]:
     return windows + [window.flip(2) for window in windows] if flip else windows
 
 
-@pytest.mark.parametrize(("crop", "flip"), [(1, False), (0, True), (1, True)])
+@for_each(("crop", "flip"), [(1, False), (0, True), (1, True)])
 def test_every_crop_and_mirror_appears_equally_often_and_nothing_else(crop: int, flip: bool) -> None:
     n = 3600
     image = torch.randint(1, 256, (2, 4, 4), generator=make_generator(1), dtype=torch.uint8)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from for_each import for_each
 from unweave.cli.inputs.request import parse_ids
 from unweave.data import Raw, Source
 from unweave.data.names import Names, find_names
@@ -134,7 +135,7 @@ def test_an_id_that_is_no_unicode_text_is_named():
             use()
 
 
-@pytest.mark.parametrize("length", [1, 32, 33, 64, 65, 200])
+@for_each("length", [1, 32, 33, 64, 65, 200])
 def test_a_name_that_occurs_twice_is_found_beside_others_alike(length):
     alike = [f"{'a' * i}{c}{'a' * (length - 1 - i)}" for i in range(length) for c in "bc"]
     assert Names(alike).most_common()[1] == 1

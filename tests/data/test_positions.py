@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch.utils.data import TensorDataset
 
+from for_each import for_each
 from unweave.data.user_dataset import UserDataset
 from unweave.split import Split, positions, source_positions
 
@@ -37,7 +38,7 @@ def test_names_are_not_asked_for_again_for_each_of_many_ids() -> None:
     assert asked_for([7, 2, 5, 4]) == asked_for([7]) < asked_for(["user-7"])
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("example", "message"),
     [
         ("user-9", "ids must be those of training examples, found 1 of 1 that is not: 'user-9'$"),
@@ -54,7 +55,7 @@ def test_an_unknown_example_is_named(example: Any, message: str) -> None:
         source_positions(UserDataset(examples(9)), ["user-1"])
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("asked", "message"),
     [
         (["a", "user-1", "b"], "found 2 of 3 that are not: 'a', 'b'$"),
@@ -75,7 +76,7 @@ def test_without_ids_a_position_says_what_is_there_twice() -> None:
         positions(UserDataset(examples(9)), [3, 3])
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("calibration", "message"),
     [([], "at least one"), ([1, 1], "1 of them"), ([9], r"0\.\.8 .* found 9"), ([-1], "found -1")],
 )

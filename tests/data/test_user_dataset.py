@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch.utils.data import Dataset, IterableDataset, TensorDataset
 
+from for_each import for_each
 from unweave.data import Raw, Source
 from unweave.data.in_memory import Resident
 from unweave.data.user_dataset import UserDataset
@@ -186,7 +187,7 @@ def replace_item(position: int, item: Any) -> list[Any]:
     return items
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("item", "message"),
     [
         (
@@ -276,7 +277,7 @@ def test_items_that_are_views_across_a_tensor_have_the_digest_of_their_values() 
     assert first(one(views, [1])).tolist() == [[1.0, 4.0, 7.0, 10.0]]
 
 
-@pytest.mark.parametrize("error", [KeyError("path"), ZeroDivisionError("by zero"), OSError("no such disk")])
+@for_each("error", [KeyError("path"), ZeroDivisionError("by zero"), OSError("no such disk")])
 def test_an_error_of_the_data_set_itself_names_the_item(error: Exception) -> None:
     class Failing(Listed):
         def __getitem__(self, position: int) -> Any:

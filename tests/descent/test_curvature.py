@@ -5,6 +5,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from for_each import for_each
 from smooth import batch, bits, definite, problem, quadratic, step, vector_problem
 from unweave.descent.curvature import top_eigenvalue
 from unweave.descent.objective import Objective, nll
@@ -17,7 +18,7 @@ def of_matrix(matrix: Tensor, iterations: int = 60) -> float:
     return float(top_eigenvalue(of, quadratic(matrix, centre), step(of, {}), iterations=iterations))
 
 
-@pytest.mark.parametrize("seed", range(3))
+@for_each("seed", range(3))
 def test_it_is_the_largest_eigenvalue(seed: int):
     matrix = definite(6, seed)
     assert of_matrix(matrix, 300) == pytest.approx(float(torch.linalg.eigvalsh(matrix)[-1]), rel=1e-9)

@@ -83,7 +83,7 @@ def sgd(weights: list[nn.Parameter]) -> torch.optim.Optimizer:
 # --- the loop against one written out
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("name", "plain"),
     [
         ("sgd", lambda ps: torch.optim.SGD(ps, 0.05, 0.8, weight_decay=0.01)),
@@ -195,9 +195,7 @@ def test_an_update_holds_no_gradient_that_nobody_needs(mode: str):
 # --- length and rate
 
 
-@pytest.mark.parametrize(
-    ("feed", "per_epoch"), [("paired", 4), ("longest", 4), ("shortest", 3), ("sequential", 7)]
-)
+@for_each(("feed", "per_epoch"), [("paired", 4), ("longest", 4), ("shortest", 3), ("sequential", 7)])
 def test_epochs_are_counted_as_the_feed_has_them(feed, per_epoch):
     how = Descent(lr=0.01, epochs=2, batch=10, forget_batch=4)  # 36 retain and 12 forget examples
     assert descend(problem(), how, Phase([nll("retain"), bounded()], feed=feed)) == 2 * per_epoch
@@ -222,7 +220,7 @@ def test_the_rate_follows_the_schedule_after_a_linear_warm_up():
         assert [rate for (rate,) in made.rates] == pytest.approx([0.1 * r for r in rates])
 
 
-@pytest.mark.parametrize("schedule", ["constant", "linear", "cosine"])
+@for_each("schedule", ["constant", "linear", "cosine"])
 def test_without_a_warm_up_the_rate_starts_whole(schedule):
     how = Descent(steps=1, schedule=schedule)
     assert how.rate(0.0) == 1
@@ -299,7 +297,7 @@ def make_augmented_problem() -> Problem:
 
 
 @pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("make", [problem, make_augmented_problem])
+@for_each("make", [problem, make_augmented_problem])
 def test_micro_batches_are_whole_batches(mode: str, make):
     """Also where labels are drawn and images augmented: what is drawn belongs to the example."""
     whole, cut = make(), make()
@@ -438,7 +436,7 @@ def test_it_stops_once_forget_data_is_no_better_than_strange_data():
         lambda ws: torch.optim.RMSprop(ws, 0.05, momentum=0.9, weight_decay=0.1),
     ],
 )
-@pytest.mark.parametrize("ema", [None, 0.5])
+@for_each("ema", [None, 0.5])
 def test_masked_weights_stay_bit_for_bit_and_their_state_stays_zero(make, ema):
     of, made = problem(), Kept(make)
     mask = top({name: torch.rand_like(p) for name, p in of.params.items()}, 0.5)

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from for_each import for_each
 from unweave.descent.feed import FEEDS, FeedName, Plan, epoch, forever, steps_per_epoch
 from unweave.split import Part
 
@@ -85,7 +86,7 @@ def test_concatenated_is_one_stream():
         FEEDS["concatenated"](IDS, SIZES, make_generator())
 
 
-@pytest.mark.parametrize("feed", ["paired", "longest", "shortest", "sequential"])
+@for_each("feed", ["paired", "longest", "shortest", "sequential"])
 def test_an_epoch_has_as_many_steps_as_it_says(feed: FeedName):
     count = steps_per_epoch(feed, IDS, SIZES)
     counted: Part = "forget" if feed == "shortest" else "retain"
@@ -101,7 +102,7 @@ def test_without_retain_data_an_epoch_is_that_of_what_there_is():
     assert steps_per_epoch("paired", {"forget": torch.arange(10)}, {"forget": 4}) == 3
 
 
-@pytest.mark.parametrize("feed", ["paired", "longest", "shortest", "sequential"])
+@for_each("feed", ["paired", "longest", "shortest", "sequential"])
 def test_the_seed_fixes_the_order(feed: FeedName):
     def order(seed: int) -> list[list[int]]:
         return [rows.tolist() for plan in steps(feed, 9, seed) for rows in plan.values()]

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from for_each import for_each
 from smooth import flat, problem
 from unweave.descent.importance import fisher, gradients, invert, match_names, ratio, saliency, snip, top
 from unweave.descent.objective import nll
@@ -35,7 +36,7 @@ def close(scores, expected: Tensor) -> bool:
     return torch.allclose(flat(scores), expected, rtol=0, atol=1e-14)
 
 
-@pytest.mark.parametrize("size", [1, 5, 12])
+@for_each("size", [1, 5, 12])
 def test_each_is_its_formula(size: int):
     gs = torch.stack(by_hand(problem(), size))
     theta = flat(problem().params)
@@ -125,7 +126,7 @@ def test_top_ranks_across_the_model_and_not_within_a_weight():
     assert mask["large"].tolist() == [1.0] * 4
 
 
-@pytest.mark.parametrize("fraction", [-0.1, 1.5, float("nan")])
+@for_each("fraction", [-0.1, 1.5, float("nan")])
 def test_fractions_outside_the_range_are_refused(fraction: float):
     with pytest.raises(ValueError, match=r"fraction must be in \[0, 1\], found"):
         top({"w": torch.ones(3)}, fraction)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.utils.checkpoint import checkpoint
 
+from for_each import for_each
 from once_differentiable import Double
 from smooth import (
     MODES,
@@ -108,7 +109,7 @@ def frozen_steps(of: Problem, terms: list[Term], steps: int) -> list[Tensor]:
 
 
 @pytest.mark.parametrize("alpha", ALPHAS)
-@pytest.mark.parametrize("mode", ["exact", "nested"])
+@for_each("mode", ["exact", "nested"])
 def test_quadratics_have_a_closed_form(mode: str, alpha: float):
     t, a, b = torch.randn(3, 5, dtype=torch.float64).unbind()
     A, B = definite(5, 1), definite(5, 2)
@@ -122,7 +123,7 @@ def test_quadratics_have_a_closed_form(mode: str, alpha: float):
 
 
 @pytest.mark.parametrize("alpha", [0.5, 0.1])
-@pytest.mark.parametrize("between", [nn.Tanh, nn.Softplus])
+@for_each("between", [nn.Tanh, nn.Softplus])
 def test_exact_is_the_gradient_through_the_inner_step(alpha: float, between):
     of = problem(net(between=between))
     assert torch.allclose(follow(of, "exact", alpha), by_hand(of, alpha), rtol=0, atol=1e-12)
@@ -131,7 +132,7 @@ def test_exact_is_the_gradient_through_the_inner_step(alpha: float, between):
     )
 
 
-@pytest.mark.parametrize("mode", ["exact", "nested", "lagged"])
+@for_each("mode", ["exact", "nested", "lagged"])
 def test_the_slope_in_alpha_is_the_gradient_of_the_alignment(mode: str):
     of = problem()
     slope = -WEIGHT * alignment(of)
@@ -148,7 +149,7 @@ def test_half_of_the_alignment_is_not_all_of_it():
     assert errors[-1] > 0.2 * float(slope.norm())
 
 
-@pytest.mark.parametrize(("mode", "steps"), [("nested", 1), ("lagged", 2), ("lagged", 5)])
+@for_each(("mode", "steps"), [("nested", 1), ("lagged", 2), ("lagged", 5)])
 def test_modes_agree_with_exact_to_second_order(mode: str, steps: int):
     of = problem()
     errors = [float((follow(of, mode, a, steps) - follow(of, "exact", a)).norm()) for a in ALPHAS]
@@ -243,7 +244,7 @@ def check_two_parabolas(squared: float) -> None:
 # --- alpha = 0, and the finite-difference oracle
 
 
-@pytest.mark.parametrize("mode", ["nested", "lagged", "exact", "first-order"])
+@for_each("mode", ["nested", "lagged", "exact", "first-order"])
 def test_no_lookahead_is_the_joint_gradient_bit_for_bit(mode: str):
     of = problem(net(dtype=torch.float32))
     joint = follow(of, "joint", 0.0, 2)
@@ -262,7 +263,7 @@ class Twice(nn.Module):
         return self.head(self.inner(self.inner(x).tanh()).tanh())
 
 
-@pytest.mark.parametrize("mode", ["nested", "lagged", "exact", "first-order"])
+@for_each("mode", ["nested", "lagged", "exact", "first-order"])
 def test_no_lookahead_is_the_fused_gradient_to_rounding(mode: str):
     of = problem(Twice())
     retain, forget = losses(of)
@@ -308,7 +309,7 @@ def snapshot(of: Problem, optimizer: torch.optim.Optimizer) -> tuple[dict[str, b
 
 
 @pytest.mark.parametrize("how", ["at", "beside", "exact"])
-@pytest.mark.parametrize("fails", [False, True])
+@for_each("fails", [False, True])
 def test_everything_is_restored_bit_for_bit(how: str, fails: bool):
     of = problem(with_norm())
     of.model[3].eval()
@@ -379,7 +380,7 @@ def test_a_lookahead_is_where_it_says():
 PER_STEP = {"nested": (3, 3), "lagged": (3, 2), "exact": (2, 2), "first-order": (2, 2), "joint": (2, 2)}
 
 
-@pytest.mark.parametrize("mode", PER_STEP)
+@for_each("mode", PER_STEP)
 def test_gradient_evaluations_are_counted_as_the_table_has_them(mode: str):
     of = problem()
     retain, forget = losses(of)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 import every_family
+from for_each import for_each
 from smooth import MODES, batch, direction, flat, net, problem, step
 from unweave.descent.descend import Descent, Phase, descend
 from unweave.descent.lookahead import Lookahead
@@ -60,7 +61,7 @@ def value(objective: Objective, at: Step) -> float:
         return float(sum(at.recompute_losses(objective.losses(at))))
 
 
-@pytest.mark.parametrize("name", EACH)
+@for_each("name", EACH)
 def test_gradients_are_slopes(name: str):
     """A central difference along a random direction, for every objective."""
     of, objective = problem(), EACH[name]()
@@ -245,7 +246,7 @@ def test_uniform_is_for_classifiers():
         step(of).gradient(uniform())
 
 
-@pytest.mark.parametrize("name", ["bounded", "ascent", "clamped", "mislabel", "uniform"])
+@for_each("name", ["bounded", "ascent", "clamped", "mislabel", "uniform"])
 def test_forget_losses_raise_the_loss_when_descended(name):
     of, how = problem(), Descent(lr=0.05, steps=10, max_norm=1.0)
     descend(of, Descent(lr=0.2, steps=40), Phase([nll("mixed")]))
@@ -350,7 +351,7 @@ def test_a_teacher_that_is_the_student_answers_as_the_weights_are_now():
     assert not torch.equal(flat(moved.gradient(own)), flat(moved.gradient(original)))
 
 
-@pytest.mark.parametrize("mode", ["nested", "lagged", "exact", "first-order"])
+@for_each("mode", ["nested", "lagged", "exact", "first-order"])
 def test_no_lookahead_follows_a_target_that_moves(mode: str):
     of = every_family.problem("denoiser", dtype=torch.float64)
     terms = MODES[mode](nll("retain"), 0.3 * mislabel(teacher="student"), 0.1)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from every_family import problem
+from for_each import for_each
 from unweave.descent.descend import Descent
 from unweave.descent.objective import nll
 from unweave.descent.probe import Probe, cosines
@@ -90,7 +91,7 @@ def measure_once(of: Problem, probe: Probe) -> tuple[int, float, float]:
     return of.traces["cosine"][-1]
 
 
-@pytest.mark.parametrize("family", ["batchnorm", "denoiser", "language"])
+@for_each("family", ["batchnorm", "denoiser", "language"])
 def test_it_leaves_everything_as_it_was(family: str):
     of = problem(family)
     next(of.model.children()).eval()
@@ -160,7 +161,7 @@ def test_the_halves_are_disjoint_and_fixed():
         assert not first & second and first | second == set(of.split.part(part)[1].tolist())
 
 
-@pytest.mark.parametrize("kind", [LUR, NegGradPlus, SalUn])
+@for_each("kind", [LUR, NegGradPlus, SalUn])
 def test_probing_any_method_changes_no_bit_of_the_run(kind: type[LUR | NegGradPlus | SalUn]):
     method = kind(how=Descent(lr=0.05, steps=4, batch=16, forget_batch=8))
     runs = [problem("batchnorm"), problem("batchnorm")]

@@ -117,7 +117,7 @@ def project_each(g: Tensor, others: list[Tensor]) -> Tensor:
     return g
 
 
-@pytest.mark.parametrize("seed", range(5))
+@for_each("seed", range(5))
 def test_pcgrad_is_its_algorithm_box(seed: int):
     J = jacobian(seed, 4, 3)
     drawn, expected = make_generator(seed), torch.zeros(3, dtype=torch.float64)
@@ -133,7 +133,7 @@ def test_pcgrad_draws_its_order_from_the_generator():
     assert len({tuple(direction("pcgrad", J, seed).tolist()) for seed in range(8)}) > 1
 
 
-@pytest.mark.parametrize("seed", range(5))
+@for_each("seed", range(5))
 def test_project_is_the_nearest_direction_that_does_not_oppose(seed: int):
     J = jacobian(seed, 2, 5)
     pull, _ = nnls(J[1].numpy()[:, None], -J[0].numpy())  # the dual: the smallest |g_1 + v g_2| with v >= 0
@@ -253,7 +253,7 @@ def regularise(J: Tensor, eps: float) -> Tensor:
 TORCHJD = {1.0: 5.87600e-5, 0.1: 4.37481e-3, 0.01: 0.227882}
 
 
-@pytest.mark.parametrize("ratio", TORCHJD)
+@for_each("ratio", TORCHJD)
 def test_upgrad_of_torchjd_is_another_by_its_regularisation(ratio: float):
     J = pair(2.0, ratio)
     ours, theirs = direction("upgrad", J), regularise(J, 1e-4)

@@ -26,7 +26,7 @@ def along(matrix: Tensor, start: Tensor) -> float:
     return float(found)
 
 
-@pytest.mark.parametrize("seed", range(3))
+@for_each("seed", range(3))
 def test_the_curvature_along_the_gradient_is_exact_on_a_quadratic(seed: int):
     matrix, start = definite(6, seed), torch.linspace(-1, 2, 6, dtype=torch.float64)
     g = matrix @ start
@@ -85,7 +85,7 @@ def test_a_ratio_makes_the_weighted_forget_gradient_that_long():
     assert float((weight * g_u).norm() / g_r.norm()) == pytest.approx(0.3, rel=1e-9)
 
 
-@pytest.mark.parametrize(("pull", "push"), [(0.0, 1.0), (1.0, 0.0), (1.0, 1e-9)])
+@for_each(("pull", "push"), [(0.0, 1.0), (1.0, 0.0), (1.0, 1e-9)])
 def test_a_ratio_to_nothing_is_refused(pull: float, push: float):
     of = vector_problem(torch.ones(2, dtype=torch.float64))
     eye, zero = torch.eye(2, dtype=torch.float64), torch.zeros(2, dtype=torch.float64)
@@ -193,7 +193,7 @@ def test_the_check_of_lagged_takes_two_gradients_more_and_leaves_the_weights():
     assert of.cost.gradients == 4 and torch.equal(flat(of.params), before)
 
 
-@pytest.mark.parametrize("seed", range(3))
+@for_each("seed", range(3))
 def test_the_bound_is_that_of_the_product_of_curvatures_along_the_retain_gradient(seed: int):
     A, B = definite(4, seed), definite(4, seed + 10)
     start, zero = torch.linspace(-1, 2, 4, dtype=torch.float64), torch.zeros(4, dtype=torch.float64)

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from for_each import for_each
 from smooth import flat
 from unweave.data.in_memory import Resident
 from unweave.descent.importance import fisher, ratio, saliency, snip
@@ -27,7 +28,7 @@ DIRECTIONS: dict[RuleName, list[float]] = {
 }
 
 
-@pytest.mark.parametrize("rule", DIRECTIONS)
+@for_each("rule", DIRECTIONS)
 def test_rules(rule: RuleName):
     found = RULES[rule](J @ J.T, torch.Generator().manual_seed(0)) @ J
     assert found.tolist() == pytest.approx(DIRECTIONS[rule], abs=1e-4)
@@ -86,7 +87,7 @@ OBJECTIVES: dict[str, tuple[Objective, float]] = {
 }
 
 
-@pytest.mark.parametrize("name", OBJECTIVES)
+@for_each("name", OBJECTIVES)
 def test_objectives(name: str):
     objective, expected = OBJECTIVES[name]
     (value,) = objective.losses(first(coin()))
@@ -124,7 +125,7 @@ IMPORTANCES = {
 }
 
 
-@pytest.mark.parametrize("name", IMPORTANCES)
+@for_each("name", IMPORTANCES)
 def test_importances(name: str):
     made, expected = IMPORTANCES[name]
     assert flat(made(coin())).tolist() == pytest.approx(expected, abs=1e-12)

@@ -29,8 +29,10 @@ GONE, EACH = 3, 48
 FORGETTING = ("lur", "lur-exact", "lur-match", "joint", "salun", "munba", "pcgrad", "erasediff")
 DAMAGING = ("sa", "esd", "scissorhands")
 """Without a retain loss, or with one that a toy of one level can't satisfy in as many steps."""
-RELATED = ("lur-exact", "lur-match", "joint", "pcgrad")
-"""Those that differ from another in mode, target or rule: fast tests take their first steps only."""
+RELATED = ("lur-exact", "lur-match", "joint", "pcgrad", "munba")
+"""Those that differ from another in mode, target or rule; `test_formats.py` pins the first steps of all."""
+ON_LAYERS = ("scissorhands", "msg", "ct", "sfron", "sa", "esd", "erasediff")
+"""Those that choose weights by their layers, or draw images."""
 
 
 def test_they_are_of_the_methods_that_are_for_denoisers():
@@ -51,7 +53,7 @@ def test_a_search_begins_with_them_and_tries_rates_that_suit(name: str):
     assert configure(method, nest_paths(settings), name) == method
 
 
-@for_each("name", PRESETS)
+@for_each("name", ["lur", "lur-exact", *ON_LAYERS, "original"])
 def test_the_first_steps_go_as_they_are_set(name: str):
     of = every_family.problem("unet", whole_class=True)
     before = {n: p.detach().clone() for n, p in of.params.items()}

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 import unweave
+from for_each import for_each
 from unweave.auditing import default_exam
 from unweave.audits.diffusion.concept_attack_metrics import CONCEPT_ATTACKS
 from unweave.audits.diffusion.concept_metrics import CONCEPT
@@ -34,7 +35,7 @@ def test_it_is_registered_under_the_word_of_its_task():
     assert "how.lr" in family.space("finetune", FineTune(), 100)
 
 
-@pytest.mark.parametrize("name", TextToImageFamily().methods)
+@for_each("name", TextToImageFamily().methods)
 def test_the_space_of_a_method_names_fields_that_it_has(name: str):
     family = TextToImageFamily()
     method = family.method_named(name)

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from every_family import answers, problem
+from for_each import for_each
 from plain import Sgd, grad, moved_apart, recorded, whole
 from unweave.methods.bad_teacher import BadTeacher, distill_from_two
 from unweave.problem import Problem, frozen_copy
@@ -40,7 +41,7 @@ def mixed_batch(forget: list[bool]) -> Batch:
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
-@pytest.mark.parametrize("family", ["layernorm", "batchnorm"])
+@for_each("family", ["layernorm", "batchnorm"])
 def test_bad_teacher(family: str, optimizer: str):
     of, recorder = recorded(family)
     ignorant = recorded(family)[0].fresh_model().eval()

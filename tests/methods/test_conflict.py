@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from every_family import Toy, original, problem
+from for_each import for_each
 from plain import Recorder, Sgd, batches, ce, clip, dot, grad, moved_apart, recorded, weights, whole
 from unweave.methods import Method
 from unweave.methods.conflict import MGDA, CAGrad, MUNBa, PCGrad, UPGrad
@@ -86,7 +87,7 @@ def confident() -> tuple[Problem, Recorder]:
 
 
 @pytest.mark.parametrize("start", [recorded, confident])
-@pytest.mark.parametrize("name", RULES)
+@for_each("name", RULES)
 def test_the_first_steps(name: str, start: Callable[[], tuple[Problem, Recorder]]):
     method, weight, rule, near = RULES[name]
     of, recorder = start()

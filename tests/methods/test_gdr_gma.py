@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from for_each import for_each
 from plain import batches, ce, grad, moved_apart, recorded, weights, whole
 from unweave.descent.objective import nll
 from unweave.methods.gdr_gma import GDRGMA, RectifiedGradient, mean_opposing, remove_opposition
@@ -53,7 +54,7 @@ def step_on(of: Problem) -> Step:
     return Step(of.params, Runtime(of.model, of.task), {p: [b] for p, b in parts.items()}, sizes)
 
 
-@pytest.mark.parametrize(("epsilon", "share"), [(1e6, 1.0), (-1e6, 0.0), (None, 0.5)])
+@for_each(("epsilon", "share"), [(1e6, 1.0), (-1e6, 0.0), (None, 0.5)])
 def test_the_retain_loss_weighs_the_two(epsilon: float | None, share: float):
     of, _ = recorded()
     retain, forget = step_on(of).batches["retain"][0], step_on(of).batches["forget"][0]
@@ -67,7 +68,7 @@ def test_the_retain_loss_weighs_the_two(epsilon: float | None, share: float):
         assert torch.allclose(found, expected, rtol=0, atol=1e-12)
 
 
-@pytest.mark.parametrize("angle", [1.6, 2.4, 3.0])
+@for_each("angle", [1.6, 2.4, 3.0])
 def test_neither_opposes_the_other_as_it_was(angle: float):
     """The released code frees the second from the first as changed, which leaves cos^2 of their overlap."""
     x = torch.tensor([2.0, 0.0], dtype=torch.float64)

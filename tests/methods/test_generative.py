@@ -7,6 +7,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from for_each import for_each
+
 pytest.importorskip("diffusers")
 
 from noisy import error, error_on, on_the_way, recorded, whole
@@ -106,7 +108,7 @@ def make_guided_batch(method: ESD, said: tuple[float, ...]) -> Batch:
 
 
 # the model says 2 under class 0, 5 under class 1, which is forgotten, and 1 without a condition
-@pytest.mark.parametrize(
+@for_each(
     ("erase_from", "eta", "target", "trained"),
     [
         ("null", 0.5, 1 - 0.5 * (5 - 1), 1),
@@ -130,7 +132,7 @@ def test_twice_away_from_the_class_is_once_away_from_no_condition():
 
 
 @pytest.mark.parametrize("images", ["data", "original", "student"])
-@pytest.mark.parametrize("erase_from", ["null", "class", 0])
+@for_each("erase_from", ["null", "class", 0])
 def test_esd(images: str, erase_from):
     of, recorder = recorded()
     plain, original = copy.deepcopy(of.model), frozen_copy(of.model)
@@ -305,7 +307,7 @@ def steps_of(recorder, of: Problem, count: int) -> list[tuple[Batch, Batch]]:
 
 
 @pytest.mark.parametrize("weight", [0.3, None])
-@pytest.mark.parametrize("eta", [0.1, 1.5])
+@for_each("eta", [0.1, 1.5])
 def test_erasediff(weight: float | None, eta: float):
     of, recorder = recorded()
     plain, original = copy.deepcopy(of.model), frozen_copy(of.model)
@@ -355,7 +357,7 @@ def test_the_value_function_changes_no_weight_and_is_charged():
     assert "least forget loss" not in found[0].traces
 
 
-@pytest.mark.parametrize(("eta", "expected"), [(0.0, [1.0, 0.0]), (0.6, [1.0, 0.0]), (0.8, [1.12, 0.16])])
+@for_each(("eta", "expected"), [(0.0, [1.0, 0.0]), (0.6, [1.0, 0.0]), (0.8, [1.12, 0.16])])
 def test_the_weight_follows_the_conflict_by_hand(eta: float, expected: list[float]):
     # at the origin the gradients are (1, 0) and (0.6, 0.8): their cosine is 0.6
     of, eye = vector_problem(torch.zeros(2, dtype=torch.float64)), torch.eye(2, dtype=torch.float64)

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 import every_family
+from for_each import for_each
 
 pytest.importorskip("diffusers")
 
@@ -141,7 +142,7 @@ def test_a_model_without_a_null_condition_is_refused_before_anything_is_drawn():
             unlearn(model, data, method, task=task)
 
 
-@pytest.mark.parametrize("images", ["student", "original", "data"])
+@for_each("images", ["student", "original", "data"])
 def test_no_condition_is_dropped_where_a_class_is_erased(images: str):
     of, recorder = recorded(drop=0.5, forgotten=())
     whole(ESD(images=images, sampler=replace(ESD().sampler, steps=3)), steps=4)(of)
@@ -162,7 +163,7 @@ def test_samplers_that_are_not_ddim_are_refused():
             ESD(sampler=sampler)
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("method", "message"),
     [
         (ESD(erase_from=4), r"erase_from must be a class in 0..3, found 4"),

@@ -11,6 +11,7 @@ from torch.autograd.functional import hessian
 from torch.func import functional_call
 
 from every_family import CLASSES, Toy, problem
+from for_each import for_each
 from unweave.errors import Failed
 from unweave.methods.influence import Influence, solve_system
 from unweave.problem import Problem
@@ -171,7 +172,7 @@ def test_they_end_before_a_direction_that_bends_downwards():
         solve(matrix, [0, 1])
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("field", "value"), [("alpha", 0.0), ("damping", -1.0), ("iterations", 0), ("batches", 0), ("batch", 0)]
 )
 def test_what_makes_no_step_is_refused(field: str, value: float):

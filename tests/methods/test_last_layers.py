@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from every_family import problem
+from for_each import for_each
 from plain import Recorder, Sgd, ce, grad, moved_apart, recorded, whole
 from unweave.methods.last_layers import CFk, EUk, modules_before
 from unweave.methods.simple import FineTune, FromScratch
@@ -57,7 +58,7 @@ def test_eu_k(steps: int):
 
 
 @pytest.mark.parametrize("k", [4, 9])
-@pytest.mark.parametrize(("method", "limit"), [(CFk(), FineTune()), (EUk(), FromScratch())])
+@for_each(("method", "limit"), [(CFk(), FineTune()), (EUk(), FromScratch())])
 def test_all_layers_are_the_last_ones_in_the_limit(method: CFk | EUk, limit: FineTune | FromScratch, k: int):
     some, every = recorded("batchnorm")[0], recorded("batchnorm")[0]
     whole(replace(method, k=k), steps=3)(some)
@@ -65,7 +66,7 @@ def test_all_layers_are_the_last_ones_in_the_limit(method: CFk | EUk, limit: Fin
     assert moved_apart(some.model, every.model) == 0
 
 
-@pytest.mark.parametrize("k", [1, 2, 3])
+@for_each("k", [1, 2, 3])
 def test_nothing_of_the_layers_that_start_afresh_is_left(k: int):
     one, other = recorded("batchnorm")[0], recorded("batchnorm")[0]
     earlier = {id(m) for m in modules_before(other, k)}

@@ -233,7 +233,7 @@ def encoder() -> nn.Module:
     return nn.TransformerEncoder(layer, 2, enable_nested_tensor=False)
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("model", "pattern", "message"),
     [
         (nn.Sequential(nn.Linear(6, 4)), "1", "layer whose name matches '1', found none .* there are 0$"),

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from for_each import for_each
 from plain import Recorder, Sgd, batches, ce, clip, grad, moved_apart, recorded, weights, whole
 from unweave.descent.descend import Descent
 from unweave.descent.edit import restart
@@ -102,7 +103,7 @@ def follow_lur(method: LUR, of: Problem, recorder: Recorder, plain: nn.Module, f
 
 
 @pytest.mark.parametrize("forget", FORGET_LOSSES)
-@pytest.mark.parametrize("mode", ["nested", "lagged", "exact", "first-order", "joint"])
+@for_each("mode", ["nested", "lagged", "exact", "first-order", "joint"])
 def test_lur(mode: str, forget: str):
     of, recorder = recorded()
     target, loss = FORGET_LOSSES[forget]
@@ -135,7 +136,7 @@ def test_the_default_is_the_first_of_the_registry_and_its_modes_differ_in_nothin
     assert METHODS["joint-match"] == LUR(mode="joint", forget=Level())
 
 
-@pytest.mark.parametrize("wrong", [{"alpha": -0.1}, {"weight": -1.0}, {"alpha": math.nan}])
+@for_each("wrong", [{"alpha": -0.1}, {"weight": -1.0}, {"alpha": math.nan}])
 def test_settings_without_sense_are_refused(wrong: dict[str, float]):
     ((name, value),) = wrong.items()
     with pytest.raises(ValueError, match=rf"{name} must be in \[0, inf\), found {value}"):
@@ -153,7 +154,7 @@ def test_a_search_chooses_numbers_and_what_the_target_has_to_choose():
     assert LUR(mode="exact").space(120)["how.steps"] == up_to(60, share=6)
 
 
-@pytest.mark.parametrize("mode", ["nested", "lagged", "exact", "first-order", "joint"])
+@for_each("mode", ["nested", "lagged", "exact", "first-order", "joint"])
 def test_the_longest_run_of_a_search_keeps_to_the_budget(mode):
     problem, longest = fresh(), LUR(mode=mode).space(60)["how.steps"].high
     LUR(mode=mode, alpha=0.01, weight=0.1, how=Descent(lr=0.01, steps=longest))(problem)
@@ -186,7 +187,7 @@ def test_a_proxy_is_a_short_training_on_retain_data():
     assert not any(p.requires_grad for p in trained.parameters()) and not trained.training
 
 
-@pytest.mark.parametrize("mode", ["nested", "joint", "exact"])
+@for_each("mode", ["nested", "joint", "exact"])
 def test_lur_match_with_a_temperature(mode: str):
     of, recorder = recorded()
     method = whole(

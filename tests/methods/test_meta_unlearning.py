@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from for_each import for_each
 from smooth import WEIGHT, batch, definite, direction, net, problem, quadratic, step, vector_problem
 from unweave.descent.descend import Descent
 from unweave.descent.lookahead import through_steps
@@ -47,7 +48,7 @@ def follow(of: Problem, method: MetaUnlearning) -> Tensor:
 
 
 @pytest.mark.parametrize("relearn", [1, 2, 3])
-@pytest.mark.parametrize("between", [nn.Tanh, nn.Softplus])
+@for_each("between", [nn.Tanh, nn.Softplus])
 def test_exact_is_the_gradient_through_the_relearning(relearn: int, between):
     of = problem(net(between=between))
     found = follow(of, replace(META, relearn=relearn))
@@ -76,7 +77,7 @@ def test_quadratics_have_a_closed_form():
 
 
 @pytest.mark.parametrize("mode", ["first-order", "exact"])
-@pytest.mark.parametrize("ahead", [0.0, 0.4, 1.0])
+@for_each("ahead", [0.0, 0.4, 1.0])
 def test_without_relearning_it_is_the_joint_loss(mode, ahead: float):
     how = Descent(lr=0.1, steps=4, batch=12, forget_batch=6)
     joint, meta = problem(), problem()
@@ -91,7 +92,7 @@ def test_without_relearning_it_is_the_joint_loss(mode, ahead: float):
         assert not torch.allclose(moved.params["0.weight"], joint.params["0.weight"], rtol=0, atol=1e-6)
 
 
-@pytest.mark.parametrize(("ahead", "relearn", "price"), [(0.0, 3, 2), (0.4, 1, 4), (0.4, 3, 6), (1.0, 3, 5)])
+@for_each(("ahead", "relearn", "price"), [(0.0, 3, 2), (0.4, 1, 4), (0.4, 3, 6), (1.0, 3, 5)])
 def test_a_step_costs_what_the_table_says(ahead: float, relearn: int, price: int):
     of = problem()
     how = Descent(lr=0.1, steps=3, batch=12, forget_batch=6)

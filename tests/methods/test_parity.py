@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from every_family import Toy, answers, problem
+from for_each import for_each
 from plain import Recorder, Sgd, batches, ce, clip, dot, grad, moved_apart, recorded, start_of, weights, whole
 from unweave.descent.batches import step_batches
 from unweave.descent.descend import Descent, Phase
@@ -409,7 +410,7 @@ def linear(label: int = 0) -> Problem:
     return Problem(Classifier(2), model, Split(data, [2], data), torch.Generator().manual_seed(0))
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("alpha", "dampening", "factor"),
     [(2.0, 1.0, 0.25), (2.0, 2.0, 0.5), (3.9, 1.0, 0.25), (4.0, 1.0, 1.0), (2.0, 6.0, 1.0)],
 )

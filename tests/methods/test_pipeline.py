@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from every_family import loss_on, problem
+from for_each import for_each
 from plain import moved_apart
 from test_methods import rebuilt, shorten_method
 from unweave.descent.descend import Descent
@@ -176,7 +177,7 @@ def test_a_shared_proxy_counts_as_if_it_had_been_made():
 # --- what is refused, before anything is computed
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("stages", "message"),
     [
         ((), "a pipeline needs at least one stage, found none"),
@@ -194,9 +195,7 @@ def test_what_makes_no_pipeline_is_refused(stages: tuple[Stage, ...], message: s
         Pipeline(*stages)
 
 
-@pytest.mark.parametrize(
-    "name", ["original:lur", "lur:retrain", "short-retrain:recover", "lur:recover:recover"]
-)
+@for_each("name", ["original:lur", "lur:retrain", "short-retrain:recover", "lur:recover:recover"])
 def test_so_it_is_by_name(name: str):
     with pytest.raises(ValueError, match="must not be a reference|need different names"):
         method_named(name)
@@ -250,7 +249,7 @@ def test_a_name_holds_the_names_of_its_stages():
     assert method_named("recover") == Recover() and method_named("fresh") == Fresh()
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("name", "wrong", "near"),
     [
         ("lurr:recover", "lurr", "lur"),
@@ -263,15 +262,13 @@ def test_an_unknown_stage_names_the_nearest(name: str, wrong: str, near: str):
         method_named(name)
 
 
-@pytest.mark.parametrize("name", ["lur:", ":lur", "lur::recover", ":"])
+@for_each("name", ["lur:", ":lur", "lur::recover", ":"])
 def test_a_stage_without_a_name_is_refused(name: str):
     with pytest.raises(ValueError, match=f"a pipeline is names joined by ':', .* found {name!r}"):
         method_named(name)
 
 
-@pytest.mark.parametrize(
-    "name", ["lur:recover", "shrink-perturb:lur-match:recover", "redraw:salun", "fresh:recover"]
-)
+@for_each("name", ["lur:recover", "shrink-perturb:lur-match:recover", "redraw:salun", "fresh:recover"])
 def test_repr_round_trips_and_says_every_stage(name: str):
     for method in (method_named(name), shorten_method(method_named(name))):
         assert isinstance(method, Pipeline)
@@ -330,7 +327,7 @@ def test_a_function_of_a_user_is_a_stage():
     assert same_weights(state(of), state(twin))
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("stages", "names", "message"),
     [
         ([LUR], None, "a stage of a pipeline must be an object, found the class LUR: call it first"),

@@ -9,6 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from for_each import for_each
 from plain import STILL, Sgd, ce, grad, moved_apart, recorded
 from smooth import both, problem
 from unweave.descent.descend import Descent, Phase, descend
@@ -43,7 +44,7 @@ def test_its_length_counts_passes_over_the_retain_data(epochs: float):
     assert of.cost.gradients == round(epochs * math.ceil(len(of.split.retain) / 16))
 
 
-@pytest.mark.parametrize("spent", [0, 3, 9])
+@for_each("spent", [0, 3, 9])
 def test_a_budget_counts_what_was_spent_before(spent: int):
     of, _ = recorded()
     of.cost.gradients = spent
@@ -52,7 +53,7 @@ def test_a_budget_counts_what_was_spent_before(spent: int):
 
 
 @pytest.mark.parametrize("spent", [10, 14])
-@pytest.mark.parametrize("until", [None, Restored(1e-6)])
+@for_each("until", [None, Restored(1e-6)])
 def test_where_nothing_is_left_of_the_budget_nothing_changes(spent: int, until: Restored | None):
     of, _ = recorded()
     before = copy.deepcopy(of.model.state_dict())
@@ -162,7 +163,7 @@ def test_a_standstill_lasts_for_a_pass_over_the_retain_data(monkeypatch: pytest.
     assert check.patience == max(CHECKS, round(len(of.split.retain) / every))
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("seen", "stalled"),
     [([3.0], False), ([3.0, 2.99, 2.98], True), ([3.0, 2.9, 2.95], False), ([3, 2, 1.99, 1.9, 1.95], False)],
 )
@@ -179,7 +180,7 @@ def test_the_trace_says_at_every_check_how_near_the_model_is():
     assert rows[-1][1] == pytest.approx(mean_retain_loss(of, of.model, 100) / aim, rel=1e-3)
 
 
-@pytest.mark.parametrize("near", [0.5, 1.0, 3.0])
+@for_each("near", [0.5, 1.0, 3.0])
 def test_restored_is_a_loss_on_retain_data_near_that_of_the_original(near: float):
     of = problem()
     retain = both(of)["retain"][0]
@@ -234,7 +235,7 @@ def test_the_end_of_a_phase_is_asked_of_what_would_be_the_result(ema: float | No
         assert not torch.equal(asked[0][name], asked[1][name]) and not torch.equal(p, before[name])
 
 
-@pytest.mark.parametrize("answers", [[True], [False, True], [False] * 10])
+@for_each("answers", [[True], [False, True], [False] * 10])
 def test_a_phase_ends_when_it_is_told_to_and_the_next_begins(answers: list[bool]):
     of, asked = problem(), iter(answers)
     first, second = Phase([nll("retain")], until=lambda of: next(asked)), Phase([nll("forget")])

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from every_family import Toy, problem
+from for_each import for_each
 from plain import STILL, moved_apart, recorded, start_of, whole
 from unweave.descent.descend import Descent
 from unweave.descent.importance import match_names
@@ -114,7 +115,7 @@ def test_a_normalisation_over_several_axes_is_one():
     assert eligible_weights(of, "") == ["3.weight", "3.bias"]
 
 
-@pytest.mark.parametrize("fraction", [0.0, 0.001, 0.03, 0.5, 0.999, 1.0])
+@for_each("fraction", [0.0, 0.001, 0.03, 0.5, 0.999, 1.0])
 def test_exactly_the_fraction_asked_for_is_redrawn(fraction: float):
     start, old = start_of(fresh, Scissorhands(trim=fraction, eligible="conv|fc")), fresh().model
     eligible = [
@@ -193,7 +194,7 @@ def test_scrubs_teacher_takes_no_part_in_the_statistics():
     assert all(torch.equal(b, still.get_buffer(name)) for name, b in of.model.named_buffers())
 
 
-@pytest.mark.parametrize(("field", "value"), [("alternate", 0.0), ("alternate", 1.5), ("temperature", 0.0)])
+@for_each(("field", "value"), [("alternate", 0.0), ("alternate", 1.5), ("temperature", 0.0)])
 def test_scrub_refuses_what_makes_no_run(field: str, value: float):
     with pytest.raises(ValueError, match=f"{field} must be .* found {value}"):
         SCRUB(**{field: value})
@@ -224,7 +225,7 @@ def test_an_epoch_is_every_example_once(method: FineTune | GradientAscent, part:
 # --- SSD: squares of mean gradients grow as batches shrink, so that two sizes can't be compared
 
 
-@pytest.mark.parametrize(("batch", "sizes"), [(64, [13]), (12, [7, 6]), (5, [5, 5, 3]), (1, [1] * 13)])
+@for_each(("batch", "sizes"), [(64, [13]), (12, [7, 6]), (5, [5, 5, 3]), (1, [1] * 13)])
 def test_both_importances_of_ssd_are_of_batches_of_one_size(batch: int, sizes: list[int]):
     of, recorder = recorded("layernorm")
     SelectiveSynapticDampening(batch=batch)(of)

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from every_family import Toy, problem
+from for_each import for_each
 from plain import Sgd, grad, moved_apart, recorded, whole
 from unweave.methods import scrub
 from unweave.methods.scrub import SCRUB, mark_forget_classes
@@ -39,7 +40,7 @@ def mistaken(model: nn.Module, x: Tensor, y: Tensor) -> float:
 
 
 @pytest.mark.parametrize("family", ["layernorm", "batchnorm"])
-@pytest.mark.parametrize("lr", [0.02, 0.1])
+@for_each("lr", [0.02, 0.1])
 def test_it_goes_back_to_the_nearest_epoch(family: str, lr: float):
     of, recorder = recorded(family)
     start, split = copy.deepcopy(of), of.split

@@ -67,7 +67,7 @@ def test_a_weight_of_the_retain_loss_that_would_teach_what_is_to_be_forgotten_is
         NegGradPlus(retain_weight=1.5)
 
 
-@pytest.mark.parametrize("wrong", [{"gamma": 0.0}, {"gamma": math.nan}, {"epsilon": math.inf}])
+@for_each("wrong", [{"gamma": 0.0}, {"gamma": math.nan}, {"epsilon": math.inf}])
 def test_gdr_gma_turns_one_way_at_a_loss_that_there_is(wrong: dict[str, float]):
     with pytest.raises(ValueError, match=r"(gamma|epsilon) must be in [\[(]0, inf\), found"):
         GDRGMA(**wrong)

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from every_family import problem
+from for_each import for_each
 from plain import STILL, Sgd, ce, clip, grad, moved_apart, recorded, weights, whole
 from unweave.methods.sfron import PeriodicAscent, SFRon, WeightedAscent
 from unweave.problem import Problem
@@ -65,7 +66,7 @@ def step_on(of: Problem) -> tuple[Step, Batch]:
     return Step(of.params, Runtime(of.model, of.task), {"forget": [batch]}, {"forget": len(batch)}), batch
 
 
-@pytest.mark.parametrize("power", [0.0, 0.5, 1.0])
+@for_each("power", [0.0, 0.5, 1.0])
 def test_the_weighting_is_the_slope_of_a_power_of_the_loss(power: float):
     of, _ = recorded()
     step, batch = step_on(of)
@@ -86,7 +87,7 @@ def test_what_is_known_by_heart_is_no_division_by_zero():
     assert all(bool(g.isfinite().all()) for g in WeightedAscent(1.0, 0.5).gradient(step).values())
 
 
-@pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw"])
+@for_each("optimizer", ["sgd", "adam", "adamw"])
 def test_masked_weights_stay_in_a_step_away(optimizer: str):
     of, _ = recorded("batchnorm")
     method = whole(SFRon(), batch=13, weight_decay=0.5, optimizer=optimizer)

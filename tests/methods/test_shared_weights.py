@@ -6,6 +6,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from for_each import for_each
+
 pytest.importorskip("diffusers")
 pytest.importorskip("transformers")
 pytest.importorskip("peft")
@@ -50,7 +52,7 @@ def refuse_moved(model: Prompted, method: Method) -> None:
 
 
 @pytest.mark.parametrize("scope", ["cross-attention", *(pytest.param(each, marks=slow) for each in OTHERS)])
-@pytest.mark.parametrize("name", NAMES)
+@for_each("name", NAMES)
 def test_no_method_changes_a_bit_of_the_original(name: str, scope: Scope):
     method = soon({**METHODS, **STAGES}[name], steps=1, batch=4, forget_batch=4)
     model = pipeline().model(prompts(), scope, rank=2)

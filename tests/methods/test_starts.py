@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from every_family import MODEL_KINDS, problem
+from for_each import for_each
 from unweave.descent.redraw import eligible_weights, mask_most_sensitive
 from unweave.methods import Method
 from unweave.methods.starts import Fresh, Redraw, ShrinkPerturb
@@ -22,7 +23,7 @@ def snapshot(of: Problem) -> dict[str, Tensor]:
 
 
 @pytest.mark.parametrize("family", ["batchnorm", "layernorm", "language"])
-@pytest.mark.parametrize("keep", [0.0, 0.4, 1.0])
+@for_each("keep", [0.0, 0.4, 1.0])
 def test_shrink_perturb_ends_between_the_weights_and_fresh_ones(keep: float, family: str):
     of, twin = double(family), double(family)
     old, fresh = dict(twin.model.named_parameters()), dict(twin.fresh_model().named_parameters())
@@ -44,7 +45,7 @@ def test_shrink_perturb_edits_the_named_weights_alone():
 
 
 @pytest.mark.parametrize("eligible", [None, "", r"^0\."])
-@pytest.mark.parametrize("fraction", [0.0, 0.2, 1.0])
+@for_each("fraction", [0.0, 0.2, 1.0])
 def test_redraw_changes_the_most_sensitive_weights_and_no_others(fraction: float, eligible: str | None):
     of, twin = double(), double()
     before, chosen = snapshot(of), mask_most_sensitive(twin, fraction, eligible_weights(twin, eligible))
@@ -65,7 +66,7 @@ def test_redraw_takes_a_fraction_of_the_eligible_weights():
     assert moved == round(0.1 * eligible)
 
 
-@pytest.mark.parametrize("family", MODEL_KINDS)
+@for_each("family", MODEL_KINDS)
 def test_fresh_weights_are_those_of_a_new_model_and_frozen_ones_stay(family: str):
     of, twin = problem(family), problem(family)
     before, fresh = snapshot(of), twin.fresh_model()
@@ -99,7 +100,7 @@ def test_a_module_whose_weights_cannot_be_drawn_is_named_before_anything_moves(s
     assert not torch.equal(of.model.state_dict()["0.weight"], before["0.weight"])
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("make", "message"),
     [
         (lambda: ShrinkPerturb(1.5), r"keep must be in \[0, 1\], found 1.5"),

@@ -7,6 +7,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from for_each import for_each
+
 pytest.importorskip("diffusers")
 pytest.importorskip("transformers")
 pytest.importorskip("peft")
@@ -72,7 +74,7 @@ def names_moved(of: Problem, before: dict[str, Tensor]) -> set[str]:
     return {name for name, value in of.model.state_dict().items() if not torch.equal(value, before[name])}
 
 
-@pytest.mark.parametrize("name", CASES)
+@for_each("name", CASES)
 def test_a_method_moves_the_scope_and_no_other_bit(name: str):
     of = request()
     before = {key: value.clone() for key, value in of.model.state_dict().items()}
@@ -94,7 +96,7 @@ def test_a_short_retraining_draws_all_weights_anew():
     assert weights <= names_moved(of, before)
 
 
-@pytest.mark.parametrize("name", ["lur", "lur-exact", "salun", "sa", "esd", "erasediff", "munba"])
+@for_each("name", ["lur", "lur-exact", "salun", "sa", "esd", "erasediff", "munba"])
 def test_a_method_moves_additions_of_low_rank_and_no_other_bit(name: str):
     of = request("lora")
     before = {key: value.clone() for key, value in of.model.state_dict().items()}
@@ -103,7 +105,7 @@ def test_a_method_moves_additions_of_low_rank_and_no_other_bit(name: str):
     assert changed and all("lora_" in each for each in changed)
 
 
-@pytest.mark.parametrize("name", ["lur", "salun", "ascent"])
+@for_each("name", ["lur", "salun", "ascent"])
 def test_the_text_encoder_is_trained_in_its_own_scope(name: str):
     of = request("text encoder")
     before = {key: value.clone() for key, value in of.model.state_dict().items()}
@@ -118,7 +120,7 @@ def test_every_method_for_text_to_image_is_known():
     assert "uce" not in methods_for("diffusion") and "uce" not in methods_for("classifier")
 
 
-@pytest.mark.parametrize("mode", ["nested", "lagged", "exact", "joint"])
+@for_each("mode", ["nested", "lagged", "exact", "joint"])
 def test_teacher_and_student_see_the_same_latents(mode):
     of = request()
     seen: dict[str, list[Tensor]] = {"teacher": [], "student": []}
@@ -228,7 +230,7 @@ def rows(texts: list[str]) -> Tensor:
 
 
 @pytest.mark.parametrize("keep", ["named", "all"])
-@pytest.mark.parametrize("target", ["a four", None])
+@for_each("target", ["a four", None])
 def test_uce_is_the_least_squares_solution(keep, target: str | None):
     of = request(target=target, kept=("a red two", "a five"))
     before = {name: p.detach().clone() for name, p in of.params.items()}

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from every_family import CLASSES, Toy, loss_on, problem
+from for_each import for_each
 from plain import Recorder, grad, moved_apart, weights
 from unweave.data.with_noise import SourceWithNoise
 from unweave.descent.descend import Descent
@@ -173,7 +174,7 @@ def test_several_classes_have_noise_each():
     assert staged.train.noise_labels.tolist() == [2] * 5 + [3] * 5 and of.cost.gradients == 6
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("change", "message"),
     [
         ({"images": 0}, r"images must be in \[1, inf\)"),

@@ -13,6 +13,7 @@ from torch.distributions import Categorical
 from torch.nn.utils import parameters_to_vector
 
 from every_family import Toy
+from for_each import for_each
 from plain import STILL, Recorder, Sgd, ce, grad, moved_apart, recorded, whole
 from unweave.descent import edit
 from unweave.descent.descend import Descent
@@ -162,7 +163,7 @@ def test_the_stem_is_told_by_its_place_and_not_by_its_name():
         whole(CFW(), steps=4)(of)
 
 
-@pytest.mark.parametrize("changes", [{"noise": -0.1}, {"last_noise": -0.1}, {"last": 0.0}, {"last": 1.0}])
+@for_each("changes", [{"noise": -0.1}, {"last_noise": -0.1}, {"last": 0.0}, {"last": 1.0}])
 def test_settings_of_cfw_out_of_range_are_refused(changes: dict):
     with pytest.raises(ValueError, match="found"):
         CFW(**changes)
@@ -225,7 +226,7 @@ def test_a_certain_answer_has_a_slope_of_zero_and_not_of_nan():
     assert logits.grad is not None and not bool(logits.grad.any())
 
 
-@pytest.mark.parametrize("fraction", [0.0, 0.1, 0.9, 1.0])
+@for_each("fraction", [0.0, 0.1, 0.9, 1.0])
 def test_exactly_the_smallest_weights_are_redrawn_and_no_normalisation(fraction: float):
     of = fresh()
     nn.init.constant_(of.model.bn1.weight, 1e-6)  # by size it would be the first to go
@@ -345,9 +346,7 @@ def test_rni_needs_a_layer_beside_a_head_that_is_free():
         whole(RNI(), steps=9)(of)
 
 
-@pytest.mark.parametrize(
-    "changes", [{"noise": -1.0}, {"layers": 1.5}, {"noisy": -0.5}, {"rounds": 0}, {"last": 1.0}]
-)
+@for_each("changes", [{"noise": -1.0}, {"layers": 1.5}, {"noisy": -0.5}, {"rounds": 0}, {"last": 1.0}])
 def test_settings_of_rni_out_of_range_are_refused(changes: dict):
     with pytest.raises(ValueError, match="found"):
         RNI(**changes)
@@ -527,7 +526,7 @@ def test_fcs_is_not_for_several_processes():
         whole(FCS())(of)
 
 
-@pytest.mark.parametrize("changes", [{"push": 0.0}, {"temperature": -1.0}, {"repair": 0.0}, {"rounds": 0}])
+@for_each("changes", [{"push": 0.0}, {"temperature": -1.0}, {"repair": 0.0}, {"rounds": 0}])
 def test_settings_of_fcs_out_of_range_are_refused(changes: dict):
     with pytest.raises(ValueError, match="found"):
         FCS(**changes)

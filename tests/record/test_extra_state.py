@@ -5,9 +5,9 @@ import copy
 import pytest
 import torch
 from torch import nn
-from torch.utils.data import TensorDataset
 
 import unweave
+from trainer import make_split
 from unweave.audits.references import Retrain
 from unweave.descent.descend import Descent
 from unweave.methods.pipeline import Pipeline
@@ -52,10 +52,7 @@ EXTRA = {"factor": 2.0, "names": ["a", "b"]}
 
 @pytest.fixture
 def split() -> unweave.Split:
-    inputs = torch.randn(60, 4, generator=torch.Generator().manual_seed(0))
-    labels = (inputs[:, 0] > 0).long()
-    whole = TensorDataset(inputs[:40], labels[:40])
-    return unweave.Split(whole, list(range(0, 40, 5)), TensorDataset(inputs[40:], labels[40:]))
+    return make_split()
 
 
 HOW = Descent(lr=0.1, steps=3)

@@ -4,6 +4,7 @@ from xml.etree import ElementTree
 
 import pytest
 
+from for_each import for_each
 from records import put, synthetic
 from unweave.report import html
 from unweave.report.diagram import critical_difference, levels
@@ -18,7 +19,7 @@ def stage():
 
 
 @pytest.fixture(scope="module")
-def drawn(stage):
+def pictures(stage):
     return [critical_difference(rank_stages([stage])), pareto(stage)]
 
 
@@ -26,15 +27,15 @@ def words(svg):
     return [text.strip() for text in ElementTree.fromstring(svg).itertext() if text.strip()]
 
 
-def test_they_are_svg_with_a_label_and_the_same_bytes_each_time(stage, drawn):
-    for svg in drawn:
+def test_they_are_svg_with_a_label_and_the_same_bytes_each_time(stage, pictures):
+    for svg in pictures:
         root = ElementTree.fromstring(svg)
         assert root.tag == "svg" and root.attrib["role"] == "img" and root.attrib["aria-label"]
-    assert [critical_difference(rank_stages([stage])), pareto(stage)] == drawn
+    assert [critical_difference(rank_stages([stage])), pareto(stage)] == pictures
 
 
-def test_the_diagram_names_every_competitor_and_the_critical_difference(stage, drawn):
-    said, ranking = words(drawn[0]), rank_stages([stage])
+def test_the_diagram_names_every_competitor_and_the_critical_difference(stage, pictures):
+    said, ranking = words(pictures[0]), rank_stages([stage])
     assert set(ranking.ranks) <= set(said) and "diverged" in said
     assert not {"original", "retrain"} & set(said)
     assert f"critical difference {ranking.critical:.2f}" in said
@@ -56,8 +57,8 @@ def test_bars_that_do_not_touch_share_a_line():
     assert levels(chained) == [[(1.4, 2.0)], [(2.0, 2.6)]]
 
 
-def test_the_plot_of_gap_and_time_names_what_took_time_and_no_other(stage, drawn):
-    said = set(words(drawn[1]))
+def test_the_plot_of_gap_and_time_names_what_took_time_and_no_other(stage, pictures):
+    said = set(words(pictures[1]))
     ran = {name for name, row in stage["methods"].items() if row["failed"] is None}
     assert ran - {"retrain"} <= said and not {"diverged", "retrain"} & said
     assert {"original", "two retrained models", "TA below Retrain's, points"} <= said
@@ -84,7 +85,7 @@ def test_the_front_by_hand():
     assert beats((1.0, 1.0), (1.0, 2.0)) and not beats((1.0, 1.0), (1.0, 1.0))
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("ends", "found"),
     [((0.02, 3.0), [0.1, 1.0]), ((0.05, 40.0), [0.1, 1.0, 10.0]), ((1.2, 2.5), [1.5, 2.0])],
 )

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from for_each import for_each
 from records import put, synthetic
 from unweave.report import figures
 from unweave.report.place_labels import leader, place
@@ -18,7 +19,7 @@ def stage():
 
 
 @pytest.fixture(scope="module")
-def drawn():
+def pictures():
     stage = synthetic()["stages"]["trace"]
     return [figures.tradeoff(stage), figures.conflict(stage), *figures.losses(stage).values()]
 
@@ -27,26 +28,26 @@ def words(svg):
     return [text for text in ElementTree.fromstring(svg).itertext() if text.strip()]
 
 
-def test_every_figure_is_one_svg_element_with_a_label(drawn):
-    for svg in drawn:
+def test_every_figure_is_one_svg_element_with_a_label(pictures):
+    for svg in pictures:
         root = ElementTree.fromstring(svg)
         assert root.tag == "svg" and root.attrib["role"] == "img" and root.attrib["aria-label"]
         assert "width" not in root.attrib and "viewBox" in root.attrib
 
 
-def test_the_same_stage_gives_the_same_bytes(stage, drawn):
-    assert [figures.tradeoff(stage), figures.conflict(stage), *figures.losses(stage).values()] == drawn
+def test_the_same_stage_gives_the_same_bytes(stage, pictures):
+    assert [figures.tradeoff(stage), figures.conflict(stage), *figures.losses(stage).values()] == pictures
 
 
-def test_figures_refer_to_their_own_ids_only(drawn):
-    for svg in drawn:
+def test_figures_refer_to_their_own_ids_only(pictures):
+    for svg in pictures:
         ids = re.findall(r'\bid="([^"]+)"', svg)
         assert len(ids) == len(set(ids))
         assert set(re.findall(r'href="#([^"]+)"', svg)) | set(re.findall(r"url\(#([^)]+)\)", svg)) <= set(ids)
 
 
-def test_colours_are_the_pages_variables_with_a_fallback(drawn):
-    svg = drawn[0]
+def test_colours_are_the_pages_variables_with_a_fallback(pictures):
+    svg = pictures[0]
     assert "var(--series-0, #0072b2)" in svg and "var(--ink, #1d1d1f)" in svg
     assert not re.findall(r"(?<!, )#0072b2", svg)
 
@@ -67,8 +68,8 @@ def test_an_empty_histogram_is_drawn_without_dividing_by_zero(stage):
     assert list(figures.losses({**stage, "histograms": empty})) == ["lur"]
 
 
-def test_the_tradeoff_names_every_method_that_ran_and_no_other(stage, drawn):
-    named = set(words(drawn[0]))
+def test_the_tradeoff_names_every_method_that_ran_and_no_other(stage, pictures):
+    named = set(words(pictures[0]))
     ran = {name for name, method in stage["methods"].items() if method["failed"] is None}
     assert ran - {"retrain"} <= named
     assert not {"diverged", "retrain"} & named
@@ -83,8 +84,8 @@ def test_no_tradeoff_without_a_finite_difference(stage):
     assert figures.tradeoff({**stage, "methods": only}) is None
 
 
-def test_the_box_of_margins_is_drawn_where_there_are_margins(stage, drawn):
-    assert "series-2" in drawn[0]
+def test_the_box_of_margins_is_drawn_where_there_are_margins(stage, pictures):
+    assert "series-2" in pictures[0]
     assert "series-2" not in figures.tradeoff({**stage, "margins": None})
 
 
@@ -135,7 +136,7 @@ def test_a_label_leaves_a_kept_point_uncovered():
     assert not (left <= kept[0] <= left + 60 and bottom <= kept[1] <= bottom + 10)
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("point", "end"),
     [((0.0, 105.0), (10.0, 105.0)), ((40.0, 0.0), (40.0, 100.0)), ((90.0, 90.0), (70.0, 100.0))],
 )

@@ -5,6 +5,7 @@ import math
 import pytest
 from pyarrow import parquet
 
+from for_each import for_each
 from records import synthetic
 from unweave.report import html, protocol_tables
 from unweave.report.protocol import figures_of, ranks_of, refuse_unmeasured, summarise, summary
@@ -65,7 +66,7 @@ def test_a_retention_that_is_not_defined_is_left_out_of_the_order():
     assert protocol_tables.grid(stage)[1][0][2] == "–"
 
 
-@pytest.mark.parametrize("draw", [protocol_tables.text, protocol_tables.markdown, protocol_tables.latex])
+@for_each("draw", [protocol_tables.text, protocol_tables.markdown, protocol_tables.latex])
 def test_every_form_has_every_method_and_says_why_one_failed(draw):
     record = {
         "stages": {"one": stage_of(msg=[(1.0, 0.9, 0.5)] * 2, salun=None, original=[(1.0, 0.5, 0.0)] * 2)}

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
+from for_each import for_each
 from unweave.report.ranks import Ranking, critical_difference, rank_values, ranking
 
 DEMSAR = Ranking({"C4.5+m+cf": 1.964, "C4.5+m": 2.0, "C4.5+cf": 2.893, "C4.5": 3.143}, 14)
@@ -22,7 +23,7 @@ def test_the_published_example():
     assert DEMSAR.p == pytest.approx(stats.f.sf(f, 3, 39), abs=1e-12)
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("methods", "alpha", "q"),
     [(2, 0.05, 1.960), (4, 0.05, 2.569), (10, 0.05, 3.164), (4, 0.10, 2.291)],
 )

@@ -121,7 +121,7 @@ def test_numbers(value, digits, text):
     assert number(value, digits) == text
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("bounds", "text"),
     [
         ((9.0, 8.5, 9.5), "9.00 ±0.50"),

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from every_family import Toy, problem
+from for_each import for_each
 from targets.test_targets import CALIBRATION, FORGET, HELD_OUT, TRAIN, Table, margins, setting
 from unweave.descent.descend import Descent
 from unweave.problem import Problem
@@ -72,7 +73,7 @@ def true_margins(estimate: EstimatedLogits) -> list[float]:
 # --- what is read
 
 
-@pytest.mark.parametrize("name", UNREAD)
+@for_each("name", UNREAD)
 def test_the_originals_answers_on_forget_data_are_not_read(name: str):
     first, second = (UNREAD[name](usual(forget)).logits for forget in ([5, 1, 3], [-7, 2, 0]))
     assert torch.equal(first, second)
@@ -95,9 +96,7 @@ def test_warm_starts_and_influence_read_them(name: str):
     assert not torch.equal(first, second)
 
 
-@pytest.mark.parametrize(
-    "name", ["proxy", "pool", "original-ranks", "proxy-ranks", "chosen-ranks", "shards", "influence"]
-)
+@for_each("name", ["proxy", "pool", "original-ranks", "proxy-ranks", "chosen-ranks", "shards", "influence"])
 def test_the_problem_is_left_alone_and_pays_each_time(name: str):
     of = problem("batchnorm")
     before, drawn = copy.deepcopy(of.model.state_dict()), of.generator.get_state()
@@ -291,7 +290,7 @@ def test_influence_is_exact_on_least_squares(generator: torch.Generator):
     assert float((estimate - model(x[:7]).float()).detach().abs().max()) > 0.01
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("make", "says"),
     [
         (lambda: Pool(()), "at least one proxy"),

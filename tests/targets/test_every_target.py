@@ -146,7 +146,7 @@ def test_statistics_see_each_batch_once_and_not_what_a_target_looks_at(name: str
 
 
 @pytest.mark.parametrize("name", ["match", "quantile", "redrawn-proxy", "estimate"])
-@pytest.mark.parametrize("family", ["batchnorm", "layernorm"])
+@for_each("family", ["batchnorm", "layernorm"])
 def test_a_shared_memory_changes_neither_bits_nor_cost(name: str, family: str):
     alone, method = outcome(joint(name), family), shorten_method(joint(name))
     first, second = problem(family), problem(family)
@@ -173,7 +173,7 @@ def test_a_seed_takes_no_proxy_of_another():
 
 
 @pytest.mark.parametrize("family", ["batchnorm", "layernorm"])
-@pytest.mark.parametrize("name", ["match", "quantile", "estimate", "uniform", "clamped", "unseen"])
+@for_each("name", ["match", "quantile", "estimate", "uniform", "clamped", "unseen"])
 def test_a_whole_class_can_be_forgotten(name: str, family: str):
     of = problem(family, whole_class=True)
     known = accuracy(of)

@@ -5,6 +5,7 @@ import torch
 
 import every_family
 from every_family import problem
+from for_each import for_each
 from smooth import batch
 from unweave.descent.descend import Descent
 from unweave.targets.ideal import Ideal, ideal_target
@@ -28,7 +29,7 @@ def clean(target: torch.Tensor, x: torch.Tensor, time: torch.Tensor, schedule: S
             return target
 
 
-@pytest.mark.parametrize("prediction", ["epsilon", "v_prediction", "sample"])
+@for_each("prediction", ["epsilon", "v_prediction", "sample"])
 def test_of_two_points_it_is_a_tanh(prediction):
     schedule = Schedule(prediction=prediction)
     kept = torch.tensor([-1.0, 1.0], dtype=torch.float64).view(2, 1, 1, 1)
@@ -64,7 +65,7 @@ def test_under_little_noise_an_unseen_image_becomes_the_nearest_to_keep():
     torch.testing.assert_close(found, kept[:5], rtol=0, atol=1e-3)
 
 
-@pytest.mark.parametrize("family", every_family.DENOISERS)
+@for_each("family", every_family.DENOISERS)
 def test_it_reads_the_retain_set_alone_and_weighs_by_the_noise(family: str):
     of = problem(family, whole_class=True)
     task, target = require_task(of.task, Diffusion, "denoisers"), Ideal()

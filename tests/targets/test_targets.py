@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from every_family import Toy, problem
+from for_each import for_each
 from unweave.descent.descend import Descent
 from unweave.problem import Problem, frozen_copy
 from unweave.split import Split
@@ -171,7 +172,7 @@ def test_a_shrunk_proxy_keeps_normalisations():
         assert torch.equal(p, of.params[name] * (0.3 if name in heavy else 1.0)), name
 
 
-@pytest.mark.parametrize("family", ["batchnorm", "layernorm", "language"])
+@for_each("family", ["batchnorm", "layernorm", "language"])
 def test_a_reinitialized_proxy_keeps_normalisations(family: str):
     of = problem(family, dtype=torch.float64)
     proxy = still("reinitialized", 0.3)(of)

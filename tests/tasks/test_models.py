@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from for_each import for_each
 from unweave.tasks.models import DENOISERS, MODELS, build
 
 SHAPES = {"mlp": (64,), "conv": (1, 28, 28), "resnet18": (3, 32, 32)}
@@ -13,18 +14,18 @@ def weights(model: nn.Module) -> int:
     return sum(parameter.numel() for parameter in model.parameters())
 
 
-@pytest.mark.parametrize("name", MODELS)
+@for_each("name", MODELS)
 def test_an_output_has_one_row_per_example_and_one_number_per_class(name: str) -> None:
     model = build(name, 7, {"width": 4} if name == "resnet18" else {})
     assert model(torch.randn(2, *SHAPES[name])).shape == (2, 7)
 
 
-@pytest.mark.parametrize("size", [8, 28, 30, 32])
+@for_each("size", [8, 28, 30, 32])
 def test_a_convolutional_network_takes_squares_of_its_size(size: int) -> None:
     assert build("conv", 7, {"channels": 3, "size": size})(torch.randn(2, 3, size, size)).shape == (2, 7)
 
 
-@pytest.mark.parametrize("name", MODELS)
+@for_each("name", MODELS)
 def test_same_seed_same_bits(name: str) -> None:
     states = []
     for _ in range(2):
@@ -33,7 +34,7 @@ def test_same_seed_same_bits(name: str) -> None:
     assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])
 
 
-@pytest.mark.parametrize("name", MODELS)
+@for_each("name", MODELS)
 def test_it_has_second_derivatives_everywhere(name: str) -> None:
     # the exact mode of LUR differentiates twice through every weight
     torch.manual_seed(0)
@@ -86,7 +87,7 @@ def test_the_stride_of_the_stem_changes_the_resolution_and_no_weight() -> None:
     torch.testing.assert_close(stems[0][:, :, ::2, ::2], stems[1])
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("name", "settings", "message"),
     [
         ("resnet8", {}, "unknown model 'resnet8' .did you mean 'resnet18'.*known: mlp, conv, resnet18"),
@@ -112,7 +113,7 @@ def test_a_denoiser_of_ddpms_shape_has_its_size() -> None:
     assert weights(model) == pytest.approx(35.75e6, rel=1e-3)
 
 
-@pytest.mark.parametrize(("attended", "number"), [(1, [0]), (2, [1]), (None, [1])])
+@for_each(("attended", "number"), [(1, [0]), (2, [1]), (None, [1])])
 def test_attention_is_where_it_is_asked_for(attended: int | None, number: list[int]) -> None:
     settings = {"width": 8} if attended is None else {"width": 8, "attended": attended}
     model = build("unet", 3, settings, among=DENOISERS)

@@ -14,15 +14,15 @@ from unweave.weights.processes import Processes, buckets
 
 
 @pytest.fixture(scope="module")
-def found(tmp_path_factory) -> list[dict[str, gloo.Found]]:
+def results(tmp_path_factory) -> list[dict[str, gloo.Found]]:
     return gloo.together(2, tmp_path_factory.mktemp("gloo"))
 
 
 @for_each("name", gloo.CASES)
-def test_two_processes_equal_one(name: str, found):
+def test_two_processes_equal_one(name: str, results):
     alone = gloo.CASES[name]()
     assert isinstance(alone, dict)
-    for each in found:
+    for each in results:
         together = each[name]
         assert isinstance(together, dict), together
         assert together.keys() == alone.keys()
@@ -32,44 +32,44 @@ def test_two_processes_equal_one(name: str, found):
             )
 
 
-def test_a_wrong_average_would_be_seen(found):
+def test_a_wrong_average_would_be_seen(results):
     """The cases differ from each other by much more than the tolerance."""
     weights = [
-        each["weights"] for each in (found[0][f"{mode}, uneven"] for mode in ("nested", "exact", "joint"))
+        each["weights"] for each in (results[0][f"{mode}, uneven"] for mode in ("nested", "exact", "joint"))
     ]
     assert all(float((a - b).abs().max()) > 1e-6 for a, b in pairwise(weights))
 
 
-def test_both_processes_end_with_the_same_bits(found):
+def test_both_processes_end_with_the_same_bits(results):
     for name in gloo.CASES:
-        for key, value in found[0][name].items():
-            assert torch.equal(value, found[1][name][key]), (name, key)
+        for key, value in results[0][name].items():
+            assert torch.equal(value, results[1][name][key]), (name, key)
 
 
-def test_batch_statistics_of_shards_are_refused(found):
-    for each in found:
+def test_batch_statistics_of_shards_are_refused(results):
+    for each in results:
         assert "norm='train' normalises by the shard of a process" in each["batch statistics"]
         assert "without running statistics normalises by the shard" in each["no statistics"]
     assert isinstance(gloo.APART["batch statistics"](), dict)
     assert isinstance(gloo.APART["no statistics"](), dict)
 
 
-def test_a_loss_that_is_no_number_in_one_process_stops_both(found):
-    for each in found:
+def test_a_loss_that_is_no_number_in_one_process_stops_both(results):
+    for each in results:
         assert each["one bad example"].startswith("the loss nll(retain) became nan")
 
 
-def test_each_gradient_is_one_message_per_bucket(found):
+def test_each_gradient_is_one_message_per_bucket(results):
     """Three steps: nested takes 9 gradients, lagged 3 + 2 + 2, and one message more carries the losses.
 
     Four weights that do not fit together are four buckets.
     """
-    for each in found:
+    for each in results:
         assert each["messages"]["calls"].tolist() == [9 + 1, 7 + 1, 4 * 9 + 1]
 
 
-def test_sharded_weights_have_no_second_derivative(found):
-    for each in found:
+def test_sharded_weights_have_no_second_derivative(results):
+    for each in results:
         assert "need whole weights, found sharded ones: use mode 'nested'" in each["sharded, exact"]
 
 

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from for_each import for_each
 from fsdp import Transformer, mlp
 from unweave.weights.shard import find_blocks, shard_model
 from unweave.weights.sharded_model import load_whole
@@ -23,7 +24,7 @@ class Stages(nn.Module):
             )
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("model", "names"),
     [
         (mlp(), ["0", "2", "4"]),

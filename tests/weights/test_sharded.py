@@ -17,14 +17,14 @@ def place(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def found(place) -> list[dict[str, fsdp.Found]]:
+def results(place) -> list[dict[str, fsdp.Found]]:
     return fsdp.together(2, place)
 
 
 @for_each("name", fsdp.CASES)
-def test_sharded_processes_end_where_one_does(name: str, found):
+def test_sharded_processes_end_where_one_does(name: str, results):
     kind, dtype, method = fsdp.CASES[name]
-    alone, shared = fsdp.found(kind, dtype, method, sharded=False), found[0][name]
+    alone, shared = fsdp.unlearn_case(kind, dtype, method, sharded=False), results[0][name]
     assert isinstance(alone, dict) and isinstance(shared, dict), (alone, shared)
     assert shared.keys() == alone.keys()
     start = dict(fsdp.model(kind, dtype).named_parameters())
@@ -36,16 +36,16 @@ def test_sharded_processes_end_where_one_does(name: str, found):
     assert moved > 1e-3 * size
 
 
-def test_a_model_may_be_sharded_in_part_and_checkpointed(found):
+def test_a_model_may_be_sharded_in_part_and_checkpointed(results):
     alone = fsdp.root_whole(sharded=False)
-    for each in found:
+    for each in results:
         for key, value in alone.items():
             torch.testing.assert_close(each["root whole"][key], value, rtol=0, atol=1e-12)
 
 
-def test_vectors_over_pieces_are_those_over_whole_weights(found):
+def test_vectors_over_pieces_are_those_over_whole_weights(results):
     alone = fsdp.vectors(sharded=False)
-    for each in found:
+    for each in results:
         shared = each["vectors"]
         assert shared.keys() == alone.keys()
         for key, value in alone.items():
@@ -55,8 +55,8 @@ def test_vectors_over_pieces_are_those_over_whole_weights(found):
 
 
 @pytest.mark.parametrize("key", ["answers", "answers with LoRA"])
-def test_the_model_is_edited_in_place_and_the_original_still_answers(found, key: str):
-    for each in found:
+def test_the_model_is_edited_in_place_and_the_original_still_answers(results, key: str):
+    for each in results:
         answers = each[key]
         assert bool(answers["same object"])
         assert torch.equal(answers["original"], answers["before"])
@@ -65,10 +65,10 @@ def test_the_model_is_edited_in_place_and_the_original_still_answers(found, key:
             torch.testing.assert_close(answers[f"{name} in audit"].double(), answered, rtol=0, atol=1e-5)
 
 
-def test_one_file_is_saved_and_reads_into_a_whole_model(found, place):
+def test_one_file_is_saved_and_reads_into_a_whole_model(results, place):
     whole = fsdp.Transformer().double()
     sidecar = checkpoint.load(place / "saved", whole)
-    expected = found[0]["transformer, nested"]
+    expected = results[0]["transformer, nested"]
     assert all(torch.equal(value, expected[name]) for name, value in whole.state_dict().items())
     original = fsdp.model("transformer", torch.float64).state_dict()
     assert sidecar["original"] == checkpoint.contents(original)
@@ -78,7 +78,7 @@ def test_one_file_is_saved_and_reads_into_a_whole_model(found, place):
     assert load_file(place / "saved" / "model.safetensors").keys() == original.keys()
 
 
-def test_additions_are_saved_once_and_merge_into_the_whole_original(found, place):
+def test_additions_are_saved_once_and_merge_into_the_whole_original(results, place):
     from peft import PeftModel
 
     original = fsdp.model("transformer", torch.float64)
@@ -104,6 +104,6 @@ REFUSED = {
 
 
 @for_each(("name", "sentence"), REFUSED.items())
-def test_what_can_not_be_right_is_refused_by_name(name: str, sentence: str, found):
-    for each in found:
+def test_what_can_not_be_right_is_refused_by_name(name: str, sentence: str, results):
+    for each in results:
         assert sentence in each["refusals"][name]

@@ -47,7 +47,7 @@ def test_a_difference_is_found_only_beyond_margin_and_interval_and_shows_from_sa
         assert run_attack(PLAIN, model)["mean"].finding == expected
 
 
-@pytest.mark.parametrize(("references", "calibration"), [(9, 12), (10, 11), (1, 0), (0, 0)])
+@for_each(("references", "calibration"), [(9, 12), (10, 11), (1, 0), (0, 0)])
 def test_without_the_models_of_a_verdict_there_is_no_margin_and_no_finding(references, calibration) -> None:
     models = {"references": REFERENCES[:references], "calibration": CALIBRATION[:calibration]}
     found = run_attack(PLAIN, ORIGINAL, **models)["mean"]

@@ -6,11 +6,10 @@ from concurrent.futures import ThreadPoolExecutor
 from threading import Event
 
 import pytest
-import torch
 from torch import nn
-from torch.utils.data import TensorDataset
 
 import unweave
+from trainer import make_split
 from unweave.audits.attack import Attack, Examiner, Subject
 from unweave.audits.classifier.exam import ClassifierExam
 from unweave.audits.reference_files import ReferenceFiles
@@ -22,10 +21,7 @@ TURN = 0.5
 
 @pytest.fixture
 def split() -> unweave.Split:
-    inputs = torch.randn(60, 4, generator=torch.Generator().manual_seed(0))
-    labels = (inputs[:, 0] > 0).long()
-    whole = TensorDataset(inputs[:40], labels[:40])
-    return unweave.Split(whole, list(range(0, 40, 5)), TensorDataset(inputs[40:], labels[40:]))
+    return make_split()
 
 
 def test_the_second_audit_waits_and_reads_what_the_first_trained(split, tmp_path, caplog) -> None:

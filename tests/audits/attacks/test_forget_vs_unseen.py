@@ -3,6 +3,7 @@ import pytest
 from scipy.stats import entropy as scipy_entropy
 
 from audits.answers import draw_evidence, replace_logits
+from for_each import for_each
 from unweave.audits.answers import Answers
 from unweave.audits.attacks import ATTACKS
 from unweave.audits.attacks.forget_vs_unseen import (
@@ -62,7 +63,7 @@ def test_the_area_is_that_of_the_audit() -> None:
     assert found["auc of margin"].value == pytest.approx(auc(draw_evidence(1)), abs=1e-12)
 
 
-@pytest.mark.parametrize("statistic", STATISTICS)
+@for_each("statistic", STATISTICS)
 def test_members_are_found_and_a_constant_model_tells_nothing(statistic: str) -> None:
     own = draw_evidence(1)
     sure = replace_logits(own, forget=20 * np.eye(4)[own.labels["forget"]])

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from audits.attacks.evidence import margins
+from for_each import for_each
 from unweave.audits.attacks.forgetting_quality import (
     CAP,
     DELTA,
@@ -40,7 +41,7 @@ def best_by_hand(one: np.ndarray, other: np.ndarray) -> float:
     return best
 
 
-@pytest.mark.parametrize("shift", [0.0, 1.0, 6.0])
+@for_each("shift", [0.0, 1.0, 6.0])
 def test_epsilon_is_that_of_the_best_of_all_rules(shift: float) -> None:
     rng = np.random.default_rng(0)
     for _ in range(5):
@@ -77,7 +78,7 @@ def test_constant_outputs_are_told_apart() -> None:
     assert epsilon(three, three) == 0
 
 
-@pytest.mark.parametrize(("models", "expected"), [(32, 2.1), (64, 2.8), (128, 3.5), (256, 4.2), (512, 4.9)])
+@for_each(("models", "expected"), [(32, 2.1), (64, 2.8), (128, 3.5), (256, 4.2), (512, 4.9)])
 def test_the_largest_epsilon_that_can_be_shown(models: int, expected: float) -> None:
     assert largest_epsilon(models) == pytest.approx(expected, abs=0.05)
 

@@ -3,10 +3,11 @@ import pytest
 from scipy.stats import entropy
 
 from audits.attacks.evidence import margins
+from for_each import for_each
 from unweave.audits.attacks.klom import by_equal_bins, by_quantiles, floor, klom, relative_entropy
 
 
-@pytest.mark.parametrize(("models", "expected"), [(10, 5.6), (20, 3.1), (50, 0.84), (100, 0.33), (200, 0.14)])
+@for_each(("models", "expected"), [(10, 5.6), (20, 3.1), (50, 0.84), (100, 0.33), (200, 0.14)])
 def test_the_published_bins_have_their_known_floor(models: int, expected: float) -> None:
     assert floor(models, by_equal_bins) == pytest.approx(expected, rel=0.12)
 

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from audits.attacks.evidence import shadows
+from for_each import for_each
 from unweave.audits.attacks.ulira import Shadows, accuracy, figures, leave_one_pair_out, null_figures, ulira
 
 
@@ -9,7 +10,7 @@ def rate(pairs: int, shift: float, targets: int = 3000) -> float:
     return figures(*shadows(pairs, targets, 1, shift).sides, fpr=0.01)["accuracy"]
 
 
-@pytest.mark.parametrize("pairs", [8, 11, 33])
+@for_each("pairs", [8, 11, 33])
 def test_where_there_is_nothing_to_find_every_figure_is_chance(pairs: int) -> None:
     found = figures(*shadows(pairs, 3000, 1).sides, fpr=0.01)
     assert found["accuracy"] == pytest.approx(0.5, abs=0.02)
@@ -18,7 +19,7 @@ def test_where_there_is_nothing_to_find_every_figure_is_chance(pairs: int) -> No
     assert found["tpr"] == pytest.approx(0.01, abs=0.005)
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("pairs", "shift", "expected"), [(11, 0.5, 0.574), (11, 1.0, 0.686), (33, 0.5, 0.580), (33, 1.0, 0.685)]
 )
 def test_a_known_shift_is_found_as_often_as_it_should_be(pairs: int, shift: float, expected: float) -> None:

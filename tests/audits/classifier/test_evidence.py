@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from audits.answers import draw_evidence, replace_logits
+from for_each import for_each
 from unweave.audits.classifier.evidence import Evidence
 
 
@@ -22,7 +23,7 @@ def test_nan_is_held_and_told():
     assert not replace_logits(evidence, test=np.full((120, 4), np.inf)).finite
 
 
-@pytest.mark.parametrize("part", ["forget", "retain", "calibration"])
+@for_each("part", ["forget", "retain", "calibration"])
 def test_a_missing_part_is_named(part):
     with pytest.raises(ValueError, match=f"missing \\['{part}'\\]"):
         without(draw_evidence(0), part)

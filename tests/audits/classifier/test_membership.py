@@ -9,6 +9,7 @@ from sklearn.metrics import roc_auc_score
 from sklearn.svm import SVC
 
 from audits.answers import draw_evidence, replace_logits
+from for_each import for_each
 from unweave.audits.classifier import membership
 from unweave.audits.classifier.logits import margin
 from unweave.audits.classifier.membership import area, auc, mia, predict_members
@@ -82,7 +83,7 @@ def test_attack_names_members_where_they_are():
     assert predict_members(members, others, np.array([0.95, 0.2])).tolist() == [1, 0]
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("positive", "negative", "expected"),
     [([3, 4], [1, 2], 1.0), ([1, 2], [3, 4], 0.0), ([5, 5], [5], 0.5), ([1, 3], [2, 3], 0.375)],
 )

@@ -4,6 +4,7 @@ from torch import nn
 from torch.utils.data import TensorDataset
 
 from audits.answers import records
+from for_each import for_each
 from unweave.audits.classifier.exam import ClassifierExam
 from unweave.audits.classifier.repeat import split_sizes
 from unweave.errors import Failed
@@ -32,7 +33,7 @@ def exam() -> ClassifierExam:
     return ClassifierExam(Split(sets[0], range(100), sets[1]))
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("kind", "when"),
     [
         ("the size of the batch", lambda model, inputs: len(inputs) == 1),
@@ -77,6 +78,6 @@ def test_a_model_that_needs_several_examples_at_once_is_named() -> None:
             exam().answers(model)
 
 
-@pytest.mark.parametrize("n", [2, 36, 128])
+@for_each("n", [2, 36, 128])
 def test_every_example_is_asked_again_once(n) -> None:
     assert sum(split_sizes(n)) == n and 2 * split_sizes(n).count(1) > len(split_sizes(n))

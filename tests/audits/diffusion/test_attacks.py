@@ -71,7 +71,8 @@ def test_a_class_that_only_lost_its_number_is_found_by_those_who_look_for_its_ve
     alone = attack(target, replace(BUDGET, vector_steps=1, relearning=replace(LEARNING, steps=1), looks=()))
     assert alone["asked"] == alone["best_of_10"] == alone["line"] == 0
     assert 5 < alone["guidance"] < 50  # without a condition it is one class of four, as before
-    knowing = attack(replace(target, original=drawing("mixed")), BUDGET)
+    few = replace(BUDGET, guidances=(2.0,))
+    knowing = attack(replace(target, original=drawing("mixed"), sizes=(10,)), few)
     assert knowing["asked"] == 0 and knowing["line"] > 60 and knowing["vector"] > 60
     assert knowing["relearn_10"] <= attack_model("retain")["relearn_10"]
 

@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from for_each import for_each
 from unweave.audits.diffusion.images import check_images
 
 BYTES = torch.zeros(3, 1, 8, 8, dtype=torch.uint8)
@@ -11,7 +12,7 @@ def test_bytes_of_the_right_shape_come_back_as_they_are():
     assert check_images(BYTES, (1, 8, 8), fewest=3) is BYTES
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("images", "expected"),
     [
         (

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from audits.diffusion.toys import HELD_OUT, TRAIN, digits_recogniser, samples
+from for_each import for_each
 from unweave.audits.diffusion.samples import recognise
 
 
@@ -13,7 +14,7 @@ def test_conditions_are_forgotten_or_retained():
     assert [len(group) for group in found.groups((0, 2))] == [100, 100]
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("change", "expected"),
     [
         (

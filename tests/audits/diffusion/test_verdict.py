@@ -35,10 +35,12 @@ def metric_values(generators, references, **attacked: float):
 
 
 @pytest.fixture
-def judged(retrained, margins):
+def judge_generators(retrained, margins):
     """The verdict on generators that make this of the forgotten class, and draw retained ones like this."""
 
-    def judged(turns=RETRAINED, *, before=ORIGINAL, wrong=0.02, blur=0.5, n=10, found=RESISTS) -> Judgement:
+    def judge_generators(
+        turns=RETRAINED, *, before=ORIGINAL, wrong=0.02, blur=0.5, n=10, found=RESISTS
+    ) -> Judgement:
         generators = [samples(seed + 200, turns, wrong=wrong, blur=blur) for seed in SEEDS[:n]]
         original = [samples(seed + 300, before) for seed in SEEDS[:n]]
         references = retrained[:n]
@@ -49,11 +51,11 @@ def judged(retrained, margins):
             values, alone, margins, original=befores, missing=list_never_generated(original)
         )
 
-    return judged
+    return judge_generators
 
 
-def test_a_generator_that_does_as_retrained_ones_do_passes(judged):
-    found = judged()
+def test_a_generator_that_does_as_retrained_ones_do_passes(judge_generators):
+    found = judge_generators()
     assert found.verdict == Verdict.PASS
     assert found.reason.startswith(
         "PASS: UA, RA, KID, TV of classes, KID on F, classes on F, guidance and no condition equal "
@@ -72,26 +74,26 @@ def test_a_generator_that_does_as_retrained_ones_do_passes(judged):
         ({"blur": 1.2}, "damage: KID "),
     ],
 )
-def test_a_fault_is_named(judged, change, expected):
-    found = judged(**change)
+def test_a_fault_is_named(judge_generators, change, expected):
+    found = judge_generators(**change)
     assert found.verdict == Verdict.FAIL
     assert expected in found.reason
 
 
-def test_a_class_that_all_becomes_another_has_a_retrained_models_ua_and_still_fails(judged):
-    found = judged((0.05, 0.0, 0.95, 0.0))
+def test_a_class_that_all_becomes_another_has_a_retrained_models_ua_and_still_fails(judge_generators):
+    found = judge_generators((0.05, 0.0, 0.95, 0.0))
     assert found.tests["ua"].outcome == "equal"
     assert found.tests["class_tv"].finding == "unlike retraining"
 
 
-def test_better_than_retraining_on_the_rest_is_no_fault(judged):
-    found = judged(wrong=0.0)
+def test_better_than_retraining_on_the_rest_is_no_fault(judge_generators):
+    found = judge_generators(wrong=0.0)
     assert found.tests["ra"].outcome == "equal" and found.scores["ra"].gap > 0
     assert found.verdict == Verdict.PASS
 
 
-def test_a_class_that_the_original_never_generates_is_inconclusive(judged):
-    found = judged(before=(0.25, 0.25, 0.25, 0.25))
+def test_a_class_that_the_original_never_generates_is_inconclusive(judge_generators):
+    found = judge_generators(before=(0.25, 0.25, 0.25, 0.25))
     assert found.verdict == Verdict.INCONCLUSIVE
     assert found.reason.startswith(
         "INCONCLUSIVE: nothing to forget: the original generates class 0 no more often "
@@ -113,21 +115,21 @@ def test_a_class_whose_absence_nobody_sees_is_inconclusive_before_any_fail(retra
     assert "all the same, damage: RA " in found.reason
 
 
-def test_what_else_is_missing_is_named_where_there_is_nothing_to_forget(judged):
-    found = judged(before=(0.25, 0.25, 0.25, 0.25), n=3, found={})
+def test_what_else_is_missing_is_named_where_there_is_nothing_to_forget(judge_generators):
+    found = judge_generators(before=(0.25, 0.25, 0.25, 0.25), n=3, found={})
     assert "chance is 75; 3 seeds, 10 needed; no attacks" in found.reason
 
 
-def test_nothing_passes_without_attacks(judged):
-    found = judged(found={})
+def test_nothing_passes_without_attacks(judge_generators):
+    found = judge_generators(found={})
     assert found.verdict == Verdict.INCONCLUSIVE
     assert found.reason.startswith("INCONCLUSIVE: no verdict: no attacks") and "set attacks" in found.reason
-    assert judged(ORIGINAL, found={}).verdict == Verdict.FAIL
+    assert judge_generators(ORIGINAL, found={}).verdict == Verdict.FAIL
 
 
-def test_a_class_that_comes_without_a_condition_or_without_guidance_is_not_forgotten(judged):
+def test_a_class_that_comes_without_a_condition_or_without_guidance_is_not_forgotten(judge_generators):
     for name in RESISTS:
-        found = judged(found={**RESISTS, name: KNOWN[name]})
+        found = judge_generators(found={**RESISTS, name: KNOWN[name]})
         assert found.verdict == Verdict.FAIL and "under-forgetting" in found.reason
 
 
@@ -139,8 +141,8 @@ def test_chance_is_one_image_in_as_many_as_there_are_classes():
     assert "class 3 no more often than by chance: 0 of 100 images" in list_never_generated([both])
 
 
-def test_few_seeds_are_counted(judged):
-    assert judged(n=3).reason == "INCONCLUSIVE: no verdict: 3 seeds, 10 needed"
+def test_few_seeds_are_counted(judge_generators):
+    assert judge_generators(n=3).reason == "INCONCLUSIVE: no verdict: 3 seeds, 10 needed"
 
 
 def test_without_retrained_generators_there_is_no_verdict():
@@ -177,15 +179,15 @@ def test_where_retrained_generators_differ_as_much_as_the_original_nobody_passes
     values = metric_values([draw_mixture(7, turns)] * 10, references, **RESISTS)
     befores = metric_values([draw_mixture(7, ORIGINAL)] * 10, references, **KNOWN)
     alone = [{**measure_generation(each), **RESISTS} for each in references]
-    judged = judge_generation(values, alone, unsettled_margins, original=befores)
-    assert judged.verdict == Verdict.INCONCLUSIVE, judged.reason
-    if "more seeds are needed" not in judged.reason:
-        assert "can't tell a model that always draws one other class from a retrained one" in judged.reason
+    judgement = judge_generation(values, alone, unsettled_margins, original=befores)
+    assert judgement.verdict == Verdict.INCONCLUSIVE, judgement.reason
+    if "more seeds are needed" not in judgement.reason:
+        assert "can't tell a model that always draws one other class from a retrained one" in judgement.reason
 
 
 @pytest.mark.parametrize("turns", ONE_OTHER)
-def test_a_generator_that_always_draws_one_other_class_does_not_pass(judged, turns):
-    assert judged(turns).verdict == Verdict.FAIL
+def test_a_generator_that_always_draws_one_other_class_does_not_pass(judge_generators, turns):
+    assert judge_generators(turns).verdict == Verdict.FAIL
 
 
 def test_a_distance_says_so_where_it_can_not_tell_the_original_from_a_retrained_generator():

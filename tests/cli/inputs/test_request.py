@@ -12,7 +12,7 @@ SHORT = ("--method", "finetune", "--set", "how.epochs=1", "--quiet")
 
 
 @pytest.fixture
-def asked(run, here):
+def forget_ids(run, here):
     """Forgets, and returns what the run says it was asked to forget."""
 
     def check(model: object, *request: object) -> list:
@@ -30,8 +30,8 @@ def asked(run, here):
 
 class TestIds:
     @pytest.mark.parametrize("given", ["r0/3,r0/8,r0/51", " r0/3, r0/8 ,r0/51,", "r0/51,r0/3,r0/8"])
-    def test_with_commas_between(self, asked, project, given):
-        assert asked(project, "--ids", given) == ["r0/3", "r0/8", "r0/51"]
+    def test_with_commas_between(self, forget_ids, project, given):
+        assert forget_ids(project, "--ids", given) == ["r0/3", "r0/8", "r0/51"]
 
     @pytest.mark.parametrize(
         "content",
@@ -44,55 +44,55 @@ class TestIds:
         ],
         ids=["one a line", "under a heading", "in any order", "the first column", "a spreadsheet's"],
     )
-    def test_in_a_file(self, asked, project, here, content):
+    def test_in_a_file(self, forget_ids, project, here, content):
         (here / "request.csv").write_text(content, newline="", encoding="utf-8")
-        assert asked(project, "--ids", "request.csv") == ["r0/3", "r0/8", "r0/51"]
+        assert forget_ids(project, "--ids", "request.csv") == ["r0/3", "r0/8", "r0/51"]
 
-    def test_names_beside_the_data(self, asked, tmp_path):
+    def test_names_beside_the_data(self, forget_ids, tmp_path):
         change = projects.loads("given(ids=[f'name/{i}' for i in range(90)])")
-        found = asked(projects.project(tmp_path / "mine", change), "--ids", "name/8,name/3")
+        found = forget_ids(projects.project(tmp_path / "mine", change), "--ids", "name/8,name/3")
         assert found == ["name/3", "name/8"]
 
-    def test_an_id_that_is_also_a_file_is_an_id(self, asked, project, here):
+    def test_an_id_that_is_also_a_file_is_an_id(self, forget_ids, project, here):
         (here / "r0").mkdir()
         (here / "r0" / "3").write_text("r0/8\n")
-        assert asked(project, "--ids", "r0/3") == ["r0/3"]
+        assert forget_ids(project, "--ids", "r0/3") == ["r0/3"]
 
 
 class TestPositions:
     """Data without ids."""
 
     @pytest.mark.parametrize("given", ["3,8,51", "51, 3, 8"])
-    def test_with_commas_between(self, asked, tmp_path, given):
-        assert asked(projects.recipe(tmp_path), "--ids", given) == [3, 8, 51]
+    def test_with_commas_between(self, forget_ids, tmp_path, given):
+        assert forget_ids(projects.recipe(tmp_path), "--ids", given) == [3, 8, 51]
 
     @pytest.mark.parametrize("content", ["3\n8\n51\n", "id,why\n51,a\n8,b\n3,c\n"])
-    def test_in_a_file(self, asked, tmp_path, here, content):
+    def test_in_a_file(self, forget_ids, tmp_path, here, content):
         (here / "request.txt").write_text(content)
-        assert asked(projects.recipe(tmp_path), "--ids", "request.txt") == [3, 8, 51]
+        assert forget_ids(projects.recipe(tmp_path), "--ids", "request.txt") == [3, 8, 51]
 
-    def test_a_recipe_has_its_own_which_a_request_replaces(self, asked, tmp_path):
+    def test_a_recipe_has_its_own_which_a_request_replaces(self, forget_ids, tmp_path):
         recipe = projects.recipe(tmp_path)
-        assert len(asked(recipe)) == 20 and asked(recipe, "--ids", "7") == [7]
+        assert len(forget_ids(recipe)) == 20 and forget_ids(recipe, "--ids", "7") == [7]
 
 
 class TestParts:
-    def test_a_class_is_every_example_with_its_label(self, asked, project):
+    def test_a_class_is_every_example_with_its_label(self, forget_ids, project):
         labels = runpy.run_path(project)["Records"](90, 0).labels.tolist()
         expected = [f"r0/{i}" for i, label in enumerate(labels) if label == 1]
-        assert asked(project, "--class", 1) == expected
+        assert forget_ids(project, "--class", 1) == expected
         found = json.loads(Path("forgotten/split.json").read_text())
         assert sorted(found["forget"] + found["retain"]) == list(range(90))
 
-    def test_a_random_part_is_drawn_by_the_seed(self, asked, project):
-        first, again, other = (asked(project, "--random", 0.2, "--seed", seed) for seed in (1, 1, 2))
+    def test_a_random_part_is_drawn_by_the_seed(self, forget_ids, project):
+        first, again, other = (forget_ids(project, "--random", 0.2, "--seed", seed) for seed in (1, 1, 2))
         assert first == again != other and len(first) == len(other) == 18
 
-    def test_a_request_in_ids_gives_the_model_that_the_same_class_gave(self, asked, tmp_path):
+    def test_a_request_in_ids_gives_the_model_that_the_same_class_gave(self, forget_ids, tmp_path):
         place = projects.project(tmp_path / "mine", projects.TRAINED)
-        listed = asked(place, "--class", 2)
-        asked(place, "--ids", ",".join(listed), "--out", "same")
-        asked(place, "--ids", ",".join(listed[1:]), "--out", "other")
+        listed = forget_ids(place, "--class", 2)
+        forget_ids(place, "--ids", ",".join(listed), "--out", "same")
+        forget_ids(place, "--ids", ",".join(listed[1:]), "--out", "other")
         places = ("forgotten", "same", "other")
         one, same, other = (Path(each, "model.safetensors").read_bytes() for each in places)
         assert one == same != other

@@ -26,7 +26,7 @@ def one() -> dict:
 
 
 @pytest.fixture
-def beside(run, here, one) -> Callable[[dict], tuple]:
+def compare_with(run, here, one) -> Callable[[dict], tuple]:
     """Writes the record and another, and calls the table of both."""
 
     def call(other: dict, *flags: str):
@@ -52,8 +52,8 @@ def beside(run, here, one) -> Callable[[dict], tuple]:
     ],
 )
 @pytest.mark.parametrize("flags", [(), ("--json",), ("--format", "html", "--out", "page")])
-def test_other_data_code_or_training_is_refused(beside, one, here, path, value, said, flags):
-    told = beside(put(copy.deepcopy(one), *path, value=value), *flags)
+def test_other_data_code_or_training_is_refused(compare_with, one, here, path, value, said, flags):
+    told = compare_with(put(copy.deepcopy(one), *path, value=value), *flags)
     assert told.code == 2 and told.out == "" and not (here / "page").exists()
     assert told.error.startswith(f"unweave: one and other can't share a table: {said}")
 
@@ -67,16 +67,16 @@ def test_other_data_code_or_training_is_refused(beside, one, here, path, value, 
         (("environment", "date"), "2026-02-03"),
     ],
 )
-def test_other_seeds_settings_folders_and_days_may_share_one(beside, one, path, value):
-    told = beside(put(copy.deepcopy(one), *path, value=value))
+def test_other_seeds_settings_folders_and_days_may_share_one(compare_with, one, path, value):
+    told = compare_with(put(copy.deepcopy(one), *path, value=value))
     assert told.code == 0 and re.findall("^.*: tiny$", told.out, re.MULTILINE) == ["one: tiny", "other: tiny"]
 
 
-def test_stages_of_other_names_may_have_other_data(beside, one):
+def test_stages_of_other_names_may_have_other_data(compare_with, one):
     other = copy.deepcopy(one)
     other["stages"]["second"] = other["stages"].pop("tiny")
     other["stages"]["second"]["data"]["digest"] = "cd" * 32
-    told = beside(other)
+    told = compare_with(other)
     assert told.code == 0 and "\nsecond\n" in told.out
 
 

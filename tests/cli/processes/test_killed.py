@@ -1,6 +1,8 @@
-"""A shared run of `forget` of which a process is killed resumes with the same command."""
+"""A shared run of `forget` of which a process is killed resumes with the same command, by torchrun too."""
 
 import random
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -30,13 +32,18 @@ def died(place: Path) -> dict[str, list[launched.Said | None]]:
 
 
 @pytest.fixture(scope="module")
+def resumed(place: Path, died: object) -> subprocess.CompletedProcess[str]:
+    """Gives the first command again, by the launcher itself: its store and variables are not `launched`'s."""
+    words = killed.command(place, "replicated out", "replicated", STEPS, EVERY)
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    return subprocess.run([*launch, "-m", "unweave", *words], capture_output=True, text=True, timeout=300)
+
+
+@pytest.fixture(scope="module")
 def ended(place: Path, died: object) -> dict[str, list[launched.Said | None]]:
-    """Gives each command again, and each undisturbed."""
-    commands = {
-        f"{way} {end}": killed.command(place, f"{way} {end}", way, STEPS, EVERY)
-        for way in killed.WAYS
-        for end in ("out", "whole")
-    }
+    """Gives the other command again, and each undisturbed."""
+    ends = (("sharded", "out"), ("sharded", "whole"), ("replicated", "whole"))
+    commands = {f"{way} {end}": killed.command(place, f"{way} {end}", way, STEPS, EVERY) for way, end in ends}
     (place / "ended").mkdir()
     return dict(zip(commands, launched.run_shared(list(commands.values()), place / "ended"), strict=True))
 
@@ -50,11 +57,17 @@ def test_the_others_end_and_one_says_why(way, died, place):
     assert killed.state_of(place / f"{way} out") < "000-end"
 
 
+def test_torchrun_starts_it_and_prints_once(resumed):
+    assert resumed.returncode == 0, resumed.stderr
+    assert resumed.stdout.count("Forgot 27 of 90") == 1
+
+
 @for_each("way", killed.WAYS)
+@pytest.mark.usefixtures("resumed")
 def test_the_same_command_resumes_in_the_same_folder_and_ends_in_the_same_bits(way, ended, place):
-    assert [each.code for each in (*ended[f"{way} out"], *ended[f"{way} whole"])] == [0] * 4, ended
-    resumed, whole = (killed.weights(place / f"{way} {end}") for end in ("out", "whole"))
-    assert all(torch.equal(resumed[key], value) for key, value in whole.items())
+    assert all(each.code == 0 for end in ended.values() for each in end), ended
+    weights, whole = (killed.weights(place / f"{way} {end}") for end in ("out", "whole"))
+    assert all(torch.equal(weights[key], value) for key, value in whole.items())
     assert not (place / f"{way} out" / "states").exists()
 
 

@@ -1,14 +1,10 @@
-"""`torchrun -m unweave forget`: the same model as one process makes, said and written once."""
+"""`torchrun -m unweave forget`: the same model as one process makes, printed and written once."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-import torch
 from safetensors.torch import load_file
 
-import killed
 import launched
 import projects
 
@@ -103,14 +99,14 @@ def commands(tmp_path_factory) -> dict[str, list[str]]:
 
 
 @pytest.fixture(scope="module")
-def said(commands, tmp_path_factory) -> dict[str, list[launched.Said]]:
-    found = launched.run_shared(list(commands.values()), tmp_path_factory.mktemp("said"))
+def outputs(commands, tmp_path_factory) -> dict[str, list[launched.Said]]:
+    found = launched.run_shared(list(commands.values()), tmp_path_factory.mktemp("outputs"))
     return dict(zip(commands, found, strict=True))
 
 
 @pytest.mark.parametrize(("name", "tolerance"), [("single", 1e-6), ("double", 1e-12), ("sharded", 1e-12)])
-def test_two_processes_end_where_one_does(run, commands, said, tmp_path, name, tolerance):
-    assert [each.code for each in said[name]] == [0, 0], said[name]
+def test_two_processes_end_where_one_does(run, commands, outputs, tmp_path, name, tolerance):
+    assert [each.code for each in outputs[name]] == [0, 0], outputs[name]
     words = commands[name]
     place = Path(words[words.index("--out") + 1])
     words = [str(tmp_path / "alone") if word == str(place) else word for word in words]
@@ -121,14 +117,14 @@ def test_two_processes_end_where_one_does(run, commands, said, tmp_path, name, t
         assert float((shared[key] - value).norm() / value.norm()) < tolerance, key
 
 
-def test_the_first_process_alone_prints(said):
-    first, second = said["single"]
+def test_the_first_process_alone_prints(outputs):
+    first, second = outputs["single"]
     assert "Forgot 27 of 90 examples with lur" in first.out and "1/2  the original" in first.error
     assert (second.out, second.error) == ("", "")
 
 
-def test_the_same_request_is_done_already_on_all(said):
-    first, second = said["again"]
+def test_the_same_request_is_done_already_on_all(outputs):
+    first, second = outputs["again"]
     assert [first.code, second.code] == [0, 0] and first.out.startswith("Done already") and second.out == ""
 
 
@@ -147,18 +143,22 @@ def test_the_same_request_is_done_already_on_all(said):
         ("bench", "bench runs in one process, found 2: start it without torchrun"),
     ],
 )
-def test_an_error_is_printed_once_ends_all_and_leaves_nothing(commands, said, name, sentence):
-    errors = [line for each in said[name] for line in each.error.splitlines() if line.startswith("unweave: ")]
-    assert len(errors) == 1 and sentence in errors[0], said[name]
-    assert all(each.code in (2, 3) for each in said[name])
+def test_an_error_is_printed_once_ends_all_and_leaves_nothing(commands, outputs, name, sentence):
+    errors = [
+        line for each in outputs[name] for line in each.error.splitlines() if line.startswith("unweave: ")
+    ]
+    assert len(errors) == 1 and sentence in errors[0], outputs[name]
+    assert all(each.code in (2, 3) for each in outputs[name])
     words = commands[name]
     assert not Path(words[words.index("--out") + 1]).exists()
 
 
-def test_a_state_that_can_not_be_written_ends_all_and_is_said_once(commands, said):
-    errors = [line for each in said["full disk"] for line in each.error.splitlines() if "unweave: " in line]
+def test_a_state_that_can_not_be_written_ends_all_and_is_said_once(commands, outputs):
+    errors = [
+        line for each in outputs["full disk"] for line in each.error.splitlines() if "unweave: " in line
+    ]
     assert len(errors) == 1 and "writing failed: [Errno 28] No space left on device" in errors[0]
-    assert [each.code for each in said["full disk"]] == [3, 3]
+    assert [each.code for each in outputs["full disk"]] == [3, 3]
     words = commands["full disk"]
     assert not (Path(words[words.index("--out") + 1]) / "model.safetensors").exists()
 
@@ -173,16 +173,3 @@ def test_shards_need_processes(refused, tmp_path):
         "--save-every needs one step or more, found 0", *forget(place, tmp_path / "out", "--save-every", 0)
     )
     refused("--blocks goes with --shard, found it alone", *forget(place, tmp_path / "out", "--blocks", "x"))
-
-
-def test_torchrun_starts_it_and_resumes_it_after_a_process_was_killed(tmp_path):
-    """The launcher itself, once: its store and its variables are not those of the tests above."""
-    words = [*killed.command(tmp_path, "out", "replicated", 8, 2), "--quiet"]
-    assert None in killed.run_and_kill(words, tmp_path, 1, 14, 0)
-    assert killed.state_of(tmp_path / "out") < "000-end"
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    done = subprocess.run([*launch, "-m", "unweave", *words], capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.count("Forgot 27 of 90") == 1
-    assert not (tmp_path / "out" / "states").exists()
-    assert torch.isfinite(killed.weights(tmp_path / "out")["first.weight"]).all()

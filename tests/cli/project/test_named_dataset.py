@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch.utils.data import TensorDataset
 
+from for_each import for_each
 from unweave.cli.project.named_dataset import NamedDataset
 
 
@@ -18,7 +19,7 @@ def test_the_names_are_made_once_however_often_they_are_asked_for() -> None:
     assert source.to("meta").names is source.names
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("given", "message"),
     [
         (("a", "b"), "must name the 3 training examples, found 2"),

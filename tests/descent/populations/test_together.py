@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 import every_family
+from for_each import for_each
 from unweave.data.in_memory import Resident
 from unweave.descent.descend import Descent
 from unweave.descent.populations import population
@@ -54,7 +55,7 @@ def alone(member: Member, how: Descent, build) -> torch.Tensor:
     return weights(train_model(how, build, member.split, member.part, member.seed).model)
 
 
-@pytest.mark.parametrize("change", CHANGES)
+@for_each("change", CHANGES)
 def test_trained_together_equals_trained_alone_in_float64(change: str) -> None:
     how, five = replace(HOW, **CHANGES[change]), members(dtype=torch.float64)
     found = train_population(how, lambda: mlp().double(), five)
@@ -135,7 +136,7 @@ class Branching(nn.Module):
         return self.layer(x if float(x.sum()) > 0 else 2 * x)
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("build", "how", "reason"),
     [
         (lambda: nn.Sequential(nn.Linear(6, 3), nn.BatchNorm1d(3)), HOW, "1 is a BatchNorm that normalises"),

@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from denoisers import CONFIGS, DIT, UNET, inputs
+from for_each import for_each
 
 diffusers = pytest.importorskip("diffusers")
 
@@ -47,7 +48,7 @@ def test_copies_and_pickles_are_models(name: str):
         assert torch.equal(twin(x, t, condition), model(x, t, condition))
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("name", "n_classes", "expected"),
     [
         ("UNet2DModel", 4, (4, 4)),
@@ -60,7 +61,7 @@ def test_the_null_condition_is_the_row_after_the_classes(name: str, n_classes, e
     assert conditions(build_adapter(CONFIGS[name]), n_classes) == expected
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("name", "n_classes", "message"),
     [
         ("UNet2DModel", None, "has 5 class embeddings, and does not say .* pass n_classes=5 or n_classes=4"),
@@ -74,7 +75,7 @@ def test_a_number_of_classes_that_does_not_fit_is_refused(name: str, n_classes, 
         conditions(build_adapter(CONFIGS[name]), n_classes)
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("config", "message"),
     [
         (

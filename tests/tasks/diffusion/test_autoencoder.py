@@ -2,11 +2,12 @@ import pytest
 import torch
 from diffusers import AutoencoderKL
 
+from for_each import for_each
 from stable_diffusion import VAE
 from unweave.tasks.diffusion import autoencoder
 
 
-@pytest.mark.parametrize(("pixels", "largest"), [(512 * 512, 1), (256 * 256, 4), (16 * 16, 16), (1024**2, 1)])
+@for_each(("pixels", "largest"), [(512 * 512, 1), (256 * 256, 4), (16 * 16, 16), (1024**2, 1)])
 def test_large_images_are_encoded_few_at_a_time(pixels: int, largest: int):
     assert autoencoder.count_at_once(pixels) == largest
 

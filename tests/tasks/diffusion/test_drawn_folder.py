@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from for_each import for_each
+
 diffusers = pytest.importorskip("diffusers")
 pytest.importorskip("transformers")
 
@@ -128,7 +130,7 @@ def test_weights_that_diverged_fail_and_leave_no_image(pipeline: StableDiffusion
         assert not (tmp_path / part).exists()
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("concepts", "listed", "gone", "kept"),
     [
         (["a three"], [], ["a three", "an image of a three", "a photo of a three"], ["a four"]),

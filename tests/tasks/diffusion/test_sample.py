@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 import every_family
+from for_each import for_each
 from unweave.errors import Failed
 from unweave.tasks.diffusion import Diffusion
 from unweave.tasks.diffusion.sample import SCHEDULERS, Sampler, chunk_for, guided_prediction, sample, to_bytes
@@ -201,7 +202,7 @@ def test_an_offset_beyond_the_last_time_is_refused(model: Small, scheduler):
 
 
 @pytest.mark.parametrize("spacing", ["trailing", "leading"])
-@pytest.mark.parametrize("scheduler", SCHEDULERS)
+@for_each("scheduler", SCHEDULERS)
 def test_no_time_is_taken_twice(scheduler: str, spacing: str):
     # PNDM begins with one time twice
     times, _ = SCHEDULERS[scheduler](Sampler(scheduler, steps=10, spacing=spacing), Schedule())
@@ -259,7 +260,7 @@ def test_what_cannot_be_drawn_is_refused_before_the_model_is_called(model: Small
     assert not model.calls
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("settings", "message"),
     [
         ({"steps": 0}, r"steps must be in \[1, inf\)"),

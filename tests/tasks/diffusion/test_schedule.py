@@ -159,7 +159,7 @@ def test_a_config_of_another_noise_or_of_no_sense_is_refused(config: dict, messa
         Schedule.of(config)
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("settings", "message"),
     [
         ({"steps": 1}, "needs two steps, one per beta, found 1 steps"),

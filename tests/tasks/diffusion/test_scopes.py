@@ -6,6 +6,7 @@ from torch import nn
 
 import every_family
 from denoisers import CONFIGS, inputs
+from for_each import for_each
 
 pytest.importorskip("diffusers")
 pytest.importorskip("peft")
@@ -68,7 +69,7 @@ def test_an_addition_changes_nothing_until_it_is_trained_and_comes_off_again(nam
 
 
 @pytest.mark.parametrize("name", ["lur", "lur-exact", "salun", "sa", "esd", "erasediff"])
-@pytest.mark.parametrize("family", ["unet", "dit"])
+@for_each("family", ["unet", "dit"])
 def test_a_method_moves_the_additions_and_no_other_bit(family: str, name: str):
     of = every_family.problem(family, whole_class=True)
     restrict(of.model, "lora", rank=2)
@@ -79,15 +80,17 @@ def test_a_method_moves_the_additions_and_no_other_bit(family: str, name: str):
 
 
 def test_a_seed_decides_the_addition():
-    def drawn(seed: int) -> torch.Tensor:
+    def draw_addition(seed: int) -> torch.Tensor:
         model = build_adapter(CONFIGS["UNet2DModel"])
         restrict(model, "lora", seed=seed)
         return next(p for n, p in model.named_parameters() if "lora_A" in n)
 
-    assert torch.equal(drawn(0), drawn(0)) and not torch.equal(drawn(0), drawn(1))
+    assert torch.equal(draw_addition(0), draw_addition(0)) and not torch.equal(
+        draw_addition(0), draw_addition(1)
+    )
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("scope", "message"),
     [
         ("attention", "no weight of Linear belongs to the scope 'attention': use a pattern"),

@@ -43,7 +43,7 @@ def test_it_is_a_task():
 # --- what a draw depends on
 
 
-@pytest.mark.parametrize("prediction", ["epsilon", "v_prediction", "sample"])
+@for_each("prediction", ["epsilon", "v_prediction", "sample"])
 def test_a_shard_is_drawn_as_in_the_whole_batch(prediction):
     task = replace(GUIDED, schedule=Schedule(prediction=prediction))
     whole, rows = draw(task, raw()), torch.tensor([40, 3, 17])
@@ -96,7 +96,7 @@ def test_normal_numbers_are_finite_at_the_ends_and_those_of_scipy():
     torch.testing.assert_close(found[0, 1:], expected, rtol=1e-9, atol=1e-12)
 
 
-@pytest.mark.parametrize("n", [1, 2, 7, 8])
+@for_each("n", [1, 2, 7, 8])
 def test_antithetic_times_pair_the_halves(n: int):
     time = parts(replace(PLAIN, times="antithetic"), raw(n))[1]
     half = n // 2 + 1
@@ -196,7 +196,7 @@ def test_where_the_condition_is_dropped_noise_leaves_the_true_target():
 
 
 @pytest.mark.parametrize("prediction", ["epsilon", "v_prediction", "sample"])
-@pytest.mark.parametrize("names", [None, ("x", "time", "condition")])
+@for_each("names", [None, ("x", "time", "condition")])
 def test_a_surrogate_is_the_same_draw_of_images_of_uniform_pixels(prediction, names):
     task = replace(PLAIN, names=names, schedule=Schedule(prediction=prediction))
     batch = draw(task, raw(200))
@@ -311,7 +311,7 @@ def test_settings_that_do_not_fit_are_refused(settings: dict, message: str):
         Diffusion(4, **settings)
 
 
-@pytest.mark.parametrize("field", ["times", "other", "reduction"])
+@for_each("field", ["times", "other", "reduction"])
 def test_an_unknown_choice_is_no_silent_default(field: str):
     task = Diffusion(4)
     object.__setattr__(task, field, "none")  # at construction these tests check types before the library does
@@ -325,7 +325,7 @@ def test_labels_beyond_the_classes_are_refused():
         draw(GUIDED, replace(raw(5), label=torch.arange(5)))
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("inputs", "message"),
     [
         ((torch.zeros(2, 64),), r"one image \[channel, height, width\], found \[\[64\]\]"),

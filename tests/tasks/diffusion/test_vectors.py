@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 import every_family
 from denoisers import CONFIGS
+from for_each import for_each
 from unweave.tasks.diffusion.condition_vectors import Table, tables, vectors
 from unweave.tasks.diffusion.sample import Sampler, guided_prediction, sample
 
@@ -52,7 +53,7 @@ def test_the_embedding_of_a_class_draws_the_images_of_the_class_bit_for_bit(kind
     assert torch.equal(by_class, other) == (how.guidance == 0)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@for_each("kind", KINDS)
 def test_images_of_vectors_do_not_depend_on_the_chunk(kind: str):
     model, task = of(kind)
     model.double()
@@ -64,7 +65,7 @@ def test_images_of_vectors_do_not_depend_on_the_chunk(kind: str):
     torch.testing.assert_close(alone, whole, rtol=0, atol=1e-6)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@for_each("kind", KINDS)
 def test_the_gradient_of_a_vector_is_that_of_its_differences(kind: str):
     model, task = of(kind)
     model = model.double().eval()

@@ -3,6 +3,7 @@ from pathlib import Path
 import pytest
 from transformers import CLIPTokenizer
 
+from for_each import for_each
 from unweave.data.captioned_drawings import HELD_OUT_TEMPLATES, TEMPLATES, Drawings
 from unweave.data.captions import words_in
 from unweave.tasks.diffusion.word_tokenizer import make_tokenizer
@@ -53,7 +54,7 @@ def test_a_saved_tokenizer_reads_alike(tmp_path: Path):
     assert again.model_max_length == 16
 
 
-@pytest.mark.parametrize("word", ["", "two words", "Three"])
+@for_each("word", ["", "two words", "Three"])
 def test_a_word_must_be_one_in_lower_case(word: str):
     with pytest.raises(ValueError, match="in lower case and without spaces"):
         make_tokenizer([word], 16)
