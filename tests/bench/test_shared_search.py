@@ -226,7 +226,9 @@ def test_a_storage_that_is_none_is_refused_without_its_password(url: str, senten
 def test_a_server_that_does_not_answer_is_named_without_its_password() -> None:
     pytest.importorskip("psycopg")
     database = Database("postgresql+psycopg://me:secret@127.0.0.1:1/trials?options=-csecret")
-    with pytest.raises(ValueError, match=r"postgresql://127.0.0.1/trials does not answer: .*refused") as found:
+    with pytest.raises(
+        ValueError, match=r"postgresql://127.0.0.1/trials does not answer: .*refused"
+    ) as found:
         database.refuse_unreachable()
     assert "secret" not in str(found.value)
 

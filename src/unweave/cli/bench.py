@@ -80,7 +80,9 @@ def bench(
         executor: Where the cells run.
         flags: The flags of every verb.
     """
-    plan = Plan(methods, seeds, tune, against, tuned, parse_fractions(budgets), executor, protocol, attacks, storage)
+    plan = Plan(
+        methods, seeds, tune, against, tuned, parse_fractions(budgets), executor, protocol, attacks, storage
+    )
     if is_given(recipes):
         place = Place(single_place(recipes), recipe, data)
         print_summary(run_model(place, request, plan, flags), flags, protocol)
