@@ -61,7 +61,7 @@ def make_database(server: str, name: str) -> str:
     """The URL of a new database of the server."""
     from sqlalchemy import create_engine, make_url
 
-    name = "".join(each if each.isalnum() else "_" for each in name)[:60]
+    name = "".join(each if each.isalnum() else "_" for each in name)[-60:]
     engine = create_engine(server, isolation_level="AUTOCOMMIT")
     with engine.connect() as connection:
         connection.exec_driver_sql(f'CREATE DATABASE "{name}"')

@@ -115,13 +115,14 @@ def run_trials(
         ask: Asks the study for the next trial, given the number of earlier ones.
         make: Runs a trial; returns its log with "value", None without one, and "pruned".
     """
-    finished_trials = wait_for_trials(study, storage, wait=False)
-    while len(finished_trials) < trials:
-        with storage.lock(study.study_name, "work"):
-            while (trial := claim_trial(study, storage, trials, ask)) is not None:
-                trial.set_user_attr(LOG, make(trial))
-                finish_trial(study, trial.number, trial.user_attrs[LOG])
-        finished_trials = wait_for_trials(study, storage, wait=True)
+    with storage.name_errors():
+        finished_trials = wait_for_trials(study, storage, wait=False)
+        while len(finished_trials) < trials:
+            with storage.lock(study.study_name, "work"):
+                while (trial := claim_trial(study, storage, trials, ask)) is not None:
+                    trial.set_user_attr(LOG, make(trial))
+                    finish_trial(study, trial.number, trial.user_attrs[LOG])
+            finished_trials = wait_for_trials(study, storage, wait=True)
     return [{"number": number, **each.user_attrs[LOG]} for number, each in enumerate(finished_trials)]
 
 
