@@ -235,7 +235,10 @@ def test_too_many_examples_to_compare_are_noted(run, here, project, monkeypatch)
     monkeypatch.setattr(notes, "COMPARED", 80)
     told = run("check", project, "--methods", "finetune", "--quiet")
     said = " ".join(told.out.split())
-    assert "- copies among the 90 training examples, and test examples that are training examples as well" in said
+    assert (
+        "- copies among the 90 training examples, and test examples that are training examples as well"
+        in said
+    )
     assert "were not looked for: check compares at most 80 training examples" in said
 
 
