@@ -1,7 +1,7 @@
 """A search over a PostgreSQL server, against the same search over a journal.
 
-    python benchmarks/database_search.py --out /tmp/search                   # a CPU minute or two
-    python benchmarks/database_search.py --out /tmp/search --user postgres   # as root, whose server it can't be
+    python benchmarks/database_search.py --out /tmp/search                  # a CPU minute or two
+    python benchmarks/database_search.py --out /tmp/search --user postgres  # if you are root
 
 It needs PostgreSQL's programs and `pip install 'unweave[postgresql]'`. It starts a server in a temporary
 folder and stops it at the end. One process over the server must make the journal's trials, setting by setting

@@ -183,7 +183,7 @@ class TestRanges:
             (("--tune", 1, "--storage", "nowhere"), "--storage must be a URL such as postgresql"),
             (
                 ("--tune", 1, "--storage", "sqlite:////no/x"),
-                "--storage sqlite:////no/x does not answer: unable",
+                "sqlite:////no/x does not answer: unable",
             ),
             (("--tune", 1, "--storage", "sqlite:///x", "--storage", "sqlite:///y"), "--storage"),
         ],
