@@ -34,6 +34,7 @@ from unweave.audits.verdict import SEEDS
 from unweave.bench.recipe import load
 from unweave.bench.stage import Stage
 from unweave.errors import Failed
+from unweave.record.files import write_atomically
 from unweave.record.record import environment
 
 Row = dict[str, Any]
@@ -133,7 +134,7 @@ def main() -> None:
                 continue
             row = row_of(audits, name)
             print(text(row), flush=True)
-            asked.record.write_text(compact([*rows, row]), encoding="utf-8")
+            write_atomically(asked.record, compact([*rows, row]))
 
 
 if __name__ == "__main__":

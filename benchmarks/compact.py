@@ -20,6 +20,7 @@ from typing import Any
 import pyarrow
 from PIL import Image
 from pyarrow import parquet
+from rows import write_json
 
 from unweave.record import record
 from unweave.record.compact import FILES, Keys, as_uri, read_record
@@ -76,7 +77,7 @@ def write_compact(made: Mapping[str, Any], path: Path) -> None:
         name: {"sha256": hashlib.sha256(content).hexdigest(), "place": place}
         for name, place, content in parts
     }
-    path.write_text(json.dumps({**rest, FILES: files} if files else rest, separators=(",", ":")) + "\n")
+    write_json(path, {**rest, FILES: files} if files else rest)
     if json.dumps(read_record(path)) != json.dumps(whole):
         raise RuntimeError(f"{path} is not read back as it was written")
 

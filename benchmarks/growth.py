@@ -22,6 +22,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from rows import write_json
 from scale import Size, peaks
 from torch.multiprocessing.spawn import spawn
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -244,7 +245,7 @@ def main() -> None:
     else:
         found = measure([int(each) for each in arguments.processes.split(",")])
     if arguments.record:
-        arguments.record.write_text(json.dumps(found, separators=(",", ":")) + "\n", encoding="utf-8")
+        write_json(arguments.record, found)
     print(json.dumps({"copies": found["copies"], "messages": found["messages"]}, indent=1))
     print("\n".join([*table_of_steps(found["copies"]), "", *table_of_retraining()]))
 

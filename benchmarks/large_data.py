@@ -26,6 +26,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import torch
+from rows import write_json
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from unweave import cli
@@ -147,7 +148,7 @@ def main() -> None:
         print(line(str(n), sizes[str(n)]), flush=True)
     if arguments.record:
         record = {"sizes": sizes, "steps": STEPS, "environment": environment()}
-        arguments.record.write_text(json.dumps(record, separators=(",", ":")) + "\n", encoding="utf-8")
+        write_json(arguments.record, record)
 
 
 if __name__ == "__main__":

@@ -9,8 +9,8 @@ data: what they have learnt costs nothing. Every figure is measured in processes
 of a process, libraries included, during one run that forgets and retains, and the CPU time of a step, which
 other work on the machine changes least. `foreseen` is the estimate of `unweave check` with the same clock, in
 further processes of its own. With two processes, connected by gloo, the model is sharded block by block, and
-there is one peak for each. What the record already has is not measured again, so the command can be repeated
-after it was stopped.
+there is one peak for each. What the record already has with these settings is not measured again, so the
+command can be repeated after it was stopped.
 """
 
 import argparse
@@ -26,6 +26,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from rows import ENVIRONMENT, Row, read_rows, write_rows
 from torch import Tensor, nn
 from torch.multiprocessing.spawn import spawn
 from torch.utils.data import TensorDataset
@@ -127,9 +128,10 @@ class Figure:
 
     @property
     def key(self) -> str:
-        """The name of the figure in the record."""
+        """The name of the figure in the record, with all its settings."""
         small = ", small" if self.small else ""
-        return f"{self.model}{small}, {self.mode}, {self.trained}, {self.processes} processes"
+        what = f"{self.model}{small}, {self.mode}, {self.trained}, {self.processes} processes"
+        return name_row(what, {"steps": self.steps, "batch": self.batch, "rank": RANK})
 
     def method(self) -> Method:
         """LUR with steps of a set size, so that nothing is measured first."""
@@ -209,9 +211,15 @@ def figures(arguments: argparse.Namespace) -> Iterator[Figure]:
         )
 
 
-def write(place: Path, record: Mapping[str, Any]) -> None:
-    """Writes the record, without spaces."""
-    place.write_text(json.dumps(record, separators=(",", ":")) + "\n", encoding="utf-8")
+def name_row(what: str, sizes: Mapping[str, Any]) -> str:
+    """The name of a row: what was run, and its sizes."""
+    return ", ".join([what, *(f"{name} {sizes[name]}" for name in ("steps", "batch", "rank"))])
+
+
+def update_row(name: str, row: Row, environment: Row) -> tuple[str, Row]:
+    """A row of an older record, whose name has no sizes."""
+    foreseen = {"foreseen": {**row["foreseen"], ENVIRONMENT: environment}} if "foreseen" in row else {}
+    return name_row(name, row), {**row, ENVIRONMENT: environment, **foreseen}
 
 
 def line(name: str, found: Mapping[str, Any]) -> str:
@@ -239,16 +247,20 @@ def main() -> None:
     parser.add_argument("--small", action="store_true", help="models with two thin layers")
     parser.add_argument("--record", type=Path, required=True, help="the file of all figures, as JSON")
     arguments = parser.parse_args()
-    known = json.loads(arguments.record.read_text()) if arguments.record.exists() else {"figures": {}}
+    known = read_rows(arguments.record, "figures", update_row)
     for figure in figures(arguments):
         sizes = {"steps": figure.steps, "batch": figure.batch, "rank": RANK}
-        found = known["figures"].get(figure.key)
+        found = known.get(figure.key)
         if found is None:
-            found = known["figures"][figure.key] = {**in_own_processes(figure, "run"), **sizes}
-            write(arguments.record, {**known, "environment": environment()})
+            found = known[figure.key] = {
+                **in_own_processes(figure, "run"),
+                **sizes,
+                ENVIRONMENT: environment(),
+            }
+            write_rows(arguments.record, "figures", known)
         if "foreseen" not in found:
-            found["foreseen"] = in_own_processes(figure, "foresee")
-            write(arguments.record, {**known, "environment": environment()})
+            found["foreseen"] = {**in_own_processes(figure, "foresee"), ENVIRONMENT: environment()}
+            write_rows(arguments.record, "figures", known)
         print(line(figure.key, found), flush=True)
 
 

@@ -25,6 +25,7 @@ from unweave.bench.recipe import Recipe, load
 from unweave.bench.split_data import make_split
 from unweave.descent.populations.halves import antithetic_halves, half_members
 from unweave.descent.populations.population import TOGETHER, Member, Population, train_population
+from unweave.record.files import write_atomically
 from unweave.record.record import environment
 
 
@@ -97,7 +98,7 @@ def main() -> None:
     torch.set_num_threads(1)
     found = measure(asked.models, asked.rounds)
     if asked.record:
-        asked.record.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+        write_atomically(asked.record, json.dumps(found, indent=1) + "\n")
     print(
         f"{found['models']} models, {found['rounds']} rounds of CPU seconds, one thread\n"
         f"  together  {' '.join(f'{each:.1f}' for each in found['seconds_together'])}\n"

@@ -35,6 +35,7 @@ from unweave.audits.metrics import Values
 from unweave.audits.verdict import SEEDS, Judgement, Verdict, judge
 from unweave.bench.recipe import load, parse
 from unweave.bench.stage import Stage
+from unweave.record.files import write_atomically
 from unweave.record.record import environment
 
 Row = dict[str, Any]
@@ -239,7 +240,7 @@ def keep(row: Row, place: Path) -> None:
     same = {key: row[key] for key in ("stage", "change")}
     rows = [each for each in rows if {key: each[key] for key in same} != same]
     record = {"question": (__doc__ or "").splitlines()[0], "rows": [*rows, row]}
-    place.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    write_atomically(place, json.dumps(record, indent=1) + "\n")
 
 
 def main() -> None:

@@ -35,6 +35,7 @@ from unweave.data.in_memory import Resident
 from unweave.descent.descend import Descent, descend
 from unweave.descent.objective import bounded
 from unweave.problem import Problem
+from unweave.record.files import write_atomically
 from unweave.record.record import environment
 from unweave.split import Split
 from unweave.tasks.classifier import Classifier
@@ -221,7 +222,7 @@ def main() -> None:
         parser.error(f"each process needs a GPU, found {torch.cuda.device_count()} for --processes {counts}")
     results = measure(sizes, arguments.rounds, arguments.device, counts)
     if arguments.record:
-        arguments.record.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+        write_atomically(arguments.record, json.dumps(results, indent=1) + "\n")
     print(table(results))
 
 

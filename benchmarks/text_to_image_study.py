@@ -141,7 +141,7 @@ def search_rows(study: Study, factor: str, names: Sequence[str], trials: int) ->
         own, start = trials if space else 1, time.process_time()
         facts = {**case.facts(), "method": repr(method), "space": repr(space)}
         journal = study.out / "search" / factor / f"{file_name(name)}.journal"
-        logs[name] = search(method, space, own, cases, journal=journal, name=digest(facts))
+        logs[name] = search(method, space, own, cases, place=journal, name=digest(facts))
         spent = (time.process_time() - start) / own
         print(f"{factor}  {name}  {own} trials of {spent:.0f} CPU-seconds, {best(logs[name])}", flush=True)
     return logs

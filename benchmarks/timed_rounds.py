@@ -6,6 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from unweave.record.files import write_atomically
+
 
 def turns(names: Sequence[str], rounds: int) -> Iterator[str]:
     """Yields all names once a round; each round begins with another one, since a machine's speed drifts."""
@@ -27,4 +29,4 @@ def make_parser(description: str | None, *, rounds: int) -> argparse.ArgumentPar
 def write_record(place: Path | None, record: Mapping[str, Any]) -> None:
     """Writes a record as JSON if there is a place for it."""
     if place is not None:
-        place.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+        write_atomically(place, json.dumps(record, indent=1) + "\n")

@@ -5,9 +5,9 @@
 
 The folder is a pipeline with the architecture of Stable Diffusion 1.5 and random weights, 4 GB in float32. It
 is written first if it is missing; nothing is downloaded. Each row runs in a process of its own, from the
-folder to the unlearned weights; rows that the record already has are not measured again. The row `uce`
-encodes four images of 512 px and saves its result; the others get random latents. `whole-lagged` trains all
-weights, needs 24 GiB, and runs only if it is named.
+folder to the unlearned weights; rows that the record already has with these steps are not measured again. The
+row `uce` encodes four images of 512 px and saves its result; the others get random latents. `whole-lagged`
+trains all weights, needs 24 GiB, and runs only if it is named.
 """
 
 import argparse
@@ -23,6 +23,7 @@ from typing import Any, TypeVar
 
 import diffusers
 import torch
+from rows import ENVIRONMENT, read_rows, write_json, write_rows
 from transformers import CLIPTextConfig, CLIPTextModel
 
 from unweave.bench.peak_memory import peak_memory
@@ -230,23 +231,30 @@ def in_own_process(folder: Path, name: str, what: str, steps: int) -> dict[str, 
         return json.loads(place.read_text())
 
 
-def write(place: Path, record: Mapping[str, Any]) -> None:
-    """Writes a file in JSON, without spaces."""
-    place.write_text(json.dumps(record, separators=(",", ":")) + "\n", encoding="utf-8")
+def name_row(name: str, steps: int) -> str:
+    """The name of a row of so many steps."""
+    return f"{name}, {steps} steps"
+
+
+def update_row(name: str, row: dict[str, Any], environment: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    """A row of an older record, whose name has no steps."""
+    parts = {what: {**found, ENVIRONMENT: environment} for what, found in row.items()}
+    return name_row(name, row["run"]["steps"]), parts
 
 
 def measure(folder: Path, place: Path, names: list[str], steps: int, foreseen: list[str]) -> None:
     """Measures what the record lacks."""
-    known = json.loads(place.read_text()) if place.exists() else {"rows": {}}
+    known = read_rows(place, "rows", update_row)
     if not (folder / "model_index.json").exists():
         write_folder(folder)
     for name in names:
-        row = known["rows"].setdefault(name, {})
+        row = known.setdefault(name_row(name, steps), {})
         wanted = ["run", *(["check"] if name in foreseen else [])]
         for what in wanted:
             if what not in row:
-                row[what] = in_own_process(folder, name, what, steps)
-                write(place, {**known, "environment": environment()})
+                found = in_own_process(folder, name, what, steps)
+                row[what] = {**found, ENVIRONMENT: environment()}
+                write_rows(place, "rows", known)
 
 
 def main() -> None:
@@ -269,9 +277,9 @@ def main() -> None:
     torch.set_num_threads(1)
     if given.run:
         out = given.record.with_name("out")
-        write(given.record, run_row(given.folder, ROWS[given.run], given.steps, out))
+        write_json(given.record, run_row(given.folder, ROWS[given.run], given.steps, out))
     elif given.check:
-        write(given.record, check_row(given.folder, ROWS[given.check], given.steps))
+        write_json(given.record, check_row(given.folder, ROWS[given.check], given.steps))
     else:
         foreseen = given.rows if given.foresee is None else given.foresee
         measure(given.folder, given.record, given.rows, given.steps, foreseen)

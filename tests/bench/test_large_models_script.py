@@ -48,3 +48,43 @@ def test_a_figure_that_the_record_has_is_not_measured_again(
     assert len(found["peak_mib"]) == len(found["foreseen"]["peak_mib"]) == 2 and b'": ' not in written
     script.main()
     assert place.read_bytes() == written and capsys.readouterr().out == said
+
+
+def test_a_figure_of_other_steps_is_measured_and_an_old_one_keeps_its_environment(
+    script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    place, old = tmp_path / "large.json", json.loads((ROOT / "records" / "large-models.json").read_text())
+    place.write_text(json.dumps(old))
+    found = {"peak_mib": [1.0], "seconds_per_step": 1.0}
+    monkeypatch.setattr(script, "in_own_processes", lambda figure, what: found)
+    monkeypatch.setattr(script, "environment", lambda: {"date": "now"})
+    flags = ["--models", "gpt-2", "--modes", "lagged", "--trained", "lora", "--batch", "2"]
+    for steps in ("4", "5"):
+        monkeypatch.setattr(
+            sys, "argv", ["large_models.py", *flags, "--steps", steps, "--record", str(place)]
+        )
+        script.main()
+    first, second = json.loads(place.read_text())["figures"].values()
+    (kept,) = old["figures"].values()
+    assert {**kept, "foreseen": None} == {
+        **{key: each for key, each in first.items() if key != "environment"}, "foreseen": None
+    }  # fmt: skip
+    assert first["environment"] == first["foreseen"]["environment"] == old["environment"]
+    assert second["peak_mib"] == [1.0] and second["environment"] == {"date": "now"}
+
+
+def test_rows_of_the_true_size_are_those_of_their_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    pytest.importorskip("diffusers")
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    import true_size
+
+    place, old = tmp_path / "true.json", json.loads((ROOT / "records" / "true-size.json").read_text())
+    place.write_text(json.dumps(old))
+    (tmp_path / "model_index.json").touch()
+    monkeypatch.setattr(true_size, "in_own_process", lambda folder, name, what, steps: {"steps": steps})
+    for steps in (1, 2):
+        true_size.measure(tmp_path, place, ["uce"], steps, ["uce"])
+    rows = json.loads(place.read_text())["rows"]
+    assert len(rows) == len(old["rows"]) + 1
+    assert rows["uce, 1 steps"]["run"] == {**old["rows"]["uce"]["run"], "environment": old["environment"]}
+    assert rows["uce, 2 steps"]["check"]["steps"] == 2

@@ -1,7 +1,12 @@
-"""A search shared by processes: N trials in total, and only a running trial can be lost."""
+"""A search shared by processes: N trials in total, and only a running trial can be lost.
 
+Over a journal, over SQLite, and, slow, over a PostgreSQL server that the test starts.
+"""
+
+import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -10,17 +15,66 @@ import pytest
 
 from fork_server import fork_server
 from unweave.bench import shared_search
+from unweave.bench.database import Database
+from unweave.errors import Failed
 
 pytest.importorskip("fcntl")
 
 TRIALS = 8
+POSTGRESQL = pytest.param("postgresql", marks=pytest.mark.slow)
 
 
-def search(place: Path | None, make: Callable[[float], float | None], name: str = "x") -> list:
+@contextmanager
+def run_server() -> Iterator[str]:
+    """A PostgreSQL server for the body; gives its URL."""
+    pytest.importorskip("psycopg")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(Path(__file__).parents[2] / "benchmarks"))
+        import postgresql_server
+
+        try:
+            postgresql_server.find_programs()
+        except SystemExit as missing:
+            pytest.skip(str(missing))
+        with postgresql_server.run_server("nobody" if os.geteuid() == 0 else None) as url:
+            yield url
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[str]:
+    """The URL of a PostgreSQL server."""
+    with run_server() as url:
+        yield url
+
+
+@pytest.fixture(params=["journal", "sqlite", POSTGRESQL])
+def place(request, tmp_path) -> Path | str:
+    """A place for trials that several processes share, with none in it."""
+    if request.param == "journal":
+        return tmp_path / "x.journal"
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'x.sqlite'}"
+    return make_database(request.getfixturevalue("server"), request.node.name)
+
+
+def make_database(server: str, name: str) -> str:
+    """The URL of a new database of the server."""
+    from sqlalchemy import create_engine, make_url
+
+    name = "".join(each if each.isalnum() else "_" for each in name)[-60:]
+    engine = create_engine(server, isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        connection.exec_driver_sql(f'CREATE DATABASE "{name}"')
+    engine.dispose()
+    return make_url(server).set(database=name).render_as_string(hide_password=False)
+
+
+def search(place: Path | str | None, make: Callable[[float], float | None], name: str = "x") -> list:
     """A search of one number, by the sampler that is asked in turn."""
     import optuna
 
-    study = shared_search.open_study(place, name)
+    storage = shared_search.storage_at(place)
+    study = shared_search.open_study(storage, name)
 
     def ask(before: int) -> optuna.Trial:
         study.sampler = optuna.samplers.TPESampler(seed=before, n_startup_trials=3)
@@ -31,7 +85,7 @@ def search(place: Path | None, make: Callable[[float], float | None], name: str 
     def made(asked: optuna.Trial) -> dict:
         return {"x": asked.params["x"], "value": make(asked.params["x"]), "pruned": False}
 
-    return shared_search.run_trials(study, place, TRIALS, ask, made)
+    return shared_search.run_trials(study, storage, TRIALS, ask, made)
 
 
 def square(x: float) -> float:
@@ -51,13 +105,13 @@ class Stops:
         return square(x)
 
 
-def test_a_journal_changes_nothing(tmp_path) -> None:
-    assert search(tmp_path / "x.journal", square) == search(None, square)
+def test_a_storage_changes_nothing(place) -> None:
+    assert search(place, square) == search(None, square)
 
 
 @pytest.mark.parametrize("at", [1, 2, 5, TRIALS])
-def test_a_stopped_search_loses_the_running_trial_alone_and_ends_as_if_it_had_not_been(tmp_path, at) -> None:
-    make, place = Stops(at), tmp_path / "x.journal"
+def test_a_stopped_search_loses_the_running_trial_alone_and_ends_as_if_it_had_not_been(place, at) -> None:
+    make = Stops(at)
     with pytest.raises(KeyboardInterrupt):
         search(place, make)
     assert search(place, make) == search(None, square)
@@ -74,60 +128,106 @@ def test_a_line_that_was_half_written_is_cut_off(tmp_path) -> None:
     assert search(place, square) == search(None, square)
 
 
-def test_a_trial_without_a_value_counts(tmp_path) -> None:
-    log = search(tmp_path / "x.journal", lambda x: None if x > 0.5 else x)
+def test_a_trial_without_a_value_counts(place) -> None:
+    log = search(place, lambda x: None if x > 0.5 else x)
     assert [trial["number"] for trial in log] == list(range(TRIALS))
     assert any(trial["value"] is None for trial in log)
 
 
-def test_a_journal_holds_searches_of_several_names(tmp_path) -> None:
-    place = tmp_path / "x.journal"
+def test_a_storage_holds_searches_of_several_names(place) -> None:
     first, second = search(place, square, "a"), search(place, lambda x: 1 - x, "b")
     assert len(first) == len(second) == TRIALS and first != second
 
 
-def make_slowly(place: Path, seconds: float, x: float) -> float:
+def make_slowly(folder: Path, seconds: float, x: float) -> float:
     """Notes that a trial began, and takes its time."""
-    with place.with_name("made").open("a") as file:
+    with (folder / "made").open("a") as file:
         file.write("x\n")
     time.sleep(seconds)
-    return x * x
+    return square(x)
 
 
-def note_search(folder: Path, seconds: float, name: str) -> None:
+def note_search(folder: Path, place: Path | str, seconds: float, name: str) -> None:
     """Takes part in a search, and writes down its trials."""
-    place = folder / "x.journal"
-    found = [trial["x"] for trial in search(place, partial(make_slowly, place, seconds))]
+    found = [trial["x"] for trial in search(place, partial(make_slowly, folder, seconds))]
     (folder / name).write_text(str(found))
 
 
-def start(folder: Path, seconds: float, name: str) -> BaseProcess:
+def start(folder: Path, place: Path | str, seconds: float, name: str) -> BaseProcess:
     """Starts another process at the same search, whose trials take that many seconds."""
-    process = fork_server().Process(target=note_search, args=(folder, seconds, name))
+    process = fork_server().Process(target=note_search, args=(folder, place, seconds, name))
     process.start()
     return process
 
 
-def test_two_processes_make_so_many_trials_together(tmp_path) -> None:
+def test_two_processes_make_so_many_trials_together(tmp_path, place) -> None:
     names = ("first", "second")
-    both = [start(tmp_path, 0.1, name) for name in names]
+    both = [start(tmp_path, place, 0.1, name) for name in names]
     for each in both:
-        each.join(120)
+        each.join(300)
     assert [each.exitcode for each in both] == [0, 0]
     first, second = ((tmp_path / name).read_text() for name in names)
     assert first == second and first.count(",") == TRIALS - 1, "the log is one"
     assert (tmp_path / "made").read_text().count("x") == TRIALS
 
 
-def test_what_a_killed_process_had_begun_is_made_by_another(tmp_path) -> None:
-    killed = start(tmp_path, 600, "none")
-    end = time.monotonic() + 120
-    while not (tmp_path / "made").exists():
-        assert time.monotonic() < end
-        time.sleep(0.05)
+def test_what_a_killed_process_had_begun_is_made_by_another(tmp_path, place) -> None:
+    killed = start(tmp_path, place, 600, "none")
+    wait_for(tmp_path / "made")
     killed.kill()
     killed.join()
-    assert search(tmp_path / "x.journal", square) == search(None, square)
+    assert search(place, square) == search(None, square)
+
+
+def test_a_search_waits_for_no_other_search_of_its_database(tmp_path) -> None:
+    url = f"sqlite:///{tmp_path / 'x.sqlite'}"
+    busy = start(tmp_path, url, 600, "none")
+    wait_for(tmp_path / "made")
+    assert search(url, square, "y") == search(None, square)
+    busy.kill()
+    busy.join()
+
+
+@pytest.mark.slow
+def test_a_search_that_loses_its_server_says_how_to_go_on() -> None:
+    server = run_server()
+    url = server.__enter__()
+    with pytest.raises(Failed, match=r"lost postgresql:///tmp.*: give the same command again to resume"):
+        search(url, lambda x: server.__exit__(None, None, None) or x)
+
+
+def wait_for(path: Path) -> None:
+    """Waits until a file is there."""
+    end = time.monotonic() + 300
+    while not path.exists():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize(
+    ("url", "sentence"),
+    [
+        ("nothing", "must be a URL such as postgresql.*, found another text"),
+        ("oracle9://u:secret@h/d", "must be a URL such as postgresql.*, found another text"),
+        ("mysql+pymysql://u:secret@h/d", "needs pymysql|or sqlite:///FILE, found mysql://h/d"),
+        ("postgresql+asyncpg://u:secret@h/d", "://h/d needs asyncpg.*: pip install 'unweave.postgresql.'"),
+        ("sqlite://", "or sqlite:///FILE, found sqlite:///"),
+    ],
+)
+def test_a_storage_that_is_none_is_refused_without_its_password(url: str, sentence: str) -> None:
+    with pytest.raises(ValueError, match=sentence) as found:
+        Database(url)
+    assert "secret" not in str(found.value)
+
+
+def test_a_server_that_does_not_answer_is_named_without_its_password() -> None:
+    pytest.importorskip("psycopg")
+    database = Database("postgresql+psycopg://me:secret@127.0.0.1:1/trials?options=-csecret")
+    with pytest.raises(
+        ValueError, match=r"postgresql://127.0.0.1/trials does not answer: .*refused"
+    ) as found:
+        database.refuse_unreachable()
+    assert "secret" not in str(found.value)
 
 
 @pytest.mark.parametrize(

@@ -210,6 +210,14 @@ def test_from_a_hundred_trials_on_the_benchmarks_four_objectives_are_minimised(t
     assert off["discernibility"] == pytest.approx(1 - indiscernibility(*losses))
 
 
+def test_machines_share_the_trials_of_one_database_and_each_has_its_own_folder(tmp_path) -> None:
+    url = f"sqlite:///{tmp_path / 'trials.sqlite'}"
+    stages_ = [Stage(with_drift(Drift()), tmp_path / name, storage=url) for name in ("one", "two")]
+    first, second = (tune.study((each,), "finetune", 2) for each in stages_)
+    assert first == second and all(trial["seconds"] > 0 for trial in first.trials), "the second made none"
+    assert not list(tmp_path.rglob("*.journal"))
+
+
 @pytest.mark.parametrize("against", ["proxy", "retrain"])
 def test_no_trial_sees_the_test_part(tmp_path, monkeypatch, against) -> None:
     stage = Stage(tuned_so(with_drift(Drift()), against=against), tmp_path)

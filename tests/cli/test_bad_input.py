@@ -179,6 +179,22 @@ class TestRanges:
     @for_each(
         ("flags", "sentence"),
         [
+            (("--storage", "sqlite:///x"), "--storage keeps the trials of a search: give it with --tune"),
+            (("--tune", 1, "--storage", "nowhere"), "--storage must be a URL such as postgresql"),
+            (
+                ("--tune", 1, "--storage", "sqlite:////no/x"),
+                "sqlite:////no/x does not answer: unable",
+            ),
+            (("--tune", 1, "--storage", "sqlite:///x", "--storage", "sqlite:///y"), "--storage"),
+        ],
+    )
+    def test_a_storage(self, refused, tmp_path, flags, sentence):
+        pytest.importorskip("optuna")
+        refused(sentence, "bench", projects.recipe(tmp_path), *flags)
+
+    @for_each(
+        ("flags", "sentence"),
+        [
             (("--jobs", 2, "--ray", "auto"), "give one$"),
             (("--cores", 2), "give them with --ray"),
             (("--ray", "auto", "--cores", 0), "--cores must be at least 1, found 0"),

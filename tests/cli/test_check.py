@@ -234,7 +234,12 @@ def test_what_would_go_wrong_is_noted(run, here, tmp_path, change, note):
 def test_too_many_examples_to_compare_are_noted(run, here, project, monkeypatch):
     monkeypatch.setattr(notes, "COMPARED", 80)
     told = run("check", project, "--methods", "finetune", "--quiet")
-    assert "- copies among 90 training examples were not looked for: over 80" in told.out
+    said = " ".join(told.out.split())
+    assert (
+        "- copies among the 90 training examples, and test examples that are training examples as well"
+        in said
+    )
+    assert "were not looked for: check compares at most 80 training examples" in said
 
 
 def test_where_nothing_is_noted_that_is_said(run, here, project):

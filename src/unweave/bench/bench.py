@@ -35,6 +35,7 @@ def bench(
     studies: Mapping[str, Study] | None = None,
     attacks: Sequence[Attack] = (),
     device: str = "cpu",
+    storage: str | None = None,
     listener: Listener = lambda progress: None,
 ) -> dict[str, Any]:
     """Runs every recipe as one stage of a record, and writes `record.json` after each.
@@ -56,6 +57,8 @@ def bench(
         studies: Searches from elsewhere, by method, for all stages; they take precedence.
         attacks: Attacks on the answers of all models, for the record.
         device: The device of the models.
+        storage: The URL of a database for the trials of searches, such as
+            "postgresql+psycopg://USER@HOST/NAME"; journals in the folder if None.
         listener: Called after every job.
 
     Returns:
@@ -66,7 +69,7 @@ def bench(
             without a search a recipe has several budgets, or no settings at its own.
         Failed: If an original or a retrained model can't be trained.
     """
-    stages = [Stage(limit_seeds(recipe, seeds), Path(folder), device) for recipe in recipes]
+    stages = [Stage(limit_seeds(recipe, seeds), Path(folder), device, storage) for recipe in recipes]
     return compare(
         stages,
         folder,

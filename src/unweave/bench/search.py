@@ -99,7 +99,7 @@ def search(
     *,
     begin: Method | None = None,
     second: Settings | None = None,
-    journal: Path | None = None,
+    place: Path | str | None = None,
     name: str = "search",
 ) -> list[Trial]:
     """Runs a search by Optuna and returns its log.
@@ -109,7 +109,7 @@ def search(
     value is their Euclidean norm, and nothing is pruned, because several objectives have no order.
 
     A single process always tries the same settings, even after an interruption, and whatever settings an
-    earlier search left in the recipe. With several processes on one journal, the trials depend on the order
+    earlier search left in the recipe. With several processes in one place, the trials depend on the order
     in which they finish.
 
     Args:
@@ -119,8 +119,8 @@ def search(
         cases: The cases of every trial.
         begin: The method with the settings of the first trial; its own if None.
         second: The settings of the second trial; those that are missing are drawn.
-        journal: The file that stores trials as they are made; none if None.
-        name: The name of this search in the journal.
+        place: The journal or the URL of the database that stores trials as they are made; none if None.
+        name: The name of this search there.
     """
     from unweave.bench import shared_search  # Optuna takes a second to import
 
@@ -128,7 +128,8 @@ def search(
     rests = {path: each for path, each in space.items() if isinstance(each, Rest)}
     first, many = int(digest({"method": repr(begin or method)})[:8], 16), trials >= MANY
     starts = [default_settings(begin or method, space), *([second] if second else [])]
-    study = shared_search.open_study(journal, name, OBJECTIVES if many else 1)
+    storage = shared_search.storage_at(place)
+    study = shared_search.open_study(storage, name, OBJECTIVES if many else 1)
 
     def ask(before: int) -> "OptunaTrial":
         study.sampler = make_sampler(first + before, trials)
@@ -148,7 +149,7 @@ def search(
             return {"settings": settings, **run_trial(method, settings, cases, many=True)}
         return {"settings": settings, **run_trial(method, settings, cases, hopeless)}
 
-    return shared_search.run_trials(study, journal, trials, ask, make)
+    return shared_search.run_trials(study, storage, trials, ask, make)
 
 
 def make_sampler(seed: int, trials: int) -> "BaseSampler":

@@ -1,21 +1,22 @@
-"""A search that several processes can share and that can be resumed: its trials are in a journal.
+"""A search that several processes can share and that can be resumed: its trials are in a storage.
 
 Every process with a trial holds a shared lock. A process that gets the lock exclusively knows that no trial
-is running, so a trial still marked as running was lost with its process and is repeated. The locks are the
-kernel's: they end with their process.
+is running, so a trial still marked as running was lost with its process and is repeated. A lock ends with
+its process.
 """
 
-import os
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import IO, Any
+from typing import Any, Protocol, runtime_checkable
 
 import optuna
-from optuna.storages import JournalStorage
-from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
+from optuna.storages import BaseStorage, InMemoryStorage
 from optuna.study import StudyDirection
 from optuna.trial import TrialState
+
+from unweave.bench.database import Database
+from unweave.bench.journal import Journal
 
 LOG = "log"
 """The attribute of a trial that holds its log."""
@@ -23,32 +24,74 @@ LOG = "log"
 Log = Mapping[str, Any]
 
 
-def open_study(place: Path | None, name: str, objectives: int = 1) -> optuna.Study:
+@runtime_checkable
+class Storage(Protocol):
+    """Where the trials of searches are."""
+
+    def open(self) -> BaseStorage:
+        """Opens it for Optuna."""
+        ...
+
+    def lock(
+        self, search: str, what: str, *, alone: bool = False, wait: bool = True
+    ) -> AbstractContextManager[object]:
+        """Holds a lock of a search, shared or exclusively, once it is free.
+
+        Raises:
+            BlockingIOError: If it is not free and `wait` is false.
+        """
+        ...
+
+    def name_errors(self) -> AbstractContextManager[object]:
+        """Names the storage in the errors that it causes in the body."""
+        ...
+
+
+class InMemory:
+    """The storage of a search that nobody shares or resumes."""
+
+    def open(self) -> BaseStorage:
+        """An empty storage."""
+        return InMemoryStorage()
+
+    def lock(
+        self, search: str, what: str, *, alone: bool = False, wait: bool = True
+    ) -> AbstractContextManager[object]:
+        """Nothing: there is no other process."""
+        return nullcontext()
+
+    def name_errors(self) -> AbstractContextManager[object]:
+        """Nothing: memory has no errors."""
+        return nullcontext()
+
+
+def storage_at(place: Path | str | None) -> Storage:
+    """The journal at a path, the database at a URL, or the memory."""
+    if place is None:
+        return InMemory()
+    return Journal(place) if isinstance(place, Path) else Database(place)
+
+
+def open_study(storage: Storage, name: str, objectives: int = 1) -> optuna.Study:
     """Opens the study of this name, with the trials of all processes.
 
     Args:
-        place: The journal; the study is only in memory if None.
-        name: The name of the study; a journal may hold several.
+        storage: The storage, which may hold several studies.
+        name: The name of the study.
         objectives: The number of objectives to minimise.
 
     Raises:
-        ValueError: If the journal can't be read.
+        ValueError: If a journal can't be read.
+        Failed: If a database is lost.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     small = [StudyDirection.MINIMIZE] * objectives
-    if place is None:
-        return optuna.create_study(directions=small, pruner=make_pruner())
-    place.parent.mkdir(parents=True, exist_ok=True)
-    lock = Lock(place)
-    repair_journal(place, lock)
-    try:
-        storage = JournalStorage(JournalFileBackend(str(place), lock))
-        with hold_lock(place, "claims", alone=True):  # only one process may create it
+    with storage.name_errors():
+        trials = storage.open()
+        with storage.lock(name, "claims", alone=True):  # only one process may create it
             return optuna.create_study(
-                storage=storage, study_name=name, load_if_exists=True, directions=small, pruner=make_pruner()
+                storage=trials, study_name=name, load_if_exists=True, directions=small, pruner=make_pruner()
             )
-    except (ValueError, KeyError, TypeError) as error:  # Optuna's error names neither the file nor the place
-        raise ValueError(f"{place} is no journal ({error!r}): delete it to search again") from error
 
 
 def make_pruner() -> optuna.pruners.BasePruner:
@@ -58,7 +101,7 @@ def make_pruner() -> optuna.pruners.BasePruner:
 
 def run_trials(
     study: optuna.Study,
-    place: Path | None,
+    storage: Storage,
     trials: int,
     ask: Callable[[int], optuna.Trial],
     make: Callable[[optuna.Trial], Log],
@@ -67,28 +110,29 @@ def run_trials(
 
     Args:
         study: The study from `open_study`.
-        place: Its journal.
+        storage: Its storage.
         trials: The number of trials of all processes together.
         ask: Asks the study for the next trial, given the number of earlier ones.
         make: Runs a trial; returns its log with "value", None without one, and "pruned".
     """
-    finished_trials = wait_for_trials(study, place, wait=False)
-    while len(finished_trials) < trials:
-        with hold_lock(place, "work"):
-            while (trial := claim_trial(study, place, trials, ask)) is not None:
-                trial.set_user_attr(LOG, make(trial))
-                finish_trial(study, trial.number, trial.user_attrs[LOG])
-        finished_trials = wait_for_trials(study, place, wait=True)
+    with storage.name_errors():
+        finished_trials = wait_for_trials(study, storage, wait=False)
+        while len(finished_trials) < trials:
+            with storage.lock(study.study_name, "work"):
+                while (trial := claim_trial(study, storage, trials, ask)) is not None:
+                    trial.set_user_attr(LOG, make(trial))
+                    finish_trial(study, trial.number, trial.user_attrs[LOG])
+            finished_trials = wait_for_trials(study, storage, wait=True)
     return [{"number": number, **each.user_attrs[LOG]} for number, each in enumerate(finished_trials)]
 
 
-def wait_for_trials(study: optuna.Study, place: Path | None, *, wait: bool) -> list[optuna.trial.FrozenTrial]:
+def wait_for_trials(study: optuna.Study, storage: Storage, *, wait: bool) -> list[optuna.trial.FrozenTrial]:
     """The finished trials, once no trial is running; marks lost trials.
 
     Without `wait`, returns none while a trial is running.
     """
     try:
-        with hold_lock(place, "work", alone=True, wait=wait):
+        with storage.lock(study.study_name, "work", alone=True, wait=wait):
             for trial in study.get_trials(states=(TrialState.RUNNING,)):
                 finish_trial(study, trial.number, trial.user_attrs.get(LOG))
             return valid_trials(study)
@@ -97,10 +141,10 @@ def wait_for_trials(study: optuna.Study, place: Path | None, *, wait: bool) -> l
 
 
 def claim_trial(
-    study: optuna.Study, place: Path | None, trials: int, ask: Callable[[int], optuna.Trial]
+    study: optuna.Study, storage: Storage, trials: int, ask: Callable[[int], optuna.Trial]
 ) -> optuna.Trial | None:
     """Claims the next trial for this process; None if other processes have claimed the rest."""
-    with hold_lock(place, "claims", alone=True):
+    with storage.lock(study.study_name, "claims", alone=True):
         before = len(valid_trials(study))
         return ask(before) if before < trials else None
 
@@ -124,65 +168,3 @@ def finish_trial(study: optuna.Study, number: int, log: Log | None) -> None:
         study.tell(number, state=TrialState.PRUNED)
     else:
         study.tell(number, list(log["objectives"].values()) if "objectives" in log else log["value"])
-
-
-def hold_lock(
-    place: Path | None, what: str, *, alone: bool = False, wait: bool = True
-) -> AbstractContextManager[object]:
-    """Holds one of a journal's locks, shared or exclusively, once it is free.
-
-    Raises:
-        BlockingIOError: If it is not free and `wait` is false.
-    """
-    if place is None:
-        return nullcontext()
-    return lock_file(place.with_name(f"{place.name}.{what}"), alone=alone, wait=wait)
-
-
-@contextmanager
-def lock_file(path: Path, *, alone: bool, wait: bool = True) -> Iterator[IO[bytes]]:
-    """Opens and locks a file, which is created if necessary.
-
-    Raises:
-        ImportError: If the system lacks such locks.
-    """
-    import fcntl  # only on POSIX; a search in memory does not need it
-
-    with path.open("ab") as file:
-        fcntl.flock(file, (fcntl.LOCK_EX if alone else fcntl.LOCK_SH) | (0 if wait else fcntl.LOCK_NB))
-        yield file
-
-
-class Lock(JournalFileOpenLock):
-    """The lock of the journal itself. Optuna's own locks are files, which a killed process leaves behind.
-
-    Args:
-        path: The journal.
-    """
-
-    def __init__(self, path: Path) -> None:
-        super().__init__(str(path))
-        self.path = path
-        self.holding: list[AbstractContextManager[object]] = []
-
-    def acquire(self) -> bool:
-        """Waits for the lock."""
-        lock = lock_file(self.path, alone=True)
-        lock.__enter__()
-        self.holding.append(lock)
-        return True
-
-    def release(self) -> None:
-        """Releases the lock."""
-        self.holding.pop().__exit__(None, None, None)
-
-
-def repair_journal(path: Path, lock: Lock) -> None:
-    """Cuts off an incomplete last line, which Optuna could not read."""
-    lock.acquire()
-    try:
-        text = path.read_bytes()
-        if not text.endswith(b"\n"):
-            os.truncate(path, text.rfind(b"\n") + 1)
-    finally:
-        lock.release()

@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -48,11 +48,13 @@ class Stage:
         folder: The folder of the whole benchmark; holds `models`, `cells` and `tuning`, and `strata` if
             trained models choose the forget set.
         device: The device of the models.
+        storage: The URL of a database for the trials of searches; journals in `tuning` if None.
     """
 
     recipe: Recipe
     folder: Path
     device: str = "cpu"
+    storage: str | None = field(default=None, repr=False)  # it may hold a password
 
     @property
     def name(self) -> str:

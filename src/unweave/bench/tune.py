@@ -119,9 +119,9 @@ def study(
 
     def make() -> Mapping[str, Any]:
         cases = [make_case(stage, seed) for stage in stages for seed in tuning.seeds]
-        journal = append_suffix(place, "journal")
+        trials_at = first.storage or append_suffix(place, "journal")
         second = stretch(below, tuning.largest_budget, space) if below else None
-        log = search(method, space, trials, cases, begin=begin, second=second, journal=journal, name=key)
+        log = search(method, space, trials, cases, begin=begin, second=second, place=trials_at, name=key)
         return {"facts": facts, "trials": [*inherited, *log]}
 
     found = read_or_make(place, key, make)["trials"]

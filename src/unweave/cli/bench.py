@@ -48,6 +48,7 @@ def bench(
     budgets: str | None = None,
     protocol: Protocol | None = None,
     attacks: str | None = None,
+    storage: str | None = None,
     executor: Executor = HERE,
     flags: CommonFlags = DEFAULTS,
 ) -> int:
@@ -74,10 +75,14 @@ def bench(
         protocol: Print the columns of another benchmark: deep-unlearn, for classifiers over ten seeds.
         attacks: Attack the answers of each method and seed, and those of the retrained models: default, all,
             or names of attacks that need answers alone, separated by commas.
+        storage: With --tune, the URL of a database for the trials, which several machines share:
+            postgresql+psycopg://USER@HOST/NAME. By default they are files below --out.
         executor: Where the cells run.
         flags: The flags of every verb.
     """
-    plan = Plan(methods, seeds, tune, against, tuned, parse_fractions(budgets), executor, protocol, attacks)
+    plan = Plan(
+        methods, seeds, tune, against, tuned, parse_fractions(budgets), executor, protocol, attacks, storage
+    )
     if is_given(recipes):
         place = Place(single_place(recipes), recipe, data)
         print_summary(run_model(place, request, plan, flags), flags, protocol)
@@ -133,6 +138,7 @@ def run_recipes(recipes: Sequence[Recipe], name: str, plan: Plan, flags: CommonF
             tuned=plan.tuned,
             attacks=plan.choose_attacks,
             device=device,
+            storage=plan.storage,
             listener=listener,
         )
     return place
@@ -174,7 +180,7 @@ def run_model(place: Place, request: Request, plan: Plan, flags: CommonFlags) ->
     preferred_folder = flags.out or Path("unweave-bench")
     out.refuse_within(preferred_folder, load_project(place, device).source, place.data)
     folder = out.choose_folder(preferred_folder, facts, goes_on=extends)
-    stage = replace(stage, folder=folder)
+    stage = replace(stage, folder=folder, storage=plan.storage)
     what = f"{', '.join(methods)} on {place.model}"
     with (
         plan.executor.crew(device, 1) as crew,

@@ -37,7 +37,7 @@ def save(evidence: Evidence, path: str | Path) -> None:
     import pyarrow.parquet as pq
 
     parts = list(evidence.logits)
-    logits = np.concatenate([evidence.logits[part] for part in parts]).astype(np.float32)
+    logits = np.concatenate([evidence.logits[part] for part in parts]).astype(np.float32, copy=False)
     offsets = np.arange(0, logits.size + 1, logits.shape[1], dtype=np.int32)
     columns = {
         "part": pa.array(np.repeat(parts, [len(evidence.labels[part]) for part in parts])),

@@ -101,7 +101,10 @@ def about_data(project: Project) -> Iterator[str]:
         labels = first_labels(train_set - test_set)
         yield f"labels that no test example has: {labels}; forgetting them can't be audited"
     if len(project.train) > COMPARED:
-        yield f"copies among {len(project.train):,} training examples were not looked for: over {COMPARED:,}"
+        yield (
+            f"copies among the {len(project.train):,} training examples, and test examples that are training "
+            f"examples as well, were not looked for: check compares at most {COMPARED:,} training examples"
+        )
         return
     train, test = content_digests(project.train), content_digests(project.test)
     times = Counter(train)

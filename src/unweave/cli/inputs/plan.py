@@ -2,13 +2,14 @@
 
 import importlib.util
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
 from unweave.audits.attack import Attack
 from unweave.bench.attacked_cells import answer_attacks
 from unweave.bench.bench import limit_seeds, refuse_repeated_stages
+from unweave.bench.database import Database
 from unweave.bench.recipe import Recipe
 from unweave.bench.setup import Against
 from unweave.bench.stage import Stage
@@ -35,6 +36,7 @@ class Plan:
         executor: Where the cells run.
         protocol: The benchmark whose columns are printed; our own if None.
         attacks: Attacks on the answers of all models; none if None.
+        storage: The URL of a database for the trials; files in the folder of the run if None.
     """
 
     methods: str | None = None
@@ -46,6 +48,7 @@ class Plan:
     executor: Executor = HERE
     protocol: Protocol | None = None
     attacks: str | None = None
+    storage: str | None = field(default=None, repr=False)  # it may hold a password
 
     def __post_init__(self) -> None:
         if self.tune is not None and self.tune < 1:
@@ -69,6 +72,8 @@ class Plan:
                 "--tune needs POSIX file locks (the module fcntl), which this system lacks: search on Linux "
                 "or macOS, and use its settings with --tuned"
             )
+        if self.storage is not None and self.tune is None:
+            raise ValueError("--storage keeps the trials of a search: give it with --tune")
         if self.tuned is not None:
             refuse_no_searches(self.tuned)
 
@@ -77,6 +82,19 @@ class Plan:
         """The attacks."""
         return () if self.attacks is None else answer_attacks(self.attacks)
 
+    @cached_property
+    def database(self) -> Database | None:
+        """The database of the trials; None without one.
+
+        Raises:
+            ValueError: If it does not answer.
+        """
+        if self.storage is None:
+            return None
+        database = Database(self.storage)
+        database.refuse_unreachable()
+        return database
+
     @property
     def searches(self) -> bool:
         """Whether settings come from a search, new or earlier."""
@@ -84,7 +102,11 @@ class Plan:
 
     def facts(self) -> dict[str, object]:
         """The options that a run depends on, as JSON values."""
-        return {"tune": self.tune or 0, "tuned": None if self.tuned is None else str(self.tuned.resolve())}
+        return {
+            "tune": self.tune or 0,
+            "tuned": None if self.tuned is None else str(self.tuned.resolve()),
+            "storage": self.database.name if self.database else None,
+        }
 
     def apply_to(self, recipe: Recipe, first: int | None) -> Recipe:
         """The recipe with the seeds and the tuning of the plan, starting at seed `first`."""

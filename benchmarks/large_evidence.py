@@ -1,0 +1,92 @@
+"""Evidence of many examples: the memory and the CPU seconds to write it, and to read it whole and in part.
+
+    python benchmarks/large_evidence.py --out /tmp/evidence --record large-evidence.json    # a CPU minute
+
+Every figure is of a process of its own: the largest resident memory above that at its start, when the package
+is loaded. The process that writes also holds the logits, in float32.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from interleaved import resident
+from rows import write_json
+
+from unweave.audits.classifier.evidence import Evidence
+from unweave.audits.classifier.parquet import load, load_unseen, save
+from unweave.record.record import environment
+
+PARTS = {"forget": 0.01, "retain": 0.89, "calibration": 0.05, "test": 0.05}
+"""The share of the examples in each part."""
+
+
+def make(examples: int, classes: int) -> Evidence:
+    """Random logits and labels."""
+    draw, begin = np.random.default_rng(0), 0
+    logits, labels, ids = {}, {}, {}
+    for part, share in PARTS.items():
+        n = round(share * examples)
+        logits[part] = draw.standard_normal((n, classes), dtype=np.float32)
+        labels[part] = draw.integers(classes, size=n)
+        ids[part], begin = np.arange(begin, begin + n), begin + n
+    return Evidence(logits, labels, ids)
+
+
+def work(what: str, place: Path, examples: int, classes: int) -> dict[str, float | None]:
+    """Does one thing in this process."""
+    before, start = resident("VmRSS") or 0.0, time.process_time()
+    if what == "write":
+        save(make(examples, classes), place)
+    else:
+        found = load(place) if what == "read" else load_unseen(place)
+        assert found is not None and found.logits["forget"].shape == (round(0.01 * examples), classes)
+    peak = resident("VmHWM")
+    return {
+        "mib": None if peak is None else round(peak - before),
+        "cpu_seconds": round(time.process_time() - start, 1),
+    }
+
+
+def main() -> None:
+    """The command: measures, prints, and keeps a record if asked to."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--examples", type=int, default=10**6)
+    parser.add_argument("--classes", type=int, default=100)
+    parser.add_argument("--out", type=Path, required=True, help="a folder for the file, removed at the end")
+    parser.add_argument("--record", type=Path, help="the file to keep all results in, as JSON")
+    parser.add_argument("--work", choices=("write", "read", "read the unseen"), help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    place = given.out / "evidence.parquet"
+    if given.work:
+        print(json.dumps(work(given.work, place, given.examples, given.classes)))
+        return
+    given.out.mkdir(parents=True, exist_ok=True)
+    found: dict[str, Any] = {}
+    for what in ("write", "read", "read the unseen"):
+        done = subprocess.run(
+            [sys.executable, __file__, *sys.argv[1:], "--work", what],
+            check=True,
+            capture_output=True,
+            text=True,
+        )
+        found[what] = json.loads(done.stdout)
+        print(
+            f"{what}: {found[what]['mib']} MiB above the start, {found[what]['cpu_seconds']} CPU s",
+            flush=True,
+        )
+    place.unlink()
+    if given.record:
+        sizes = {"examples": given.examples, "classes": given.classes}
+        write_json(given.record, {**sizes, **found, "environment": environment()})
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,36 @@
+"""Rows of a record: each has its settings in its name, and the environment that it was measured in."""
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from unweave.record.files import read_object, write_atomically
+
+Row = dict[str, Any]
+ENVIRONMENT = "environment"
+
+
+def read_rows(place: Path, part: str, update: Callable[[str, Row, Row], tuple[str, Row]]) -> dict[str, Row]:
+    """The rows of a record; none if there is no record.
+
+    Args:
+        place: The file.
+        part: The name of the rows in it.
+        update: Gives name and content of a row of an older record, which has one environment for all rows:
+            from its old name and content, and that environment.
+    """
+    record = read_object(place) if place.exists() else {part: {}}
+    if ENVIRONMENT not in record:
+        return record[part]
+    return dict(update(name, row, record[ENVIRONMENT]) for name, row in record[part].items())
+
+
+def write_rows(place: Path, part: str, rows: Mapping[str, Row]) -> None:
+    """Writes the rows of a record."""
+    write_json(place, {part: rows})
+
+
+def write_json(place: Path, value: object) -> None:
+    """Writes a value as JSON without spaces, atomically."""
+    write_atomically(place, json.dumps(value, separators=(",", ":")) + "\n")
