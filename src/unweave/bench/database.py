@@ -93,15 +93,17 @@ def parse_url(text: str) -> "URL":
     expected = "--storage must be a URL such as postgresql+psycopg://USER@HOST/NAME"
     try:
         url = make_url(text)
-        backend = url.get_backend_name()
-        url.get_dialect().import_dbapi()
+        dialect = url.get_dialect()
     except (ArgumentError, ValueError, NoSuchModuleError):  # their texts may hold the password
         raise ValueError(f"{expected}, found another text") from None
+    try:
+        dialect.import_dbapi()
     except ImportError as error:
         raise ValueError(
             f"--storage {describe(url)} needs {error.name}, which is not installed: pip install "
             "'unweave[postgresql]', and begin the URL with postgresql+psycopg:"
         ) from error
+    backend = url.get_backend_name()
     if backend not in DEFAULTS or not url.database or url.database == ":memory:":
         raise ValueError(f"{expected}, or sqlite:///FILE, found {describe(url)}")
     return url.set(query={**DEFAULTS[backend], **url.query})
