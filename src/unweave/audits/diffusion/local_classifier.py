@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from unweave.audits.diffusion.factor_recogniser import FactorRecogniser, make_recogniser
-from unweave.choices import suggest_word
+from unweave.choices import explain_unknown
 from unweave.data.captions import CaptionedImages
 from unweave.data.in_memory import Resident
 from unweave.record.files import sha256
@@ -139,8 +139,7 @@ def read_classifier(
         raise ValueError(f"expected a classifier in {path}, found no such file")
     name, _, version = architecture.partition(".")
     if name not in ARCHITECTURES:
-        known = f"{suggest_word(name, ARCHITECTURES)}; known: {', '.join(ARCHITECTURES)}"
-        raise ValueError(f"unknown architecture {name!r}{known}")
+        raise ValueError(explain_unknown("architecture", name, ARCHITECTURES))
     digest = sha256(path)
     published = choose_preparation(name, version or None, digest)
     network = load_network(name, read_state(path), path)
@@ -176,8 +175,7 @@ def choose_preparation(architecture: str, version: str | None, digest: str) -> P
         same = [each for each in published if digest.startswith(Path(each.url).stem.rpartition("-")[2])]
         return same[0] if same else published.DEFAULT
     if version not in published.__members__:
-        known = f"{suggest_word(version, published.__members__)}; known: {', '.join(published.__members__)}"
-        raise ValueError(f"unknown weights {version!r} of {architecture}{known}")
+        raise ValueError(explain_unknown(f"{architecture} weights", version, published.__members__))
     return published[version]
 
 
