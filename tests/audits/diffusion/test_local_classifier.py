@@ -143,7 +143,7 @@ def test_the_digest_depends_on_the_preparation(place: Path):
         ({"names": "twice.txt"}, "found 3 lines with 2 names"),
         (
             {"names": "two.txt"},
-            "two.txt must name the 3 classes of the classifier, one a line and each another, found 2 lines",
+            "two.txt must name the 3 classes of the classifier, one a line and each once, found 2 lines",
         ),
     ],
 )

@@ -250,7 +250,7 @@ def name_classes(names: str | Path | None, n_classes: int, categories: Sequence[
     lines = tuple(line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip())
     if len(lines) != n_classes or len(set(lines)) < n_classes:
         raise ValueError(
-            f"{path} must name the {n_classes} classes of the classifier, one a line and each another, found "
+            f"{path} must name the {n_classes} classes of the classifier, one a line and each once, found "
             f"{len(lines)} lines with {len(set(lines))} names"
         )
     return lines
