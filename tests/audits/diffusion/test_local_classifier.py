@@ -135,7 +135,7 @@ def test_the_digest_depends_on_the_preparation(place: Path):
         ({"architecture": f"{SMALL}.V9"}, "unknown mobilenet_v3_small weights 'V9'.*known: IMAGENET1K_V1"),
         (
             {"file": "other.pth"},
-            r"shape of features.0.0.weight should be \[16, 3, 3, 3\], found \[1, 3, 3, 3\]; 1 of",
+            r"'features.0.0.weight' must be \[16, 3, 3, 3\], found \[1, 3, 3, 3\]",
         ),
         ({"file": "nan.pth"}, "weights must be finite, found NaN or infinity in 'features.0.0.weight'"),
         ({"file": "code.pth"}, "code.pth can't be read"),

@@ -21,7 +21,9 @@ from unweave.audits.diffusion.factor_recogniser import FactorRecogniser, make_re
 from unweave.choices import explain_unknown
 from unweave.data.captions import CaptionedImages
 from unweave.data.in_memory import Resident
+from unweave.record.checkpoint import difference, shapes
 from unweave.record.files import sha256
+from unweave.tasks.diffusion.weights import as_float32
 
 ARCHITECTURES = (
     "resnet18",
@@ -193,10 +195,7 @@ def read_state(path: Path) -> dict[str, Tensor]:
         raise ValueError(f"{path} can't be read: {error}") from error
     if not isinstance(state, Mapping) or not all(isinstance(each, Tensor) for each in state.values()):
         raise ValueError(f"{path} must hold a state dict, tensors by name, and nothing else")
-    for name, value in state.items():
-        if not bool(torch.isfinite(value).all()):
-            raise ValueError(f"{path}: weights must be finite, found NaN or infinity in {name!r}")
-    return {name: value.float() if value.is_floating_point() else value for name, value in state.items()}
+    return as_float32(state, path)
 
 
 def load_network(architecture: str, state: Mapping[str, Tensor], path: Path) -> nn.Module:
@@ -209,24 +208,12 @@ def load_network(architecture: str, state: Mapping[str, Tensor], path: Path) -> 
                 f"{path} must hold the weights of torchvision's {architecture}: expected {key}, found none"
             )
         network = torchvision_models().get_model(architecture, weights=None, num_classes=len(state[key]))
-    refuse_other_weights(architecture, network, state, path)
+    counters = {name: each for name, each in network.state_dict().items() if COUNTER in name}
+    wrong = difference(shapes(network.state_dict()), shapes({**counters, **state}))
+    if wrong:
+        raise ValueError(f"{path} must hold the weights of torchvision's {architecture}: {wrong}")
     network.load_state_dict(state, assign=True)
     return network
-
-
-def refuse_other_weights(
-    architecture: str, network: nn.Module, state: Mapping[str, Tensor], path: Path
-) -> None:
-    """Raises if the weights have other names or shapes than those of a network."""
-    wanted = {name: list(each.shape) for name, each in network.state_dict().items() if COUNTER not in name}
-    found = {name: list(each.shape) for name, each in state.items() if COUNTER not in name}
-    wrong = [name for name in {**wanted, **found} if wanted.get(name) != found.get(name)]
-    if wrong:
-        shapes = [str(each.get(wrong[0], "none")) for each in (wanted, found)]
-        raise ValueError(
-            f"{path} must hold the weights of torchvision's {architecture}: the shape of {wrong[0]} should "
-            f"be {shapes[0]}, found {shapes[1]}; {len(wrong)} of {len(wanted)} weights differ"
-        )
 
 
 def last_layer(network: nn.Module) -> tuple[str, nn.Linear]:
