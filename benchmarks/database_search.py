@@ -63,7 +63,7 @@ def logs_of(processes: Sequence[subprocess.Popen[str]]) -> list[list[dict[str, A
 
 
 def compare(given: argparse.Namespace) -> None:
-    """Runs all searches and prints what equals."""
+    """Runs all searches and prints which logs are equal."""
     (journal,) = logs_of([start(given, given.out / "journal", None)])
     print(f"journal, one process: {len(journal)} trials, values {[each['value'] for each in journal]}")
     with run_server(given.user) as server:

@@ -25,8 +25,10 @@ from unweave.record.record import environment
 PARTS = {"forget": 0.01, "retain": 0.89, "calibration": 0.05, "test": 0.05}
 """The share of the examples in each part."""
 
+WORK = ("write", "read", "read the unseen")
 
-def make(examples: int, classes: int) -> Evidence:
+
+def make_evidence(examples: int, classes: int) -> Evidence:
     """Random logits and labels."""
     draw, begin = np.random.default_rng(0), 0
     logits, labels, ids = {}, {}, {}
@@ -38,14 +40,14 @@ def make(examples: int, classes: int) -> Evidence:
     return Evidence(logits, labels, ids)
 
 
-def work(what: str, place: Path, examples: int, classes: int) -> dict[str, float | None]:
-    """Does one thing in this process."""
+def measure(what: str, place: Path, examples: int, classes: int) -> dict[str, float | None]:
+    """Memory and CPU seconds to write or read the evidence in this process."""
     before, start = resident("VmRSS") or 0.0, time.process_time()
     if what == "write":
-        save(make(examples, classes), place)
+        save(make_evidence(examples, classes), place)
     else:
         found = load(place) if what == "read" else load_unseen(place)
-        assert found is not None and found.logits["forget"].shape == (round(0.01 * examples), classes)
+        assert found is not None and len(found.logits["forget"]) == round(PARTS["forget"] * examples)
     peak = resident("VmHWM")
     return {
         "mib": None if peak is None else round(peak - before),
@@ -62,26 +64,19 @@ def main() -> None:
     parser.add_argument("--classes", type=int, default=100)
     parser.add_argument("--out", type=Path, required=True, help="a folder for the file, removed at the end")
     parser.add_argument("--record", type=Path, help="the file to keep all results in, as JSON")
-    parser.add_argument("--work", choices=("write", "read", "read the unseen"), help=argparse.SUPPRESS)
+    parser.add_argument("--work", choices=WORK, help=argparse.SUPPRESS)
     given = parser.parse_args()
     place = given.out / "evidence.parquet"
     if given.work:
-        print(json.dumps(work(given.work, place, given.examples, given.classes)))
+        print(json.dumps(measure(given.work, place, given.examples, given.classes)))
         return
     given.out.mkdir(parents=True, exist_ok=True)
     found: dict[str, Any] = {}
-    for what in ("write", "read", "read the unseen"):
-        done = subprocess.run(
-            [sys.executable, __file__, *sys.argv[1:], "--work", what],
-            check=True,
-            capture_output=True,
-            text=True,
-        )
-        found[what] = json.loads(done.stdout)
-        print(
-            f"{what}: {found[what]['mib']} MiB above the start, {found[what]['cpu_seconds']} CPU s",
-            flush=True,
-        )
+    for what in WORK:
+        command = [sys.executable, __file__, *sys.argv[1:], "--work", what]
+        row = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+        print(f"{what}: {row['mib']} MiB above the start, {row['cpu_seconds']} CPU s", flush=True)
+        found[what] = row
     place.unlink()
     if given.record:
         sizes = {"examples": given.examples, "classes": given.classes}

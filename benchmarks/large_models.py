@@ -127,11 +127,16 @@ class Figure:
     small: bool
 
     @property
+    def sizes(self) -> dict[str, int]:
+        """The sizes that the record holds."""
+        return {"steps": self.steps, "batch": self.batch, "rank": RANK}
+
+    @property
     def key(self) -> str:
         """The name of the figure in the record, with all its settings."""
         small = ", small" if self.small else ""
         what = f"{self.model}{small}, {self.mode}, {self.trained}, {self.processes} processes"
-        return name_row(what, {"steps": self.steps, "batch": self.batch, "rank": RANK})
+        return name_row(what, self.sizes)
 
     def method(self) -> Method:
         """LUR with steps of a set size, so that nothing is measured first."""
@@ -249,14 +254,10 @@ def main() -> None:
     arguments = parser.parse_args()
     known = read_rows(arguments.record, "figures", update_row)
     for figure in figures(arguments):
-        sizes = {"steps": figure.steps, "batch": figure.batch, "rank": RANK}
         found = known.get(figure.key)
         if found is None:
-            found = known[figure.key] = {
-                **in_own_processes(figure, "run"),
-                **sizes,
-                ENVIRONMENT: environment(),
-            }
+            made = in_own_processes(figure, "run")
+            found = known[figure.key] = {**made, **figure.sizes, ENVIRONMENT: environment()}
             write_rows(arguments.record, "figures", known)
         if "foreseen" not in found:
             found["foreseen"] = {**in_own_processes(figure, "foresee"), ENVIRONMENT: environment()}

@@ -10,7 +10,6 @@ accuracy of the models on the test set, which must not depend on the way.
 """
 
 import argparse
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import mean, median
@@ -18,6 +17,7 @@ from time import process_time
 from typing import Any
 
 import torch
+from timed_rounds import write_record
 
 from unweave.audits.classifier.accuracy import ta
 from unweave.audits.classifier.collect import collect
@@ -25,7 +25,6 @@ from unweave.bench.recipe import Recipe, load
 from unweave.bench.split_data import make_split
 from unweave.descent.populations.halves import antithetic_halves, half_members
 from unweave.descent.populations.population import TOGETHER, Member, Population, train_population
-from unweave.record.files import write_atomically
 from unweave.record.record import environment
 
 
@@ -97,8 +96,7 @@ def main() -> None:
     asked = parser.parse_args()
     torch.set_num_threads(1)
     found = measure(asked.models, asked.rounds)
-    if asked.record:
-        write_atomically(asked.record, json.dumps(found, indent=1) + "\n")
+    write_record(asked.record, found)
     print(
         f"{found['models']} models, {found['rounds']} rounds of CPU seconds, one thread\n"
         f"  together  {' '.join(f'{each:.1f}' for each in found['seconds_together'])}\n"

@@ -15,11 +15,11 @@ OWNER = "unweave"
 
 
 def find_programs() -> Path:
-    """The folder of the server's programs: that of `initdb` on the PATH, or what `pg_config` says."""
+    """The folder of the server's programs: that of `initdb` on the PATH, or that of `pg_config`."""
     found = shutil.which("initdb")
     if found is None and shutil.which("pg_config") is not None:
-        said = subprocess.run(["pg_config", "--bindir"], check=True, capture_output=True, text=True).stdout
-        found = shutil.which("initdb", path=said.strip())
+        done = subprocess.run(["pg_config", "--bindir"], check=True, capture_output=True, text=True)
+        found = shutil.which("initdb", path=done.stdout.strip())
     if found is None:
         raise SystemExit("no initdb on the PATH or in the folder of `pg_config --bindir`: install PostgreSQL")
     return Path(found).parent
@@ -43,13 +43,14 @@ def run_server(user: str | None = None) -> Iterator[str]:
 
         def run(program: str, *words: str) -> None:
             """Runs one of the programs on the folder `data`, as that user."""
-            with (folder / "said").open("w") as said:  # a pipe would stay open in the server
+            with (folder / "output").open("w") as output:  # a pipe would stay open in the server
                 done = subprocess.run(
                     [programs / program, "-D", folder / "data", *words],
-                    stdin=subprocess.DEVNULL, stdout=said, stderr=said, cwd=folder, user=user, check=False,
+                    stdin=subprocess.DEVNULL, stdout=output, stderr=output, cwd=folder, user=user,
+                    check=False,
                 )  # fmt: skip
             if done.returncode:
-                raise SystemExit(f"{program} failed:\n{(folder / 'said').read_text()}")
+                raise SystemExit(f"{program} failed:\n{(folder / 'output').read_text()}")
 
         run("initdb", "-U", OWNER, "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync")
         run("pg_ctl", "-w", "start", "-o", f"-k {folder} -c listen_addresses='' -c fsync=off")

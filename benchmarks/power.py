@@ -27,6 +27,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from timed_rounds import write_record
 from torch import nn
 
 from unweave.audits.classifier.metrics import METRICS
@@ -35,7 +36,6 @@ from unweave.audits.metrics import Values
 from unweave.audits.verdict import SEEDS, Judgement, Verdict, judge
 from unweave.bench.recipe import load, parse
 from unweave.bench.stage import Stage
-from unweave.record.files import write_atomically
 from unweave.record.record import environment
 
 Row = dict[str, Any]
@@ -240,7 +240,7 @@ def keep(row: Row, place: Path) -> None:
     same = {key: row[key] for key in ("stage", "change")}
     rows = [each for each in rows if {key: each[key] for key in same} != same]
     record = {"question": (__doc__ or "").splitlines()[0], "rows": [*rows, row]}
-    write_atomically(place, json.dumps(record, indent=1) + "\n")
+    write_record(place, record)
 
 
 def main() -> None:

@@ -27,6 +27,7 @@ import torch
 import torch.distributed as dist
 from interleaved import Setting, Tick, resident, seconds
 from steps import ALPHA, SETTINGS, WEIGHT, by_hand, phase_of
+from timed_rounds import write_record
 from torch import Tensor, nn
 from torch.multiprocessing.spawn import spawn
 
@@ -35,7 +36,6 @@ from unweave.data.in_memory import Resident
 from unweave.descent.descend import Descent, descend
 from unweave.descent.objective import bounded
 from unweave.problem import Problem
-from unweave.record.files import write_atomically
 from unweave.record.record import environment
 from unweave.split import Split
 from unweave.tasks.classifier import Classifier
@@ -221,8 +221,7 @@ def main() -> None:
     if arguments.device == "cuda" and max(counts) > torch.cuda.device_count():
         parser.error(f"each process needs a GPU, found {torch.cuda.device_count()} for --processes {counts}")
     results = measure(sizes, arguments.rounds, arguments.device, counts)
-    if arguments.record:
-        write_atomically(arguments.record, json.dumps(results, indent=1) + "\n")
+    write_record(arguments.record, results)
     print(table(results))
 
 

@@ -276,9 +276,10 @@ def found_methods(names: Sequence[str], logs: Mapping[str, Sequence[Trial]]) -> 
 def record_of(study: Study, searches: Mapping[str, Any], runs: Mapping[str, Any]) -> dict[str, Any]:
     """All that was found, with the settings that it depends on."""
     recipe = study.models.recipe
+    drawings = replace(recipe.drawings, folder=None)  # a place on this machine
     return {
         "environment": environment(),
-        "recipe": as_table(replace(recipe, drawings=replace(recipe.drawings, folder=None))),
+        "recipe": as_table(replace(recipe, drawings=drawings)),
         "budget": BUDGET,
         "searching": {"family": as_table(SEARCHING), "prompts": as_table(FEW), "seed": SEARCH_SEED},
         "reporting": {"family": as_table(REPORTING), "prompts": as_table(MANY), "attacked": study.attacked},

@@ -232,7 +232,7 @@ def in_own_process(folder: Path, name: str, what: str, steps: int) -> dict[str, 
 
 
 def name_row(name: str, steps: int) -> str:
-    """The name of a row of so many steps."""
+    """The name of a row of N steps."""
     return f"{name}, {steps} steps"
 
 

@@ -4,7 +4,7 @@ Without them a misspelt choice would act as another one, and a negative weight w
 """
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from functools import cache
 from types import UnionType
@@ -75,10 +75,14 @@ def suggest_word(word: str, words: Iterable[str]) -> str:
     return f" (did you mean {' or '.join(map(repr, ending[near[0]]))}?)" if near else ""
 
 
-def list_first(words: Sequence[str], most: int = 20) -> str:
-    """The words, or the first of them and the number of the others, such as a thousand names of classes."""
-    others = f" and {len(words) - most} others" if len(words) > most else ""
-    return ", ".join(words[:most]) + others
+def list_first(words: Sequence[str]) -> str:
+    """The words; of over a hundred, such as ImageNet's classes, the first twenty and how many follow."""
+    return ", ".join(words) if len(words) <= 100 else f"{', '.join(words[:20])} and {len(words) - 20} others"
+
+
+def explain_unknown(what: str, word: object, words: Collection[str]) -> str:
+    """The error about an unknown word: the known word closest to it, and the known words."""
+    return f"unknown {what} {word!r}{suggest_word(str(word), words)}; known: {list_first(tuple(words))}"
 
 
 @cache

@@ -71,20 +71,3 @@ def test_a_figure_of_other_steps_is_measured_and_an_old_one_keeps_its_environmen
     }  # fmt: skip
     assert first["environment"] == first["foreseen"]["environment"] == old["environment"]
     assert second["peak_mib"] == [1.0] and second["environment"] == {"date": "now"}
-
-
-def test_rows_of_the_true_size_are_those_of_their_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    pytest.importorskip("diffusers")
-    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
-    import true_size
-
-    place, old = tmp_path / "true.json", json.loads((ROOT / "records" / "true-size.json").read_text())
-    place.write_text(json.dumps(old))
-    (tmp_path / "model_index.json").touch()
-    monkeypatch.setattr(true_size, "in_own_process", lambda folder, name, what, steps: {"steps": steps})
-    for steps in (1, 2):
-        true_size.measure(tmp_path, place, ["uce"], steps, ["uce"])
-    rows = json.loads(place.read_text())["rows"]
-    assert len(rows) == len(old["rows"]) + 1
-    assert rows["uce, 1 steps"]["run"] == {**old["rows"]["uce"]["run"], "environment": old["environment"]}
-    assert rows["uce, 2 steps"]["check"]["steps"] == 2

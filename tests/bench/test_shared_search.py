@@ -160,7 +160,7 @@ def start(folder: Path, place: Path | str, seconds: float, name: str) -> BasePro
     return process
 
 
-def test_two_processes_make_so_many_trials_together(tmp_path, place) -> None:
+def test_two_processes_make_n_trials_together(tmp_path, place) -> None:
     names = ("first", "second")
     both = [start(tmp_path, place, 0.1, name) for name in names]
     for each in both:

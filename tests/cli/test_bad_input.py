@@ -185,7 +185,7 @@ class TestRanges:
                 ("--tune", 1, "--storage", "sqlite:////no/x"),
                 "sqlite:////no/x does not answer: unable",
             ),
-            (("--tune", 1, "--storage", "sqlite:///x", "--storage", "sqlite:///y"), "--storage"),
+            (("--tune", 1, "--storage", "sqlite:///x", "--storage", "sqlite:///y"), "storage.*multiple"),
         ],
     )
     def test_a_storage(self, refused, tmp_path, flags, sentence):

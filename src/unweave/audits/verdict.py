@@ -23,12 +23,12 @@ one bias of the last layer can satisfy the other metrics, and can be reverted.
 
 A FAIL begins with the metric furthest outside, in units of its margin. The faults:
 
-- *under-forgetting*: UA or relearning below, AUC or a probe above that of retrained models: F still looks
-known; - *over-forgetting*: UA or relearning above, AUC or a probe below: F looks worse than unseen data; -
-*damage*: RA or TA below: the model lost retained knowledge; - *unlike retraining*: RA or TA above: no harm to
-users, but unlike retraining; - *wrong examples*: total variation on F above its limit while UA, AUC and
-probes are not different: the right level on the wrong examples. Under- and over-forgetting imply it, so it is
-then not named.
+- *under-forgetting*: UA or relearning below, AUC or a probe above that of retrained models: F looks known;
+- *over-forgetting*: UA or relearning above, AUC or a probe below: F looks worse than unseen data;
+- *damage*: RA or TA below: the model lost retained knowledge;
+- *unlike retraining*: RA or TA above: no harm to users, but unlike retraining;
+- *wrong examples*: total variation on F above its limit, UA, AUC and probes not different: the right level on
+  the wrong examples. Under- and over-forgetting imply it, so it is then not named.
 
 If both under- and over-forgetting occur, only the one further outside is named: in a broken model UA and AUC
 may point in opposite directions.
@@ -175,12 +175,10 @@ def _explain_low_power(before: Mapping[str, Equivalence], metrics: Mapping[str, 
         return f"{_power(before, metrics)}: a model that forgot half could pass, {POWER:g} margins are needed"
     features = {name: test for name, test in before.items() if metrics[name].of_features}
     if features and not any(test.finding and test.margins >= POWER for test in features.values()):
-        out = _join_words(
-            [f"{test.margins:.1f} in the {metrics[name].title}" for name, test in features.items()]
-        )
+        out = [f"{test.margins:.1f} in the {metrics[name].title}" for name, test in features.items()]
         return (
-            f"the untouched original is few margins out in its features ({out}): a class that the last layer "
-            f"only hides could pass, {POWER:g} margins are needed in one"
+            f"the untouched original is not shown to be {POWER:g} margins out in its features "
+            f"({_join_words(out)}): a class that the last layer only hides could pass"
         )
     return None
 

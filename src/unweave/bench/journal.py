@@ -35,11 +35,7 @@ class Journal:
         repair_journal(self.path, lock)
         try:
             return JournalStorage(JournalFileBackend(str(self.path), lock))
-        except (
-            ValueError,
-            KeyError,
-            TypeError,
-        ) as error:  # Optuna's error names neither the file nor the place
+        except (ValueError, KeyError, TypeError) as error:  # Optuna's own does not name the file
             raise ValueError(f"{self.path} is no journal ({error!r}): delete it to search again") from error
 
     def lock(

@@ -20,7 +20,7 @@ from torch import nn
 
 from unweave.bench.other_recipes import refuse_other_content, refuse_other_name
 from unweave.bench.setup import Setup
-from unweave.choices import suggest_word
+from unweave.choices import explain_unknown
 from unweave.descent.descend import Descent
 from unweave.families import DEFAULT_FAMILY, families_by_table, family_tables, read_family
 from unweave.methods import Method
@@ -206,10 +206,7 @@ def _text(place: str | Path) -> str:
         return Path(place).read_text(encoding="utf-8")
     if str(place) not in recipe_names():
         refuse_other_name(place)
-        names = ", ".join(recipe_names())
-        raise ValueError(
-            f"unknown recipe {str(place)!r}{suggest_word(str(place), recipe_names())}; known: {names}"
-        )
+        raise ValueError(explain_unknown("recipe", str(place), recipe_names()))
     return files("unweave").joinpath("recipes", f"{place}.toml").read_text(encoding="utf-8")
 
 

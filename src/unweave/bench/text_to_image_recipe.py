@@ -10,7 +10,7 @@ from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 from torch import nn
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from unweave.choices import suggest_word
+from unweave.choices import explain_unknown
 from unweave.data.captioned_drawings import SUBJECTS, Drawings
 from unweave.descent.descend import Descent
 from unweave.tables import read
@@ -221,6 +221,5 @@ def recipe_text(place: str | Path) -> str:
         return Path(place).read_text(encoding="utf-8")
     names = sorted(each.name.removesuffix(".toml") for each in FOLDER.iterdir())
     if place not in names:
-        advice = f"{suggest_word(str(place), names)}; known: {', '.join(names)}"
-        raise ValueError(f"unknown text-to-image recipe {str(place)!r}{advice}")
+        raise ValueError(explain_unknown("text-to-image recipe", str(place), names))
     return FOLDER.joinpath(f"{place}.toml").read_text(encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Models of others that judge images, each from a local file: all are optional, and none is downloaded."""
+"""Models that judge images, each from a local file: all are optional, and none is downloaded."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,7 +30,7 @@ class LocalModels:
 
     @property
     def facts(self) -> dict[str, object]:
-        """What figures depend on, by model."""
+        """What the figures of each model depend on."""
         found = {
             "classifier": self.classifier and {**self.classifier.facts, "classes": self.classifier.names},
             "nudenet": self.nude_net and self.nude_net.digest,

@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Int64
 from torch import Tensor
 
-from unweave.choices import list_first, suggest_word
+from unweave.choices import explain_unknown, list_first
 from unweave.data.captions import FILE, METADATA, TEXT, CaptionedImages
 from unweave.data.colours_and_styles import COLOURS, STYLES, Grey, paint, resize
 from unweave.data.datasets import load
@@ -86,8 +86,7 @@ class Drawings:
 
     def __post_init__(self) -> None:
         if self.subject not in SUBJECTS:
-            known = f"{suggest_word(self.subject, SUBJECTS)}; known: {', '.join(SUBJECTS)}"
-            raise ValueError(f"unknown subject {self.subject!r}{known}")
+            raise ValueError(explain_unknown("subject", self.subject, SUBJECTS))
         pairs = (len(COLOURS) - 1) * len(STYLES)
         if not 1 <= self.copies <= pairs or self.size < 8:
             raise ValueError(

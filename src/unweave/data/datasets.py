@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Int64
 from torch import Tensor
 
-from unweave.choices import suggest_word
+from unweave.choices import explain_unknown
 from unweave.data import Raw, Source
 from unweave.data.formats import read_idx, read_parquet
 from unweave.data.images import in_memory, read_images
@@ -46,9 +46,7 @@ def load(
         augment: Crop and mirror training images at random, if the data set is usually augmented.
     """
     if name not in _LOADERS:
-        raise ValueError(
-            f"unknown data set {name!r}{suggest_word(name, _LOADERS)}; known: {', '.join(_LOADERS)}"
-        )
+        raise ValueError(explain_unknown("data set", name, _LOADERS))
     train, held_out = _LOADERS[name](folder)
     train = train if augment else replace(train, crop=0, flip=False)
     return (train if limit is None else select_examples(train, stratum(train, limit, seed))), held_out

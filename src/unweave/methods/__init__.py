@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import ClassVar, Protocol, runtime_checkable
 
-from unweave.choices import suggest_word
+from unweave.choices import explain_unknown
 from unweave.methods.about import About
 from unweave.methods.amnesiac import Amnesiac
 from unweave.methods.bad_teacher import BadTeacher
@@ -151,7 +151,7 @@ def method_named(name: str, family: str | None = None, among: Mapping[str, Metho
             raise ValueError(f"a pipeline is names joined by {JOINT!r}, such as {DEFAULT!r}, found {name!r}")
         return Pipeline(*(method_named(each, family, among) for each in names), names=names)
     if name not in methods:
-        raise ValueError(f"unknown method {name!r}{suggest_word(name, methods)}; known: {', '.join(methods)}")
+        raise ValueError(explain_unknown("method", name, methods))
     method = methods[name]
     if family is not None and not method.about.serves(family):
         raise ValueError(

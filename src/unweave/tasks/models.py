@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from torch import Tensor, nn
 from torch.nn import functional
 
-from unweave.choices import suggest_word
+from unweave.choices import explain_unknown, suggest_word
 
 
 def build(
@@ -30,7 +30,7 @@ def build(
     """
     models = MODELS if among is None else among
     if name not in models:
-        raise ValueError(f"unknown model {name!r}{suggest_word(name, models)}; known: {', '.join(models)}")
+        raise ValueError(explain_unknown("model", name, models))
     parameters = [key for key in inspect.signature(models[name]).parameters if key != "n_classes"]
     for key, value in settings.items():
         if key not in parameters:

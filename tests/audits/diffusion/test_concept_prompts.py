@@ -108,6 +108,15 @@ def test_rows_with_one_prompt_are_draws_of_one_condition(tmp_path):
         found.refuse_overlap(34)
 
 
+def test_an_overlap_is_found_between_rows_of_another_guidance(tmp_path):
+    rows = "two plus one,7,\ntwo plus one,8,0\ntwo plus one,9,\n"
+    (tmp_path / "i2p.csv").write_text(f"prompt,sd_seed,sd_guidance_scale\n{rows}")
+    found = read_prompts(write_prompts(tmp_path, paraphrased='"i2p.csv"'), VALUES)
+    found.refuse_overlap(2)
+    with pytest.raises(ValueError, match="'two plus one' has the seeds 7 and 9, and 3 images from each"):
+        found.refuse_overlap(3)
+
+
 def test_a_value_may_be_named_by_its_place(tmp_path):
     kept = '[{ text = "twice two", object = 2 }]'
     found = read_prompts(write_prompts(tmp_path, concept="{ object = 1 }", neighbours=kept), VALUES)

@@ -132,10 +132,10 @@ def test_the_digest_depends_on_the_preparation(place: Path):
             "unknown architecture 'resnet5' .did you mean 'resnet50'.*known: resnet18,",
         ),
         ({"architecture": "resnet18"}, "must hold the weights of torchvision's resnet18: expected fc.weight"),
-        ({"architecture": f"{SMALL}.V9"}, "unknown weights 'V9' of mobilenet_v3_small.*known: IMAGENET1K_V1"),
+        ({"architecture": f"{SMALL}.V9"}, "unknown mobilenet_v3_small weights 'V9'.*known: IMAGENET1K_V1"),
         (
             {"file": "other.pth"},
-            r"shape of features.0.0.weight should be \[16, 3, 3, 3\], found \[1, 3, 3, 3\]; 1 of",
+            r"'features.0.0.weight' must be \[16, 3, 3, 3\], found \[1, 3, 3, 3\]",
         ),
         ({"file": "nan.pth"}, "weights must be finite, found NaN or infinity in 'features.0.0.weight'"),
         ({"file": "code.pth"}, "code.pth can't be read"),
@@ -143,7 +143,7 @@ def test_the_digest_depends_on_the_preparation(place: Path):
         ({"names": "twice.txt"}, "found 3 lines with 2 names"),
         (
             {"names": "two.txt"},
-            "two.txt must name the 3 classes of the classifier, one a line and each another, found 2 lines",
+            "two.txt must name the 3 classes of the classifier, one a line and each once, found 2 lines",
         ),
     ],
 )

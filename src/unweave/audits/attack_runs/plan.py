@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from unweave.audits.attack import TIERS, Attack
 from unweave.audits.attack_runs.budget import Duration
 from unweave.audits.attacks import ATTACKS
-from unweave.choices import suggest_word
+from unweave.choices import explain_unknown
 
 GROUPS = ("default", "all")
 
@@ -65,8 +65,7 @@ def attack_named(name: str) -> Attack:
         ValueError: If there is none; the message lists all.
     """
     if name not in ATTACKS:
-        known = ", ".join(ATTACKS)
-        raise ValueError(f"unknown attack {name!r}{suggest_word(name, ATTACKS)}; known: {known}")
+        raise ValueError(explain_unknown("attack", name, ATTACKS))
     return ATTACKS[name]
 
 

@@ -11,6 +11,7 @@ from transformers import CLIPConfig, CLIPImageProcessorPil, CLIPModel, CLIPToken
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from unweave.audits.diffusion.clip_score import ClipScore
+from unweave.record.files import sha256
 from unweave.tasks.diffusion.components import Settings, read_part
 from unweave.tasks.diffusion.prompts import tokenize
 from unweave.tasks.diffusion.stable_diffusion import read_tokenizer
@@ -44,20 +45,20 @@ class ClipFolder:
         longest = self.model.text_model.embeddings.position_embedding.num_embeddings
         tokens = tokenize(self.tokenizer, [text], longest)
         ids = tokens.ids[:, : int(tokens.lengths[0])].to(self.model.device)
-        return pooled(self.model.get_text_features(ids))
+        return embeddings_in(self.model.get_text_features(ids))
 
     @torch.no_grad()
     def embed_images(self, images: UInt8[Tensor, "n 3 height width"]) -> Float[Tensor, "n feature"]:
         """The projected embeddings of images."""
-        found = [self._embed(batch) for batch in images.split(BATCH)]
+        found = []
+        for batch in images.split(BATCH):
+            prepared = self.prepare(images=[image.numpy() for image in batch], return_tensors="pt")
+            pixels = prepared["pixel_values"].to(self.model.device)
+            found.append(embeddings_in(self.model.get_image_features(pixels)))
         return torch.cat(found)
 
-    def _embed(self, images: UInt8[Tensor, "n 3 height width"]) -> Float[Tensor, "n feature"]:
-        prepared = self.prepare(images=[image.numpy() for image in images], return_tensors="pt")
-        return pooled(self.model.get_image_features(prepared["pixel_values"].to(self.model.device)))
 
-
-def pooled(output: object) -> Float[Tensor, "n feature"]:
+def embeddings_in(output: object) -> Float[Tensor, "n feature"]:
     """The projected embeddings in an output of the model."""
     assert isinstance(output, BaseModelOutputWithPooling) and output.pooler_output is not None
     return output.pooler_output
@@ -71,7 +72,7 @@ def read_clip(place: str | Path, *, device: str = "cpu") -> ClipScore:
         device: The device to run it on.
 
     Raises:
-        ValueError: If a file is missing or can't be read, or the model is another one.
+        ValueError: If a file is missing or can't be read, or the folder holds no CLIPModel.
     """
     folder = Path(place)
     for name in ("config.json", MODEL, PREPARATION):
@@ -99,10 +100,7 @@ def build_clip(settings: Settings) -> CLIPModel:
 
 def digest_of_files(folder: Path) -> str:
     """SHA-256 of the weights, and of all files of settings."""
-    whole = hashlib.sha256()
-    for path in sorted(
+    files = sorted(
         each for each in folder.iterdir() if each.suffix == ".json" or each.name in (MODEL, "merges.txt")
-    ):
-        with path.open("rb") as file:
-            whole.update(f"{path.name}:{hashlib.file_digest(file, 'sha256').hexdigest()}:".encode())
-    return whole.hexdigest()
+    )
+    return hashlib.sha256("".join(f"{each.name}:{sha256(each)}:" for each in files).encode()).hexdigest()

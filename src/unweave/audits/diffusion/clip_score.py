@@ -3,8 +3,7 @@
     100 max(0, cos(image, prompt))
 
 of the projected embeddings of an image and of its prompt (Hessel et al., EMNLP 2021, arXiv 2104.08718,
-without the factor 2.5), as a mean over images. Scores of two CLIP models, or of other preparations, are not
-comparable.
+without the factor 2.5), as a mean over images. Compare only scores of one CLIP model and one preparation.
 """
 
 from collections.abc import Callable, Iterable, Mapping

@@ -207,10 +207,10 @@ class ConceptExam(ImagesExam):
         """The agreement of images with their prompts, if it is measured."""
         if self.clip is None:
             return {}
-        texts, scores = [each.text for each in self.prompts.all_prompts], {}
-        for name, part in zip(CLIP, (self.retained_conditions, self.forgotten_conditions), strict=True):
-            scores[name] = self.clip.mean((texts[each], found[each]) for each in part)
-        return scores
+        texts = [each.text for each in self.prompts.all_prompts]
+        parts = (self.retained_conditions, self.forgotten_conditions)
+        scores = (self.clip.mean((texts[each], found[each]) for each in part) for part in parts)
+        return dict(zip(CLIP, scores, strict=True))
 
     def measure_fid(self, found: Drawn) -> dict[str, float]:
         """The FID of images of prompts to keep from held-out ones; empty without weights."""

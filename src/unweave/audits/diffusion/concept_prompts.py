@@ -155,15 +155,17 @@ class ConceptPrompts:
         Args:
             count: The number of images of each prompt.
         """
-        drawn = [each for each in self.all_prompts if each.seed is not None]
-        drawn.sort(key=lambda each: (each.text, each.guidance or 0, each.seed or 0))
-        for first, second in pairwise(drawn):
-            same = (first.text, first.guidance) == (second.text, second.guidance)
-            if same and (second.seed or 0) - (first.seed or 0) < count:
-                raise ValueError(
-                    f"{first.text!r} has the seeds {first.seed} and {second.seed}, and {count} images from "
-                    "each seed on would share some: leave one, or set fewer images"
-                )
+        seeds: dict[tuple[str, float | None], list[int]] = {}
+        for prompt in self.all_prompts:
+            if prompt.seed is not None:
+                seeds.setdefault((prompt.text, prompt.guidance), []).append(prompt.seed)
+        for (text, _), drawn in seeds.items():
+            for first, second in pairwise(sorted(drawn)):
+                if second - first < count:
+                    raise ValueError(
+                        f"{text!r} has the seeds {first} and {second}, and {count} images from each seed on "
+                        "would share some: leave one, or set fewer images"
+                    )
 
     def of_kind(self, kind: str) -> tuple[Prompt, ...]:
         """The prompts of a kind."""

@@ -18,10 +18,12 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from unweave.audits.diffusion.factor_recogniser import FactorRecogniser, make_recogniser
-from unweave.choices import suggest_word
+from unweave.choices import explain_unknown
 from unweave.data.captions import CaptionedImages
 from unweave.data.in_memory import Resident
+from unweave.record.checkpoint import difference, shapes
 from unweave.record.files import sha256
+from unweave.tasks.diffusion.weights import as_float32
 
 ARCHITECTURES = (
     "resnet18",
@@ -139,8 +141,7 @@ def read_classifier(
         raise ValueError(f"expected a classifier in {path}, found no such file")
     name, _, version = architecture.partition(".")
     if name not in ARCHITECTURES:
-        known = f"{suggest_word(name, ARCHITECTURES)}; known: {', '.join(ARCHITECTURES)}"
-        raise ValueError(f"unknown architecture {name!r}{known}")
+        raise ValueError(explain_unknown("architecture", name, ARCHITECTURES))
     digest = sha256(path)
     published = choose_preparation(name, version or None, digest)
     network = load_network(name, read_state(path), path)
@@ -176,8 +177,7 @@ def choose_preparation(architecture: str, version: str | None, digest: str) -> P
         same = [each for each in published if digest.startswith(Path(each.url).stem.rpartition("-")[2])]
         return same[0] if same else published.DEFAULT
     if version not in published.__members__:
-        known = f"{suggest_word(version, published.__members__)}; known: {', '.join(published.__members__)}"
-        raise ValueError(f"unknown weights {version!r} of {architecture}{known}")
+        raise ValueError(explain_unknown(f"{architecture} weights", version, published.__members__))
     return published[version]
 
 
@@ -195,10 +195,7 @@ def read_state(path: Path) -> dict[str, Tensor]:
         raise ValueError(f"{path} can't be read: {error}") from error
     if not isinstance(state, Mapping) or not all(isinstance(each, Tensor) for each in state.values()):
         raise ValueError(f"{path} must hold a state dict, tensors by name, and nothing else")
-    for name, value in state.items():
-        if not bool(torch.isfinite(value).all()):
-            raise ValueError(f"{path}: weights must be finite, found NaN or infinity in {name!r}")
-    return {name: value.float() if value.is_floating_point() else value for name, value in state.items()}
+    return as_float32(state, path)
 
 
 def load_network(architecture: str, state: Mapping[str, Tensor], path: Path) -> nn.Module:
@@ -211,24 +208,12 @@ def load_network(architecture: str, state: Mapping[str, Tensor], path: Path) -> 
                 f"{path} must hold the weights of torchvision's {architecture}: expected {key}, found none"
             )
         network = torchvision_models().get_model(architecture, weights=None, num_classes=len(state[key]))
-    refuse_other_weights(architecture, network, state, path)
+    counters = {name: each for name, each in network.state_dict().items() if COUNTER in name}
+    wrong = difference(shapes(network.state_dict()), shapes({**counters, **state}))
+    if wrong:
+        raise ValueError(f"{path} must hold the weights of torchvision's {architecture}: {wrong}")
     network.load_state_dict(state, assign=True)
     return network
-
-
-def refuse_other_weights(
-    architecture: str, network: nn.Module, state: Mapping[str, Tensor], path: Path
-) -> None:
-    """Raises if the weights have other names or shapes than those of a network."""
-    wanted = {name: list(each.shape) for name, each in network.state_dict().items() if COUNTER not in name}
-    found = {name: list(each.shape) for name, each in state.items() if COUNTER not in name}
-    wrong = [name for name in {**wanted, **found} if wanted.get(name) != found.get(name)]
-    if wrong:
-        shapes = [str(each.get(wrong[0], "none")) for each in (wanted, found)]
-        raise ValueError(
-            f"{path} must hold the weights of torchvision's {architecture}: the shape of {wrong[0]} should "
-            f"be {shapes[0]}, found {shapes[1]}; {len(wrong)} of {len(wanted)} weights differ"
-        )
 
 
 def last_layer(network: nn.Module) -> tuple[str, nn.Linear]:
@@ -252,7 +237,7 @@ def name_classes(names: str | Path | None, n_classes: int, categories: Sequence[
     lines = tuple(line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip())
     if len(lines) != n_classes or len(set(lines)) < n_classes:
         raise ValueError(
-            f"{path} must name the {n_classes} classes of the classifier, one a line and each another, found "
+            f"{path} must name the {n_classes} classes of the classifier, one a line and each once, found "
             f"{len(lines)} lines with {len(set(lines))} names"
         )
     return lines

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from unweave.audits.diffusion.concept_prompts import FORGET_KINDS, KINDS, RETAIN_KINDS, ConceptPrompts, Prompt
-from unweave.choices import list_first, suggest_word
+from unweave.choices import explain_unknown
 from unweave.data.captions import holds_phrase
 from unweave.data.prompt_list import read_prompt_rows
 from unweave.tables import refuse_unknown
@@ -164,13 +164,10 @@ def name_values(shows: Mapping[str, Any], values: Values) -> dict[str, str]:
 def name_value(factor: str, value: object, values: Values) -> str:
     """One value by name."""
     if factor not in values:
-        raise ValueError(
-            f"unknown factor {factor!r}{suggest_word(factor, values)}; known: {', '.join(values)}"
-        )
+        raise ValueError(explain_unknown("factor", factor, values))
     names = values[factor]
     if type(value) is int and 0 <= value < len(names):
         return names[value]
     if not isinstance(value, str) or value not in names:
-        known = f"{suggest_word(str(value), names)}; known: {list_first(names)}"
-        raise ValueError(f"unknown {factor} {value!r}{known}")
+        raise ValueError(explain_unknown(factor, value, names))
     return value

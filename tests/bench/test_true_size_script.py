@@ -1,0 +1,27 @@
+"""`benchmarks/true_size.py`, without measuring."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("diffusers")
+pytest.importorskip("peft")
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_rows_of_the_true_size_are_those_of_their_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    import true_size
+
+    place, old = tmp_path / "true.json", json.loads((ROOT / "records" / "true-size.json").read_text())
+    place.write_text(json.dumps(old))
+    (tmp_path / "model_index.json").touch()
+    monkeypatch.setattr(true_size, "in_own_process", lambda folder, name, what, steps: {"steps": steps})
+    for steps in (1, 2):
+        true_size.measure(tmp_path, place, ["uce"], steps, ["uce"])
+    rows = json.loads(place.read_text())["rows"]
+    assert len(rows) == len(old["rows"]) + 1
+    assert rows["uce, 1 steps"]["run"] == {**old["rows"]["uce"]["run"], "environment": old["environment"]}
+    assert rows["uce, 2 steps"]["check"]["steps"] == 2
