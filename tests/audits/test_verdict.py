@@ -108,6 +108,15 @@ def test_a_class_passes_only_where_a_probe_would_have_seen_it(probe, silhouette,
         assert f"({out:.1f} in the probe and {out:.1f} in the silhouette)" in judgement.reason
 
 
+def test_a_probe_that_was_not_put_to_the_model_gives_no_power():
+    fixed = replace(MARGINS, margin={**MARGIN, "probe": 10.0, "silhouette": 0.1})
+    references = [{**each, "probe": 99.0, "silhouette": 0.2} for each in seeds(0)]
+    before = [{**each, "ua": 0.0, "silhouette": 0.6} for each in references]
+    model = [{**each, "probe": 99.0} for each in seeds(0)]
+    judgement = judge(model, references, fixed, original=before, metrics=METRICS)
+    assert judgement.verdict == Verdict.INCONCLUSIVE and "only hides" in judgement.reason
+
+
 def test_a_hidden_class_fails_by_the_one_probe_that_sees_it():
     fixed = replace(MARGINS, margin={**MARGIN, "probe": 10.0, "silhouette": 0.1})
     like = [{**each, "probe": 99.0, "silhouette": 0.2} for each in seeds(0)]

@@ -148,6 +148,8 @@ def decide(
         over: The number of replicates that the intervals come from, and their name.
     """
     n, replicates = over
+    if before is not None:  # a metric that was not put to the model says nothing about it
+        before = {name: test for name, test in before.items() if name in tests}
     faults = "; ".join(_faults(tests, scores, metrics))
     if before is not None and not any(test.finding for test in before.values()):
         return Verdict.INCONCLUSIVE, f"{NO_INFLUENCE}; all the same, {faults}" if faults else NO_INFLUENCE

@@ -86,6 +86,9 @@ def test_the_linear_probe_is_sklearns_ridge(trained, halves):
 def test_the_silhouette_by_hand(trained, halves):
     data, retrained, _, _ = trained
     fit, labels, asked, truth = (each.numpy() for each in halves)
+    scale = fit.std(0, ddof=1)
+    used = scale > 0  # a unit that is always off
+    fit, asked = fit[:, used] / scale[used], asked[:, used] / scale[used]
     means = {label: fit[labels == label].mean(0) for label in set(labels.tolist())}
     values = []
     for point, label in zip(asked, truth.tolist(), strict=True):
@@ -97,10 +100,27 @@ def test_the_silhouette_by_hand(trained, halves):
     assert found["silhouette"] == pytest.approx(sum(values) / len(values))
 
 
-def test_a_class_without_a_mean_has_no_silhouette():
+def test_without_two_class_means_there_is_no_silhouette():
     fit, labels = torch.tensor([[0.0], [2.0], [4.0]]).double(), torch.tensor([0, 0, 1])
-    found = silhouettes(fit, labels, torch.tensor([[1.5], [3.5], [9.0]]).double(), torch.tensor([0, 1, 2]))
-    assert found.tolist() == pytest.approx([0.8, 0.8, 0.0])
+    asked, truth = torch.tensor([[1.5], [3.5], [9.0]]).double(), torch.tensor([0, 1, 2])
+    assert silhouettes(fit, labels, asked, truth).tolist() == pytest.approx([0.8, 0.8, 0.0])
+    assert silhouettes(fit[:2], labels[:2], asked, truth).tolist() == [0, 0, 0]
+    assert silhouettes(0 * fit, labels, 0 * asked, truth).tolist() == [0, 0, 0]
+
+
+def test_the_scale_of_a_unit_changes_no_silhouette(trained):
+    data, _, original, _ = trained
+    rescaled, k = copy.deepcopy(original), torch.linspace(0.02, 50, len(original[0].bias))
+    with torch.no_grad():  # what a unit gives on is as before: ReLU keeps a positive factor
+        rescaled[0].weight.mul_(k[:, None])
+        rescaled[0].bias.mul_(k)
+        rescaled[2].weight.div_(k)
+    assert torch.allclose(rescaled(data.inputs), original(data.inputs), atol=1e-4)
+    known, found = (
+        probe_features(model, data.cuts["forget"], data.cuts["retain"], device="cpu")
+        for model in (original, rescaled)
+    )
+    assert found["silhouette"] == pytest.approx(known["silhouette"], abs=1e-4)
 
 
 def test_a_learned_class_has_the_larger_silhouette_in_wide_features(trained):

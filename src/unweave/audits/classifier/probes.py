@@ -89,19 +89,24 @@ def classify_linearly(fit: Features, labels: Labels, tested: Features) -> Labels
     return (tested @ ridge(fit, one_hot(labels).double())).argmax(1)
 
 
-def silhouettes(fit: Features, labels: Labels, tested: Features, truth: Labels) -> Float64[Tensor, " tested"]:
+def silhouettes(
+    fit: Features, labels: Labels, tested: Features, truth: Labels
+) -> Float64[Tensor, " tested"]:
     """(b - a) / max(a, b) of each example; a: distance from its own class mean, b: from the nearest other.
 
-    From -1 to 1, and 0 if its class is not in `labels` (Rousseeuw, 1987, with class means for all pairs). A
-    class that was learned is compact and far from others, even where a linear classifier finds any class.
+    From -1 to 1, and 0 if there is no mean of its class or of another one (Rousseeuw, 1987, with class means
+    for all pairs). A class that was learned is compact and far from others, even where a linear classifier
+    finds any class. Each feature is divided by its standard deviation over `fit`, because the scale of a unit
+    can be moved into the next layer without a change of any answer; a constant feature is left out.
     """
+    scale = fit.std(0)
+    fit, tested = (each[:, scale > 0] / scale[scale > 0] for each in (fit, tested))
     classes = labels.unique()
     means = torch.stack([fit[labels == label].mean(0) for label in classes])
     distances, own = torch.cdist(tested, means), truth[:, None] == classes
-    nearest = distances.masked_fill(own, torch.inf).min(1).values
-    to_own = distances.masked_fill(~own, torch.inf).min(1).values
-    to_own = to_own.where(to_own.isfinite(), nearest)
-    return (nearest - to_own) / torch.maximum(nearest, to_own).clamp(min=1e-12)
+    to_own, to_other = (distances.masked_fill(each, torch.inf).min(1).values for each in (~own, own))
+    found = (to_other - to_own) / torch.maximum(to_other, to_own).clamp(min=1e-12)
+    return found.where(to_own.isfinite() & to_other.isfinite(), 0.0)
 
 
 def probe_size(forget_size: int) -> int:
