@@ -96,10 +96,10 @@ def silhouettes(
 
     From -1 to 1, and 0 if there is no mean of its class or of another one (Rousseeuw, 1987, with class means
     for all pairs). A class that was learned is compact and far from others, even where a linear classifier
-    finds any class. Each feature is divided by its standard deviation over `fit`, because the scale of a unit
-    can be moved into the next layer without a change of any answer; a constant feature is left out.
+    finds any class. Each feature is divided by its range over `fit`, because the scale and the shift of a
+    unit can be moved into the next layer without a change of any answer; a constant feature is left out.
     """
-    scale = fit.std(0)
+    scale = fit.amax(0) - fit.amin(0)
     fit, tested = (each[:, scale > 0] / scale[scale > 0] for each in (fit, tested))
     classes = labels.unique()
     means = torch.stack([fit[labels == label].mean(0) for label in classes])
