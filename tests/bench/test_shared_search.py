@@ -212,12 +212,24 @@ def wait_for(path: Path) -> None:
         ("mysql+pymysql://u:secret@h/d", "needs pymysql|or sqlite:///FILE, found mysql://h/d"),
         ("postgresql+asyncpg://u:secret@h/d", "://h/d needs asyncpg.*: pip install 'unweave.postgresql.'"),
         ("sqlite://", "or sqlite:///FILE, found sqlite:///"),
+        ("postgresql+psycopg://u:half@secret@h/d", "write @ in a password as %40"),
+        ("postgresql+psycopg://u:half@secret/x@h/d", "write @ in a password as %40"),
+        ("postgresql+psycopg://u:half@secret?x@h/d", "write @ in a password as %40"),
+        ("postgresql+psycopg://u:half@secret:x@h/d", "write @ in a password as %40"),
+        ("postgresql+psycopg://u:p@secret,i/d", "must name one host, found several"),
+        ("postgresql+psycopg://u:p@/d?host=secret&host=i", "must name one host, found several"),
     ],
 )
 def test_a_storage_that_is_none_is_refused_without_its_password(url: str, sentence: str) -> None:
     with pytest.raises(ValueError, match=sentence) as found:
         Database(url)
     assert "secret" not in str(found.value)
+
+
+def test_a_password_that_ends_in_an_escaped_sign_and_a_file_with_one_are_taken(tmp_path) -> None:
+    pytest.importorskip("psycopg")
+    assert Database("postgresql+psycopg://u@firm:p%40secret@h/d").name == "postgresql://h/d"
+    assert Database("sqlite:///a:b@c@d.sqlite").name == "sqlite:///a:b@c@d.sqlite"
 
 
 def test_a_server_that_does_not_answer_is_named_without_its_password() -> None:
