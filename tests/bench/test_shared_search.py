@@ -4,9 +4,10 @@ Over a journal, over SQLite, and, slow, over a PostgreSQL server that the test s
 """
 
 import os
+import sqlite3
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from functools import partial
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -224,6 +225,28 @@ def test_a_storage_that_is_none_is_refused_without_its_password(url: str, senten
     with pytest.raises(ValueError, match=sentence) as found:
         Database(url)
     assert "secret" not in str(found.value)
+
+
+def test_a_file_that_is_no_database_is_refused_before_the_search(tmp_path) -> None:
+    place = tmp_path / "notes.txt"
+    place.write_text("no database\n" * 100)
+    with pytest.raises(
+        ValueError, match=r"--storage sqlite:///.*notes.txt does not answer: .*not a database"
+    ):
+        Database(f"sqlite:///{place}").refuse_unreachable()
+
+
+def test_the_tables_of_another_version_of_optuna_are_named(tmp_path) -> None:
+    place = tmp_path / "x.sqlite"
+    search(f"sqlite:///{place}", square)
+    with closing(sqlite3.connect(place)) as tables, tables:
+        tables.execute("UPDATE version_info SET schema_version = 99")
+        tables.execute("UPDATE alembic_version SET version_num = 'v99'")
+    expected = (
+        r"--storage sqlite:///.*x.sqlite must hold tables of Optuna \S+, found those of another version"
+    )
+    with pytest.raises(ValueError, match=expected):
+        search(f"sqlite:///{place}", square)
 
 
 def test_a_password_that_ends_in_an_escaped_sign_and_a_file_with_one_are_taken(tmp_path) -> None:

@@ -35,15 +35,26 @@ class Database:
         self.name = describe(self.url)
 
     def open(self) -> "BaseStorage":
-        """Opens the database, and makes its tables at first use."""
+        """Opens the database, and makes its tables at first use.
+
+        Raises:
+            ValueError: If another version of Optuna made them.
+        """
+        from optuna import __version__
         from optuna.storages import RDBStorage
         from sqlalchemy import NullPool
 
         with self.lock("", "tables", alone=True):  # only one process may create them
             # no connection outlasts its query: between trials a search needs none
-            return RDBStorage(
-                self.url.render_as_string(hide_password=False), engine_kwargs={"poolclass": NullPool}
-            )
+            try:
+                return RDBStorage(
+                    self.url.render_as_string(hide_password=False), engine_kwargs={"poolclass": NullPool}
+                )
+            except RuntimeError as error:
+                raise ValueError(
+                    f"--storage {self.name} must hold tables of Optuna {__version__}, found those of another "
+                    f"version ({error}): install that version, or give a new database"
+                ) from error
 
     def lock(
         self, search: str, what: str, *, alone: bool = False, wait: bool = True
@@ -76,11 +87,12 @@ class Database:
             ) from None  # the chain may show the URL
 
     def refuse_unreachable(self) -> None:
-        """Raises a ValueError if the database does not answer."""
+        """Raises a ValueError if the database does not answer a query."""
+        from sqlalchemy import inspect
         from sqlalchemy.exc import SQLAlchemyError
 
         try:
-            make_engine(self.url).connect().close()
+            inspect(make_engine(self.url)).get_table_names()  # SQLite reads its file at the first query
         except SQLAlchemyError as error:
             raise ValueError(f"--storage {self.name} does not answer: {reason(error)}") from None
 
