@@ -244,6 +244,10 @@ def test_without_attacks_or_retrained_models_nothing_passes():
             {"real": RealImages(caption_images(9, 1), caption_images(30, 2)), "budget": Budget()},
             "attacks need 10 training images of the concept, found 9 of object = three in images",
         ),
+        (
+            {"real": RealImages(caption_images(9, 1, (0, 2)), caption_images(30, 2))},
+            "an audit needs a training image of the concept, found none of object = three in images",
+        ),
     ],
 )
 def test_too_few_real_images_are_refused(changes, expected):
