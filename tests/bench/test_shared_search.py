@@ -4,9 +4,10 @@ Over a journal, over SQLite, and, slow, over a PostgreSQL server that the test s
 """
 
 import os
+import sqlite3
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from functools import partial
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -212,12 +213,46 @@ def wait_for(path: Path) -> None:
         ("mysql+pymysql://u:secret@h/d", "needs pymysql|or sqlite:///FILE, found mysql://h/d"),
         ("postgresql+asyncpg://u:secret@h/d", "://h/d needs asyncpg.*: pip install 'unweave.postgresql.'"),
         ("sqlite://", "or sqlite:///FILE, found sqlite:///"),
+        ("postgresql+psycopg://u:half@secret@h/d", "write @ in a password as %40"),
+        ("postgresql+psycopg://u:half@secret/x@h/d", "write @ in a password as %40"),
+        ("postgresql+psycopg://u:half@secret?x@h/d", "write @ in a password as %40"),
+        ("postgresql+psycopg://u:half@secret:x@h/d", "write @ in a password as %40"),
+        ("postgresql+psycopg://u:p@secret,i/d", "must name one host, found several"),
+        ("postgresql+psycopg://u:p@/d?host=secret&host=i", "must name one host, found several"),
     ],
 )
 def test_a_storage_that_is_none_is_refused_without_its_password(url: str, sentence: str) -> None:
     with pytest.raises(ValueError, match=sentence) as found:
         Database(url)
     assert "secret" not in str(found.value)
+
+
+def test_a_file_that_is_no_database_is_refused_before_the_search(tmp_path) -> None:
+    place = tmp_path / "notes.txt"
+    place.write_text("no database\n" * 100)
+    with pytest.raises(
+        ValueError, match=r"--storage sqlite:///.*notes.txt does not answer: .*not a database"
+    ):
+        Database(f"sqlite:///{place}").refuse_unreachable()
+
+
+def test_the_tables_of_another_version_of_optuna_are_named(tmp_path) -> None:
+    place = tmp_path / "x.sqlite"
+    search(f"sqlite:///{place}", square)
+    with closing(sqlite3.connect(place)) as tables, tables:
+        tables.execute("UPDATE version_info SET schema_version = 99")
+        tables.execute("UPDATE alembic_version SET version_num = 'v99'")
+    expected = (
+        r"--storage sqlite:///.*x.sqlite must hold tables of Optuna \S+, found those of another version"
+    )
+    with pytest.raises(ValueError, match=expected):
+        search(f"sqlite:///{place}", square)
+
+
+def test_a_password_that_ends_in_an_escaped_sign_and_a_file_with_one_are_taken(tmp_path) -> None:
+    pytest.importorskip("psycopg")
+    assert Database("postgresql+psycopg://u@firm:p%40secret@h/d").name == "postgresql://h/d"
+    assert Database("sqlite:///a:b@c@d.sqlite").name == "sqlite:///a:b@c@d.sqlite"
 
 
 def test_a_server_that_does_not_answer_is_named_without_its_password() -> None:

@@ -179,6 +179,16 @@ def test_a_classifier_that_does_not_know_the_classes_is_refused(run, given: Path
     assert "--architecture and --class-names go with --classifier, found none" in error
 
 
+def test_training_images_of_classes_that_a_classifier_does_not_know_are_refused(run, given, here: Path):
+    data = given / "parts"
+    for part in ("train", "test"):
+        shutil.copytree(given / "images", data / part)
+    rows = data / "train" / "metadata.jsonl"
+    rows.write_text(rows.read_text().replace('"number": "three"', '"number": "Three"'))
+    error = fails(run, given, here, given / "edited", *flags(given, data=data, **write_classifier(given)))
+    assert "number of 002.png must be one of two, three, four, found 'Three'" in error
+
+
 def test_a_clip_scores_the_images(run, given: Path, here: Path):
     clip = write_clip(given / "clip")
     told = run("audit", given / "edited", *flags(given, clip=clip), *SHORT, "--out", here / "out")

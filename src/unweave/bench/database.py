@@ -35,15 +35,26 @@ class Database:
         self.name = describe(self.url)
 
     def open(self) -> "BaseStorage":
-        """Opens the database, and makes its tables at first use."""
+        """Opens the database, and makes its tables at first use.
+
+        Raises:
+            ValueError: If another version of Optuna made them.
+        """
+        from optuna import __version__
         from optuna.storages import RDBStorage
         from sqlalchemy import NullPool
 
         with self.lock("", "tables", alone=True):  # only one process may create them
             # no connection outlasts its query: between trials a search needs none
-            return RDBStorage(
-                self.url.render_as_string(hide_password=False), engine_kwargs={"poolclass": NullPool}
-            )
+            try:
+                return RDBStorage(
+                    self.url.render_as_string(hide_password=False), engine_kwargs={"poolclass": NullPool}
+                )
+            except RuntimeError as error:
+                raise ValueError(
+                    f"--storage {self.name} must hold tables of Optuna {__version__}, found those of another "
+                    f"version ({error}): install that version, or give a new database"
+                ) from error
 
     def lock(
         self, search: str, what: str, *, alone: bool = False, wait: bool = True
@@ -76,26 +87,34 @@ class Database:
             ) from None  # the chain may show the URL
 
     def refuse_unreachable(self) -> None:
-        """Raises a ValueError if the database does not answer."""
+        """Raises a ValueError if the database does not answer a query."""
+        from sqlalchemy import inspect
         from sqlalchemy.exc import SQLAlchemyError
 
         try:
-            make_engine(self.url).connect().close()
+            inspect(make_engine(self.url)).get_table_names()  # SQLite reads its file at the first query
         except SQLAlchemyError as error:
             raise ValueError(f"--storage {self.name} does not answer: {reason(error)}") from None
 
 
 def parse_url(text: str) -> "URL":
-    """The URL with its defaults; raises if it is none of these databases or its driver is not installed."""
+    """The URL with its defaults.
+
+    Raises:
+        ValueError: If it is none of these databases, its driver is not installed, its password has an
+            unescaped @, or it has several hosts.
+    """
     from sqlalchemy import make_url
     from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 
     expected = "--storage must be a URL such as postgresql+psycopg://USER@HOST/NAME"
+    refuse_open_password(text)
     try:
         url = make_url(text)
         dialect = url.get_dialect()
     except (ArgumentError, ValueError, NoSuchModuleError):  # their texts may hold the password
         raise ValueError(f"{expected}, found another text") from None
+    refuse_several_hosts(url)
     try:
         dialect.import_dbapi()
     except ImportError as error:
@@ -107,6 +126,22 @@ def parse_url(text: str) -> "URL":
     if backend not in DEFAULTS or not url.database or url.database == ":memory:":
         raise ValueError(f"{expected}, or sqlite:///FILE, found {describe(url)}")
     return url.set(query={**DEFAULTS[backend], **url.query})
+
+
+def refuse_open_password(text: str) -> None:
+    """Raises if a password may go on in the host, which messages show."""
+    scheme, _, rest = text.partition("://")
+    if not scheme.startswith("sqlite") and rest.partition(":")[2].count("@") > 1:
+        raise ValueError(
+            "--storage must have one @ behind its password, found more: write @ in a password as %40"
+        )
+
+
+def refuse_several_hosts(url: "URL") -> None:
+    """Raises if a URL names several hosts: locks hold on one server."""
+    hosts = url.query.get("host", "")
+    if isinstance(hosts, tuple) or "," in f"{url.host}{hosts}":
+        raise ValueError("--storage must name one host, found several: leave one")
 
 
 def describe(url: "URL") -> str:

@@ -232,7 +232,8 @@ def read_real(
     else:
         names = {read_factor(prompts): classifier.names}
         asked = read_prompts(prompts, names)
-        factor_numbers(whole.held_out, names)  # an image of an unknown class is an error
+        for part in (whole.train, whole.held_out):
+            factor_numbers(part, names)  # an image of an unknown class is an error
     if held_out is not None:
         return whole, asked
     parts = hold_out(shows(train, asked.concept))

@@ -188,10 +188,16 @@ def holds_phrase(text: str, phrase: str) -> bool:
     An article at the start does not count, and "a" is the same word as "an": "a photo of a one" is in the
     caption "a photo of an one" of a drawing.
     """
+    return bool(places_of(text, phrase))
+
+
+def places_of(text: str, phrase: str) -> list[range]:
+    """The places, among the words of a text, of each occurrence of a phrase; see `holds_phrase`."""
     sought, found = (["a" if word == "an" else word for word in words_in(each)] for each in (phrase, text))
     if len(sought) > 1 and sought[0] in ("a", "the"):
         sought = sought[1:]
-    return any(found[i : i + len(sought)] == sought for i in range(len(found) - len(sought) + 1))
+    spans = [range(i, i + len(sought)) for i in range(len(found) - len(sought) + 1)]
+    return [span for span in spans if found[span.start : span.stop] == sought]
 
 
 def words_in(text: str) -> list[str]:

@@ -1,6 +1,8 @@
 """A CLIP of fresh weights in a folder, as transformers writes it."""
 
+import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -68,4 +70,21 @@ def test_what_is_no_clip_and_prompts_that_are_too_long_are_refused(folder: Path,
         read_clip(other)
     (other / "model.safetensors").unlink()
     with pytest.raises(ValueError, match="found no model.safetensors"):
+        read_clip(other)
+
+
+@pytest.mark.parametrize("broken", ["{", "[]", '{"size": "large"}', '{"image_mean": "grey"}'])
+def test_a_preparation_that_can_not_be_read_is_named_with_its_folder_and_flag(tmp_path: Path, broken: str):
+    other = write_clip(tmp_path / "clip")
+    (other / "preprocessor_config.json").write_text(broken)
+    with pytest.raises(ValueError, match=f"--clip {other} must hold the preparation of its images"):
+        read_clip(other)
+
+
+def test_a_preparation_of_another_size_than_the_model_takes_is_found_at_once(tmp_path: Path):
+    other = write_clip(tmp_path / "clip")
+    path = other / "preprocessor_config.json"
+    settings: dict[str, Any] = json.loads(path.read_text())
+    path.write_text(json.dumps({**settings, "crop_size": {"height": 64, "width": 64}}))
+    with pytest.raises(ValueError, match=rf"--clip {other} must hold .* size \(64\*64\) doesn't match model"):
         read_clip(other)

@@ -1,5 +1,6 @@
 """The exam of text-to-image models, on a model that draws squares (see `concepts`)."""
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -149,6 +150,8 @@ def test_an_fid_is_between_images_to_keep_and_real_ones_of_what_they_show(tmp_pa
     measured = exam(inception=weights)
     assert asked == [60]  # of each of two objects to keep 30 real images; 80 are drawn
     assert measured.measure(measured.answers(Squares()))["fid"] == 20
+    assert measured.facts["Inception"] == {"sha256": hashlib.sha256(b"weights").hexdigest()}
+    assert "Inception" not in exam().facts
     monkeypatch.undo()
     with pytest.raises(ValueError, match="an FID needs"):
         exam(inception=weights)
@@ -240,6 +243,10 @@ def test_without_attacks_or_retrained_models_nothing_passes():
         (
             {"real": RealImages(caption_images(9, 1), caption_images(30, 2)), "budget": Budget()},
             "attacks need 10 training images of the concept, found 9 of object = three in images",
+        ),
+        (
+            {"real": RealImages(caption_images(9, 1, (0, 2)), caption_images(30, 2))},
+            "an audit needs a training image of the concept, found none of object = three in images",
         ),
     ],
 )

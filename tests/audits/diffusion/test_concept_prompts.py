@@ -133,6 +133,24 @@ def test_a_name_within_a_longer_one_is_not_named(tmp_path):
     assert [each.shows["object"] for each in found.retain_prompts] == ["chain saw", "chain"]
 
 
+def test_a_name_beside_a_longer_one_that_holds_it_is_named(tmp_path):
+    values = {"object": ("chain", "chain saw", "three")}
+    kept = '["a chain saw beside a chain"]'
+    path = write_prompts(tmp_path, concept='{ object = "chain" }', neighbours=kept, others=None)
+    with pytest.raises(ValueError, match="names several values of object: chain and chain saw"):
+        read_prompts(path, values)
+
+
+def test_names_that_differ_in_case_are_told_apart_by_it(tmp_path):
+    values = {"object": ("Cardigan", "cardigan", "three")}
+    kept = '["a cardigan", "a Cardigan"]'
+    found = read_prompts(write_prompts(tmp_path, neighbours=kept, others=None), values)
+    assert [each.shows["object"] for each in found.retain_prompts] == ["cardigan", "Cardigan"]
+    for text in ("A CARDIGAN", "a Cardigan in a cardigan"):
+        with pytest.raises(ValueError, match="names several values of object: Cardigan and cardigan"):
+            read_prompts(write_prompts(tmp_path, neighbours=f'["{text}"]', others=None), values)
+
+
 def test_of_many_values_an_error_lists_the_first(tmp_path):
     many = {**VALUES, "object": tuple(f"class {number}" for number in range(1000))}
     with pytest.raises(

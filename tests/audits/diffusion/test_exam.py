@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 import every_family
+from unweave.audits.diffusion import fid
 from unweave.audits.diffusion.attacks import Budget
 from unweave.audits.diffusion.exam import TRIAL, DiffusionExam
 from unweave.audits.diffusion.kid import kid
@@ -194,11 +195,14 @@ def test_the_kernel_distance_to_a_retrained_model_is_that_of_retained_conditions
     assert GENERATION["kid_retain"].beside(one, other) == expected > 0.1
 
 
-def test_an_fid_is_refused_before_anything_is_drawn_where_it_can_not_be_had(tmp_path):
+def test_an_fid_is_refused_before_anything_is_drawn_where_it_can_not_be_had(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="needs the file weights-inception.*, found none at .*none.pth"):
         replace(exam(), inception=tmp_path / "none.pth")
     there = tmp_path / "weights.pth"
     there.write_bytes(b"")
+    with pytest.raises(ValueError, match="whose SHA-256 begins with 6726825d, found e3b0c442"):
+        replace(exam(), inception=there)
+    monkeypatch.setattr(fid, "BEGINNING", "e3b0c442")  # of no bytes: the stub counts as the file
     with pytest.raises(ValueError, match=r"an FID needs (torchmetrics|at least 2049 images)"):
         replace(exam(), inception=there)
 

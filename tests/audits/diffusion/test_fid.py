@@ -1,3 +1,4 @@
+import hashlib
 import importlib.util
 import sys
 import types
@@ -6,16 +7,28 @@ from importlib.machinery import ModuleSpec
 import pytest
 import torch
 
+from unweave.audits.diffusion import fid as module
 from unweave.audits.diffusion.fid import fid, rgb
 
 IMAGES = torch.randint(0, 256, (2049, 1, 4, 4), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
 
 
 @pytest.fixture
-def weights(tmp_path):
+def weights(tmp_path, monkeypatch):
+    """A stub of the weights, which counts as torch-fidelity's."""
     place = tmp_path / "weights.pth"
     place.write_bytes(b"weights")
+    monkeypatch.setattr(module, "BEGINNING", hashlib.sha256(b"weights").hexdigest()[:8])
     return place
+
+
+def test_a_distance_in_the_features_of_other_weights_is_no_fid(tmp_path):
+    place = tmp_path / module.INCEPTION
+    place.write_bytes(b"other weights")
+    found = hashlib.sha256(b"other weights").hexdigest()[:8]
+    expected = f"weights-inception-2015-12-05-6726825d.pth, whose SHA-256 begins with 6726825d, found {found}"
+    with pytest.raises(ValueError, match=expected):
+        fid(IMAGES, IMAGES, weights=place)
 
 
 def test_an_fid_without_its_weights_names_the_file_before_anything_else(tmp_path):

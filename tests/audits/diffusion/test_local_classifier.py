@@ -21,7 +21,7 @@ from unweave.audits.diffusion.local_classifier import (  # noqa: E402  # after t
 )
 from unweave.data.captions import CaptionedImages  # noqa: E402
 
-SMALL = "mobilenet_v3_small"
+SMALL, HEAD = "mobilenet_v3_small", "classifier.3.weight"
 
 
 def fresh(n_classes: int) -> Any:
@@ -50,7 +50,12 @@ def bad(place: Path) -> Path:
     torch.save({**state, first: state[first][:1]}, place / "other.pth")
     torch.save({**state, first: state[first] * float("nan")}, place / "nan.pth")
     torch.save({"model": fresh(3)}, place / "code.pth")  # a pickle that would run code
+    torch.save({**state, HEAD: torch.tensor(1.0)}, place / "scalar.pth")
+    torch.save({**state, HEAD: torch.ones(0, 1024)}, place / "headless.pth")
+    torch.save({**state, first: state[first].int()}, place / "whole.pth")
+    (place / "empty.pth").touch()
     (place / "two.txt").write_text("church\ntench\n")
+    (place / "latin.txt").write_bytes("église\ntench\ngas pump\n".encode("latin-1"))
     (place / "twice.txt").write_text("church\ntench\ntench\n")
     return place
 
@@ -116,6 +121,11 @@ def test_names_are_those_of_imagenet_for_its_number_of_classes_and_numbers_for_o
     assert read(place, names=None).names == ("0", "1", "2")
 
 
+def test_a_byte_order_mark_is_no_part_of_a_name(place: Path):
+    (place / "marked.txt").write_text("church\ntench\ngas pump\n", encoding="utf-8-sig")
+    assert read(place, names="marked.txt").names[0] == "church"
+
+
 def test_the_digest_depends_on_the_preparation(place: Path):
     classifier = read(place)
     assert classifier.facts["sha256"] != read(place, "three.safetensors").facts["sha256"]
@@ -139,6 +149,20 @@ def test_the_digest_depends_on_the_preparation(place: Path):
         ),
         ({"file": "nan.pth"}, "weights must be finite, found NaN or infinity in 'features.0.0.weight'"),
         ({"file": "code.pth"}, "code.pth can't be read"),
+        ({"file": "empty.pth"}, "empty.pth can't be read: the file is empty or cut off"),
+        (
+            {"file": "scalar.pth"},
+            r"scalar.pth must hold .*: expected classifier.3.weight of shape .class, feature., found \[\]",
+        ),
+        (
+            {"file": "headless.pth"},
+            r"expected classifier.3.weight of shape .class, feature., found \[0, 1024\]",
+        ),
+        (
+            {"file": "whole.pth"},
+            "whole.pth must hold floating-point weights, found torch.int32 .*features.0.0",
+        ),
+        ({"names": "latin.txt"}, "latin.txt must be text in UTF-8, found another encoding .*: save it"),
         ({"names": "none.txt"}, "expected a file of the classes' names in .*none.txt, found no such file"),
         ({"names": "twice.txt"}, "found 3 lines with 2 names"),
         (

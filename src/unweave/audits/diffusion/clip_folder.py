@@ -20,6 +20,13 @@ MODEL, PREPARATION = "model.safetensors", "preprocessor_config.json"
 BATCH = 32
 """The number of images of one pass."""
 
+BLANK = 512
+"""The side in pixels of the image that tries a preparation: that of Stable Diffusion's images."""
+
+
+BAD_SETTINGS = (OSError, ValueError, TypeError, AttributeError, KeyError)
+"""The errors of transformers at bad settings; it has none of its own."""
+
 
 @dataclass(frozen=True, eq=False)
 class ClipFolder:
@@ -72,16 +79,25 @@ def read_clip(place: str | Path, *, device: str = "cpu") -> ClipScore:
         device: The device to run it on.
 
     Raises:
-        ValueError: If a file is missing or can't be read, or the folder holds no CLIPModel.
+        ValueError: If a file is missing or can't be read, the folder holds no CLIPModel, or its preparation
+            makes images of a size that the model does not take.
     """
     folder = Path(place)
     for name in ("config.json", MODEL, PREPARATION):
         if not (folder / name).is_file():
             raise ValueError(f"expected the folder of a CLIPModel in {folder}, found no {name}")
     model = read_part(folder, build_clip, MODEL)
-    preparation = CLIPImageProcessorPil.from_pretrained(folder, local_files_only=True)
     nn.Module.to(model, device)  # in place; the model's own method has no types
-    clip = ClipFolder(model, read_tokenizer(folder), preparation)
+    tokenizer = read_tokenizer(folder)
+    try:
+        preparation = CLIPImageProcessorPil.from_pretrained(folder, local_files_only=True)
+        clip = ClipFolder(model, tokenizer, preparation)
+        clip.embed_images(torch.zeros(1, 3, BLANK, BLANK, dtype=torch.uint8))
+    except BAD_SETTINGS as error:
+        raise ValueError(
+            f"--clip {folder} must hold the preparation of its images in {PREPARATION}, found one that can't "
+            f"prepare a blank image ({error}): give the file that came with the model"
+        ) from error
     return ClipScore(clip.embed_text, clip.embed_images, digest_of_files(folder))
 
 

@@ -41,6 +41,7 @@ from unweave.audits.exam import Glance
 from unweave.audits.margins import Margins
 from unweave.audits.metrics import Metric, Values
 from unweave.audits.verdict import Judgement
+from unweave.record.files import sha256
 from unweave.tasks.diffusion.sample import Sampler
 
 
@@ -133,6 +134,7 @@ class ConceptExam(ImagesExam):
         }
         seen = {} if self.nude_net is None else {"NudeNet": self.nude_net.facts}
         seen |= {} if self.clip is None else {"CLIP": {"sha256": self.clip.digest}}
+        seen |= {} if self.inception is None else {"Inception": {"sha256": sha256(self.inception)}}
         own = [{"prompt": each.text, **each.own_draw} for each in self.prompts.all_prompts if each.own_draw]
         drawn = {"prompts with a seed or guidance of their own": own} if own else {}
         return {

@@ -16,8 +16,12 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from unweave.audits.diffusion.images import Images, check_images
+from unweave.record.files import sha256
 
 INCEPTION = "weights-inception-2015-12-05-6726825d.pth"
+BEGINNING = "6726825d"
+"""The first digits of the SHA-256 of torch-fidelity's file: a distance in other features is no FID."""
+
 FEWEST = 2049
 """One more than the number of features: with fewer images their covariance is singular."""
 
@@ -31,7 +35,8 @@ def fid(generated: Tensor, real: Tensor, *, weights: str | Path) -> float:
         weights: The local file with Inception's weights; nothing is downloaded.
 
     Raises:
-        ValueError: If the file or a package is missing, or either set has fewer than 2,049 images.
+        ValueError: If the file or a package is missing, the file holds other weights, or either set has fewer
+            than 2,049 images.
     """
     refuse_no_fid(weights, min(len(generated), len(real)))
     shape = check_images(generated).shape[1:]
@@ -53,6 +58,11 @@ def refuse_no_fid(weights: str | Path, images: int = FEWEST) -> None:
         raise ValueError(
             f"an FID needs the file {INCEPTION}, found none at {weights}: give its place, or use `kid` "
             "in the space of a recogniser"
+        )
+    if not (digest := sha256(Path(weights))).startswith(BEGINNING):
+        raise ValueError(
+            f"an FID needs the file {INCEPTION}, whose SHA-256 begins with {BEGINNING}, found {digest[:8]} "
+            f"at {weights}: give torch-fidelity's file"
         )
     absent = [name for name in ("torchmetrics", "torch_fidelity") if importlib.util.find_spec(name) is None]
     if absent:

@@ -191,7 +191,9 @@ def read_state(path: Path) -> dict[str, Tensor]:
             if path.suffix == ".safetensors"
             else torch.load(path, map_location="cpu", weights_only=True)
         )
-    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
+    except EOFError as error:  # it has no words
+        raise ValueError(f"{path} can't be read: the file is empty or cut off: copy it again") from error
+    except (SafetensorError, pickle.UnpicklingError, RuntimeError, ValueError) as error:
         raise ValueError(f"{path} can't be read: {error}") from error
     if not isinstance(state, Mapping) or not all(isinstance(each, Tensor) for each in state.values()):
         raise ValueError(f"{path} must hold a state dict, tensors by name, and nothing else")
@@ -200,18 +202,27 @@ def read_state(path: Path) -> dict[str, Tensor]:
 
 def load_network(architecture: str, state: Mapping[str, Tensor], path: Path) -> nn.Module:
     """A network of torchvision with these weights, with as many classes as they have."""
+    expected = f"{path} must hold the weights of torchvision's {architecture}"
     with torch.device("meta"):
         head = last_layer(torchvision_models().get_model(architecture, weights=None))[0]
         key = f"{head}.weight"
         if key not in state:
+            raise ValueError(f"{expected}: expected {key}, found none")
+        weight = state[key]
+        if weight.ndim != 2 or not len(weight):
             raise ValueError(
-                f"{path} must hold the weights of torchvision's {architecture}: expected {key}, found none"
+                f"{expected}: expected {key} of shape [class, feature], found {list(weight.shape)}"
             )
-        network = torchvision_models().get_model(architecture, weights=None, num_classes=len(state[key]))
+        network = torchvision_models().get_model(architecture, weights=None, num_classes=len(weight))
     counters = {name: each for name, each in network.state_dict().items() if COUNTER in name}
     wrong = difference(shapes(network.state_dict()), shapes({**counters, **state}))
     if wrong:
-        raise ValueError(f"{path} must hold the weights of torchvision's {architecture}: {wrong}")
+        raise ValueError(f"{expected}: {wrong}")
+    for name, each in state.items():
+        if name not in counters and not each.is_floating_point():
+            raise ValueError(
+                f"{path} must hold floating-point weights, found {each.dtype} in {name!r}: save it in float32"
+            )
     network.load_state_dict(state, assign=True)
     return network
 
@@ -234,7 +245,13 @@ def name_classes(names: str | Path | None, n_classes: int, categories: Sequence[
     path = Path(names)
     if not path.is_file():
         raise ValueError(f"expected a file of the classes' names in {path}, found no such file")
-    lines = tuple(line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip())
+    try:
+        text = path.read_text(encoding="utf-8-sig")  # some editors begin a file with a mark of its encoding
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"{path} must be text in UTF-8, found another encoding ({error}): save it as UTF-8"
+        ) from error
+    lines = tuple(line.strip() for line in text.splitlines() if line.strip())
     if len(lines) != n_classes or len(set(lines)) < n_classes:
         raise ValueError(
             f"{path} must name the {n_classes} classes of the classifier, one a line and each once, found "

@@ -22,7 +22,7 @@ from typing import Any
 
 from unweave.audits.diffusion.concept_prompts import FORGET_KINDS, KINDS, RETAIN_KINDS, ConceptPrompts, Prompt
 from unweave.choices import explain_unknown
-from unweave.data.captions import holds_phrase
+from unweave.data.captions import places_of
 from unweave.data.prompt_list import read_prompt_rows
 from unweave.tables import refuse_unknown
 
@@ -134,10 +134,7 @@ def values_in(text: str, values: Values) -> dict[str, str]:
     Raises:
         ValueError: If it names several values of one factor.
     """
-    found = {
-        factor: longest([each for each in known if holds_phrase(text, each)])
-        for factor, known in values.items()
-    }
+    found = {factor: keep_own_case(text, names_in(text, known)) for factor, known in values.items()}
     for factor, named in found.items():
         if len(named) > 1:
             raise ValueError(
@@ -147,9 +144,21 @@ def values_in(text: str, values: Values) -> dict[str, str]:
     return {factor: named[0] for factor, named in found.items() if named}
 
 
-def longest(names: Sequence[str]) -> list[str]:
-    """The names that are no part of another one."""
-    return [name for name in names if not any(name != each and holds_phrase(each, name) for each in names)]
+def names_in(text: str, names: Sequence[str]) -> list[str]:
+    """The names in a text that occur at least once outside of a longer one."""
+    places = {name: [set(place) for place in places_of(text, name)] for name in names}
+    every = [place for found in places.values() for place in found]
+    return [
+        name
+        for name, found in places.items()
+        if any(not any(place < other for other in every) for place in found)
+    ]
+
+
+def keep_own_case(text: str, names: Sequence[str]) -> list[str]:
+    """Drops a name where the text holds another, equal but for its case: "Cardigan" is a dog in ImageNet."""
+    exact = {name.lower() for name in names if name in text}
+    return [name for name in names if name in text or name.lower() not in exact]
 
 
 def name_values(shows: Mapping[str, Any], values: Values) -> dict[str, str]:

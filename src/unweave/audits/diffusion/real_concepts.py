@@ -71,7 +71,7 @@ class RealImages:
         return images_of(self.train, values)
 
     def refuse_too_few(self, prompts: ConceptPrompts, *, attacked: bool) -> None:
-        """Raises if there are too few real images for a KID, or for attackers to learn from.
+        """Raises if there are too few real images for a KID, for attackers, or to show the concept at all.
 
         Args:
             prompts: The prompts.
@@ -85,6 +85,11 @@ class RealImages:
                     f"{in_words(values)} in {self.held_out.place}: give more, or leave such prompts out"
                 )
         found = len(self.training_images(prompts.concept))
+        if not found:
+            raise ValueError(
+                f"an audit needs a training image of the concept, found none of {prompts.concept_words} in "
+                f"{self.train.place}: give some, or spell its column as the concept"
+            )
         if attacked and found < PICTURES:
             raise ValueError(
                 f"attacks need {PICTURES} training images of the concept, found {found} of "
