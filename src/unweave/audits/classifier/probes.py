@@ -89,9 +89,7 @@ def classify_linearly(fit: Features, labels: Labels, tested: Features) -> Labels
     return (tested @ ridge(fit, one_hot(labels).double())).argmax(1)
 
 
-def silhouettes(
-    fit: Features, labels: Labels, tested: Features, truth: Labels
-) -> Float64[Tensor, " tested"]:
+def silhouettes(fit: Features, labels: Labels, tested: Features, truth: Labels) -> Float64[Tensor, " tested"]:
     """(b - a) / max(a, b) of each example; a: distance from its own class mean, b: from the nearest other.
 
     From -1 to 1, and 0 if there is no mean of its class or of another one (Rousseeuw, 1987, with class means
