@@ -22,7 +22,7 @@ def record():
 
 
 @pytest.fixture
-def found(record):
+def trace(record):
     return record["frontier"]["trace"]
 
 
@@ -30,21 +30,21 @@ def words(svg):
     return [text for text in ElementTree.fromstring(svg).itertext() if text.strip()]
 
 
-def test_a_line_has_gap_and_verdict_at_each_budget_and_the_cost_of_a_pass(found):
-    header, lines = grid(found)
+def test_a_line_has_gap_and_verdict_at_each_budget_and_the_cost_of_a_pass(trace):
+    header, lines = grid(trace)
     assert header == ["Method", "0.1", "0.3", "0.6", "Cost of a PASS"]
     by_name = {line[0]: line[1:] for line in lines}
-    gaps = [point["gap"]["mean"] for point in found["methods"]["lur"]["points"]]
+    gaps = [point["gap"]["mean"] for point in trace["methods"]["lur"]["points"]]
     marks = ("F", "P", "P")
     assert by_name["lur"] == [*(f"{number(g)} {m}" for g, m in zip(gaps, marks, strict=True)), "0.3"]
     assert by_name["joint"][-1] == "none" and by_name["salun"][1].endswith("?")
     assert by_name["diverged"] == ["\N{EN DASH} F"] * 3 + ["none"]
 
 
-def test_who_passes_for_less_comes_first_and_then_who_is_nearest(found):
-    names = order_methods(found)
-    costs = [found["methods"][name]["cost_of_pass"] or 9 for name in names]
-    assert costs == sorted(costs) and names[-1] == "diverged" and len(names) == len(found["methods"])
+def test_who_passes_for_less_comes_first_and_then_who_is_nearest(trace):
+    names = order_methods(trace)
+    costs = [trace["methods"][name]["cost_of_pass"] or 9 for name in names]
+    assert costs == sorted(costs) and names[-1] == "diverged" and len(names) == len(trace["methods"])
 
 
 def test_a_method_that_was_not_run_at_a_budget_has_a_dash_there(record):
@@ -54,36 +54,36 @@ def test_a_method_that_was_not_run_at_a_budget_has_a_dash_there(record):
     assert line[1] == "\N{EN DASH}" and line[-1] == "0.3"
 
 
-def test_pairs_have_a_difference_with_its_interval_at_each_budget(found):
-    header, lines = paired_grid(found)
+def test_pairs_have_a_difference_with_its_interval_at_each_budget(trace):
+    header, lines = paired_grid(trace)
     assert [line[0] for line in lines] == ["lur less joint", "lur-exact less joint"]
-    row = next(row for row in found["paired"] if row["first"] == "lur" and row["budget"] == 0.3)
+    row = next(row for row in trace["paired"] if row["first"] == "lur" and row["budget"] == 0.3)
     assert lines[0][header.index("0.3")] == interval(row["difference"], row["low"], row["high"])
 
 
-def conclusion_parts(found):
+def conclusion_parts(trace):
     """Budget, method and gap that the conclusion names, what of training from scratch, and how it is put."""
-    sentence = conclusion(found)
+    sentence = conclusion(trace)
     pattern = r"At (\S+) % of a retraining's gradients, (\S+) is (\S+) points from a retrained model(.*)"
     budget, name, gap, rest = re.search(pattern, sentence).groups()
     scratch = re.search(r"from scratch for as long is (\S+) away", rest)
     return float(budget) / 100, name, gap, scratch and scratch[1], sentence
 
 
-def verdicts(found, **by_method):
+def verdicts(trace, **by_method):
     """The frontier of these methods and training from scratch, with other verdicts."""
     methods = {}
     for name, given in {**by_method, TO_BEAT: "FFF"}.items():
         words = [{"P": "PASS", "F": "FAIL", "I": "INCONCLUSIVE"}[letter] for letter in given]
-        points = zip(found["methods"][name]["points"], words, strict=True)
-        cost = cost_of_pass(dict(zip(found["budgets"], words, strict=True)))
+        points = zip(trace["methods"][name]["points"], words, strict=True)
+        cost = cost_of_pass(dict(zip(trace["budgets"], words, strict=True)))
         methods[name] = {"points": [p | {"verdict": word} for p, word in points], "cost_of_pass": cost}
-    return put(found, "methods", value=methods)
+    return put(trace, "methods", value=methods)
 
 
-def gap(found, name, budget):
+def gap(trace, name, budget):
     """The mean gap of a method at a budget, as text."""
-    return next(number(p["gap"]["mean"]) for p in found["methods"][name]["points"] if p["budget"] == budget)
+    return next(number(p["gap"]["mean"]) for p in trace["methods"][name]["points"] if p["budget"] == budget)
 
 
 @pytest.mark.parametrize(
@@ -96,34 +96,34 @@ def gap(found, name, budget):
         ("PFI", "FPF", (0.1, "lur", ", and passes, though not at 30 % or 60 %;")),
     ],
 )
-def test_the_conclusion_is_what_a_pass_costs_or_the_first_pass_there_is(found, lur, joint, expected):
-    given = verdicts(found, lur=lur, joint=joint)
+def test_the_conclusion_is_what_a_pass_costs_or_the_first_pass_there_is(trace, lur, joint, expected):
+    given = verdicts(trace, lur=lur, joint=joint)
     budget, name, said, scratch, sentence = conclusion_parts(given)
     assert (budget, name) == expected[:2] and expected[2] in sentence
-    assert (said, scratch) == (gap(found, name, budget), gap(found, TO_BEAT, budget))
+    assert (said, scratch) == (gap(trace, name, budget), gap(trace, TO_BEAT, budget))
 
 
-def test_of_equals_the_conclusion_names_the_nearest(found):
-    given = verdicts(found, lur="FFP", joint="FFP")
+def test_of_equals_the_conclusion_names_the_nearest(trace):
+    given = verdicts(trace, lur="FFP", joint="FFP")
     _, name, said, *_ = conclusion_parts(given)
-    assert float(said) == min(float(gap(found, each, 0.6)) for each in ("lur", "joint"))
-    assert said == gap(found, name, 0.6)
+    assert float(said) == min(float(gap(trace, each, 0.6)) for each in ("lur", "joint"))
+    assert said == gap(trace, name, 0.6)
 
 
-def test_without_a_pass_the_conclusion_is_of_the_largest_budget_and_says_so(found):
-    failing = verdicts(found, joint="FFI")
+def test_without_a_pass_the_conclusion_is_of_the_largest_budget_and_says_so(trace):
+    failing = verdicts(trace, joint="FFI")
     budget, name, said, _, sentence = conclusion_parts(failing)
-    assert (budget, name, said) == (0.6, "joint", gap(found, "joint", 0.6))
+    assert (budget, name, said) == (0.6, "joint", gap(trace, "joint", 0.6))
     assert sentence.startswith("No unlearning method passes at these") and "and passes" not in sentence
     alone = put(failing, "methods", value={"joint": failing["methods"]["joint"]})
     assert conclusion_parts(alone)[3] is None
 
 
-def test_without_margins_no_verdict_is_missed(found):
-    unjudged = put(found, "margin", value=None)
-    unjudged = put(unjudged, "methods", value={"joint": found["methods"]["joint"]})
+def test_without_margins_no_verdict_is_missed(trace):
+    unjudged = put(trace, "margin", value=None)
+    unjudged = put(unjudged, "methods", value={"joint": trace["methods"]["joint"]})
     assert conclusion_parts(unjudged)[4].startswith("At 60 %")
-    assert conclusion(put(found, "methods", value={"diverged": found["methods"]["diverged"]})) is None
+    assert conclusion(put(trace, "methods", value={"diverged": trace["methods"]["diverged"]})) is None
 
 
 @pytest.mark.parametrize("form", [tables.text, tables.markdown, tables.latex, html.render])
@@ -151,29 +151,29 @@ def test_the_page_opens_with_the_figure_and_marks_what_passes(record):
     assert len(re.findall(r"<h2", first)) == 1
 
 
-def test_the_best_and_the_one_to_beat_are_named_and_no_others(found):
-    named = set(words(figure(found))) & set(found["methods"])
-    best = [name for name in order_methods(found) if name != TO_BEAT][:BEST]
+def test_the_best_and_the_one_to_beat_are_named_and_no_others(trace):
+    named = set(words(figure(trace))) & set(trace["methods"])
+    best = [name for name in order_methods(trace) if name != TO_BEAT][:BEST]
     assert named == {*best, TO_BEAT}
 
 
-def test_a_point_is_filled_where_the_method_passes(found):
-    assert [passes for _, passes in finite_points(found["methods"]["lur"])] == [False, True, True]
-    assert not any(passes for _, passes in finite_points(found["methods"]["joint"]))
-    none = put(found, "methods", value={name: found["methods"][name] for name in ("joint", TO_BEAT)})
+def test_a_point_is_filled_where_the_method_passes(trace):
+    assert [passes for _, passes in finite_points(trace["methods"]["lur"])] == [False, True, True]
+    assert not any(passes for _, passes in finite_points(trace["methods"]["joint"]))
+    none = put(trace, "methods", value={name: trace["methods"][name] for name in ("joint", TO_BEAT)})
     filled = "fill: var(--series-0"
-    assert filled in figure(found) and filled not in figure(none), "open points are the paper's colour"
+    assert filled in figure(trace) and filled not in figure(none), "open points are the paper's colour"
 
 
-def test_the_margins_and_the_floor_are_drawn_where_there_are_any(found):
-    assert "series-2" in figure(put(found, "methods", value={"joint": found["methods"]["joint"]}))
-    bare = put(found, "methods", value={"joint": found["methods"]["joint"]}) | {"margin": None, "floor": None}
+def test_the_margins_and_the_floor_are_drawn_where_there_are_any(trace):
+    assert "series-2" in figure(put(trace, "methods", value={"joint": trace["methods"]["joint"]}))
+    bare = put(trace, "methods", value={"joint": trace["methods"]["joint"]}) | {"margin": None, "floor": None}
     assert "series-2" not in figure(bare) and "two retrained models" not in words(figure(bare))
 
 
-def test_what_has_neither_gap_nor_cost_is_not_drawn(found):
-    assert finite_points(found["methods"]["diverged"]) == []
-    assert figure(put(found, "methods", value={"diverged": found["methods"]["diverged"]})) is None
+def test_what_has_neither_gap_nor_cost_is_not_drawn(trace):
+    assert finite_points(trace["methods"]["diverged"]) == []
+    assert figure(put(trace, "methods", value={"diverged": trace["methods"]["diverged"]})) is None
 
 
 def test_names_are_shown_as_they_are(record):
