@@ -375,6 +375,14 @@ def test_a_method_that_fails_is_logged_and_keeps_its_own_settings(tmp_path, fate
     assert with_best_settings(recipe, {"finetune": study}) == recipe
 
 
+def test_all_methods_of_a_stage_are_searched_on_the_same_cases(tmp_path, monkeypatch) -> None:
+    stage, made = Stage(tiny(), tmp_path), []
+    monkeypatch.setattr(tune, "make_case", lambda *case: made.append(case[1]) or make_case(*case))
+    for name in ("neggrad+", "finetune"):
+        tune.study((stage,), name, 1)
+    assert made == list(stage.recipe.tuning.seeds)
+
+
 def test_every_method_gets_as_many_trials_and_a_search_is_read_again(tmp_path, monkeypatch) -> None:
     recipe = tuned_so(tiny(), seeds=(1000,))
     names = ("lur", "lur:recover", "finetune", "short-retrain", "original", "retrain")

@@ -7,7 +7,7 @@ from typing import Any
 from unweave.bench.cache import append_suffix, file_name, read_or_make
 from unweave.bench.cell import MEASURING_FORMAT, cell_key
 from unweave.bench.ranges import Settings, keep_in_range
-from unweave.bench.search import SECOND, Trial, make_case, search
+from unweave.bench.search import SECOND, Case, Trial, make_case, search
 from unweave.bench.stage import Stage
 from unweave.bench.study import (
     STEPS,
@@ -30,6 +30,12 @@ SEARCHING_FORMAT = 2
 
 Raise it in the commit that changes any of these; every search is then made again.
 """
+
+_CASES = 4
+"""How many cases a process keeps."""
+
+_cases: dict[tuple[str, int], Case] = {}
+"""The last cases by stage and tuning seed: all methods of a stage are searched on the same ones."""
 
 
 def tune_stage(
@@ -118,7 +124,7 @@ def study(
     place = first.folder / "tuning" / "+".join(stage.name for stage in stages) / file_name(name)
 
     def make() -> Mapping[str, Any]:
-        cases = [make_case(stage, seed) for stage in stages for seed in tuning.seeds]
+        cases = [load_or_make_case(stage, seed) for stage in stages for seed in tuning.seeds]
         trials_at = first.storage or append_suffix(place, "journal")
         second = stretch(below, tuning.largest_budget, space) if below else None
         log = search(method, space, trials, cases, begin=begin, second=second, place=trials_at, name=key)
@@ -126,6 +132,16 @@ def study(
 
     found = read_or_make(place, key, make)["trials"]
     return study_from(found, scale_of(first), tuning.largest_budget, method)
+
+
+def load_or_make_case(stage: Stage, seed: int) -> Case:
+    """The case of a tuning seed; made once for the methods that a process searches one after the other."""
+    key = repr(stage), seed
+    if key not in _cases:
+        while len(_cases) >= _CASES:
+            _cases.pop(next(iter(_cases)))
+        _cases[key] = make_case(stage, seed)
+    return _cases[key]
 
 
 def stretch(trial: Trial, budget: float, space: Mapping[str, Range]) -> Settings:
