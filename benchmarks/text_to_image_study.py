@@ -8,8 +8,10 @@ The models are those of `text_to_image_models.py`. A search of each method has a
 to the model retrained without the concept. Then every method runs with one setting on all objects, and with
 one on all colours, beside the original and the retrained model. A search draws fewer images in fewer steps.
 
-What is done is not done again: a search goes on with its journal, and each run is a file below --out. A
-model that is not there is left out, and the record says so. All in one process of one thread.
+What is done is not done again: a search goes on with its journal, each run is a file below --out, and what a
+record of --record holds stays in it. So a study can be made in parts, of some seeds or methods each, also on
+other machines: the record alone has to be there. A model that is not there is left out. All in one process of
+one thread.
 """
 
 import argparse
@@ -17,10 +19,13 @@ import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import torch
+from frontier import round_numbers
+from rows import write_json
 from text_to_image_methods import BUDGET, ROWS, method_of, space_of
 from text_to_image_tables import print_tables, summary
 from torch import nn
@@ -43,7 +48,6 @@ from unweave.families.text_to_image import TextToImageFamily
 from unweave.methods import Method
 from unweave.methods.configure import configure
 from unweave.record.checkpoint import contents
-from unweave.record.files import write_atomically
 from unweave.record.record import environment
 from unweave.tables import as_table
 from unweave.tasks.diffusion.concept_request import ConceptRequest, Erasure, make_request
@@ -52,6 +56,7 @@ from unweave.tasks.diffusion.stable_diffusion import StableDiffusion, load
 
 SEARCHED = {"object": "five", "colour": "green"}
 SEARCH_SEED = 3
+Row = dict[str, Any]
 FIRST_SEED = 10**12
 """The first seed of the images of a search; those of reported images start at zero."""
 
@@ -122,17 +127,20 @@ class Study:
         return PromptedPipeline(self.pipeline(seed, f"without-{value}"), case.questions.prompts.conditions)
 
 
-def search_rows(study: Study, factor: str, names: Sequence[str], trials: int) -> dict[str, list[Trial]]:
-    """Searches the settings of every method on one concept; goes on with what is there."""
-    value = SEARCHED[factor]
-    if not trials or not study.has(SEARCH_SEED, value):
-        return {}
+def search_rows(
+    study: Study, factor: str, names: Sequence[str], trials: int, done: Mapping[str, Row]
+) -> dict[str, Row]:
+    """Searches the settings of every method on one concept; keeps the searches that are done."""
+    asked = {name: search_key(name, trials) for name in names} if trials else {}
+    missing = [name for name, key in asked.items() if done.get(name, {}).get("key") != key]
+    value, found = SEARCHED[factor], dict(done)
+    if not missing or not study.has(SEARCH_SEED, value):
+        return found
     case = study.case(SEARCH_SEED, factor, value, searching=True)
     exam, model = case.questions, study.retrained(SEARCH_SEED, value, case)
     retrained = exam.answers(model)
     values = exam.measure(retrained)
-    logs: dict[str, list[Trial]] = {}
-    for name in names:
+    for name in missing:
         original = case.original(text_encoder=ROWS[name].edits_words)
         # there is one retrained model, so the spread of two is not known
         cases = [Case(case, SEARCH_SEED, original, retrained, values, floor=0.0)]
@@ -141,10 +149,17 @@ def search_rows(study: Study, factor: str, names: Sequence[str], trials: int) ->
         own, start = trials if space else 1, time.process_time()
         facts = {**case.facts(), "method": repr(method), "space": repr(space)}
         journal = study.out / "search" / factor / f"{file_name(name)}.journal"
-        logs[name] = search(method, space, own, cases, place=journal, name=digest(facts))
+        log = search(method, space, own, cases, place=journal, name=digest(facts))
         spent = (time.process_time() - start) / own
-        print(f"{factor}  {name}  {own} trials of {spent:.0f} CPU-seconds, {best(logs[name])}", flush=True)
-    return logs
+        found[name] = {"key": asked[name], "values": [each["value"] for each in log], "best": best(log)}
+        print(f"{factor}  {name}  {own} trials of {spent:.0f} CPU-seconds, {best(log)}", flush=True)
+    return found
+
+
+def search_key(name: str, trials: int) -> str:
+    """What a search depends on, beside the settings of the study."""
+    method, space = method_of(ROWS[name], SEARCHING), space_of(ROWS[name], SEARCHING)
+    return digest({"method": repr(method), "space": repr(space), "trials": trials})
 
 
 def best(trials: Sequence[Trial]) -> Trial | None:
@@ -245,49 +260,60 @@ def main() -> None:
     models = TextToImageModels(recipe, arguments.models / "kept")
     place = arguments.models / Path(arguments.recipe).stem
     study = Study(models, place, arguments.out, arguments.attacks, tuple(arguments.attacked))
-    searches = {
-        factor: search_rows(study, factor, arguments.methods, arguments.search)
-        for factor in arguments.factors
-    }
-    runs: dict[str, Any] = {}
+    found = load_record(arguments.record, settings_of(study))
+    for factor in arguments.factors:
+        done = found["search"].get(factor, {})
+        found["search"][factor] = search_rows(study, factor, arguments.methods, arguments.search, done)
     for factor, values in (("object", arguments.object), ("colour", arguments.colour)):
-        methods = found_methods(arguments.methods, searches.get(factor, {}))
-        for seed in arguments.seeds:
-            for value in values:
-                if study.has(seed, value):
-                    runs.setdefault(factor, {}).setdefault(value, {})[str(seed)] = run_concept(
-                        study, seed, factor, value, methods
-                    )
-    found = record_of(study, searches, runs)
-    print_tables(found["summary"])
+        methods = found_methods(arguments.methods, found["search"].get(factor, {}))
+        for seed, value in product(arguments.seeds, values):
+            if study.has(seed, value):
+                runs = found["runs"].setdefault(factor, {}).setdefault(value, {}).setdefault(str(seed), {})
+                runs.update(round_numbers(run_concept(study, seed, factor, value, methods)))
+    averages = summary(found["runs"])
+    found["summary"] = round_numbers(averages)
+    print_tables(averages)
     if arguments.record:
-        write_atomically(arguments.record, json.dumps(found) + "\n")
+        write_json(arguments.record, found)
 
 
-def found_methods(names: Sequence[str], logs: Mapping[str, Sequence[Trial]]) -> dict[str, Method]:
+def found_methods(names: Sequence[str], searches: Mapping[str, Row]) -> dict[str, Method]:
     """The methods with the best settings that a search found; those of the start where there was none."""
     methods: dict[str, Method] = {}
     for name in names:
-        method, trial = method_of(ROWS[name], REPORTING), best(logs.get(name, ()))
+        method, trial = method_of(ROWS[name], REPORTING), searches.get(name, {}).get("best")
         methods[name] = method if trial is None else configure(method, nest_paths(trial["settings"]))
     return methods
 
 
-def record_of(study: Study, searches: Mapping[str, Any], runs: Mapping[str, Any]) -> dict[str, Any]:
-    """All that was found, with the settings that it depends on."""
+def settings_of(study: Study) -> Row:
+    """What all searches and runs of a record share."""
     recipe = study.models.recipe
     drawings = replace(recipe.drawings, folder=None)  # a place on this machine
     return {
-        "environment": environment(),
         "recipe": as_table(replace(recipe, drawings=drawings)),
         "budget": BUDGET,
         "searching": {"family": as_table(SEARCHING), "prompts": as_table(FEW), "seed": SEARCH_SEED},
         "reporting": {"family": as_table(REPORTING), "prompts": as_table(MANY), "attacked": study.attacked},
         "recogniser": study.models.recogniser.digest,
-        "search": searches,
-        "runs": runs,
-        "summary": summary(runs),
+        "formats": [METHODS_FORMAT, MEASURING_FORMAT],
     }
+
+
+def load_record(place: Path | None, settings: Row) -> Row:
+    """The record of an earlier part of the study, or an empty one.
+
+    Raises:
+        ValueError: If the earlier part had other settings.
+    """
+    empty = {"environment": environment(), **json.loads(json.dumps(settings)), "search": {}, "runs": {}}
+    if place is None or not place.exists():
+        return empty
+    found = json.loads(place.read_text(encoding="utf-8"))
+    other = [name for name in settings if found.get(name) != empty[name]]
+    if other:
+        raise ValueError(f"{place} was made with other settings ({', '.join(other)}): give another --record")
+    return found
 
 
 if __name__ == "__main__":

@@ -87,7 +87,8 @@ def test_a_study_goes_on_where_it_was_stopped(
     given += ["--methods", "uce", "finetune", "--seeds", 3, "--object", "five", "--factors", "object"]
     call(study, *given, "--search", 2, "--record", record)
     found = json.loads(record.read_text())
-    assert {name: len(log) for name, log in found["search"]["object"].items()} == {"uce": 2, "finetune": 2}
+    trials = {name: len(each["values"]) for name, each in found["search"]["object"].items()}
+    assert trials == {"uce": 2, "finetune": 2}
     runs = found["runs"]["object"]["five"]["3"]
     assert list(runs) == ["original", "retrained", "uce", "finetune"]
     assert all(each["failed"] is None for each in runs.values())
@@ -99,3 +100,8 @@ def test_a_study_goes_on_where_it_was_stopped(
     call(study, *given, "--search", 2, "--record", record)
     assert {path: path.stat().st_mtime_ns for path in out.rglob("*.json")} == files
     assert json.loads(record.read_text())["runs"] == found["runs"]
+    monkeypatch.setattr(study, "search", None)
+    call(study, *given, "--out", tmp_path / "elsewhere", "--search", 2, "--record", record)
+    assert json.loads(record.read_text())["search"] == found["search"], "the record alone knows the search"
+    with pytest.raises(ValueError, match=r"other settings \(reporting\)"):
+        call(study, *given, "--attacked", 5, "--record", record)
