@@ -26,7 +26,7 @@ from unweave.audits.classifier.prepare_attacks import (
     plan_of_answers,
     plan_of_audit,
 )
-from unweave.audits.exam import Answering, Exam, Found, Judging, Reporting
+from unweave.audits.exam import Answering, Exam, Judging, Outputs, Reporting
 from unweave.audits.margins import Margins
 from unweave.audits.one_model import Subject, add_original, as_given, as_one_model, audit_record
 from unweave.audits.references import (
@@ -157,7 +157,9 @@ def audit(
     return audit_answers(result, answer_pair, reference, calibration, exam=chosen_exam, plan=plan)
 
 
-def collect_answer_pair(result: Result, exam: Answering[Found]) -> tuple[Answers[Found], Answers[Found]]:
+def collect_answer_pair(
+    result: Result, exam: Answering[Outputs]
+) -> tuple[Answers[Outputs], Answers[Outputs]]:
     """Collects the answers of the unlearned model and of the original.
 
     Raises:
@@ -244,12 +246,12 @@ def as_answers(
 
 
 def judge_answers(
-    exam: Exam[Found],
+    exam: Exam[Outputs],
     subject: Subject,
-    found: Answers[Found],
-    before: Answers[Found] | None,
-    reference_answers: Sequence[Answers[Found]],
-    calibrating: Sequence[Answers[Found]],
+    found: Answers[Outputs],
+    before: Answers[Outputs] | None,
+    reference_answers: Sequence[Answers[Outputs]],
+    calibrating: Sequence[Answers[Outputs]],
     *,
     plan: Plan | None = None,
 ) -> Audit:
@@ -294,7 +296,7 @@ def judge_answers(
 
 
 def draw_sheets(
-    exam: Reporting[Found], answers: Mapping[str, Sequence[Answers[Found] | None]]
+    exam: Reporting[Outputs], answers: Mapping[str, Sequence[Answers[Outputs] | None]]
 ) -> dict[str, str]:
     """Pictures of the answers, by model; empty if an exam draws none."""
     sheets = {
@@ -303,7 +305,7 @@ def draw_sheets(
     return {name: sheet for name, sheet in sheets.items() if sheet is not None}
 
 
-def calibrate_margins(exam: Judging[Found], calibrating: Sequence[Answers[Found]]) -> Margins | None:
+def calibrate_margins(exam: Judging[Outputs], calibrating: Sequence[Answers[Outputs]]) -> Margins | None:
     """The margins from calibration models; None with fewer than two."""
     if len(calibrating) < 2:
         return None

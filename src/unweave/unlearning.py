@@ -52,7 +52,8 @@ def unlearn(
         model: A model trained on the forget set and the retain set of `split`.
         split: The data, with the forget set.
         method: A method such as `unweave.LUR()`, or any function that edits a `Problem`.
-        task: Scores the model; classification into the classes of the split if None.
+        task: Scores the model; required unless it is a classifier. None: classification into the classes of
+            the split.
         seed: The seed of all randomness.
         device: The device to work on; that of the model if None.
         build: Makes a model of the same architecture with fresh weights, for methods that train from scratch.

@@ -6,7 +6,7 @@ from typing import Generic
 
 from torch import nn
 
-from unweave.audits.exam import Answering, Found, Measuring
+from unweave.audits.exam import Answering, Measuring, Outputs
 from unweave.audits.metrics import Values
 from unweave.weights.cost import Cost
 
@@ -15,7 +15,7 @@ Measurements = Mapping[str, Sequence[float]]
 
 
 @dataclass(frozen=True)
-class Answers(Generic[Found]):
+class Answers(Generic[Outputs]):
     """The answers of one model, and the probes that need the model itself.
 
     Args:
@@ -25,25 +25,27 @@ class Answers(Generic[Found]):
         measurements: What attacks kept of the model, by the attack's name.
     """
 
-    found: Found
+    found: Outputs
     probes: Values = field(default_factory=dict)
     cost: Cost | None = None
     measurements: Mapping[str, Measurements] = field(default_factory=dict)
 
-    def measure(self, exam: Measuring[Found], reference: "Answers[Found] | None" = None) -> dict[str, float]:
+    def measure(
+        self, exam: Measuring[Outputs], reference: "Answers[Outputs] | None" = None
+    ) -> dict[str, float]:
         """Every metric; with a reference also those that compare."""
         return {**exam.measure(self.found, None if reference is None else reference.found), **self.probes}
 
 
 def collect_answers(
-    model: nn.Module, exam: Answering[Found], original: nn.Module | None = None
-) -> Answers[Found]:
+    model: nn.Module, exam: Answering[Outputs], original: nn.Module | None = None
+) -> Answers[Outputs]:
     """Collects the answers and probes of a model; some probes also need its original."""
     return Answers(exam.answers(model), exam.probes(model, original))
 
 
 def measure_against(
-    exam: Measuring[Found], found: Answers[Found], references: Sequence[Answers[Found]]
+    exam: Measuring[Outputs], found: Answers[Outputs], references: Sequence[Answers[Outputs]]
 ) -> list[dict[str, float]]:
     """The metrics of one model, compared with each reference in turn; without references its own metrics."""
     return [found.measure(exam, each) for each in references] or [found.measure(exam)]

@@ -29,19 +29,19 @@ __all__ = [
     "Storing",
 ]
 
-Found = TypeVar("Found")
-"""The answers of a model: logits, or images."""
+Outputs = TypeVar("Outputs")
+"""What a model answered: logits, or images."""
 
 Given = TypeVar("Given", contravariant=True)
 """The same, for protocols that only take answers."""
 
 
 @runtime_checkable
-class Answering(Protocol[Found]):
+class Answering(Protocol[Outputs]):
     """The questions to a model about one split."""
 
     @abstractmethod
-    def answers(self, model: nn.Module) -> Found:
+    def answers(self, model: nn.Module) -> Outputs:
         """Collects the answers of the model, which stays unchanged.
 
         Raises:
@@ -50,7 +50,7 @@ class Answering(Protocol[Found]):
         ...
 
     @abstractmethod
-    def fingerprint(self, found: Found) -> str:
+    def fingerprint(self, found: Outputs) -> str:
         """A digest of the answers; two models from different trainings never share it."""
         ...
 
@@ -58,13 +58,13 @@ class Answering(Protocol[Found]):
         """Runs the attacks that need the model itself, and some the original; results by metric."""
         return {}
 
-    def explain_unlike(self, found: Found, audited: Found) -> str:
+    def explain_unlike(self, found: Outputs, audited: Outputs) -> str:
         """Why answers can't be compared with the audited model's, as the end of a sentence; may be empty."""
         return ""
 
 
 @runtime_checkable
-class Storing(Answering[Found], Protocol[Found]):
+class Storing(Answering[Outputs], Protocol[Outputs]):
     """Answers in files."""
 
     suffix: ClassVar[str]
@@ -76,12 +76,12 @@ class Storing(Answering[Found], Protocol[Found]):
         return ""
 
     @abstractmethod
-    def save(self, found: Found, path: Path) -> None:
+    def save(self, found: Outputs, path: Path) -> None:
         """Writes answers to a file, atomically."""
         ...
 
     @abstractmethod
-    def load(self, path: Path) -> Found:
+    def load(self, path: Path) -> Outputs:
         """Reads answers from a file."""
         ...
 
@@ -222,7 +222,7 @@ class Glance:
 
 
 @runtime_checkable
-class Glancing(Answering[Found], Measuring[Found], Protocol[Found]):
+class Glancing(Answering[Outputs], Measuring[Outputs], Protocol[Outputs]):
     """A short exam before and after unlearning."""
 
     glances: ClassVar[Sequence[Glance]]
@@ -236,12 +236,12 @@ class Glancing(Answering[Found], Measuring[Found], Protocol[Found]):
 
 @runtime_checkable
 class Exam(
-    Storing[Found],
-    Glancing[Found],
-    Judging[Found],
-    Searching[Found],
-    Reporting[Found],
-    Protocol[Found],
+    Storing[Outputs],
+    Glancing[Outputs],
+    Judging[Outputs],
+    Searching[Outputs],
+    Reporting[Outputs],
+    Protocol[Outputs],
 ):
     """Everything that a benchmark asks of a family of models."""
 

@@ -17,12 +17,12 @@ Finding = Literal["under-forgetting", "over-forgetting", "damage", "wrong exampl
 Axis = Literal["forgetting", "utility"]
 Values = Mapping[str, float]
 
-Found = TypeVar("Found")
+Outputs = TypeVar("Outputs")
 """The evidence of one model: `Evidence` of a classifier, `Samples` of a generator."""
 
 
 @dataclass(frozen=True)
-class Metric(Generic[Found]):
+class Metric(Generic[Outputs]):
     """The definition of one number of an audit.
 
     Args:
@@ -56,8 +56,8 @@ class Metric(Generic[Found]):
     cannot: str
     below: Finding | None
     above: Finding | None
-    alone: Callable[[Found], float] | None = None
-    beside: Callable[[Found, Found], float] | None = None
+    alone: Callable[[Outputs], float] | None = None
+    beside: Callable[[Outputs, Outputs], float] | None = None
     primary: bool = False
     floor: float = 0.0
     minimum: float = 0.0

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from unweave.audits.answers import Answers, Measurements
 from unweave.audits.attack import EXAMINING_FORMAT, Examiner
-from unweave.audits.exam import Found, Storing
+from unweave.audits.exam import Outputs, Storing
 from unweave.record import checkpoint
 from unweave.record.files import read_object, write_atomically
 from unweave.weights.cost import Cost
@@ -90,13 +90,13 @@ class ReferenceFiles:
         return Processes.current().from_first(self.facts.exists)
 
     def write(
-        self, answers: Answers[Found], model: nn.Module, exam: Storing[Found], *, keep_model: bool = True
+        self, answers: Answers[Outputs], model: nn.Module, exam: Storing[Outputs], *, keep_model: bool = True
     ) -> None:
         """Stores a model and its answers, or these alone, instead of one whose facts were deleted."""
         state = whole_state(model) if keep_model else {}
         Processes.current().from_first(lambda: self._write(answers, state, exam))
 
-    def _write(self, answers: Answers[Found], state: Mapping[str, Tensor], exam: Storing[Found]) -> None:
+    def _write(self, answers: Answers[Outputs], state: Mapping[str, Tensor], exam: Storing[Outputs]) -> None:
         assert answers.cost is not None
         self.folder.mkdir(parents=True, exist_ok=True)
         for stale in (*self.folder.glob("attacks-*.json"), *self.folder.glob("model.*")):
@@ -107,7 +107,7 @@ class ReferenceFiles:
         content = {"code": self.code, "probes": dict(answers.probes), "cost": asdict(answers.cost)}
         write_atomically(self.facts, json.dumps(content))
 
-    def read(self, exam: Storing[Found]) -> Answers[Found]:
+    def read(self, exam: Storing[Outputs]) -> Answers[Outputs]:
         """The answers.
 
         Raises:

@@ -12,7 +12,7 @@ from torch.utils.data import Dataset
 
 from unweave.audits.answers import Answers, collect_answers
 from unweave.audits.attack import Examiner
-from unweave.audits.exam import Answering, Found, Storing
+from unweave.audits.exam import Answering, Outputs, Storing
 from unweave.audits.reference_files import ReferenceFiles
 from unweave.data.subset import dataset_of
 from unweave.descent.timing import count_training
@@ -71,11 +71,11 @@ def load_or_retrain(
     reference: Retrain,
     split: Split,
     seed: int,
-    exam: Storing[Found],
-    audited: Answers[Found] | None = None,
+    exam: Storing[Outputs],
+    audited: Answers[Outputs] | None = None,
     *,
     examiner: Examiner | None = None,
-) -> Answers[Found]:
+) -> Answers[Outputs]:
     """The answers of the reference of one seed, read from the reference's folder or retrained now.
 
     Args:
@@ -112,9 +112,9 @@ def retrain(
     reference: Retrain,
     split: Split,
     seed: int,
-    exam: Answering[Found],
-    audited: Answers[Found] | None,
-) -> tuple[Answers[Found], nn.Module]:
+    exam: Answering[Outputs],
+    audited: Answers[Outputs] | None,
+) -> tuple[Answers[Outputs], nn.Module]:
     """Retrains a model now and collects its answers; arguments are those of `load_or_retrain`.
 
     Raises:
@@ -133,7 +133,7 @@ def retrain(
     return answers, model
 
 
-def retraining_cost(answers: Sequence[Answers[Found]]) -> Cost | None:
+def retraining_cost(answers: Sequence[Answers[Outputs]]) -> Cost | None:
     """The cost of one retraining: the median of those with a known cost; None without any.
 
     The gradient evaluations of a `train` without a torch optimizer are unknown.
@@ -145,7 +145,7 @@ def retraining_cost(answers: Sequence[Answers[Found]]) -> Cost | None:
     return Cost(gradients=gradients, seconds=median(each.seconds for each in costs))
 
 
-def refuse_copies(exam: Answering[Found], references: Sequence[Found]) -> None:
+def refuse_copies(exam: Answering[Outputs], references: Sequence[Outputs]) -> None:
     """Raises if two retrained models give the same answers: copies do not show the spread of retraining."""
     first_index: dict[str, int] = {}
     for index, each in enumerate(references):
@@ -157,7 +157,7 @@ def refuse_copies(exam: Answering[Found], references: Sequence[Found]) -> None:
             )
 
 
-def refuse_original(exam: Answering[Found], retrained: Sequence[Found], original: Found) -> None:
+def refuse_original(exam: Answering[Outputs], retrained: Sequence[Outputs], original: Outputs) -> None:
     """Raises if a retrained model gives the original's answers: it was trained on the forget set."""
     for index, each in enumerate(retrained):
         if exam.fingerprint(each) == exam.fingerprint(original):

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from torch import nn
 
-from unweave.audits.exam import Found, Storing
+from unweave.audits.exam import Outputs, Storing
 from unweave.bench.cache import Content, append_suffix, file_name, read_or_make
 from unweave.bench.peak_memory import peak_memory
 from unweave.bench.stage import Memory, Stage
@@ -159,7 +159,7 @@ def cell_path(stage: Stage, seed: int, name: str) -> Path:
     return stage.folder / "cells" / of / str(seed) / file_name(name)
 
 
-def read_answers(exam: Storing[Found], place: Path) -> Found:
+def read_answers(exam: Storing[Outputs], place: Path) -> Outputs:
     """Reads the answers of the model of a cell."""
     return exam.load(append_suffix(place, exam.suffix))
 

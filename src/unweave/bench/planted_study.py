@@ -88,23 +88,23 @@ class PlantedStudy:
         """The models of one of `REFERENCES`, one for each seed."""
         stage, seeds = self.stage, self.recipe.seeds
         if kind == "unplanted":
-            made = [stage.train_on(self.unplanted_split, "retain", seed) for seed in seeds]
+            models = [stage.train_on(self.unplanted_split, "retain", seed) for seed in seeds]
         else:
             part = "mixed" if kind == "original" else "retain"
-            made = [stage.load_or_train(part, seed) for seed in seeds]
-        return [each.model.eval() for each in made]
+            models = [stage.load_or_train(part, seed) for seed in seeds]
+        return [each.model.eval() for each in models]
 
     def unlearn(self, method: str, originals: Sequence[nn.Module]) -> tuple[list[nn.Module], Cost]:
         """A method on the original of each seed, and its whole cost."""
-        made, costs = [], []
+        models, costs = [], []
         for seed, original in zip(self.recipe.seeds, originals, strict=True):
             problem = self.stage.problem(original, seed, {})
             costs.append(run_and_time(problem, self.recipe.method(method)))
-            made.append(problem.model.eval())
+            models.append(problem.model.eval())
         whole = Cost(
             gradients=sum(each.gradients for each in costs), seconds=sum(each.seconds for each in costs)
         )
-        return made, whole
+        return models, whole
 
     def examine(self, models: Sequence[nn.Module]) -> list[PoisonAnswers] | list[CanaryScores]:
         """What each model shows."""
@@ -112,10 +112,10 @@ class PlantedStudy:
             return [self.score_canaries(each) for each in models]
         return [self.answer(each) for each in models]
 
-    def compare(self, found: Sequence[Any], known: dict[str, Any]) -> PlantedReport:
+    def compare(self, found: Sequence[Any], reference_answers: dict[str, Any]) -> PlantedReport:
         """What models showed, beside what each kind of reference showed."""
         judge = canaries if self.recipe.data.plant.kind == "canaries" else backdoor
-        return judge(found, **known)
+        return judge(found, **reference_answers)
 
     def score_canaries(self, model: nn.Module) -> CanaryScores:
         """The scores of the known canaries, from the gradients at their clean inputs and true labels."""
@@ -175,12 +175,12 @@ def run_study(study: PlantedStudy, methods: Sequence[str], listener: Listener) -
     for kind in REFERENCES:
         listener(kind)
         models[kind] = study.references(kind)
-    known = {kind: study.examine(made) for kind, made in models.items()}
-    reports = {kind: study.compare(found, known) for kind, found in known.items()}
+    reference_answers = {kind: study.examine(each) for kind, each in models.items()}
+    reports = {kind: study.compare(found, reference_answers) for kind, found in reference_answers.items()}
     rows: dict[str, Any] = {kind: figure_rows(report) for kind, report in reports.items()}
     for name in methods:
         listener(name)
-        rows[name] = method_row(study, name, models["original"], known)
+        rows[name] = method_row(study, name, models["original"], reference_answers)
     check = reports["original"].check
     return {
         "recipe": study.recipe.table(),
@@ -195,14 +195,14 @@ def run_study(study: PlantedStudy, methods: Sequence[str], listener: Listener) -
 
 
 def method_row(
-    study: PlantedStudy, name: str, originals: Sequence[nn.Module], known: dict[str, Any]
+    study: PlantedStudy, name: str, originals: Sequence[nn.Module], reference_answers: dict[str, Any]
 ) -> dict[str, Any]:
     """The row of one method, or why it failed."""
     try:
-        made, cost = study.unlearn(name, originals)
+        models, cost = study.unlearn(name, originals)
     except (ValueError, Failed) as error:
         return {"failed": str(error)}
-    return {**figure_rows(study.compare(study.examine(made), known)), "cost": asdict(cost)}
+    return {**figure_rows(study.compare(study.examine(models), reference_answers)), "cost": asdict(cost)}
 
 
 def figure_rows(report: PlantedReport) -> dict[str, Any]:

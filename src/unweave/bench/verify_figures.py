@@ -30,7 +30,7 @@ Stage = Mapping[str, Any]
 Values = Mapping[str, float]
 
 AUDIT, EVIDENCE = "audit", "evidence.parquet"
-ANEW = ("ua", "ra", "ta", "auc")
+RECOMPUTED = ("ua", "ra", "ta", "auc")
 """The metrics that are recomputed from evidence."""
 TOLERANCE = 1e-6
 """Tolerance in a metric's unit: sums of floats on another machine may differ by this."""
@@ -66,10 +66,10 @@ def contradictions(record: Mapping[str, Any], folder: Path) -> Iterator[str]:
 
 def check_frontier(name: str, found: Mapping[str, Any], stages: Mapping[str, Stage]) -> Iterator[str]:
     """Yields points of a recipe's frontier, and costs of a PASS, that contradict its stages."""
-    known = {budget: stages.get(f"{name}@{budget}", stages.get(name)) for budget in found["budgets"]}
-    there = {budget: stage for budget, stage in known.items() if stage is not None}
+    by_budget = {budget: stages.get(f"{name}@{budget}", stages.get(name)) for budget in found["budgets"]}
+    present_stages = {budget: stage for budget, stage in by_budget.items() if stage is not None}
     for method, row in found["methods"].items():
-        own = curve(method, there)
+        own = curve(method, present_stages)
         if len(own["points"]) != len(row["points"]) or own["cost_of_pass"] != row["cost_of_pass"]:
             said = "no PASS" if row["cost_of_pass"] is None else f"a PASS at {row['cost_of_pass']:g}"
             yield f"the frontier of {name} gives {method} {said}, and its stages do not"
@@ -126,12 +126,12 @@ def check_evidence(stage: Stage, path: Path) -> Iterator[str]:
     if len(rows) != 1:
         return
     ((name, row),) = rows
-    said = {each: row["scores"][each]["value"] for each in ANEW if each in row["scores"]}
-    known = {each: value for each, value in said.items() if value is not None}
+    recorded = {each: row["scores"][each]["value"] for each in RECOMPUTED if each in row["scores"]}
+    known = {each: value for each, value in recorded.items() if value is not None}
     if known:
         evidence = parquet.load(path)
-        takes = {each: METRICS[each].alone for each in known}
-        found = {each: take(evidence) for each, take in takes.items() if take is not None}
+        functions = {each: METRICS[each].alone for each in known}
+        found = {each: function(evidence) for each, function in functions.items() if function is not None}
         yield from compare_figures(name, known, found, f"{path.name} next to it gives")
 
 
@@ -146,8 +146,8 @@ def check_cells(name: str, stage: Stage, cells: Path) -> Iterator[str]:
         if retrained:
             own = [cell | gap_of(cell, other, metrics) for cell, other in zip(own, retrained, strict=False)]
         for seed, cell in enumerate(own):
-            said = {figure: each[seed] for figure, each in row.get("per_seed", {}).items()}
-            yield from compare_figures(method, said, cell, FROM_CELLS)
+            recorded = {figure: each[seed] for figure, each in row.get("per_seed", {}).items()}
+            yield from compare_figures(method, recorded, cell, FROM_CELLS)
         means = (
             row["scores"] if row["gap"] is None else {**row["scores"], "gap": {"value": row["gap"]["mean"]}}
         )
@@ -177,10 +177,12 @@ def read_values(cells: Path, name: str, stage: Stage, method: str) -> list[dict[
     return [read_object(place).get("values", {}) for place in places]
 
 
-def compare_figures(name: str, said: Mapping[str, float | None], found: Values, where: str) -> Iterator[str]:
+def compare_figures(
+    name: str, recorded: Mapping[str, float | None], found: Values, where: str
+) -> Iterator[str]:
     """Yields a sentence for every figure that differs from the recomputed one."""
-    for metric in (each for each in said if each in found):
-        value, other = said[metric], found[metric]
+    for metric in (each for each in recorded if each in found):
+        value, other = recorded[metric], found[metric]
         if value is None:
             same = not math.isfinite(other)
         else:

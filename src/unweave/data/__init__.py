@@ -26,7 +26,8 @@ class Raw:
             [batch, ...].
         label: What selects a forget set and its classes, with shape [batch]. A task may also take it as the
             target of the output (classification) or as the condition of the input (class-conditional
-            diffusion); any other target or condition is among the inputs.
+            diffusion); any other target or condition is among the inputs. Zeros if the examples have no
+            label: they are then of one class.
     """
 
     ids: Int64[Tensor, " batch"]

@@ -189,19 +189,18 @@ def nested(retain: Term, forget: Term, alpha: float) -> list[Term]:
     :math:`V = \nabla U(\theta - \alpha g_r)`, and :math:`\nabla R(\theta - \alpha V) + V` is the gradient of
     :math:`R(\theta) + U(\theta - \alpha \nabla R(\theta))` up to :math:`\frac{\alpha^2}{2} D^3 R[V, V]`.
     """
-    # first gradient: of retain, at theta; second gradient: of forget, at the look-ahead weights
-    ahead = Lookahead(forget, through=retain, lr=alpha)
-    # third gradient: of retain, at theta minus alpha times the second
-    return [Lookahead(retain, through=ahead, lr=alpha), ahead]
+    # gradient 1: retain at theta; 2 (V): forget at theta - alpha * 1; 3: retain at theta - alpha * V
+    forget_ahead = Lookahead(forget, through=retain, lr=alpha)
+    return [Lookahead(retain, through=forget_ahead, lr=alpha), forget_ahead]
 
 
 def lagged(retain: Term, forget: Term, alpha: float) -> list[Term]:
     """The terms of LUR at two gradients a step: the first of `nested` is the third of the previous step."""
     previous = PreviousGradient(first=retain)
-    ahead = Lookahead(forget, through=previous, lr=alpha)
-    row = Lookahead(retain, through=ahead, lr=alpha)
-    previous.follow(row)
-    return [row, ahead]
+    forget_ahead = Lookahead(forget, through=previous, lr=alpha)
+    retain_ahead = Lookahead(retain, through=forget_ahead, lr=alpha)
+    previous.follow(retain_ahead)
+    return [retain_ahead, forget_ahead]
 
 
 def exact(

@@ -42,9 +42,11 @@ def lur_backward(
         raise ValueError("lur_backward got no trainable weights")
     before = [(p, p.grad) for p in weights.values()]
     step = Step(weights, Runtime(nn.Identity(), scorer=None), {}, {})
-    row, ahead = nested(Closure("retain", retain_loss), Closure("forget", forget_loss, weight), alpha)
+    retain_ahead, forget_ahead = nested(
+        Closure("retain", retain_loss), Closure("forget", forget_loss, weight), alpha
+    )
     try:
-        total = add(step.gradient(row), step.gradient(ahead))
+        total = add(step.gradient(retain_ahead), step.gradient(forget_ahead))
     finally:
         for p, old in before:
             p.grad = old

@@ -138,10 +138,10 @@ def distill(teacher: nn.Module, part: Part, *, temperature: float = 1.0) -> Obje
     refuse_trainable(teacher)
 
     def value(step: Step, batch: Batch) -> Tensor:
-        says = step.once(
+        teacher_output = step.once(
             ("distill", id(teacher), temperature, id(batch)), lambda: reference(teacher, batch) / temperature
         )
-        return step.runtime.task.divergence(step.predict(batch), says)
+        return step.runtime.task.divergence(step.predict(batch), teacher_output)
 
     return on(part, "distill", value, idle=True)  # zero at the first step if the teacher is the original
 

@@ -61,4 +61,4 @@ class ClassifierFamily(Family):
 
     def short_exam(self, split: Split, *, cache: Path | None = None) -> Glancing[Any]:
         """The exam of some examples of large parts."""
-        return ClassifierExam(split, None, most=GLANCE)
+        return ClassifierExam(split, None, max_examples=GLANCE)

@@ -54,8 +54,8 @@ def distill_from_two(*, ignorant: nn.Module, original: nn.Module) -> Objective:
     refuse_trainable(original)
 
     def value(step: Step, batch: Batch) -> Tensor:
-        says = step.once(("taught", id(batch)), lambda: answers(batch))
-        return step.runtime.task.divergence(step.predict(batch), says)
+        teacher_output = step.once(("taught", id(batch)), lambda: answers(batch))
+        return step.runtime.task.divergence(step.predict(batch), teacher_output)
 
     def answers(batch: Batch) -> Tensor:
         assert batch.forget is not None  # the part is mixed

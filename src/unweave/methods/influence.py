@@ -94,8 +94,10 @@ class Influence:
     def removal_gradient(self, problem: Problem) -> Params:
         """The mean gradient over all data minus that over the retain set, v."""
         forget, retain = len(problem.split.forget), len(problem.split.retain)
-        apart = add(self.mean_gradient(problem, "forget"), self.mean_gradient(problem, "retain"), scale=-1)
-        v = scale(apart, forget / (forget + retain))
+        gradient_difference = add(
+            self.mean_gradient(problem, "forget"), self.mean_gradient(problem, "retain"), scale=-1
+        )
+        v = scale(gradient_difference, forget / (forget + retain))
         if not bool(norm(v).isfinite()):
             raise Failed("a mean gradient is no longer finite: the model or its loss is not")
         return v
@@ -109,14 +111,14 @@ class Influence:
 
     def curvature(self, problem: Problem) -> Callable[[Params], Params]:
         """Multiplies by the damped Hessian of the retain loss, over the same examples each time."""
-        looked_at = list(steps(problem, "retain", batch=self.batch, batches=self.batches))
-        objective, n = nll("retain"), sum(step.sizes["retain"] for step in looked_at)
+        hessian_steps = list(steps(problem, "retain", batch=self.batch, batches=self.batches))
+        objective, n = nll("retain"), sum(step.sizes["retain"] for step in hessian_steps)
 
         def times(x: Params) -> Params:
             product = scale(x, self.damping)
-            for step in looked_at:
-                here = differentiate_twice(step, objective)(x)
-                product = add(product, here, scale=step.sizes["retain"] / n)
+            for step in hessian_steps:
+                hessian_product = differentiate_twice(step, objective)(x)
+                product = add(product, hessian_product, scale=step.sizes["retain"] / n)
                 step.runtime.cost.gradients += 1
                 step.runtime.losses.clear()
             return product

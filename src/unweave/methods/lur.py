@@ -46,9 +46,11 @@ class LUR:
     of :math:`L_r + \lambda L_u - \alpha \lambda \langle g_r, g_u \rangle` up to :math:`O(\alpha^2)`.
 
     Args:
-        mode: How to compute the gradient of J. "nested": three gradients a step, no second derivative.
-            "lagged": two gradients. "exact": two gradients and a double backward. "first-order": without the
-            Hessian, which loses half of the alignment. "joint": alpha = 0.
+        mode: How to compute the gradient of J. "nested": three gradients a step, no second derivative:
+            retain, forget one retain step ahead, retain one step of that forget gradient ahead (see
+            `unweave.descent.lookahead.nested`). "lagged": two gradients. "exact": two gradients and a double
+            backward. "first-order": without the Hessian, which loses half of the alignment. "joint": alpha =
+            0.
         alpha: The size of the virtual retain step: a number, or a rule that measures it at the first step.
         weight: The weight lambda of the forget loss: a number, or a rule that measures it at the first step.
         forget: The forget loss, or a target, which estimates what a retrained model would answer.

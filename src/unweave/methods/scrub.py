@@ -152,8 +152,8 @@ def softened_divergence(teacher: nn.Module, part: Part, temperature: float) -> O
     refuse_trainable(teacher)
 
     def value(step: Step, batch: Batch) -> Tensor:
-        says = step.once(("softened", id(teacher), id(batch)), lambda: reference(teacher, batch))
+        teacher_output = step.once(("softened", id(teacher), id(batch)), lambda: reference(teacher, batch))
         student = step.predict(batch) / temperature
-        return temperature**2 * step.runtime.task.divergence(student, says / temperature)
+        return temperature**2 * step.runtime.task.divergence(student, teacher_output / temperature)
 
     return on(part, "softened", value)

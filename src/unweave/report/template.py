@@ -13,7 +13,7 @@ from unweave.report.rows import PEAK_MEMORY, Row, is_outside
 from unweave.report.tables import ONE_SEED, aim, is_ordered_by_one_seed, search_sentences
 
 MINUS = "\N{MINUS SIGN}"
-MIX = 10
+MOST_CLASSES = 10
 """The number of classes of a request on the first screen."""
 
 
@@ -21,26 +21,32 @@ MIX = 10
 def load_templates() -> Environment:
     """The templates of this folder, each compiled once, with the filters and names that they use."""
     loader = FileSystemLoader(Path(__file__).parent)
-    made = Environment(
+    environment = Environment(
         loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    made.filters |= {"num": _num, "signed": _num_with_sign, "plain": _plain, "reason": _reason, "aim": aim}
-    made.filters |= {
+    environment.filters |= {
+        "num": _num,
+        "signed": _num_with_sign,
+        "plain": _plain,
+        "reason": _reason,
+        "aim": aim,
+    }
+    environment.filters |= {
         "searched": search_sentences,
         "flat": flatten,
         "by_one": is_ordered_by_one_seed,
         "heading": heading,
         "p": probability,
     }
-    made.filters |= {"says": metric_meaning, "deleted": deletion_facts}
-    made.globals |= {
+    environment.filters |= {"says": metric_meaning, "deleted": deletion_facts}
+    environment.globals |= {
         "digits": digits,
         "outside": is_outside,
         "DASH": DASH,
         "ONE_SEED": ONE_SEED,
         "PEAK_MEMORY": PEAK_MEMORY,
     }
-    return made
+    return environment
 
 
 def _num(value: float | None, decimals: int = 2) -> str:
@@ -101,7 +107,7 @@ def deletion_facts(request: Mapping[str, Any], date: str | None) -> list[tuple[s
     """
     ids, more = ", ".join(map(str, request["ids"])), request["examples"] - len(request["ids"])
     days = {"deleted": request["date"], "audited": date} if request["date"] else {"": date}
-    told = {
+    facts = {
         "Deleted": f"{request['examples']} of {request['of']} examples",
         "First ids": f"{ids} and {more} more" if more else ids,
         "Classes": _classes(request["classes"]),
@@ -109,11 +115,11 @@ def deletion_facts(request: Mapping[str, Any], date: str | None) -> list[tuple[s
         "Request": request["asked"],
         "Date": ", ".join(f"{what} {day}".strip() for what, day in days.items() if day),
     }
-    return [(name, text) for name, text in told.items() if text]
+    return [(name, text) for name, text in facts.items() if text]
 
 
 def _classes(counts: Mapping[str, int]) -> str:
     """The number of examples of each label, the most frequent first."""
     ordered = sorted(counts.items(), key=lambda item: -item[1])
-    more = f" and {len(ordered) - MIX} more" if len(ordered) > MIX else ""
-    return ", ".join(f"{label}: {count}" for label, count in ordered[:MIX]) + more
+    more = f" and {len(ordered) - MOST_CLASSES} more" if len(ordered) > MOST_CLASSES else ""
+    return ", ".join(f"{label}: {count}" for label, count in ordered[:MOST_CLASSES]) + more

@@ -14,7 +14,7 @@ def test_a_large_part_is_sampled_and_said_to_be():
     data = TensorDataset(torch.randn(200, 3), torch.arange(200) % 4)
     split, model = Split(data, range(0, 200, 8), data), nn.Linear(3, 4)
     whole = ClassifierExam(split)
-    some, all_of_it = replace(whole, most=30), replace(whole, most=200)
+    some, all_of_it = replace(whole, max_examples=30), replace(whole, max_examples=200)
     found = some.answers(model)
     assert {part: len(ids) for part, ids in found.ids.items()} == {
         "forget": 25,

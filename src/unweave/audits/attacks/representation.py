@@ -48,22 +48,22 @@ def examine(subject: Subject) -> Measurements:
     unseen = sample(subject.unseen, MOST, generator)
     if min(len(parts[1][1]), len(unseen[1])) < FEWEST_EXAMPLES:
         return {}
-    (retain, known), (forget, truth), (others, _) = (
+    (retain, retain_labels), (forget, truth), (others, _) = (
         features_and_labels(subject, each) for each in (*parts, unseen)
     )
     half, middle = len(forget) // 2, len(others) // 2
-    fit, labels = torch.cat([retain, forget[:half]]), torch.cat([known, truth[:half]])
-    asked, answers = forget[half:], truth[half:]
+    fit, labels = torch.cat([retain, forget[:half]]), torch.cat([retain_labels, truth[:half]])
+    queries, answers = forget[half:], truth[half:]
     few = first_of_each(labels, generator)
     sides = torch.cat([torch.ones(len(retain)), torch.zeros(middle)]).long()
-    towards = with_bias(torch.cat([retain, others[:middle]]))
-    member = ridge(towards, one_hot(sides, 2).double())
+    member_features = with_bias(torch.cat([retain, others[:middle]]))
+    member = ridge(member_features, one_hot(sides, 2).double())
     return {
-        "linear probe": hits(classify_linearly(fit, labels, asked), answers),
-        "nearest centre": hits(nearest_centre(fit, labels, asked), answers),
-        "few shots": hits(classify_linearly(fit[few], labels[few], asked), answers),
-        "forget": membership(forget, towards, member),
-        "unseen": membership(others[middle:], towards, member),
+        "linear probe": hits(classify_linearly(fit, labels, queries), answers),
+        "nearest centre": hits(nearest_centre(fit, labels, queries), answers),
+        "few shots": hits(classify_linearly(fit[few], labels[few], queries), answers),
+        "forget": membership(forget, member_features, member),
+        "unseen": membership(others[middle:], member_features, member),
     }
 
 
@@ -80,11 +80,11 @@ def first_of_each(labels: Labels, generator: torch.Generator) -> Int64[Tensor, "
     return torch.cat(chosen)
 
 
-def nearest_centre(fit: Features, labels: Labels, asked: Features) -> Labels:
+def nearest_centre(fit: Features, labels: Labels, queries: Features) -> Labels:
     """The classes whose mean is nearest."""
     classes = labels.unique()
     centres = torch.stack([fit[labels == label].mean(0) for label in classes])
-    return classes[torch.cdist(asked, centres).argmin(1)]
+    return classes[torch.cdist(queries, centres).argmin(1)]
 
 
 def with_bias(features: Features) -> Features:
@@ -107,11 +107,13 @@ def hits(found: Labels, answers: Labels) -> list[float]:
 
 def attack_figures(model: ModelAnswers, retrained: Sequence[ModelAnswers]) -> Figures:
     """The share of F that each classifier gets right, and the AUC of the membership."""
-    kept = model.measurements[NAME]
-    if not kept:
+    measured = model.measurements[NAME]
+    if not measured:
         return {}
-    shares = {name: share_interval(kept[name]) for name in ("linear probe", "nearest centre", "few shots")}
-    members, others = (torch.tensor(kept[part]).double().numpy() for part in ("forget", "unseen"))
+    shares = {
+        name: share_interval(measured[name]) for name in ("linear probe", "nearest centre", "few shots")
+    }
+    members, others = (torch.tensor(measured[part]).double().numpy() for part in ("forget", "unseen"))
     return {**shares, "membership": Interval(*delong(members, others))}
 
 

@@ -50,13 +50,13 @@ class ClassifierExam(Exam[Evidence]):
         split: The data; None if only the answers of models are known.
         device: The device of the models; that of each model if None.
         on: The held-out part used as test set: "calibration" in a search of settings.
-        most: The largest number of examples of a part that are asked, drawn at random; None: all.
+        max_examples: The largest number of examples of a part that are asked, drawn at random; None: all.
     """
 
     split: Split | None
     device: torch.device | str | None = "cpu"
     on: HeldOut = "test"
-    most: int | None = None
+    max_examples: int | None = None
     metrics: ClassVar[Mapping[str, Metric[Evidence]]] = METRICS
     distance: ClassVar[str] = "tv"
     suffix: ClassVar[str] = "parquet"
@@ -79,16 +79,16 @@ class ClassifierExam(Exam[Evidence]):
     def cuts(self, parts: Sequence[Part]) -> dict[str, Cut]:
         """The sources and positions of some parts of the data."""
         assert self.split is not None
-        return {part: draw_some(*self.split.part(part), self.most) for part in parts}
+        return {part: draw_some(*self.split.part(part), self.max_examples) for part in parts}
 
     @property
     def glance_note(self) -> str:
         """A sentence on how few answers the glances use; empty if they use all the data."""
-        if self.most is None or self.split is None:
+        if self.max_examples is None or self.split is None:
             return ""
-        if all(len(self.split.part(part)[1]) <= self.most for part in PARTS):
+        if all(len(self.split.part(part)[1]) <= self.max_examples for part in PARTS):
             return ""
-        return f"A glance at {self.most:,} examples of a part at most; `unweave audit` asks all."
+        return f"A glance at {self.max_examples:,} examples of a part at most; `unweave audit` asks all."
 
     def answers(self, model: nn.Module) -> Evidence:
         """Collects the logits of every example of the allowed parts, some of them twice."""
@@ -166,11 +166,11 @@ class ClassifierExam(Exam[Evidence]):
 
     def score_trial(self, values: Values, wanted: Values, floor: float) -> dict[str, float]:
         """The mean gap in points, and the other distances that a verdict uses, each in its own unit."""
-        off = {name: abs(values[name] - wanted[name]) for name in TRIAL_POINTS if name in wanted}
-        over = {"tv": values["tv"], "excess": max(0.0, values["tv"] - floor)}
-        parts = {"gap": mean_gap(values, wanted, METRICS), **over, **off}
-        more = sum(TRIAL_POINTS[name] * each for name, each in parts.items() if name in TRIAL_POINTS)
-        return {"value": parts["gap"] + more / len(GAP), **parts}
+        distances = {name: abs(values[name] - wanted[name]) for name in TRIAL_POINTS if name in wanted}
+        tv_parts = {"tv": values["tv"], "excess": max(0.0, values["tv"] - floor)}
+        parts = {"gap": mean_gap(values, wanted, METRICS), **tv_parts, **distances}
+        extra_points = sum(TRIAL_POINTS[name] * each for name, each in parts.items() if name in TRIAL_POINTS)
+        return {"value": parts["gap"] + extra_points / len(GAP), **parts}
 
     def objectives(self, found: Evidence, values: Values, wanted: Values) -> dict[str, float]:
         """Deep Unlearn's four: a third of each difference in accuracy, and the success of an attack."""
@@ -189,12 +189,12 @@ class ClassifierExam(Exam[Evidence]):
         return judge(values, references, margins, original=original, metrics=METRICS)
 
 
-def draw_some(source: Source, places: Int64[Tensor, " n"], most: int | None) -> Cut:
+def draw_some(source: Source, places: Int64[Tensor, " n"], max_examples: int | None) -> Cut:
     """A part of the data, or that number of examples of it, always the same ones."""
-    if most is None or len(places) <= most:
+    if max_examples is None or len(places) <= max_examples:
         return source, places
     order = torch.randperm(len(places), generator=torch.Generator().manual_seed(0))
-    return source, places[order[:most].sort().values]
+    return source, places[order[:max_examples].sort().values]
 
 
 ANSWERED = ClassifierExam(None)

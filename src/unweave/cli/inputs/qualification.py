@@ -77,24 +77,25 @@ def read_qualification(folder: Path, facts: Mapping[str, str]) -> Qualification:
     Raises:
         ValueError: If it is no such folder, is not finished or was changed, or is about something else.
     """
-    found = record.load(folder) if (folder / record.FILE).is_file() else {}
-    if "qualification" not in found:
+    content = record.load(folder) if (folder / record.FILE).is_file() else {}
+    if "qualification" not in content:
         raise ValueError(
             f"--qualified must be a finished folder of unweave qualify, found none at {folder}: if it was "
             "interrupted, give the same qualify command again, which resumes"
         )
-    known = found["qualification"]
+    qualification = content["qualification"]
     for name, what in SHARED_FACTS.items():
-        if known[name] != facts[name]:
+        if qualification[name] != facts[name]:
             raise ValueError(
-                f"--qualified must be about this run: {what} of {folder} is {shorten(known[name])}, of the "
-                f"run {shorten(facts[name])}: qualify this model with this method"
+                f"--qualified must be about this run: {what} of {folder} is {shorten(qualification[name])}, "
+                f"of the run {shorten(facts[name])}: qualify this model with this method"
             )
     requests = [
-        LikeRequest(**{**each, "about": About(**each["about"])}) for each in known["requests"].values()
+        LikeRequest(**{**each, "about": About(**each["about"])})
+        for each in qualification["requests"].values()
     ]
-    folds = [find_fold(folder, name, expected) for name, expected in known["folds"].items()]
-    return Qualification(digest_of(found), requests, folds, known["agreement"])
+    folds = [find_fold(folder, name, expected) for name, expected in qualification["folds"].items()]
+    return Qualification(digest_of(content), requests, folds, qualification["agreement"])
 
 
 def find_fold(folder: Path, name: str, expected: str) -> Path:
@@ -140,11 +141,11 @@ def audit_by_qualification(
     judgement, forecast = judge_by_like(
         values, original, expected, match, smallest=smallest, metrics=exam.metrics
     )
-    made = audit_record(result, judgement, [values], [], forecast, metrics=exam.metrics)
+    audit_content = audit_record(result, judgement, [values], [], forecast, metrics=exam.metrics)
     untouched, _ = judge_by_like(
         original, original, expected, match, smallest=smallest, metrics=exam.metrics, gate=False
     )
-    made = add_original(made, untouched, [original], [], exam.metrics)
+    audit_content = add_original(audit_content, untouched, [original], [], exam.metrics)
     facts = {
         "digest": qualification.digest,
         "stratum": match.stratum,
@@ -154,6 +155,6 @@ def audit_by_qualification(
         "like": [asdict(each.about) for each in match.like],
         "agreement": qualification.agreement,
     }
-    (stage,) = made["stages"].values()
-    stages = {name: {**stage, "qualified": facts} for name in made["stages"]}
-    return Audit(judgement, found.found, {**made, "stages": stages}, exam)
+    (stage,) = audit_content["stages"].values()
+    stages = {name: {**stage, "qualified": facts} for name in audit_content["stages"]}
+    return Audit(judgement, found.found, {**audit_content, "stages": stages}, exam)

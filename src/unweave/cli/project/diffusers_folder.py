@@ -139,7 +139,7 @@ def from_local(folder: Path, recipe: str | None, data: str | None, device: str) 
         model=local.model,
         forget=None if loaded_recipe is None else local.split.forget,
         methods=local.family.methods if loaded_recipe is None else loaded_recipe.methods,
-        named=local.family.method_named if loaded_recipe is None else loaded_recipe.method,
+        find_method=local.family.method_named if loaded_recipe is None else loaded_recipe.method,
         retrain=None
         if loaded_recipe is None
         else make_retraining(loaded_recipe, local.family, local.fresh, device),

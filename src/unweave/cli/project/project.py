@@ -34,7 +34,7 @@ class Project:
         model: The original; None if it comes from a recipe and is not trained yet.
         forget: The forget set of a recipe; None if only the user can name one.
         methods: The methods, with settings for it.
-        named: Finds a method, stage or pipeline by its name, with such settings.
+        find_method: Finds a method, stage or pipeline by its name, with such settings.
         original: Trains the original of a seed, stored in a folder if one is given; None if `model` is given.
         retrain: Trains a model with a seed on the retain set of a split; None if there is no way to.
         build: Makes a model with fresh weights; None if the model's modules redraw themselves.
@@ -52,7 +52,7 @@ class Project:
     model: nn.Module | None = None
     forget: torch.Tensor | None = None
     methods: Mapping[str, Method] = dataclasses.field(default_factory=lambda: DEFAULT_FAMILY.methods)
-    named: Callable[[str], Method] = DEFAULT_FAMILY.method_named
+    find_method: Callable[[str], Method] = DEFAULT_FAMILY.method_named
     original: Callable[[int, Path | None], nn.Module] | None = None
     retrain: Retraining | None = None
     build: Callable[[], nn.Module] | None = None
@@ -67,7 +67,7 @@ class Project:
 
     def method(self, name: str) -> Method:
         """The method or pipeline of that name."""
-        return self.methods[name] if name in self.methods else self.named(name)
+        return self.methods[name] if name in self.methods else self.find_method(name)
 
     def task(self, split: Split) -> Task:
         """The task of the model during unlearning."""

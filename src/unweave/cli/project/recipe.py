@@ -43,7 +43,7 @@ def from_recipe(recipe: Recipe, device: str) -> Project:
         calibration=split.calibration.tolist(),
         forget=split.forget,
         methods=recipe.methods,
-        named=recipe.method,
+        find_method=recipe.method,
         original=original,
         retrain=make_retraining(recipe, family, build, device),
         build=build,

@@ -65,7 +65,7 @@ def from_file(path: Path) -> Project:
         family=family,
         model=model,
         methods=family.methods,
-        named=family.method_named,
+        find_method=family.method_named,
         retrain=None if train is None else make_retraining(path, train, train_data, model),
     )
 

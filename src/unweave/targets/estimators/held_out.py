@@ -83,8 +83,8 @@ def match_table(table: Float[Tensor, "n class"]) -> Objective:
     """The task's divergence from a table of logits, one row per training example."""
 
     def value(step: Step, batch: Batch) -> Tensor:
-        says = step.once(("table", id(batch)), lambda: table[batch.ids.cpu()].to(batch.target.device))
-        return step.runtime.task.divergence(step.predict(batch), says)
+        rows = step.once(("table", id(batch)), lambda: table[batch.ids.cpu()].to(batch.target.device))
+        return step.runtime.task.divergence(step.predict(batch), rows)
 
     return on("forget", "match", value)
 

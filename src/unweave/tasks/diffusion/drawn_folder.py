@@ -86,18 +86,24 @@ def prompts_of(
         listed: Further prompts. Those that hold a concept replace its templates; all others are kept.
         keep: Prompts to keep.
     """
-    given = tuple(listed)
-    held = {each: [text for text in given if holds_phrase(text, each)] for each in concepts}
-    asked = [held[each] or [template.format(each) for template in TEMPLATES] for each in concepts]
-    longest = max(len(texts) for texts in asked)
-    turns = (texts[turn % len(texts)] for turn in range(longest) for texts in asked)
-    gone = {text for texts in held.values() for text in texts}
-    return tuple(dict.fromkeys(turns)), tuple(dict.fromkeys([*keep, *(t for t in given if t not in gone)]))
+    listed_prompts = tuple(listed)
+    prompts_by_concept = {
+        each: [text for text in listed_prompts if holds_phrase(text, each)] for each in concepts
+    }
+    turns_by_concept = [
+        prompts_by_concept[each] or [template.format(each) for template in TEMPLATES] for each in concepts
+    ]
+    longest = max(len(texts) for texts in turns_by_concept)
+    turns = (texts[turn % len(texts)] for turn in range(longest) for texts in turns_by_concept)
+    gone = {text for texts in prompts_by_concept.values() for text in texts}
+    return tuple(dict.fromkeys(turns)), tuple(
+        dict.fromkeys([*keep, *(t for t in listed_prompts if t not in gone)])
+    )
 
 
 def draw_folder(
     pipeline: StableDiffusion,
-    wanted: ImagesToDraw,
+    images: ImagesToDraw,
     folder: Path,
     *,
     earlier: Iterable[Path] = (),
@@ -108,7 +114,7 @@ def draw_folder(
 
     Args:
         pipeline: The model.
-        wanted: The images.
+        images: The images.
         folder: Their folder. It gets its metadata last, so that a part of the images is no data.
         earlier: Folders of other runs; an image that one of them holds is copied.
         device: The device to draw on.
@@ -118,14 +124,14 @@ def draw_folder(
         Failed: If an image is not finite.
     """
     model = {"weights": pipeline.digest(), "schedule": asdict(pipeline.schedule)}
-    names = wanted.names(model)
+    names = images.names(model)
     copy_known_images(names, folder, earlier)
-    rows = dict(zip(names, wanted.rows, strict=True))
+    rows = dict(zip(names, images.rows, strict=True))
     absent = [(name, *row) for name, row in rows.items() if not (folder / name).exists()]
     if absent:
-        draw_absent_images(pipeline, wanted, absent, folder, device, progress or (lambda done, total: None))
+        draw_absent_images(pipeline, images, absent, folder, device, progress or (lambda done, total: None))
     seeds = {name: seed for name, (_, seed) in rows.items()}
-    facts = {**model, "sampler": asdict(wanted.sampler), "seeds": seeds}
+    facts = {**model, "sampler": asdict(images.sampler), "seeds": seeds}
     write_atomically(folder / FACTS, json.dumps(facts, indent=1) + "\n")
     lines = (json.dumps({FILE: name, TEXT: text}) for name, (text, _) in rows.items())
     write_atomically(folder / METADATA[0], "\n".join(lines) + "\n")
@@ -145,14 +151,14 @@ def copy_known_images(names: Iterable[str], folder: Path, earlier: Iterable[Path
 
 def draw_absent_images(
     pipeline: StableDiffusion,
-    wanted: ImagesToDraw,
+    images: ImagesToDraw,
     absent: Sequence[tuple[str, str, int]],
     folder: Path,
     device: str,
     progress: Callable[[int, int], None],
 ) -> None:
     """Draws some of the images, by their file, prompt and seed."""
-    prompts = Prompts((*wanted.forgotten, *wanted.kept))
+    prompts = Prompts((*images.forgotten, *images.kept))
     model, task = pipeline.drawing_model(prompts).to(device), make_task(prompts, pipeline.schedule)
     nn.Module.to(pipeline.autoencoder, device)
     try:
@@ -164,7 +170,7 @@ def draw_absent_images(
                 task,
                 conditions,
                 shape=pipeline.shape,
-                how=wanted.sampler,
+                how=images.sampler,
                 seeds=[seed for *_, seed in chunk],
                 rounded=False,
             )

@@ -97,20 +97,20 @@ def load(folder: str | Path, *, n_classes: int | None = None, schedule: Schedule
     """
     place = Path(folder)
     component = component_of(place)
-    known = manifest_of(place)
-    told = Manifest() if known is None else known
+    stored_manifest = manifest_of(place)
+    manifest_or_default = Manifest() if stored_manifest is None else stored_manifest
     path = place / component / "config.json"
     config = read(path)
-    noise = schedule_of(place, component, told.schedule) if schedule is None else schedule
+    noise = schedule_of(place, component, manifest_or_default.schedule) if schedule is None else schedule
     with name_file_in_errors(path), torch.random.fork_rng(devices=[]):
         shape, model = shape_of(config), build_adapter(config)
         latent = autoencoder_of(place, component)
         autoencoder = None if latent is None else read_autoencoder(latent)
-    classes, null = conditions(model, told.n_classes if n_classes is None else n_classes)
+    classes, null = conditions(model, manifest_or_default.n_classes if n_classes is None else n_classes)
     kept = contents(place, component)
     fill(model, weights_of(place / component))
-    refuse_other_file(place / component / WEIGHTS, told.weights_after)
-    past = () if known is None else known.past
+    refuse_other_file(place / component / WEIGHTS, manifest_or_default.weights_after)
+    past = () if stored_manifest is None else stored_manifest.past
     return Denoiser(model.eval(), noise, classes, null, shape, place, component, kept, past, autoencoder)
 
 
@@ -131,9 +131,9 @@ def save(source: Denoiser, model: nn.Module, out: str | Path, facts: Mapping[str
     """
     state = {name: p.detach().cpu().contiguous() for name, p in merge_low_rank(model).state_dict().items()}
     refuse_other(source.model.state_dict(), state)
-    known = {"n_classes": source.n_classes, "null": source.null, "schedule": asdict(source.schedule)}
+    model_facts = {"n_classes": source.n_classes, "null": source.null, "schedule": asdict(source.schedule)}
     edit = Edit(source.folder, source.component, WEIGHTS, source.contents, source.past)
-    return write_copy(edit, state, out, known | dict(facts))
+    return write_copy(edit, state, out, model_facts | dict(facts))
 
 
 @dataclass(frozen=True)
@@ -164,14 +164,14 @@ def write_copy(edit: Edit, state: Mapping[str, Tensor], out: str | Path, facts: 
         raise ValueError(f"{out} exists: name a new folder")
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as workplace:
-        made = Path(workplace) / target.name
-        weights = made / edit.component / edit.weights
+        copy_folder = Path(workplace) / target.name
+        weights = copy_folder / edit.component / edit.weights
         weights.parent.mkdir(parents=True)
-        copy(place, edit.contents.kept, made)
+        copy(place, edit.contents.kept, copy_folder)
         save_file(dict(state), weights, {"format": "pt"})
-        said = manifest(edit, place / edit.component / edit.weights, weights) | dict(facts)
-        (made / MANIFEST).write_text(json.dumps(said, indent=2) + "\n")
-        os.replace(made, target)
+        content = manifest(edit, place / edit.component / edit.weights, weights) | dict(facts)
+        (copy_folder / MANIFEST).write_text(json.dumps(content, indent=2) + "\n")
+        os.replace(copy_folder, target)
     return target
 
 

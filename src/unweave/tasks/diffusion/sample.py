@@ -171,8 +171,8 @@ def draw_chunk(
     if conditions.is_floating_point():
         conditions = conditions.to(weight)
     for time in times:
-        said = guided_prediction(model, task, x, time, conditions, how.guidance)
-        x = advance(said, time, x, noise(generators, shape).to(weight) if how.eta else None)
+        predicted = guided_prediction(model, task, x, time, conditions, how.guidance)
+        x = advance(predicted, time, x, noise(generators, shape).to(weight) if how.eta else None)
     return x
 
 
@@ -191,8 +191,10 @@ def guided_prediction(
     assert task.null is not None
     none = torch.full_like(times, task.null)
     both = torch.cat([conditions, vectors(model, none) if conditions.is_floating_point() else none])
-    said, plain = call(model, task.named_inputs(x.repeat(2, 1, 1, 1), times.repeat(2), both)).chunk(2)
-    return plain + guidance * (said - plain)
+    predicted, unconditional = call(
+        model, task.named_inputs(x.repeat(2, 1, 1, 1), times.repeat(2), both)
+    ).chunk(2)
+    return unconditional + guidance * (predicted - unconditional)
 
 
 def noise(generators: Sequence[torch.Generator], shape: tuple[int, int, int]) -> Tensor:
@@ -210,8 +212,8 @@ def ddim(how: Sampler, schedule: Schedule) -> tuple[list[int], Advance]:
     )
     scheduler.set_timesteps(how.steps)
 
-    def advance(said: Tensor, time: int, x: Tensor, fresh: Tensor | None) -> Tensor:
-        return scheduler.step(said, time, x, eta=how.eta, variance_noise=fresh, return_dict=False)[0]
+    def advance(predicted: Tensor, time: int, x: Tensor, fresh: Tensor | None) -> Tensor:
+        return scheduler.step(predicted, time, x, eta=how.eta, variance_noise=fresh, return_dict=False)[0]
 
     return scheduler.timesteps.tolist(), advance
 
@@ -223,8 +225,8 @@ def dpm(how: Sampler, schedule: Schedule) -> tuple[list[int], Advance]:
         warnings.simplefilter("ignore", DeprecationWarning)  # diffusers uses a deprecated call of numpy
         scheduler.set_timesteps(how.steps)
 
-    def advance(said: Tensor, time: int, x: Tensor, fresh: Tensor | None) -> Tensor:
-        return scheduler.step(said, time, x, return_dict=False)[0]
+    def advance(predicted: Tensor, time: int, x: Tensor, fresh: Tensor | None) -> Tensor:
+        return scheduler.step(predicted, time, x, return_dict=False)[0]
 
     return scheduler.timesteps.tolist(), advance
 

@@ -93,19 +93,19 @@ class Schedule:
             ValueError: If the config is of another noise process, or a value is not supported.
         """
         given = {field.name: config[field.name] for field in fields(Config) if field.name in config}
-        told = read(Config, {**defaults(config), **given}, "")
-        betas = told.trained_betas
+        diffusers_config = read(Config, {**defaults(config), **given}, "")
+        betas = diffusers_config.trained_betas
         return cls(
-            kind="linear" if betas is not None else told.beta_schedule,
-            steps=len(betas) if betas is not None else told.num_train_timesteps,
-            start=told.beta_start,
-            end=told.beta_end,
+            kind="linear" if betas is not None else diffusers_config.beta_schedule,
+            steps=len(betas) if betas is not None else diffusers_config.num_train_timesteps,
+            start=diffusers_config.beta_start,
+            end=diffusers_config.beta_end,
             betas=betas or (),
-            prediction=told.prediction_type,
-            zero_snr=told.rescale_betas_zero_snr,
-            clip=told.clip_sample_range if told.clip_sample else None,
-            ends_clean=told.set_alpha_to_one,
-            offset=told.steps_offset,
+            prediction=diffusers_config.prediction_type,
+            zero_snr=diffusers_config.rescale_betas_zero_snr,
+            clip=diffusers_config.clip_sample_range if diffusers_config.clip_sample else None,
+            ends_clean=diffusers_config.set_alpha_to_one,
+            offset=diffusers_config.steps_offset,
         )
 
     def add_noise(self, clean: Images, noise: Images, time: Int[Tensor, " batch"]) -> Images:
@@ -126,8 +126,8 @@ class Schedule:
 
     def scales(self, time: Int[Tensor, " batch"], like: Tensor) -> tuple[Tensor, Tensor]:
         r""":math:`\sqrt{\bar\alpha_t}` and :math:`\sqrt{1 - \bar\alpha_t}`, shaped to multiply `like`."""
-        left = alphas_cumprod(self, like.device)[time].view(-1, *[1] * (like.ndim - 1))
-        return left.sqrt().to(like.dtype), (1 - left).sqrt().to(like.dtype)
+        signal_share = alphas_cumprod(self, like.device)[time].view(-1, *[1] * (like.ndim - 1))
+        return signal_share.sqrt().to(like.dtype), (1 - signal_share).sqrt().to(like.dtype)
 
 
 @dataclass(frozen=True)
@@ -174,11 +174,11 @@ def defaults(config: Mapping[str, Any]) -> dict[str, float]:
 @cache
 def alphas_cumprod(schedule: Schedule, device: torch.device) -> Float64[Tensor, " steps"]:
     r""":math:`\bar\alpha_t`: the share of the image in the variance of :math:`x_t`."""
-    left = (1 - torch.tensor(betas_of(schedule), dtype=torch.float64)).cumprod(0)
+    signal_share = (1 - torch.tensor(betas_of(schedule), dtype=torch.float64)).cumprod(0)
     if schedule.zero_snr:
-        root = left.sqrt()
-        left = ((root - root[-1]) * root[0] / (root[0] - root[-1])).square()
-    return left.to(device)
+        root = signal_share.sqrt()
+        signal_share = ((root - root[-1]) * root[0] / (root[0] - root[-1])).square()
+    return signal_share.to(device)
 
 
 def betas_of(schedule: Schedule) -> list[float]:
@@ -192,5 +192,5 @@ def betas_of(schedule: Schedule) -> list[float]:
         case "scaled_linear":
             return torch.linspace(start**0.5, end**0.5, n, dtype=torch.float64).square().tolist()
         case "squaredcos_cap_v2":
-            left = [math.cos((i / n + 0.008) / 1.008 * math.pi / 2) ** 2 for i in range(n + 1)]
-            return [min(1 - left[i + 1] / left[i], 0.999) for i in range(n)]
+            signal_share = [math.cos((i / n + 0.008) / 1.008 * math.pi / 2) ** 2 for i in range(n + 1)]
+            return [min(1 - signal_share[i + 1] / signal_share[i], 0.999) for i in range(n)]

@@ -1,4 +1,4 @@
-"""A third family is a task, an exam, a family and one entry of the registry: here, regressions."""
+"""Another family is a task, an exam, a family and one entry of the registry: here, regressions."""
 
 import hashlib
 import re
@@ -172,7 +172,7 @@ def registered(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(FAMILIES, Regression.name, Regression())
 
 
-def test_a_third_family_is_unlearned_and_audited_by_its_own_exam() -> None:
+def test_another_family_is_unlearned_and_audited_by_its_own_exam() -> None:
     train, test = load("digits", limit=200)
     split, family = Split(train, torch.arange(20), test), Regression()
     model = family.build("two-layers", 10, {"hidden": 8})
@@ -186,7 +186,7 @@ def test_a_third_family_is_unlearned_and_audited_by_its_own_exam() -> None:
         unweave.unlearn(model, split, unweave.METHODS["scrub"], task=family.task(10))
 
 
-def test_a_recipe_of_a_third_family_runs_from_its_own_table(tmp_path: Path) -> None:
+def test_a_recipe_of_another_family_runs_from_its_own_table(tmp_path: Path) -> None:
     recipe = parse(RECIPE)
     assert recipe.family == Regression(power=1.5) and recipe.table()["generation"] is None
     assert parse(recipe.table()) == recipe
