@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
 
 from unweave.families import metric_named
 from unweave.report.numbers import DASH, digits, finite, heading, number, probability
+from unweave.report.ranks import Ranking
 from unweave.report.rows import PEAK_MEMORY, Row, is_outside
 from unweave.report.tables import ONE_SEED, aim, is_ordered_by_one_seed, search_sentences
 
@@ -21,26 +23,29 @@ MIX = 10
 def load_templates() -> Environment:
     """The templates of this folder, each compiled once, with the filters and names that they use."""
     loader = FileSystemLoader(Path(__file__).parent)
-    made = Environment(
+    environment = Environment(
         loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    made.filters |= {"num": _num, "signed": _num_with_sign, "plain": _plain, "reason": _reason, "aim": aim}
-    made.filters |= {
-        "searched": search_sentences,
-        "flat": flatten,
-        "by_one": is_ordered_by_one_seed,
-        "heading": heading,
-        "p": probability,
+    environment.filters |= {
+        "num": _num,
+        "signed": _num_with_sign,
+        "plain": _plain,
+        "reason": _reason,
+        "aim": aim,
     }
-    made.filters |= {"says": metric_meaning, "deleted": deletion_facts}
-    made.globals |= {
-        "digits": digits,
-        "outside": is_outside,
-        "DASH": DASH,
-        "ONE_SEED": ONE_SEED,
-        "PEAK_MEMORY": PEAK_MEMORY,
-    }
-    return made
+    environment.filters |= {"searched": search_sentences, "flat": flatten, "by_one": is_ordered_by_one_seed}
+    environment.filters |= {"heading": heading, "p": probability, "diagram": rank_diagram}
+    environment.filters |= {"says": metric_meaning, "deleted": deletion_facts}
+    environment.globals |= {"digits": digits, "outside": is_outside, "DASH": DASH, "ONE_SEED": ONE_SEED}
+    environment.globals |= {"PEAK_MEMORY": PEAK_MEMORY}
+    return environment
+
+
+def rank_diagram(ranking: Ranking) -> Markup:
+    """The diagram of mean ranks; matplotlib escapes the names that it draws."""
+    from unweave.report.diagram import critical_difference  # matplotlib takes time to import
+
+    return Markup(critical_difference(ranking))
 
 
 def _num(value: float | None, decimals: int = 2) -> str:
@@ -101,7 +106,7 @@ def deletion_facts(request: Mapping[str, Any], date: str | None) -> list[tuple[s
     """
     ids, more = ", ".join(map(str, request["ids"])), request["examples"] - len(request["ids"])
     days = {"deleted": request["date"], "audited": date} if request["date"] else {"": date}
-    told = {
+    facts = {
         "Deleted": f"{request['examples']} of {request['of']} examples",
         "First ids": f"{ids} and {more} more" if more else ids,
         "Classes": _classes(request["classes"]),
@@ -109,7 +114,7 @@ def deletion_facts(request: Mapping[str, Any], date: str | None) -> list[tuple[s
         "Request": request["asked"],
         "Date": ", ".join(f"{what} {day}".strip() for what, day in days.items() if day),
     }
-    return [(name, text) for name, text in told.items() if text]
+    return [(name, text) for name, text in facts.items() if text]
 
 
 def _classes(counts: Mapping[str, int]) -> str:
