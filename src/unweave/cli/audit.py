@@ -6,7 +6,8 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from unweave.auditing import audit as compare
-from unweave.auditing import audit_answers, collect_answer_pair
+from unweave.auditing import audit_answers
+from unweave.audits.answers import collect_answer_pair
 from unweave.audits.attack_runs.budget import Duration, parse_budget
 from unweave.audits.attack_runs.plan import Request
 from unweave.audits.classifier.prepare_attacks import (
