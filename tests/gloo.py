@@ -24,7 +24,8 @@ from unweave.problem import Problem
 from unweave.split import Split
 from unweave.tasks.classifier import Classifier
 from unweave.weights import processes
-from unweave.weights.step import Runtime, Step
+from unweave.weights.runtime import Runtime
+from unweave.weights.step import Step
 
 Found = dict[str, Tensor] | str
 

@@ -20,8 +20,9 @@ from unweave.split import Part
 from unweave.tasks import evaluating
 from unweave.weights.highest import highest_of, highest_of_shards
 from unweave.weights.params import Params, add, multiply, rebuild
+from unweave.weights.runtime import Runtime
 from unweave.weights.sharded import is_sharded, names_where, pieces
-from unweave.weights.step import Runtime, Step
+from unweave.weights.step import Step
 
 __all__ = ["Importance", "Mask", "choose_weights", "fisher", "invert", "ratio", "saliency", "snip", "top"]
 
