@@ -47,19 +47,30 @@ def collect_answers(
     return Answers(exam.answers(model), exam.probes(model, original))
 
 
+def answers_or_refuse(
+    name: str, model: nn.Module, exam: Answering[Found], original: nn.Module | None = None
+) -> Answers[Found]:
+    """Collects the answers of a model that an audit can't do without.
+
+    Raises:
+        ValueError: If they are unusable; the message names the model.
+    """
+    try:
+        return collect_answers(model, exam, original)
+    except Failed as error:
+        raise ValueError(f"the {name} can't be audited: {error}") from error
+
+
 def collect_answer_pair(result: Result, exam: Answering[Found]) -> tuple[Answers[Found], Answers[Found]]:
     """Collects the answers of the unlearned model and of the original.
 
     Raises:
         ValueError: If they are unusable; the message names the model.
     """
-    name = "unlearned"
-    try:
-        answers = collect_answers(result.model, exam, result.original)
-        name = "original"
-        return answers, collect_answers(result.original, exam)
-    except Failed as error:
-        raise ValueError(f"the {name} model can't be audited: {error}") from error
+    return (
+        answers_or_refuse("unlearned model", result.model, exam, result.original),
+        answers_or_refuse("original model", result.original, exam),
+    )
 
 
 def refuse_other_weights(result: Result) -> None:
