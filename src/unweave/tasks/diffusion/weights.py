@@ -81,6 +81,17 @@ def refuse_other(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) ->
             )
 
 
+def differ(before: nn.Module, after: nn.Module) -> bool:
+    """Whether two models differ in a weight or buffer.
+
+    Raises:
+        ValueError: If they differ in the names or shapes of weights.
+    """
+    first, second = before.state_dict(), after.state_dict()
+    refuse_other(first, second)
+    return any(not torch.equal(value, second[name].cpu()) for name, value in first.items())
+
+
 def refuse_other_model(folder: Path, model: nn.Module) -> None:
     """Raises if the weights in a folder differ from the model's, with its low-rank additions merged."""
     component = folder / component_of(folder)
