@@ -21,7 +21,7 @@ from unweave.audits.answers import (
     measure_against,
     refuse_other_weights,
 )
-from unweave.audits.attack_runs.metric_faults import MetricFaults
+from unweave.audits.attack_runs.controls import MetricFaults
 from unweave.audits.attack_runs.plan import Plan
 from unweave.audits.attack_runs.report import judge_with_attacks, run_attacks
 from unweave.audits.classifier.evidence import Evidence

@@ -72,3 +72,17 @@ def request_row(ids: Sequence[Any], labels: Sequence[int], *, of: int, model: st
     counts = {str(label): labels.count(label) for label in sorted(set(labels))}
     facts = {"examples": len(labels), "of": of, "ids": list(ids[:SHOWN]), "classes": counts}
     return {**facts, "model": model, "asked": None, "date": None}
+
+
+def trace_rows(
+    traces: Mapping[str, Any], losses: Mapping[str, list[float]], *, points: int = 50
+) -> dict[str, Any]:
+    """The traces of probes and the losses, thinned to about `points` rows of step, value and reliability.
+
+    Args:
+        traces: The rows of the probes.
+        losses: The loss of every term at every step.
+        points: The number of points.
+    """
+    steps = {name: range(0, len(each), max(1, len(each) // points)) for name, each in losses.items()}
+    return {**traces, **{name: [(i, losses[name][i], None) for i in steps[name]] for name in losses}}

@@ -8,11 +8,10 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from unweave.report.figures import drawn_metric
+from unweave.report.labels import Point, write_names
 from unweave.report.numbers import finite, heading
-from unweave.report.place_labels import Point
 from unweave.report.rows import Row, rows
 from unweave.report.svg import FAINT, INK, SERIES, axes, svg, ticks
-from unweave.report.write_labels import write_names
 
 LEAST = 0.01
 """The smallest gap drawn, in points, because the axis is logarithmic."""

@@ -1,6 +1,6 @@
 """The exam of text-to-image models: images of every prompt on fixed seeds, seen by one recogniser of factors.
 
-The classes are the joint values of the concept's factors (`concept_classes`), so that the figures and the
+The classes are the joint values of the concept's factors (`concept_samples`), so that the figures and the
 rule of a verdict are those of generators of classes. KID is between the images of all prompts to keep, with
 equal weights, and held-out real images of the classes that these prompts name, with equal weights.
 """
