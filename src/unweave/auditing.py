@@ -150,9 +150,9 @@ def audit(
             advice = "give the answers of retrained models, or audit a result"
             raise ValueError(f"expected data to retrain on, found evidence alone: {advice}")
         answers, before = Answers(result), None if original is None else Answers(original)
-        given = as_answers(answers, reference or (), calibration)
-        plan = None if request is None else plan_of_answers(request, len(given[0]))
-        return judge_answers(ANSWERED, result, answers, before, *given, plan=plan)
+        compared, calibrating = as_answers(answers, reference or (), calibration)
+        plan = None if request is None else plan_of_answers(request, len(compared))
+        return judge_answers(ANSWERED, result, answers, before, compared, calibrating, plan=plan)
     from unweave.families import default_exam  # attackers and recognisers take time to import
 
     exam = exam or default_exam(result)
@@ -180,8 +180,8 @@ def audit_answers(
             for each, model in ((found, result.model), (before, result.original))
         )
     if not isinstance(reference, Retrain):
-        given = as_answers(found, reference or (), calibration)
-        return judge_answers(exam, result, found, before, *given, plan=plan)
+        compared, calibrating = as_answers(found, reference or (), calibration)
+        return judge_answers(exam, result, found, before, compared, calibrating, plan=plan)
     seeds, retrained = [*reference.seeds, *reference.calibration_seeds], []
     for number, seed in enumerate(seeds, start=1):
         retrained.append(load_or_retrain(reference, result.split, seed, exam, found, examiner=examiner))

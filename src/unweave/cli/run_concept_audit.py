@@ -152,8 +152,9 @@ class ConceptAudit:
         data |= {"not run": list(self.absent)}
         if self.models.classifier is not None:
             data |= {"classifier": dict(self.models.classifier.facts)}
-        name, row, asked, seed = method_of(self.folders.run)
-        return GivenModel(name, row, {**about, **asked}, {**data, **exam.facts}, TextToImageFamily.name, seed)
+        name, row, request, seed = method_of(self.folders.run)
+        data |= exam.facts
+        return GivenModel(name, row, about | request, data, TextToImageFamily.name, seed)
 
 
 def method_of(
@@ -165,8 +166,8 @@ def method_of(
     (stage,) = record.load(run)["stages"].values()
     ((name, row),) = stage["methods"].items()
     kept = {key: row[key] for key in ("repr", "seconds", "gradient_evaluations", "cost", "trace")}
-    asked = {key: stage["request"][key] for key in ("model", "asked", "date")}
-    return name, kept, asked, next(iter(stage["seeds"]), None)
+    request = {key: stage["request"][key] for key in ("model", "asked", "date")}
+    return name, kept, request, next(iter(stage["seeds"]), None)
 
 
 def read(

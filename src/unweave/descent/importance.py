@@ -46,7 +46,7 @@ def steps(
         raws = source.stream(problem.processes.rows_to_read(rows) for rows in order)
         for rows, raw in zip(order, raws, strict=True):
             repeats = [problem.task.draw(raw, key) for _ in range(draws)]
-            ours = [each for one in repeats for each in problem.processes.micro_batches(rows, one)]
+            ours = [each for repeat in repeats for each in problem.processes.micro_batches(rows, repeat)]
             yield Step(problem.params, runtime, {part: ours}, {part: len(rows)}, index=1)
 
 

@@ -55,16 +55,16 @@ def one_model(
     return {"schema": record.SCHEMA, "environment": record.environment(), "stages": {"audit": stage}}
 
 
-def add_request(made: Mapping[str, Any], facts: Mapping[str, str | None]) -> dict[str, Any]:
+def add_request(whole_record: Mapping[str, Any], facts: Mapping[str, str | None]) -> dict[str, Any]:
     """Adds facts about the request that only the caller knows.
 
     Args:
-        made: The record from `one_model`.
+        whole_record: The record from `one_model`.
         facts: The user's name of the model, the request as given, and the date of the deletion.
     """
-    (stage,) = made["stages"].values()
+    (stage,) = whole_record["stages"].values()
     about = {**stage, "request": {**stage["request"], **facts}}
-    return {**made, "stages": dict.fromkeys(made["stages"], about)}
+    return {**whole_record, "stages": dict.fromkeys(whole_record["stages"], about)}
 
 
 def request_row(ids: Sequence[Any], labels: Sequence[int], *, of: int, model: str) -> dict[str, Any]:

@@ -63,9 +63,9 @@ def find_undominated(points: Mapping[str, tuple[float, ...]]) -> list[str]:
     return [name for name, point in points.items() if not any(beats(each, point) for each in points.values())]
 
 
-def beats(one: tuple[float, ...], other: tuple[float, ...]) -> bool:
+def beats(point: tuple[float, ...], other: tuple[float, ...]) -> bool:
     """Whether one point dominates the other: nowhere larger, and smaller in some coordinate."""
-    return one != other and all(a <= b for a, b in zip(one, other, strict=True))
+    return point != other and all(a <= b for a, b in zip(point, other, strict=True))
 
 
 def front(points: Sequence[Point]) -> list[Point]:

@@ -158,7 +158,7 @@ def check(model: ModelAnswers, original: ModelAnswers | None) -> Check:
     control = original.measurements[NAME]
     hits, size, chance = int(sum(control["hits"])), len(control["hits"]), sum(control["chance"])
     share = chance / size
-    said = f"from the deletion of other records it re-identifies {hits} of {size}, by chance {chance:.1f}"
+    outcome = f"from the deletion of other records it re-identifies {hits} of {size}, by chance {chance:.1f}"
     if binom.sf(size - 1, size, share) >= SURELY:
         return Check(
             False,
@@ -166,7 +166,7 @@ def check(model: ModelAnswers, original: ModelAnswers | None) -> Check:
             f"probability of {share**size:.2g}, which must be below {SURELY}",
         )
     if binom.sf(hits - 1, size, share) < SURELY:
-        return Check(False, f"it is invalid: {said}")
+        return Check(False, f"it is invalid: {outcome}")
     shown = min(SHOWN, len(kept["hits"]))
     pictures = (
         f"The record and its page hold pictures of {shown} attacked records: keep these files as you keep "
@@ -178,7 +178,7 @@ def check(model: ModelAnswers, original: ModelAnswers | None) -> Check:
         True,
         f"inversion attacks {len(kept['hits'])} of {kept['of'][0]:.0f} forget examples together, drawn by "
         f"seed {SEED}, in {GRADIENTS} gradient evaluations for each model. It re-identifies "
-        f"{sum(kept['hits']):.0f}; {said} (column Original, the control). {pictures}",
+        f"{sum(kept['hits']):.0f}; {outcome} (column Original, the control). {pictures}",
     )
 
 

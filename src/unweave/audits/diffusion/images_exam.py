@@ -99,8 +99,8 @@ class ImagesExam(Exam[Drawn]):
         parts, excess = gap_parts(values, wanted, GENERATION), max(0.0, values["class_tv"] - floor)
         own = parts | {"class_tv": GENERATION["class_tv"].points * excess}
         lost = max(0.0, values["kid_retain"])
-        told = {"gap": mean_gap(values, wanted, GENERATION), "excess": excess, "kid_retain": lost}
-        return {"value": float(np.mean(list(own.values()))) + 100 * lost, **told}
+        shown = {"gap": mean_gap(values, wanted, GENERATION), "excess": excess, "kid_retain": lost}
+        return {"value": float(np.mean(list(own.values()))) + 100 * lost, **shown}
 
     def objectives(self, found: Drawn, values: Values, wanted: Values) -> dict[str, float]:
         """The parts of the mean gap, and the KID of retained conditions."""

@@ -80,8 +80,8 @@ class Prompted(nn.Module):
         self, x: Float[Tensor, "batch channel height width"], t: Int[Tensor, " batch"], condition: Condition
     ) -> Float[Tensor, "batch channel height width"]:
         """The prediction for noisy latents at their times under their prompts."""
-        told = condition if condition.is_floating_point() else self.words(condition)
-        return self.unet(x, t, encoder_hidden_states=told, return_dict=False)[0]
+        embeddings = condition if condition.is_floating_point() else self.words(condition)
+        return self.unet(x, t, encoder_hidden_states=embeddings, return_dict=False)[0]
 
     def editable_copy(self) -> "Prompted":
         """A copy that shares the memory of the frozen weights: a scope trains few of very many."""

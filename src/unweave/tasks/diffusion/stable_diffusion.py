@@ -215,10 +215,10 @@ def latent_shape(place: Path, unet: UNet2DConditionModel, autoencoder: Autoencod
         ValueError: If the denoiser takes other channels than the autoencoder makes, as for inpainting.
     """
     size, channels = unet.config["sample_size"], int(unet.config["in_channels"])
-    made = int(autoencoder.config["latent_channels"])
-    if channels != made:
+    expected = int(autoencoder.config["latent_channels"])
+    if channels != expected:
         raise ValueError(
-            f"the denoiser in {place} must take the {made} channels of its autoencoder, found {channels}"
+            f"the denoiser in {place} must take the {expected} channels of its autoencoder, found {channels}"
         )
     height, width = (size, size) if isinstance(size, int) else size
     return channels, height, width
