@@ -21,15 +21,14 @@ from unweave.audits.answers import (
     measure_against,
     refuse_other_weights,
 )
-from unweave.audits.attack_runs.controls import MetricFaults
 from unweave.audits.attack_runs.plan import Plan
-from unweave.audits.attack_runs.report import judge_with_attacks, run_attacks
+from unweave.audits.attack_runs.report import judge_with_attacks
 from unweave.audits.classifier.evidence import Evidence
 from unweave.audits.classifier.exam import ANSWERED
 from unweave.audits.classifier.prepare_attacks import (
+    attack_answers,
     attack_request,
     examiner_of,
-    gather_models,
     plan_of_answers,
     plan_of_audit,
 )
@@ -226,9 +225,7 @@ def judge_answers(
         judgement = replace(judgement, reason=f"{judgement.reason}; {caveat}")
     report = None
     if plan is not None:
-        models = gather_models(found, before, reference_answers, calibrating)
-        faults = MetricFaults(exam, {} if margins is None else margins.margin)
-        report = run_attacks(plan, models, faults)
+        report = attack_answers(plan, exam, margins, found, before, reference_answers, calibrating)
         judgement = judge_with_attacks(judgement, report)
     judgement = as_one_model(exam, judgement)
     name = as_given(subject).name

@@ -116,11 +116,6 @@ class ConceptExam(ImagesExam):
     @property
     def facts(self) -> dict[str, Any]:
         """The prompts, the number of images, and the errors of the recogniser on real ones."""
-        wrong = {
-            factor: {"value": 100 * each.value, "low": 100 * each.low, "high": 100 * each.high}
-            for factor, each in self.recogniser.errors.items()
-        }
-        known = {"digest": self.recogniser.digest, "wrong about held-out images, %": wrong}
         kinds = {
             kind: [self.prompts.all_prompts[number].text for number in numbers]
             for kind, numbers in self.prompts.kinds.items()
@@ -132,7 +127,7 @@ class ConceptExam(ImagesExam):
             "prompts": kinds,
             "images of each prompt": self.count,
             **drawn,
-            "recogniser": known,
+            "recogniser": self.recogniser.facts,
             **self.models.facts,
         }
 
