@@ -21,9 +21,8 @@ from unweave.audits.diffusion.factor_recogniser import FactorRecogniser, make_re
 from unweave.choices import explain_unknown
 from unweave.data.captions import CaptionedImages
 from unweave.data.in_memory import Resident
-from unweave.record.checkpoint import difference, shapes
+from unweave.record.checkpoint import as_float32, difference, shapes
 from unweave.record.files import sha256
-from unweave.tasks.diffusion.weights import as_float32
 
 ARCHITECTURES = (
     *("resnet18", "resnet34", "resnet50", "resnet101", "resnet152"),

@@ -9,6 +9,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from unweave.record.checkpoint import as_float32
 from unweave.tasks.diffusion.file_names import WEIGHTS
 from unweave.tasks.diffusion.folder_config import component_of
 from unweave.tasks.diffusion.scopes import merge_low_rank
@@ -43,18 +44,6 @@ def weights_of(component: Path, name: str = WEIGHTS) -> dict[str, Tensor]:
     except SafetensorError as error:
         raise ValueError(f"{path} is truncated or no safetensors file: {error}") from error
     return as_float32(found, path)
-
-
-def as_float32(state: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:
-    """The weights of a file in float32.
-
-    Raises:
-        ValueError: If one of them is not finite.
-    """
-    for key, value in state.items():
-        if value.is_floating_point() and not bool(torch.isfinite(value).all()):
-            raise ValueError(f"weights must be finite, found NaN or infinity in {key!r} of {path}")
-    return {key: value.float() if value.is_floating_point() else value for key, value in state.items()}
 
 
 def layout_of(path: Path) -> dict[str, Tensor]:
