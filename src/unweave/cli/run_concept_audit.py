@@ -154,7 +154,7 @@ class ConceptAudit:
             data |= {"classifier": dict(self.models.classifier.facts)}
         name, row, request, seed = method_of(self.folders.run)
         data |= exam.facts
-        return GivenModel(name, row, about | request, data, TextToImageFamily.name, seed)
+        return GivenModel(name, row, {**about, **request}, data, TextToImageFamily.name, seed)
 
 
 def method_of(
