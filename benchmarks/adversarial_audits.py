@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from unweave.auditing import collect_answer_pair, judge_answers, refuse_other_weights
+from unweave.auditing import judge_answers
+from unweave.audits.answers import Answers, collect_answer_pair, collect_answers, refuse_other_weights
 from unweave.audits.attack import Examiner
 from unweave.audits.attack_runs.plan import Plan, Request, plan_attacks
 from unweave.audits.margins import RETRAINS
-from unweave.audits.references import Answers, collect_answers
 from unweave.audits.verdict import SEEDS, Judgement
 from unweave.bench.stage import Stage
 from unweave.methods.simple import FromScratch

@@ -27,9 +27,9 @@ from adversarial_audits import ATTACKS, Ask, Audits, Given
 from adversarial_models import ADVERSARIES
 from torch import nn
 
+from unweave.audits.answers import collect_answers
 from unweave.audits.classifier.logits import is_correct, level, margin
 from unweave.audits.rates import delong
-from unweave.audits.references import collect_answers
 from unweave.audits.verdict import SEEDS
 from unweave.bench.recipe import load
 from unweave.bench.stage import Stage

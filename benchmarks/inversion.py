@@ -31,18 +31,11 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+from label_inference import label_from_bias, label_from_probes, probe_class
 from torch import Tensor, nn
 
-from unweave.audits.attacks.inversion import (
-    Search,
-    is_nearest,
-    label_from_bias,
-    label_from_probes,
-    loss_gradient,
-    probe_class,
-    recover,
-    update_between,
-)
+from unweave.audits.attacks.inversion import Search, is_nearest, recover, update_between
+from unweave.audits.attacks.update_alignment import loss_gradient
 from unweave.audits.classifier.collect import logits_of
 from unweave.audits.score import Share
 from unweave.bench.recipe import Recipe, load

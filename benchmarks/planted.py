@@ -21,8 +21,8 @@ import torch
 from unweave.bench.bench import limit_seeds
 from unweave.bench.planted_study import PlantedStudy, run_study, summarize
 from unweave.bench.recipe import load
+from unweave.record.digest import to_json_values
 from unweave.record.files import write_atomically
-from unweave.record.json_values import to_json_values
 from unweave.record.record import environment
 
 METHODS = "lur:recover,neggrad+:recover,finetune,scissorhands"

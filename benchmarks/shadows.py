@@ -21,8 +21,8 @@ import torch
 from unweave.bench.attack_shadows import run_study, summarize
 from unweave.bench.recipe import load
 from unweave.bench.shadows import ShadowStudy
+from unweave.record.digest import to_json_values
 from unweave.record.files import write_atomically
-from unweave.record.json_values import to_json_values
 from unweave.record.record import environment
 
 METHODS = "lur,lur:recover,joint,salun,neggrad+,scissorhands,msg,ascent"

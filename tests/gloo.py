@@ -14,17 +14,18 @@ from fork_server import run_group
 from smooth import MODES, WEIGHT, flat, net, problem
 from unweave.data.in_memory import Resident
 from unweave.descent.batches import step_batches
-from unweave.descent.curvature import top_eigenvalue
 from unweave.descent.descend import Descent, Phase, descend
 from unweave.descent.importance import fisher, saliency, snip, top
 from unweave.descent.lookahead import lagged, nested
 from unweave.descent.objective import bounded, l1, mislabel, nll
+from unweave.descent.units import top_eigenvalue
 from unweave.errors import Failed
 from unweave.problem import Problem
 from unweave.split import Split
 from unweave.tasks.classifier import Classifier
 from unweave.weights import processes
-from unweave.weights.step import Runtime, Step
+from unweave.weights.runtime import Runtime
+from unweave.weights.step import Step
 
 Found = dict[str, Tensor] | str
 

@@ -15,7 +15,8 @@ from unweave.split import Part, Split
 from unweave.tasks import Batch
 from unweave.tasks.classifier import Classifier
 from unweave.weights.params import Params
-from unweave.weights.step import Runtime, Step, Term
+from unweave.weights.runtime import Runtime
+from unweave.weights.step import Step, Term
 
 FEATURES, CLASSES = 6, 4
 WEIGHT = 0.3

@@ -11,7 +11,7 @@ from torch import nn
 from torch.utils.data import Dataset, TensorDataset
 
 import unweave
-from unweave.data.subset import dataset_of
+from unweave.data.user_dataset import dataset_of
 from unweave.descent.descend import Descent
 from unweave.descent.train import train_model
 from unweave.errors import Failed

@@ -13,21 +13,26 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from unweave.audits.answers import Answers, collect_answers, measure_against
-from unweave.audits.attack_runs.metric_faults import MetricFaults
+from unweave.audits.answers import (
+    Answers,
+    calibrate_margins,
+    collect_answer_pair,
+    draw_sheets,
+    measure_against,
+    refuse_other_weights,
+)
 from unweave.audits.attack_runs.plan import Plan
-from unweave.audits.attack_runs.report import judge_with_attacks, run_attacks
+from unweave.audits.attack_runs.report import judge_with_attacks
 from unweave.audits.classifier.evidence import Evidence
 from unweave.audits.classifier.exam import ANSWERED
 from unweave.audits.classifier.prepare_attacks import (
+    attack_answers,
     attack_request,
     examiner_of,
-    gather_models,
     plan_of_answers,
     plan_of_audit,
 )
-from unweave.audits.exam import Answering, Exam, Judging, Outputs, Reporting
-from unweave.audits.margins import Margins
+from unweave.audits.exam import Exam, Outputs
 from unweave.audits.one_model import Subject, add_original, as_given, as_one_model, audit_record
 from unweave.audits.references import (
     Retrain,
@@ -38,12 +43,9 @@ from unweave.audits.references import (
 )
 from unweave.audits.score import Score
 from unweave.audits.verdict import Judgement, Verdict
-from unweave.errors import Failed
-from unweave.record import checkpoint, record
+from unweave.record import record
 from unweave.result import Result
-from unweave.tasks import family_of
 from unweave.weights.processes import Processes
-from unweave.weights.sharded_model import is_model_sharded
 
 log = logging.getLogger(__name__)
 
@@ -147,46 +149,16 @@ def audit(
             advice = "give the answers of retrained models, or audit a result"
             raise ValueError(f"expected data to retrain on, found evidence alone: {advice}")
         answers, before = Answers(result), None if original is None else Answers(original)
-        given = as_answers(answers, reference or (), calibration)
-        plan = None if request is None else plan_of_answers(request, len(given[0]))
-        return judge_answers(ANSWERED, result, answers, before, *given, plan=plan)
-    chosen_exam = exam or default_exam(result)
-    answer_pair = collect_answer_pair(result, chosen_exam)
+        compared, calibrating = as_answers(answers, reference or (), calibration)
+        plan = None if request is None else plan_of_answers(request, len(compared))
+        return judge_answers(ANSWERED, result, answers, before, compared, calibrating, plan=plan)
+    from unweave.families import default_exam  # attackers and recognisers take time to import
+
+    exam = exam or default_exam(result)
+    answer_pair = collect_answer_pair(result, exam)
     refuse_other_weights(result)
-    plan = None if request is None else plan_of_audit(request, reference, chosen_exam)
-    return audit_answers(result, answer_pair, reference, calibration, exam=chosen_exam, plan=plan)
-
-
-def collect_answer_pair(
-    result: Result, exam: Answering[Outputs]
-) -> tuple[Answers[Outputs], Answers[Outputs]]:
-    """Collects the answers of the unlearned model and of the original.
-
-    Raises:
-        ValueError: If they are unusable; the message names the model.
-    """
-    name = "unlearned"
-    try:
-        answers = collect_answers(result.model, exam, result.original)
-        name = "original"
-        return answers, collect_answers(result.original, exam)
-    except Failed as error:
-        raise ValueError(f"the {name} model can't be audited: {error}") from error
-
-
-def refuse_other_weights(result: Result) -> None:
-    """Raises if the unlearned model has tensors of other names or shapes than the original.
-
-    A command line audit loads weights into the project's own model, so it needs no such check. Nor do the
-    pieces of a sharded model, which is edited where it is.
-    """
-    if is_model_sharded(result.model):
-        return
-    expected, found = (checkpoint.shapes(each.state_dict()) for each in (result.original, result.model))
-    strange = checkpoint.difference(expected, found)
-    if strange:
-        why = "weights that no answer of the audit needs can hold the forget set"
-        raise ValueError(f"the unlearned model must have the weights of the original, {strange}: {why}")
+    plan = None if request is None else plan_of_audit(request, reference, exam)
+    return audit_answers(result, answer_pair, reference, calibration, exam=exam, plan=plan)
 
 
 def audit_answers(
@@ -207,8 +179,8 @@ def audit_answers(
             for each, model in ((found, result.model), (before, result.original))
         )
     if not isinstance(reference, Retrain):
-        given = as_answers(found, reference or (), calibration)
-        return judge_answers(exam, result, found, before, *given, plan=plan)
+        compared, calibrating = as_answers(found, reference or (), calibration)
+        return judge_answers(exam, result, found, before, compared, calibrating, plan=plan)
     seeds, retrained = [*reference.seeds, *reference.calibration_seeds], []
     for number, seed in enumerate(seeds, start=1):
         retrained.append(load_or_retrain(reference, result.split, seed, exam, found, examiner=examiner))
@@ -216,24 +188,6 @@ def audit_answers(
     references = len(reference.seeds)
     compared, calibrating = retrained[:references], retrained[references:]
     return judge_answers(exam, result, found, before, compared, calibrating, plan=plan)
-
-
-def default_exam(result: Result) -> Exam[Any]:
-    """The exam of the task's family.
-
-    Raises:
-        ValueError: If the family is unknown, or its exam depends on more than the data, as that of a
-            generator does.
-    """
-    from unweave.families import FAMILIES  # attackers and recognisers take time to import
-
-    name = family_of(result.task)
-    if name not in FAMILIES:
-        raise ValueError(
-            f"expected a task of a family with an exam ({', '.join(FAMILIES)}), found {name}: pass exam=, or "
-            "set the task's attribute `family`"
-        )
-    return FAMILIES[name].default_exam(result.split)
 
 
 def as_answers(
@@ -271,9 +225,7 @@ def judge_answers(
         judgement = replace(judgement, reason=f"{judgement.reason}; {caveat}")
     report = None
     if plan is not None:
-        models = gather_models(found, before, reference_answers, calibrating)
-        faults = MetricFaults(exam, {} if margins is None else margins.margin)
-        report = run_attacks(plan, models, faults)
+        report = attack_answers(plan, exam, margins, found, before, reference_answers, calibrating)
         judgement = judge_with_attacks(judgement, report)
     judgement = as_one_model(exam, judgement)
     name = as_given(subject).name
@@ -293,20 +245,3 @@ def judge_answers(
         untouched = as_one_model(exam, exam.judge(original, references, margins, original, lambda: answers))
         audit_content = add_original(audit_content, untouched, original, references, exam.metrics)
     return Audit(judgement, found.found, audit_content, exam)
-
-
-def draw_sheets(
-    exam: Reporting[Outputs], answers: Mapping[str, Sequence[Answers[Outputs] | None]]
-) -> dict[str, str]:
-    """Pictures of the answers, by model; empty if an exam draws none."""
-    sheets = {
-        name: exam.sheet(each[0].found) for name, each in answers.items() if each and each[0] is not None
-    }
-    return {name: sheet for name, sheet in sheets.items() if sheet is not None}
-
-
-def calibrate_margins(exam: Judging[Outputs], calibrating: Sequence[Answers[Outputs]]) -> Margins | None:
-    """The margins from calibration models; None with fewer than two."""
-    if len(calibrating) < 2:
-        return None
-    return exam.calibrate([each.found for each in calibrating], [each.probes for each in calibrating])

@@ -15,8 +15,7 @@ from unweave.methods.lora import name_of
 from unweave.problem import Problem
 from unweave.record import checkpoint, record
 from unweave.record.files import follow_umask
-from unweave.record.one_model import SHOWN, one_model, request_row
-from unweave.record.traces import trace_rows
+from unweave.record.one_model import SHOWN, one_model, request_row, trace_rows
 from unweave.split import PARTS, Split
 from unweave.tasks import OfFamily, Task
 from unweave.tasks.low_rank import Additions

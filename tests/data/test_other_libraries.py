@@ -5,7 +5,7 @@ import torch
 
 from unweave.cli.project.user_code import source
 from unweave.data.other_libraries import OfAnotherLibrary
-from unweave.data.subset import dataset_of
+from unweave.data.user_dataset import dataset_of
 
 
 class Rows:

@@ -7,8 +7,8 @@ from torch.func import functional_call
 
 from for_each import for_each
 from smooth import batch, bits, definite, problem, quadratic, step, vector_problem
-from unweave.descent.curvature import top_eigenvalue
 from unweave.descent.objective import Objective, nll
+from unweave.descent.units import top_eigenvalue
 from unweave.descent.weighted_sum import OnWeights
 
 

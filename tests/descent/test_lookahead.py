@@ -45,7 +45,8 @@ from unweave.descent.units import refuse_divergence
 from unweave.descent.weighted_sum import OnWeights
 from unweave.problem import Problem
 from unweave.weights.params import add, dot, norm
-from unweave.weights.step import Runtime, Step, Term
+from unweave.weights.runtime import Runtime
+from unweave.weights.step import Step, Term
 
 ALPHAS = (0.05, 0.025, 0.0125)
 

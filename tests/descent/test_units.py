@@ -11,9 +11,8 @@ from torch import Tensor
 from for_each import for_each
 from plain import Sgd, ce, clip, dot, grad, moved_apart, recorded, whole
 from smooth import both, definite, flat, problem, quadratic, step, vector_problem
-from unweave.descent.curvature import curvature_along, top_eigenvalue
 from unweave.descent.objective import Objective, bounded, nll
-from unweave.descent.units import Along, Curvature, Ratio, refuse_divergence
+from unweave.descent.units import Along, Curvature, Ratio, curvature_along, refuse_divergence, top_eigenvalue
 from unweave.methods.lur import LUR
 from unweave.targets import Bounded
 from unweave.tasks import Batch

@@ -15,7 +15,8 @@ from unweave.descent.rules import RULES, RuleName
 from unweave.problem import Problem, frozen_copy
 from unweave.split import Split
 from unweave.tasks.classifier import Classifier, margin
-from unweave.weights.step import Runtime, Step
+from unweave.weights.runtime import Runtime
+from unweave.weights.step import Step
 
 # Rows of TorchJD's tests/unit/aggregation/test_values.py. PCGrad's value is pinned there; the others by hand:
 # <g_1, g_2> = -22 and |g_2|^2 = 38, so project adds 22/38 of the second, gem 22/38.001.

@@ -9,11 +9,10 @@ from torch import nn
 
 import unweave
 from for_each import for_each
-from unweave.auditing import default_exam
 from unweave.audits.diffusion.concept_attack_metrics import CONCEPT_ATTACKS
 from unweave.audits.diffusion.concept_metrics import CONCEPT
 from unweave.data.in_memory import Resident
-from unweave.families import FAMILIES, family_of_stage, metric_named
+from unweave.families import FAMILIES, default_exam, family_of_stage, metric_named
 from unweave.families.text_to_image import TextToImageFamily
 from unweave.methods.configure import configure, refuse_unknown_settings
 from unweave.methods.simple import FineTune

@@ -15,7 +15,8 @@ from unweave.methods.bad_teacher import BadTeacher, distill_from_two
 from unweave.problem import Problem, frozen_copy
 from unweave.split import Part
 from unweave.tasks import Batch
-from unweave.weights.step import Runtime, Step
+from unweave.weights.runtime import Runtime
+from unweave.weights.step import Step
 
 
 class Says(nn.Module):

@@ -10,7 +10,8 @@ from every_family import CLASSES, problem
 from unweave.methods.fisher_forgetting import FLOOR, FisherForgetting, information, squares
 from unweave.problem import Problem
 from unweave.tasks import Batch
-from unweave.weights.step import Runtime, Step
+from unweave.weights.runtime import Runtime
+from unweave.weights.step import Step
 
 
 def linear() -> Problem:

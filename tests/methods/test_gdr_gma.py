@@ -12,7 +12,8 @@ from plain import batches, ce, grad, moved_apart, recorded, weights, whole
 from unweave.descent.objective import nll
 from unweave.methods.gdr_gma import GDRGMA, RectifiedGradient, mean_opposing, remove_opposition
 from unweave.problem import Problem
-from unweave.weights.step import Runtime, Step
+from unweave.weights.runtime import Runtime
+from unweave.weights.step import Step
 
 
 def remove_conflict(a: Tensor, b: Tensor) -> Tensor:

@@ -25,7 +25,8 @@ from unweave.split import Split
 from unweave.tasks import Batch
 from unweave.tasks.diffusion import Diffusion
 from unweave.tasks.diffusion.sample import Sampler
-from unweave.weights.step import Runtime, Step
+from unweave.weights.runtime import Runtime
+from unweave.weights.step import Step
 
 TIGHT = 1e-12
 

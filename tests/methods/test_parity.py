@@ -35,7 +35,8 @@ from unweave.problem import Problem, frozen_copy
 from unweave.split import Split
 from unweave.tasks import Batch
 from unweave.tasks.classifier import Classifier
-from unweave.weights.step import Runtime, Step
+from unweave.weights.runtime import Runtime
+from unweave.weights.step import Step
 
 TIGHT = 1e-12
 

@@ -15,7 +15,8 @@ from plain import STILL, Sgd, ce, clip, grad, moved_apart, recorded, weights, wh
 from unweave.methods.sfron import PeriodicAscent, SFRon, WeightedAscent
 from unweave.problem import Problem
 from unweave.tasks import Batch
-from unweave.weights.step import Runtime, Step
+from unweave.weights.runtime import Runtime
+from unweave.weights.step import Step
 
 TIGHT = 1e-12
 

@@ -30,7 +30,8 @@ from unweave.problem import Problem, frozen_copy
 from unweave.split import Part, Split
 from unweave.tasks import Batch
 from unweave.weights.processes import Processes
-from unweave.weights.step import Runtime, Step
+from unweave.weights.runtime import Runtime
+from unweave.weights.step import Step
 
 
 def fresh(family: str = "batchnorm") -> Problem:

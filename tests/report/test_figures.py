@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from for_each import for_each
 from records import put, synthetic
 from unweave.report import figures
-from unweave.report.place_labels import leader, place
+from unweave.report.labels import leader, place
 
 
 @pytest.fixture

@@ -30,7 +30,8 @@ from unweave.problem import Problem
 from unweave.targets import TARGETS, Estimate, Level, Match, Quantile, Target
 from unweave.targets.estimators.proxy import Proxy
 from unweave.tasks import evaluating
-from unweave.weights.step import Runtime, Step
+from unweave.weights.runtime import Runtime
+from unweave.weights.step import Step
 
 CASES: dict[str, Target] = {
     **TARGETS,

@@ -12,7 +12,8 @@ from unweave.targets.ideal import Ideal, ideal_target
 from unweave.tasks import require_task
 from unweave.tasks.diffusion import Diffusion
 from unweave.tasks.diffusion.schedule import Schedule
-from unweave.weights.step import Runtime, Step
+from unweave.weights.runtime import Runtime
+from unweave.weights.step import Step
 
 TIMES = torch.tensor([20, 200, 500, 900])
 

@@ -16,7 +16,8 @@ from unweave.descent.descend import Descent
 from unweave.methods.lur import LUR
 from unweave.problem import Problem
 from unweave.targets.level import KNOWN, HeldOutLevel, Level, match_losses
-from unweave.weights.step import Runtime, Step
+from unweave.weights.runtime import Runtime
+from unweave.weights.step import Step
 
 TRAIN, FORGET, CALIBRATION = [0, 1, 0, 1, 0, 1], [0, 1, 2], [0, 1, 0, 1]
 HOW = Descent(lr=0.1, steps=1, batch=2)

@@ -18,7 +18,8 @@ from unweave.targets.estimators.held_out import held_out_level
 from unweave.targets.estimators.proxy import Proxy
 from unweave.targets.estimators.quantiles import quantiles
 from unweave.tasks.classifier import Classifier
-from unweave.weights.step import Runtime, Step
+from unweave.weights.runtime import Runtime
+from unweave.weights.step import Step
 
 HELD_OUT = 100
 """The number of the first held-out example."""

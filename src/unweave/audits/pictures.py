@@ -7,6 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import UInt8
+from torch import Tensor
+from torch.nn import functional
+
+SIDE = 32
+"""The largest side in pixels of an image that is kept as levels."""
 
 
 @dataclass(frozen=True)
@@ -40,3 +45,11 @@ def png_of_levels(levels: Sequence[float], shape: Sequence[int]) -> str:
     """
     image = np.asarray(levels, dtype=np.uint8).reshape(shape)
     return png_uri(np.broadcast_to(image.transpose(1, 2, 0), (*image.shape[1:], 3)))
+
+
+def levels_of(image: Tensor, darkest: float, lightest: float) -> tuple[list[float], list[float]]:
+    """The levels of an image from 0 to 255, made small, and its shape."""
+    height, width = (min(side, SIDE) for side in image.shape[1:])
+    small = functional.adaptive_avg_pool2d(image[None].float(), (height, width))[0]
+    levels = ((small - darkest) / (lightest - darkest)).clamp(0, 1).mul(255).round()
+    return levels.flatten().tolist(), [float(side) for side in small.shape]

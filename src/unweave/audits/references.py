@@ -14,7 +14,7 @@ from unweave.audits.answers import Answers, collect_answers
 from unweave.audits.attack import Examiner
 from unweave.audits.exam import Answering, Outputs, Storing
 from unweave.audits.reference_files import ReferenceFiles
-from unweave.data.subset import dataset_of
+from unweave.data.user_dataset import dataset_of
 from unweave.descent.timing import count_training
 from unweave.errors import Failed
 from unweave.record.code_digest import file_of, function_digest

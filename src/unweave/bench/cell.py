@@ -20,7 +20,7 @@ from unweave.descent.probe import Probe
 from unweave.descent.timing import run_and_time
 from unweave.descent.train import TRAINING_FORMAT, digest
 from unweave.errors import Failed
-from unweave.record.traces import trace_rows
+from unweave.record.one_model import trace_rows
 from unweave.weights.cost import Cost
 
 REFERENCE = "retrained"

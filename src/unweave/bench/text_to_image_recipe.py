@@ -14,10 +14,9 @@ from unweave.choices import explain_unknown
 from unweave.data.captioned_drawings import SUBJECTS, Drawings
 from unweave.descent.descend import Descent
 from unweave.tables import read
-from unweave.tasks.diffusion.components import Settings
+from unweave.tasks.diffusion.components import Settings, build_text_encoder, build_unet
 from unweave.tasks.diffusion.sample import Sampler
 from unweave.tasks.diffusion.schedule import Schedule
-from unweave.tasks.diffusion.stable_diffusion import build_text_encoder, build_unet
 
 FOLDER = files("unweave").joinpath("recipes", "text-to-image")
 

@@ -14,8 +14,7 @@ from cyclopts import App, CycloptsError, Parameter
 from safetensors import SafetensorError
 
 from unweave import __version__
-from unweave.cli import attacks, audit, bench, check, demo, forget, methods, qualify, report
-from unweave.cli.processes import process_group
+from unweave.cli import attacks, audit, bench, check, demo, forget, methods, process_group, qualify, report
 from unweave.cli.terminal.show import escape_controls
 from unweave.errors import Failed
 

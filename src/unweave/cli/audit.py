@@ -5,8 +5,8 @@ import json
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from unweave.auditing import audit as compare
-from unweave.auditing import audit_answers, collect_answer_pair
+from unweave.auditing import audit_answers
+from unweave.audits.answers import collect_answer_pair
 from unweave.audits.attack_runs.budget import Duration, parse_budget
 from unweave.audits.attack_runs.plan import Request
 from unweave.audits.classifier.prepare_attacks import (
@@ -18,13 +18,13 @@ from unweave.audits.classifier.prepare_attacks import (
 from unweave.audits.margins import RETRAINS
 from unweave.audits.verdict import SEEDS
 from unweave.cli.audit_concept import NO_PROMPTS, ConceptFiles, audit_concept, refuse_no_prompts
-from unweave.cli.inputs import answer_files, out, run_folder
-from unweave.cli.inputs.qualification import audit_by_qualification, facts_of, read_qualification
+from unweave.cli.audit_evidence import audit_evidence
+from unweave.cli.audit_qualified import audit_qualified
+from unweave.cli.inputs import out, run_folder
 from unweave.cli.options import DEFAULTS, CommonFlags
 from unweave.cli.terminal import progress
 from unweave.cli.terminal.show_audit import print_audit
 from unweave.record import checkpoint, record
-from unweave.record.files import sha256
 from unweave.record.one_model import add_request
 
 REFERENCES = "references"
@@ -115,7 +115,7 @@ def audit(
     if reference is not None or original is not None:
         raise ValueError("--reference and --original go with --evidence: a run has its own")
     if qualified is not None:
-        return audit_without_retraining(run, qualified, flags)
+        return audit_qualified(run, qualified, flags)
     count = count_references(references, request)
     return audit_run(run, count, jobs, request, flags, keep_models=not answers_only)
 
@@ -206,28 +206,6 @@ def repeat_budget(request: Request, place: Path) -> Request:
     return replace(request, budget=stage["attacks"]["budget"])
 
 
-def audit_without_retraining(run: Path, qualified: Path, flags: CommonFlags) -> int:
-    """Audits a folder of forget from the folder of a qualification."""
-    project, split = run_folder.open_run(str(run.resolve()), flags.device)
-    result = run_folder.load_result(run, project, split, flags.device)
-    original = checkpoint.contents(result.original.state_dict())
-    about = facts_of(project, original, repr(result.method))
-    qualification = read_qualification(qualified, about)
-    weights = checkpoint.contents(result.model.state_dict())
-    facts = {"verb": "audit", "weights": weights, "facts": project.facts, "qualified": qualification.digest}
-    folder = flags.out or run / "audit-qualified"
-    out.refuse_within(folder, project.source, run_folder.read_request(run).get("data"))
-    place = out.choose_folder(folder, facts)
-    exam = run_folder.make_exam(run, project, split)
-    start = f"Auditing {run} by {qualified}, with no retrained models"
-    with out.open_folder(place, facts), progress.show_progress(start, quiet=flags.quiet):
-        answer_pair = collect_answer_pair(result, exam)
-        outcome = audit_by_qualification(result, answer_pair, exam, qualification)
-        outcome = replace(outcome, record=add_request(outcome.record, run_folder.request_facts(run)))
-        outcome.save(place)
-    return print_audit(outcome, place, flags)
-
-
 def seeds_of(references: int, first: int) -> tuple[list[int], list[int]]:
     """The seeds of the references, and of the calibration models, which only fix the margins.
 
@@ -248,33 +226,3 @@ def extends(facts: out.Facts, earlier: out.Facts) -> bool:
 def same_models(facts: out.Facts, earlier: out.Facts) -> bool:
     """Whether two requests are about one model, whose retrained models they share."""
     return all(facts[key] == earlier.get(key) for key in facts if key not in ("references", "attacks"))
-
-
-def audit_evidence(
-    evidence: Path,
-    reference: Path | None,
-    original: Path | None,
-    request: Request | None,
-    flags: CommonFlags,
-) -> int:
-    """Audits a model by its answers."""
-    if reference is None:
-        needed = "--reference, a folder with the answers of retrained models"
-        raise ValueError(f"--evidence needs {needed}: a figure means nothing without theirs")
-    files = answer_files.list_files(reference)
-    subject = answer_files.read_evidence(evidence)
-    retrained = [answer_files.read_evidence(path) for path in files]
-    before = None if original is None else answer_files.read_evidence(original)
-    cut = len(retrained) - (RETRAINS if len(retrained) >= SEEDS + RETRAINS else 0)
-    attacks, tier = (None, None) if request is None else (request.names, request.tier)
-    outcome = compare(
-        subject, retrained[:cut], calibration=retrained[cut:], original=before, attacks=attacks, tier=tier
-    )
-    sources = [evidence, *files, *([] if original is None else [original])]
-    facts = {"verb": "audit", "evidence": [sha256(path) for path in sources]}
-    facts |= {} if request is None else {"attacks": asdict(request)}
-    place = out.choose_folder(flags.out or Path("unweave-audit"), facts)
-    outcome = replace(outcome, record=add_request(outcome.record, {"model": evidence.name}))
-    with out.open_folder(place, facts):
-        outcome.save(place)
-    return print_audit(outcome, place, flags)

@@ -8,8 +8,8 @@ from cyclopts import Parameter
 
 from unweave.auditing import Audit
 from unweave.bench.workers import Listener
+from unweave.cli.audit_evidence import natural_key
 from unweave.cli.inputs import out
-from unweave.cli.inputs.answer_files import natural_key
 from unweave.cli.inputs.concepts import is_pipeline
 from unweave.cli.inputs.extra import require_diffusion
 from unweave.cli.inputs.forget_folder import CLAIM

@@ -34,7 +34,7 @@ from unweave.cli.inputs.extra import require_diffusion
 from unweave.cli.inputs.request import NOTHING, Request, about_own_images, positions
 from unweave.cli.inputs.scope import ALL, TrainedWeights
 from unweave.cli.options import DEFAULTS, CommonFlags, parse_names
-from unweave.cli.processes.shared_run import refuse_unfit_flags
+from unweave.cli.process_group import refuse_unfit_flags
 from unweave.cli.project import Project, load
 from unweave.cli.terminal import progress, show
 from unweave.methods import DEFAULT, method_named

@@ -16,7 +16,7 @@ from unweave.cli.inputs.forget_folder import find_folder, remove_states
 from unweave.cli.inputs.request import NOTHING, Request, positions
 from unweave.cli.inputs.scope import ALL, TrainedWeights
 from unweave.cli.options import DEFAULTS, CommonFlags, parse_settings
-from unweave.cli.processes.shared_run import refuse_other_facts, refuse_unfit_flags
+from unweave.cli.process_group import refuse_other_facts, refuse_unfit_flags
 from unweave.cli.project import Project, load
 from unweave.cli.run_forget import Run
 from unweave.cli.terminal.show_result import print_done

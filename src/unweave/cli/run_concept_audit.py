@@ -11,24 +11,23 @@ from pathlib import Path
 from typing import Any
 
 from unweave.auditing import Audit, judge_answers
-from unweave.audits.answers import Answers, collect_answers
+from unweave.audits.answers import Answers, answers_or_refuse
+from unweave.audits.diffusion.clip_folder import read_clip
 from unweave.audits.diffusion.concept_exam import ConceptExam, refuse_unfit
 from unweave.audits.diffusion.concept_prompts import ConceptPrompts
 from unweave.audits.diffusion.factor_recogniser import FactorRecogniser, fit_recogniser
+from unweave.audits.diffusion.fid import refuse_no_fid
 from unweave.audits.diffusion.images_exam import Drawn
 from unweave.audits.diffusion.latent_drawing import PromptedPipeline
-from unweave.audits.diffusion.local_classifier import LocalClassifier, recogniser_of
-from unweave.audits.diffusion.prompt_file import read_factor, read_prompts
-from unweave.audits.diffusion.real_concepts import RealImages, shows
+from unweave.audits.diffusion.local_classifier import read_classifier, recogniser_of
+from unweave.audits.diffusion.local_models import LocalModels
+from unweave.audits.diffusion.nude_net import read_detector
+from unweave.audits.diffusion.real_concepts import RealImages, read_real_images, shows
 from unweave.audits.margins import RETRAINS
 from unweave.audits.one_model import GivenModel
 from unweave.audits.verdict import SEEDS
 from unweave.bench.workers import Listener, Progress
 from unweave.cli.audit_concept import ConceptFiles, Folders, explain_not_run
-from unweave.cli.local_models import LocalModels, read_local_models
-from unweave.data.captioned_drawings import factor_numbers
-from unweave.data.captions import hold_out, read_captioned
-from unweave.errors import Failed
 from unweave.families.text_to_image import TextToImageFamily
 from unweave.record import record
 from unweave.record.files import read_object, write_atomically
@@ -80,7 +79,7 @@ class ConceptAudit:
             "data": self.real.digest,
             "family": repr(self.family),
             "device": self.device,
-            **self.models.facts,
+            **self.models.digests,
             "code": package_digest(),
         }
 
@@ -90,8 +89,9 @@ class ConceptAudit:
         total = len(self.digests) + 1
         listener(Progress("the recogniser", 1, total))
         original = self.model(self.folders.original)
-        before = collect(original, self.folders.original, exam, original)
-        found = collect(self.edited_model(), self.folders.edited, exam, original)
+        before = answers_or_refuse(f"model in {self.folders.original}", original, exam, original)
+        edited = self.edited_model()
+        found = answers_or_refuse(f"model in {self.folders.edited}", edited, exam, original)
         listener(Progress("the original and the model", 3, total))
         answers: list[Answers[Drawn]] = []
         for folder in self.folders.retrained:
@@ -106,8 +106,7 @@ class ConceptAudit:
     def exam(self, cache: Path) -> ConceptExam:
         """The exam, with the recogniser."""
         exam = self.family.concept_exam(self.prompts, self.recogniser(cache), self.real)
-        models = self.models
-        return replace(exam, nude_net=models.nude_net, clip=models.clip, inception=models.inception)
+        return replace(exam, models=self.models)
 
     def recogniser(self, cache: Path) -> FactorRecogniser:
         """The classifier if there is one, else a recogniser trained on the real images."""
@@ -137,7 +136,7 @@ class ConceptAudit:
         facts, images = place / f"{name}.json", place / f"{name}.{exam.suffix}"
         if not facts.exists():
             model = self.model(folder)
-            answers = collect(model, folder, exam, model)
+            answers = answers_or_refuse(f"model in {folder}", model, exam, model)
             place.mkdir(parents=True, exist_ok=True)
             exam.save(answers.found, images)
             write_atomically(facts, json.dumps({"probes": dict(answers.probes)}))
@@ -153,22 +152,9 @@ class ConceptAudit:
         data |= {"not run": list(self.absent)}
         if self.models.classifier is not None:
             data |= {"classifier": dict(self.models.classifier.facts)}
-        name, row, asked, seed = method_of(self.folders.run)
-        return GivenModel(name, row, {**about, **asked}, {**data, **exam.facts}, TextToImageFamily.name, seed)
-
-
-def collect(
-    model: PromptedPipeline, folder: Path, exam: ConceptExam, original: PromptedPipeline
-) -> Answers[Drawn]:
-    """The images of a model, and the attacks on it.
-
-    Raises:
-        ValueError: If they are unusable; the message names the folder.
-    """
-    try:
-        return collect_answers(model, exam, original)
-    except Failed as error:
-        raise ValueError(f"the model in {folder} can't be audited: {error}") from error
+        name, row, request, seed = method_of(self.folders.run)
+        data |= exam.facts
+        return GivenModel(name, row, {**about, **request}, data, TextToImageFamily.name, seed)
 
 
 def method_of(
@@ -180,8 +166,8 @@ def method_of(
     (stage,) = record.load(run)["stages"].values()
     ((name, row),) = stage["methods"].items()
     kept = {key: row[key] for key in ("repr", "seconds", "gradient_evaluations", "cost", "trace")}
-    asked = {key: stage["request"][key] for key in ("model", "asked", "date")}
-    return name, kept, asked, next(iter(stage["seeds"]), None)
+    request = {key: stage["request"][key] for key in ("model", "asked", "date")}
+    return name, kept, request, next(iter(stage["seeds"]), None)
 
 
 def read(
@@ -194,50 +180,39 @@ def read(
     """
     assert given.data is not None and given.prompts is not None
     models = read_local_models(given, device)
-    real, asked = read_real(given.data, given.prompts, models.classifier)
+    real, prompts = read_real_images(given.data, given.prompts, models.classifier)
     if models.clip is not None:
-        for prompt in asked.all_prompts:
+        for prompt in prompts.all_prompts:
             models.clip.embed_text(prompt.text)  # one that is too long for CLIP is an error
     digests: dict[Path, str] = {}
     for folder in (folders.original, folders.edited, *folders.retrained):
         pipeline = load(folder)
         refuse_other_size(pipeline, [real.train, real.held_out])
-        tokens = pipeline.tokens(asked.conditions)  # a prompt that is too long is an error
+        tokens = pipeline.tokens(prompts.conditions)  # a prompt that is too long is an error
         if family.attacks:
-            refuse_no_room(tokens, asked)
+            refuse_no_room(tokens, prompts)
         digests[folder] = pipeline.digest()
     refuse_same(folders, digests)
-    refuse_unfit(asked, real, family.images, attacked=family.attacks > 0, inception=models.inception)
+    refuse_unfit(prompts, real, models, family.images, attacked=family.attacks > 0)
     absent = explain_not_run(family, folders, given)
-    return ConceptAudit(folders, digests, asked, real, family, device, models, absent)
+    return ConceptAudit(folders, digests, prompts, real, family, device, models, absent)
 
 
-def read_real(
-    data: str, prompts: Path, classifier: LocalClassifier | None
-) -> tuple[RealImages, ConceptPrompts]:
-    """Reads real images, and the prompts in terms of their factors; a fifth of the images is held out.
-
-    Args:
-        data: The folder of the images.
-        prompts: The file of the prompts.
-        classifier: The classifier that knows the concept; None if the columns of the images tell the values.
+def read_local_models(given: ConceptFiles, device: str | None) -> LocalModels:
+    """Reads the models of an audit.
 
     Raises:
         ValueError: If one of them can't be used.
     """
-    train, held_out = read_captioned(data)
-    whole = RealImages(train, train if held_out is None else held_out)
-    if classifier is None:
-        asked = read_prompts(prompts, whole.names)
-    else:
-        names = {read_factor(prompts): classifier.names}
-        asked = read_prompts(prompts, names)
-        for part in (whole.train, whole.held_out):
-            factor_numbers(part, names)  # an image of an unknown class is an error
-    if held_out is not None:
-        return whole, asked
-    parts = hold_out(shows(train, asked.concept))
-    return RealImages(*(train.part(each) for each in parts)), asked
+    if given.inception is not None:
+        refuse_no_fid(given.inception)
+    return LocalModels(
+        given.classifier
+        and read_classifier(given.classifier, architecture=given.architecture, names=given.class_names),
+        given.nudenet and read_detector(given.nudenet),
+        given.clip and read_clip(given.clip, device=device or "cpu"),
+        given.inception,
+    )
 
 
 def refuse_no_room(tokens: Tokens, prompts: ConceptPrompts) -> None:

@@ -22,7 +22,7 @@ from unweave.cli.inputs.forget_folder import (
 from unweave.cli.inputs.request import Request
 from unweave.cli.inputs.scope import TrainedWeights
 from unweave.cli.options import CommonFlags
-from unweave.cli.processes.shared_run import open_on_first
+from unweave.cli.process_group import open_on_first
 from unweave.cli.project import Project
 from unweave.cli.terminal import progress
 from unweave.cli.terminal.show_result import print_result

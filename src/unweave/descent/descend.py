@@ -21,8 +21,9 @@ from unweave.problem import Problem
 from unweave.tasks import evaluating
 from unweave.tasks.low_rank import find_additions
 from unweave.weights.params import Params, clip, combine, gramian, rebuild
+from unweave.weights.runtime import Runtime
 from unweave.weights.sharded import names_where, pieces
-from unweave.weights.step import Runtime, Step
+from unweave.weights.step import Step
 
 __all__ = ["Descent", "Phase", "descend"]
 

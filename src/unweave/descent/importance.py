@@ -20,8 +20,9 @@ from unweave.split import Part
 from unweave.tasks import evaluating
 from unweave.weights.highest import highest_of, highest_of_shards
 from unweave.weights.params import Params, add, multiply, rebuild
+from unweave.weights.runtime import Runtime
 from unweave.weights.sharded import is_sharded, names_where, pieces
-from unweave.weights.step import Runtime, Step
+from unweave.weights.step import Step
 
 __all__ = ["Importance", "Mask", "choose_weights", "fisher", "invert", "ratio", "saliency", "snip", "top"]
 
@@ -45,7 +46,7 @@ def steps(
         raws = source.stream(problem.processes.rows_to_read(rows) for rows in order)
         for rows, raw in zip(order, raws, strict=True):
             repeats = [problem.task.draw(raw, key) for _ in range(draws)]
-            ours = [each for one in repeats for each in problem.processes.micro_batches(rows, one)]
+            ours = [each for repeat in repeats for each in problem.processes.micro_batches(rows, repeat)]
             yield Step(problem.params, runtime, {part: ours}, {part: len(rows)}, index=1)
 
 

@@ -13,8 +13,8 @@ from unweave.errors import Failed
 from unweave.problem import Problem
 from unweave.split import Part
 from unweave.tasks import call, evaluating
+from unweave.weights.runtime import Runtime
 from unweave.weights.sharded import names_where, not_finite
-from unweave.weights.step import Runtime
 
 SWALLOWED = 1e-3
 """A shift smaller than this, relative to the weights, is partly lost when weights are cast to bf16."""

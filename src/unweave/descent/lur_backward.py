@@ -8,7 +8,8 @@ from torch import Tensor, nn
 from unweave.descent.lookahead import nested
 from unweave.split import Part
 from unweave.weights.params import Params, add
-from unweave.weights.step import Runtime, Step
+from unweave.weights.runtime import Runtime
+from unweave.weights.step import Step
 
 __all__ = ["lur_backward"]
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from unweave.descent.importance import Mask
 from unweave.weights.sharded import local_rows, pieces
-from unweave.weights.step import HALF
+from unweave.weights.shift import HALF
 
 UPDATE, AVERAGE = "update", "average"
 """What a tensor of a saved state is."""

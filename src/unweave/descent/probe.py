@@ -23,7 +23,8 @@ from unweave.split import Part
 from unweave.tasks import Batch, evaluating
 from unweave.weights.cost import Cost
 from unweave.weights.params import Params, gramian
-from unweave.weights.step import Runtime, Step
+from unweave.weights.runtime import Runtime
+from unweave.weights.step import Step
 
 
 @dataclass

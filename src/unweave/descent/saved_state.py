@@ -21,8 +21,9 @@ from unweave.descent.settings import Descent, Phase
 from unweave.problem import Problem
 from unweave.record.checkpoint import extra_state, tensors_of
 from unweave.weights.params import Params
+from unweave.weights.runtime import Runtime
 from unweave.weights.state_folder import States, read_facts, read_tensors
-from unweave.weights.step import Runtime, Term
+from unweave.weights.step import Term
 
 MODEL, GENERATOR, PHASE_GENERATOR, BEFORE, REUSED = (
     "model",

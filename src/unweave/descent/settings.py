@@ -15,7 +15,8 @@ from unweave.descent.losses import is_forgotten
 from unweave.descent.optimizer_state import TrainState
 from unweave.descent.rules import Rule, RuleName
 from unweave.problem import Problem
-from unweave.weights.step import Precision, Term
+from unweave.weights.runtime import Precision
+from unweave.weights.step import Term
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from unweave.problem import Problem, Watch
 from unweave.split import Part
 from unweave.tasks import Batch
 from unweave.weights.params import Params
-from unweave.weights.step import Step, mean_over
+from unweave.weights.step import Step
 
 
 @dataclass(frozen=True, eq=False)
@@ -165,3 +165,8 @@ def on(
 ) -> Objective:
     """An objective of one loss on one part; see `OnData`."""
     return Objective(((1.0, OnData(f"{name}({part})", part, value, follows_weights, idle, watch)),))
+
+
+def mean_over(values: Float[Tensor, " batch"], size: float) -> Float[Tensor, ""]:
+    """This micro-batch's share of the mean over `size` examples; zero if that is infinite."""
+    return values.mean() if values.shape[0] == size else values.sum() / size

@@ -12,12 +12,15 @@ theirs by the ids of metrics; families that share the id of a metric must share 
 from collections.abc import Mapping
 from typing import Any
 
+from unweave.audits.exam import Exam
 from unweave.audits.metrics import Metric
 from unweave.families.classifier import ClassifierFamily
 from unweave.families.diffusion import DiffusionFamily
 from unweave.families.family import Family
 from unweave.families.text_to_image import TextToImageFamily
+from unweave.result import Result
 from unweave.tables import NOTHING, Table, as_table, read
+from unweave.tasks import family_of
 
 __all__ = ["DEFAULT_FAMILY", "FAMILIES"]
 
@@ -67,6 +70,22 @@ def family_of_stage(stage: Mapping[str, Any]) -> Family:
     tables = [stage["reference"]["scores"], *(method["scores"] for method in stage["methods"].values())]
     ids = {metric for scores in tables for metric in scores}
     return named or max(FAMILIES.values(), key=lambda family: len(family.metrics.keys() & ids))
+
+
+def default_exam(result: Result) -> Exam[Any]:
+    """The exam of the task's family.
+
+    Raises:
+        ValueError: If the family is unknown, or its exam depends on more than the data, as that of a
+            generator does.
+    """
+    name = family_of(result.task)
+    if name not in FAMILIES:
+        raise ValueError(
+            f"expected a task of a family with an exam ({', '.join(FAMILIES)}), found {name}: pass exam=, or "
+            "set the task's attribute `family`"
+        )
+    return FAMILIES[name].default_exam(result.split)
 
 
 def metric_named(name: str) -> Metric[Any] | None:

@@ -199,3 +199,15 @@ def _check_finite(state: Mapping[str, Tensor], path: Path) -> None:
     for name, tensor in state.items():
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
             raise ValueError(f"{path} holds NaN or infinity in tensor {name!r}: train the model again")
+
+
+def as_float32(state: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:
+    """The weights of a file in float32.
+
+    Raises:
+        ValueError: If one of them is not finite.
+    """
+    for key, value in state.items():
+        if value.is_floating_point() and not bool(torch.isfinite(value).all()):
+            raise ValueError(f"weights must be finite, found NaN or infinity in {key!r} of {path}")
+    return {key: value.float() if value.is_floating_point() else value for key, value in state.items()}

@@ -10,11 +10,10 @@ as Python writes them, null for numbers that are not finite. Order and spacing o
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-
-from unweave.record.json_values import to_json_values
 
 KEY = "digest"
 SHOWN = 12
@@ -50,3 +49,12 @@ def rerun_command(record: Mapping[str, Any]) -> str:
     """The command that makes a record again."""
     recipes = [name for name, stage in record["stages"].items() if stage["recipe"]]
     return f"unweave bench {' '.join(recipes)}" if recipes else "unweave audit"
+
+
+def to_json_values(value: Any) -> Any:
+    """Converts to JSON values: tuples become lists, numbers that are not finite become null."""
+    if isinstance(value, Mapping):
+        return {key: to_json_values(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [to_json_values(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

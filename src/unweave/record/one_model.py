@@ -55,16 +55,16 @@ def one_model(
     return {"schema": record.SCHEMA, "environment": record.environment(), "stages": {"audit": stage}}
 
 
-def add_request(made: Mapping[str, Any], facts: Mapping[str, str | None]) -> dict[str, Any]:
+def add_request(whole_record: Mapping[str, Any], facts: Mapping[str, str | None]) -> dict[str, Any]:
     """Adds facts about the request that only the caller knows.
 
     Args:
-        made: The record from `one_model`.
+        whole_record: The record from `one_model`.
         facts: The user's name of the model, the request as given, and the date of the deletion.
     """
-    (stage,) = made["stages"].values()
+    (stage,) = whole_record["stages"].values()
     about = {**stage, "request": {**stage["request"], **facts}}
-    return {**made, "stages": dict.fromkeys(made["stages"], about)}
+    return {**whole_record, "stages": dict.fromkeys(whole_record["stages"], about)}
 
 
 def request_row(ids: Sequence[Any], labels: Sequence[int], *, of: int, model: str) -> dict[str, Any]:
@@ -72,3 +72,17 @@ def request_row(ids: Sequence[Any], labels: Sequence[int], *, of: int, model: st
     counts = {str(label): labels.count(label) for label in sorted(set(labels))}
     facts = {"examples": len(labels), "of": of, "ids": list(ids[:SHOWN]), "classes": counts}
     return {**facts, "model": model, "asked": None, "date": None}
+
+
+def trace_rows(
+    traces: Mapping[str, Any], losses: Mapping[str, list[float]], *, points: int = 50
+) -> dict[str, Any]:
+    """The traces of probes and the losses, thinned to about `points` rows of step, value and reliability.
+
+    Args:
+        traces: The rows of the probes.
+        losses: The loss of every term at every step.
+        points: The number of points.
+    """
+    steps = {name: range(0, len(each), max(1, len(each) // points)) for name, each in losses.items()}
+    return {**traces, **{name: [(i, losses[name][i], None) for i in steps[name]] for name in losses}}

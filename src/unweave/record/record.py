@@ -17,9 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from unweave.record.compact import restore
-from unweave.record.digest import KEY, refuse_changed, seal
+from unweave.record.digest import KEY, refuse_changed, seal, to_json_values
 from unweave.record.files import write_atomically
-from unweave.record.json_values import to_json_values
 
 # The schema, not the type checker, describes a record: any JSON value is possible.
 Record = Mapping[str, Any]

@@ -1,6 +1,7 @@
 """The attacks of an audit as a table and sentences, for every form of a report."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
@@ -8,15 +9,8 @@ from unweave.report.numbers import DASH, interval, number
 
 DIGITS = 3
 HEADER = (
-    "Attack",
-    "Figure",
-    "Model",
-    "Original",
-    "Retrained",
-    "Null band",
-    "Margin",
-    "Shows from",
-    "Finding",
+    *("Attack", "Figure", "Model", "Original", "Retrained"),
+    *("Null band", "Margin", "Shows from", "Finding"),
 )
 BRIEF = (2, 4, 6, 8)
 """The columns that fit a terminal."""
@@ -78,6 +72,36 @@ METHODS_SENTENCE = (
     "Attacks on the answers of each model: means over seeds; in brackets the number of seeds on which the "
     "attack tells a method from retrained models. No verdict uses them."
 )
+
+
+@dataclass(frozen=True)
+class Attacks:
+    """The attacks of a stage for the template of the page.
+
+    Args:
+        header: Of their table.
+        lines: A line per figure.
+        sentences: On claims, power, controls, and attacks that did not run.
+        limits: What each attack cannot show.
+        pictures: What an attack shows of some records.
+    """
+
+    header: list[str]
+    lines: list[list[str]]
+    sentences: list[str]
+    limits: dict[str, str]
+    pictures: list[Mapping[str, Any]]
+
+
+def attacks_of(stage: Mapping[str, Any]) -> Attacks | None:
+    """The attacks on every method of a stage, or else those of an audit; None without."""
+    if stage.get("attacked_methods"):
+        return Attacks(*method_grid(stage["attacked_methods"]), [METHODS_SENTENCE], {}, [])
+    if "attacks" not in stage:
+        return None
+    found = stage["attacks"]
+    limits = {row["attack"]: row["cannot"] for row in found["results"]}
+    return Attacks(*grid(found), sentences(found), limits, found.get("pictures", []))
 
 
 def sentences(found: Mapping[str, Any]) -> list[str]:

@@ -4,9 +4,9 @@ from dataclasses import dataclass
 
 from matplotlib.axes import Axes
 
+from unweave.report.labels import NAME_SIZE, shorten
 from unweave.report.ranks import Ranking
 from unweave.report.svg import FAINT, INK, SERIES, axes, svg
-from unweave.report.write_labels import NAME_SIZE, shorten
 
 WIDTH, LINE, LEVEL = 288.0, 11.0, 5.0
 """The width of the diagram, the height of a name and the distance of two bars, in points."""

@@ -10,11 +10,10 @@ from matplotlib.axes import Axes
 
 from unweave.audits.metrics import Axis
 from unweave.families import family_of_stage
+from unweave.report.labels import Point, shorten, write_names
 from unweave.report.numbers import finite, heading
-from unweave.report.place_labels import Point
 from unweave.report.rows import Row, rows
 from unweave.report.svg import DASHES, FAINT, INK, SERIES, axes, svg, ticks
-from unweave.report.write_labels import shorten, write_names
 
 Curve = Sequence[Sequence[float | None]]
 

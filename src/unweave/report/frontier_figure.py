@@ -6,11 +6,10 @@ from typing import Any
 from matplotlib.axes import Axes
 
 from unweave.report.frontier import TO_BEAT, gap_of, order_methods
+from unweave.report.labels import Point, shorten
 from unweave.report.numbers import finite
 from unweave.report.pareto import LEAST, round_between
-from unweave.report.place_labels import Point
 from unweave.report.svg import FAINT, INK, PAPER, SERIES, axes, svg, ticks
-from unweave.report.write_labels import shorten
 
 BEST = 5
 """The number of methods with a colour and a name."""

@@ -14,10 +14,12 @@ from markupsafe import Markup
 from unweave.families import family_of_stage
 from unweave.record.files import write_atomically
 from unweave.record.record import explain_unverified
-from unweave.report import attack_tables, frontier, protocol_tables, qualification_tables
+from unweave.report import frontier, protocol_tables
+from unweave.report.attack_tables import Attacks, attacks_of
 from unweave.report.concept_tables import Concept, concept_of, revival_attacks
 from unweave.report.numbers import heading
 from unweave.report.protocol import has_figures
+from unweave.report.qualification_tables import audit_sentences, qualification_of
 from unweave.report.ranking import ours_of, rank_stages
 from unweave.report.ranks import Ranking
 from unweave.report.rows import Row, gap_ids, headline, metric_ids, rows
@@ -27,64 +29,6 @@ from unweave.report.template import flatten, load_templates
 FILE = "report.html"
 RETRAIN = "Models retrained without the forget set: compare each figure with theirs."
 FORGET = "The forget set: the examples that were deleted."
-
-
-@dataclass(frozen=True)
-class Term:
-    """A word of the page and what it means.
-
-    Args:
-        title: the word.
-        says: one sentence.
-    """
-
-    title: str
-    says: str
-
-
-@dataclass(frozen=True)
-class Ranks:
-    """Mean ranks for the template.
-
-    Args:
-        ranking: of the methods.
-        diagram: SVG.
-    """
-
-    ranking: Ranking
-    diagram: Markup
-
-
-@dataclass(frozen=True)
-class Attacks:
-    """The attacks of an audit for the template.
-
-    Args:
-        header: of their table.
-        lines: a line per figure.
-        sentences: on claims, power, controls, and attacks that did not run.
-        limits: what each attack cannot show.
-        pictures: what an attack shows of some records.
-    """
-
-    header: list[str]
-    lines: list[list[str]]
-    sentences: list[str]
-    limits: dict[str, str]
-    pictures: list[Mapping[str, Any]]
-
-
-@dataclass(frozen=True)
-class Qualification:
-    """A qualification for the template.
-
-    Args:
-        tables: The header and the lines of each table.
-        sentences: What they mean, and which strata are missing.
-    """
-
-    tables: list[qualification_tables.Grid]
-    sentences: list[str]
 
 
 @dataclass(frozen=True)
@@ -128,7 +72,7 @@ class Stage:
     tradeoff: Markup | None
     conflict: Markup | None
     comparison: dict[str, list[str]]
-    ranks: "Ranks | None"
+    ranks: Ranking | None
     pareto: Markup | None
     protocol: tuple[list[str], list[list[str]]] | None
     attacks: Attacks | None
@@ -183,9 +127,9 @@ def render(record: Mapping[str, Any]) -> str:
     return page.render(
         stages=stages,
         frontiers=[_frontier(*each) for each in record.get("frontier", {}).items()],
-        qualification=_qualification(record),
+        qualification=qualification_of(record),
         protocol=protocol_tables.legend(record) if all(stage.protocol for stage in stages) else None,
-        ranks=_ranks(several) if len(several) > 1 else None,
+        ranks=rank_stages(several) if len(several) > 1 else None,
         environment=flatten(record["environment"]),
         date=record["environment"].get("date"),
         schema=record["schema"],
@@ -208,8 +152,7 @@ def _stage(name: str, anchor: str, stage: Mapping[str, Any]) -> Stage:
     stage_rows, ids = rows(stage), metric_ids(stage)
     # brief metrics leave out the probes of a whole class, which do not fit a terminal
     tested = {*brief_metrics(stage), *(stage["margins"] or {})}
-    main, attacks = [metric for metric in ids if metric in tested], revival_attacks(ids)
-    tradeoff, conflict, front = figures.tradeoff(stage), figures.conflict(stage), pareto(stage)
+    main = [metric for metric in ids if metric in tested]
     return Stage(
         name=name,
         anchor=anchor,
@@ -220,61 +163,36 @@ def _stage(name: str, anchor: str, stage: Mapping[str, Any]) -> Stage:
         metrics=main,
         further=[metric for metric in ids if metric not in main],
         parts=gap_ids(stage),
-        # matplotlib escapes the names that it draws.
         losses={method: Markup(svg) for method, svg in figures.losses(stage).items()},
-        tradeoff=None if tradeoff is None else Markup(tradeoff),
-        conflict=None if conflict is None else Markup(conflict),
+        tradeoff=_markup(figures.tradeoff(stage)),
+        conflict=_markup(figures.conflict(stage)),
         comparison=comparison_columns(stage_rows, ours_of(stage)),
-        ranks=_ranks([stage]),
-        pareto=None if front is None else Markup(front),
+        ranks=rank_stages([stage]),
+        pareto=_markup(pareto(stage)),
         protocol=protocol_tables.grid(stage) if has_figures(stage) else None,
-        attacks=_attacks(stage),
+        attacks=attacks_of(stage),
         sheets=_sheets(stage_rows, stage.get("sheets", {})),
-        qualification=qualification_tables.audit_sentences(stage["qualified"])
-        if "qualified" in stage
-        else [],
+        qualification=audit_sentences(stage["qualified"]) if "qualified" in stage else [],
         concept=concept_of(stage, stage_rows, ids),
-        revival=attacks,
+        revival=revival_attacks(ids),
     )
+
+
+def _markup(svg: str | None) -> Markup | None:
+    """A figure as part of the page; matplotlib escapes the names that it draws."""
+    return None if svg is None else Markup(svg)
 
 
 def _frontier(name: str, content: Mapping[str, Any]) -> Frontier:
     from unweave.report.frontier_figure import figure
 
-    svg = figure(content)
     return Frontier(
         frontier.title(name),
         frontier.conclusion(content),
         frontier.sentences(content),
-        None if svg is None else Markup(svg),
+        _markup(figure(content)),
         frontier.grids(content),
     )
-
-
-def _qualification(record: Mapping[str, Any]) -> Qualification | None:
-    if "qualification" not in record:
-        return None
-    sentences = qualification_tables.sentences(record["qualification"])
-    return Qualification(qualification_tables.grids(record), sentences)
-
-
-def _ranks(stages: list[Mapping[str, Any]]) -> Ranks | None:
-    from unweave.report.diagram import critical_difference
-
-    ranking = rank_stages(stages)
-    return None if ranking is None else Ranks(ranking, Markup(critical_difference(ranking)))
-
-
-def _attacks(stage: Mapping[str, Any]) -> Attacks | None:
-    if stage.get("attacked_methods"):
-        table = attack_tables.method_grid(stage["attacked_methods"])
-        return Attacks(*table, [attack_tables.METHODS_SENTENCE], {}, [])
-    if "attacks" not in stage:
-        return None
-    attacks = stage["attacks"]
-    limits = {row["attack"]: row["cannot"] for row in attacks["results"]}
-    pictures = attacks.get("pictures", [])
-    return Attacks(*attack_tables.grid(attacks), attack_tables.sentences(attacks), limits, pictures)
 
 
 def _sheets(stage_rows: list[Row], pictures: Mapping[str, str]) -> dict[str, str]:
@@ -288,24 +206,19 @@ def _glossary(stages: list[Stage]) -> list[Any]:
     """The library's entries for the metrics that appear on the page."""
     entries: dict[str, Any] = {}
     for stage in stages:
-        ids = (*stage.metrics, *stage.further)
-        known = family_of_stage(stage.record).metrics
+        known, ids = family_of_stage(stage.record).metrics, (*stage.metrics, *stage.further)
         entries |= {entry.says: entry for name, entry in known.items() if name in ids}
     return list(entries.values())
 
 
-def first_metrics(stage: Stage) -> list[str]:
-    """The ids of the figures of a stage on the first screen."""
-    return stage.metrics if stage.concept is None else stage.concept.metrics
-
-
-def _terms(stages: list[Stage]) -> list[Term]:
-    """The terms of the figures on the first screen, in the order of their first use."""
-    shown = [(stage, metric) for stage in stages for metric in first_metrics(stage)]
-    metrics: dict[str, Term] = {}
-    for stage, metric in shown:
-        known = family_of_stage(stage.record).metrics.get(metric)
-        if known is not None:
-            metrics.setdefault(metric, Term(heading(metric), known.says))
-    gaps = [Term("Mean gap", meaning) for meaning in dict.fromkeys(stage.gap_says for stage in stages)]
-    return [*metrics.values(), *gaps, Term("Retrain", RETRAIN), Term("F", FORGET)]
+def _terms(stages: list[Stage]) -> list[tuple[str, str]]:
+    """The terms of the figures on the first screen with their meanings, in the order of their first use."""
+    metrics: dict[str, str] = {}
+    for stage in stages:
+        known = family_of_stage(stage.record).metrics
+        for metric in stage.metrics if stage.concept is None else stage.concept.metrics:
+            if metric in known:
+                metrics.setdefault(metric, known[metric].says)
+    gaps = [("Mean gap", meaning) for meaning in dict.fromkeys(stage.gap_says for stage in stages)]
+    shown = [(heading(metric), meaning) for metric, meaning in metrics.items()]
+    return [*shown, *gaps, ("Retrain", RETRAIN), ("F", FORGET)]

@@ -8,11 +8,10 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from unweave.report.figures import drawn_metric
+from unweave.report.labels import Point, write_names
 from unweave.report.numbers import finite, heading
-from unweave.report.place_labels import Point
 from unweave.report.rows import Row, rows
 from unweave.report.svg import FAINT, INK, SERIES, axes, svg, ticks
-from unweave.report.write_labels import write_names
 
 LEAST = 0.01
 """The smallest gap drawn, in points, because the axis is logarithmic."""
@@ -64,9 +63,9 @@ def find_undominated(points: Mapping[str, tuple[float, ...]]) -> list[str]:
     return [name for name, point in points.items() if not any(beats(each, point) for each in points.values())]
 
 
-def beats(one: tuple[float, ...], other: tuple[float, ...]) -> bool:
+def beats(point: tuple[float, ...], other: tuple[float, ...]) -> bool:
     """Whether one point dominates the other: nowhere larger, and smaller in some coordinate."""
-    return one != other and all(a <= b for a, b in zip(one, other, strict=True))
+    return point != other and all(a <= b for a, b in zip(point, other, strict=True))
 
 
 def front(points: Sequence[Point]) -> list[Point]:

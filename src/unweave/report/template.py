@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
 
 from unweave.families import metric_named
 from unweave.report.numbers import DASH, digits, finite, heading, number, probability
+from unweave.report.ranks import Ranking
 from unweave.report.rows import PEAK_MEMORY, Row, is_outside
 from unweave.report.tables import ONE_SEED, aim, is_ordered_by_one_seed, search_sentences
 
@@ -31,22 +33,19 @@ def load_templates() -> Environment:
         "reason": _reason,
         "aim": aim,
     }
-    environment.filters |= {
-        "searched": search_sentences,
-        "flat": flatten,
-        "by_one": is_ordered_by_one_seed,
-        "heading": heading,
-        "p": probability,
-    }
+    environment.filters |= {"searched": search_sentences, "flat": flatten, "by_one": is_ordered_by_one_seed}
+    environment.filters |= {"heading": heading, "p": probability, "diagram": rank_diagram}
     environment.filters |= {"says": metric_meaning, "deleted": deletion_facts}
-    environment.globals |= {
-        "digits": digits,
-        "outside": is_outside,
-        "DASH": DASH,
-        "ONE_SEED": ONE_SEED,
-        "PEAK_MEMORY": PEAK_MEMORY,
-    }
+    environment.globals |= {"digits": digits, "outside": is_outside, "DASH": DASH, "ONE_SEED": ONE_SEED}
+    environment.globals |= {"PEAK_MEMORY": PEAK_MEMORY}
     return environment
+
+
+def rank_diagram(ranking: Ranking) -> Markup:
+    """The diagram of mean ranks; matplotlib escapes the names that it draws."""
+    from unweave.report.diagram import critical_difference  # matplotlib takes time to import
+
+    return Markup(critical_difference(ranking))
 
 
 def _num(value: float | None, decimals: int = 2) -> str:

@@ -27,7 +27,8 @@ from unweave.descent.objective import Objective, on
 from unweave.problem import Problem
 from unweave.split import Part
 from unweave.tasks import Batch
-from unweave.weights.step import Runtime, Step
+from unweave.weights.runtime import Runtime
+from unweave.weights.step import Step
 
 __all__ = ["Level"]
 

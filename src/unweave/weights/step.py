@@ -2,25 +2,20 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field
-from typing import Literal, Protocol, TypeVar, cast, runtime_checkable
+from typing import Protocol, TypeVar, cast, runtime_checkable
 
 import torch
-from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from unweave.split import Part
-from unweave.tasks import Batch, Task, call
-from unweave.weights.cost import Cost
+from unweave.tasks import Batch, call
 from unweave.weights.params import Params, multiply, norm
-from unweave.weights.processes import Processes
+from unweave.weights.runtime import Runtime
 from unweave.weights.sharded import local_rows
 from unweave.weights.shift import HALF, refuse_half, shift_weights, substitute_weights
 
 __all__ = ["Step", "Term"]
 
-Precision = Literal["fp32", "bf16"]
 NOTED = 50
 """Number of steps between two records of the size of a lookahead."""
 
@@ -43,81 +38,6 @@ class Term(Protocol):
     def gradient(self, step: "Step") -> Params:
         """The gradient at the step's weights: detached, summed over processes, one tensor per weight."""
         ...
-
-
-@dataclass
-class Runtime:
-    """What all steps of one descent share.
-
-    Args:
-        model: The module that is run.
-        scorer: The task, which scores outputs; None if the caller's own closures do that.
-        precision: The type of the forward pass; weights and gradients stay as they are.
-        processes: The processes that share the work.
-        cost: Counts gradient evaluations and examples.
-        where: A multiplier in [0, 1] per weight, applied to every gradient before anything reads it.
-        unused: Names of weights that need no gradient.
-        noise: The seed of this step's dropout masks; None if dropout is off.
-        losses: The name of every evaluated loss and this process's shares of its value, on the device.
-        shifts: The step and the size of some lookaheads, relative to the norm of the weights; not recorded if
-            None.
-        lagged_terms: The ids of the terms whose gradients the next step needs.
-        reused_gradients: Gradients that several steps reuse, by the id of their term.
-        before: The gradients of the previous step that the next one needs, by the id of their term.
-        spare_memory: Memory for the saved weights during a lookahead, reused by the next.
-        compile: Compile the forward passes.
-    """
-
-    model: nn.Module
-    scorer: Task | None
-    precision: Precision = "fp32"
-    processes: Processes = field(default_factory=Processes)
-    cost: Cost = field(default_factory=Cost)
-    where: Params | None = None
-    unused: frozenset[str] = frozenset()
-    noise: int | None = None
-    losses: list[tuple[str, list[Tensor]]] = field(default_factory=list)
-    shifts: list[tuple[int, Tensor]] | None = None
-    lagged_terms: set[int] = field(default_factory=set)
-    reused_gradients: dict[int, Params] = field(default_factory=dict)
-    before: dict[int, Params] = field(default_factory=dict)
-    spare_memory: list[list[Tensor]] = field(default_factory=list)
-    compile: bool = False
-
-    def __post_init__(self) -> None:
-        self.forward = cast(nn.Module, torch.compile(self.model)) if self.compile else self.model
-        self.norms = [m for m in self.model.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
-
-    @property
-    def task(self) -> Task:
-        """The task, which scores outputs."""
-        if self.scorer is None:
-            raise ValueError("these steps have no task: only closures can be followed")
-        return self.scorer
-
-    @contextmanager
-    def keep_statistics(self) -> Iterator[None]:
-        """Keeps BatchNorm's running statistics unchanged for the body; it still normalises by the batch."""
-        # False inside another `keep_statistics`
-        tracking = [m.track_running_stats for m in self.norms]
-        for m in self.norms:
-            m.track_running_stats = False
-        try:
-            yield
-        finally:
-            for m, tracked in zip(self.norms, tracking, strict=True):
-                m.track_running_stats = tracked
-
-    @contextmanager
-    def same_noise(self, place: int) -> Iterator[None]:
-        """Gives all passes over one batch the same dropout masks; restores torch's global generator."""
-        if self.noise is None:
-            yield
-            return
-        device = next(self.model.parameters()).device
-        with torch.random.fork_rng([device] if device.type == "cuda" else []):
-            torch.manual_seed(self.noise + place * self.processes.count + self.processes.rank)
-            yield
 
 
 class Step:
@@ -298,8 +218,3 @@ class Step:
         )
         child.ahead, child._constants, child._passed = True, self._constants, self._passed
         return child
-
-
-def mean_over(values: Float[Tensor, " batch"], size: float) -> Float[Tensor, ""]:
-    """This micro-batch's share of the mean over `size` examples; zero if that is infinite."""
-    return values.mean() if values.shape[0] == size else values.sum() / size

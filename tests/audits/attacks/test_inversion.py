@@ -9,20 +9,14 @@ from torch import nn
 from torch.nn import functional
 
 from unweave.audits.attacks.inversion import (
-    SURE,
     Search,
-    align,
-    cosine,
     is_nearest,
-    label_from_bias,
-    label_from_probes,
-    loss_gradient,
     matching_loss,
-    probe_class,
     recover,
     total_variation,
     update_between,
 )
+from unweave.audits.attacks.update_alignment import align, cosine, loss_gradient
 from unweave.data.datasets import load
 from unweave.descent.descend import Descent
 from unweave.descent.train import train_model
@@ -147,14 +141,6 @@ def test_the_update_is_aligned_with_the_deleted_record_most() -> None:
     assert int(np.argmax(found)) == 17 and found[17] == pytest.approx(1, abs=1e-3)
 
 
-def test_the_bias_of_softmax_regression_tells_the_label() -> None:
-    torch.manual_seed(0)
-    model = nn.Linear(5, 4)
-    for label in range(4):
-        gradient = loss_gradient(model, (torch.randn(1, 5),), torch.tensor([label]))
-        assert label_from_bias(0.1 * gradient["bias"]) == label
-
-
 def test_records_deleted_together_are_reconstructed_together() -> None:
     _, model = digits()
     records = [record(i) for i in (3, 17, 30)]
@@ -183,26 +169,6 @@ def test_a_record_is_nearest_only_if_no_decoy_is_nearer_to_any_reconstruction() 
     assert is_nearest(recovered, record_, decoys_)
     assert not is_nearest(recovered, record_, torch.tensor([[3.0], [9.5]]))
     assert not is_nearest(recovered, record_, torch.tensor([[-1.0]]))  # a tie is no hit
-
-
-def test_queries_alone_find_inputs_of_a_class() -> None:
-    _, model = digits()
-    model.eval()
-
-    @torch.no_grad()
-    def answer(inputs: torch.Tensor) -> torch.Tensor:
-        return model(inputs).softmax(1)
-
-    for label in (0, 7):
-        found = probe_class(answer, label, (64,), least=-1, most=2, probes=4)
-        assert found.shape == (4, 64) and -1 <= float(found.min()) <= float(found.max()) <= 2
-        assert bool((answer(found)[:, label] >= SURE).all())
-
-
-def test_probes_tell_the_class_that_became_least_sure() -> None:
-    before = torch.full((3, 10), 0.9995)
-    after = before - torch.tensor([[0.01], [0.2], [0.0]])
-    assert label_from_probes(before, after) == 1
 
 
 def test_total_variation_by_hand() -> None:

@@ -19,20 +19,19 @@ from once_differentiable import Double
 from unweave.audits.answers import Answers
 from unweave.audits.attack import Subject
 from unweave.audits.attacks import reidentification
-from unweave.audits.attacks.inversion import loss_gradient
+from unweave.audits.attacks.attacked_records import draw_records, image_shape
 from unweave.audits.attacks.reidentification import (
     ATTACK,
     NAME,
     attack_figures,
     check,
     draw,
-    draw_targets,
     examine,
 )
+from unweave.audits.attacks.update_alignment import loss_gradient
 from unweave.audits.pictures import png_of_levels
 from unweave.cli import main
 from unweave.data.datasets import RelabelledSource, load
-from unweave.data.image_shape import image_shape
 from unweave.data.in_memory import Resident
 from unweave.data.part_of_source import PartOfSource
 from unweave.methods.simple import GradientAscent
@@ -144,7 +143,7 @@ def test_a_model_that_takes_its_input_by_keyword_is_attacked() -> None:
 
 def test_targets_decoys_and_the_records_of_the_control_share_no_example() -> None:
     parts = cuts(list(range(0, 700, 7)))
-    targets = draw_targets(Subject(nn.Identity(), parts, "cpu", nn.Identity()))
+    targets = draw_records(Subject(nn.Identity(), parts, "cpu", nn.Identity()))
     assert len(targets.labels) == len(targets.index) == 64
     assert parts["forget"][1][targets.index].tolist() == targets.cut[1].tolist()
     taken = [
@@ -162,7 +161,7 @@ def test_targets_decoys_and_the_records_of_the_control_share_no_example() -> Non
 def test_a_class_that_is_forgotten_whole_is_compared_with_held_out_examples() -> None:
     train, held_out = load("digits")
     parts = cuts((train.labels == 4).nonzero()[:, 0].tolist())
-    targets = draw_targets(Subject(nn.Identity(), parts, "cpu", nn.Identity()))
+    targets = draw_records(Subject(nn.Identity(), parts, "cpu", nn.Identity()))
     assert targets.decoys[4][0].digest() == held_out.digest() and len(targets.decoys) == 1
     assert len(targets.decoys[4][1]) + len(targets.others[4][1]) == int((held_out.labels == 4).sum())
 

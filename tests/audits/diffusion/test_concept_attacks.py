@@ -26,12 +26,12 @@ from unweave.audits.diffusion.concept_attack_metrics import CONCEPT_ATTACKS  # n
 from unweave.audits.diffusion.concept_attacks import (  # noqa: E402
     ConceptTarget,
     attack_concept,
+    round_weights,
     try_concept_vector,
     try_eight_bits,
     try_paraphrases,
     try_pictures,
 )
-from unweave.audits.diffusion.eight_bits import round_weights  # noqa: E402
 from unweave.audits.diffusion.latent_drawing import PromptedPipeline  # noqa: E402
 from unweave.audits.diffusion.old_words import NAMES, try_old_words, with_text_encoder  # noqa: E402
 from unweave.audits.diffusion.text_attacks import TextEncoder, choose_prefix, invert_token  # noqa: E402

@@ -12,12 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from audits.diffusion.concepts import PROMPTS, Exact, squares
-from unweave.audits.diffusion import concept_exam
+from unweave.audits.diffusion import local_models
 from unweave.audits.diffusion.attacks import Budget
 from unweave.audits.diffusion.clip_score import ClipScore
 from unweave.audits.diffusion.concept_exam import ConceptExam
 from unweave.audits.diffusion.concept_prompts import Prompt
 from unweave.audits.diffusion.concept_verdict import EVERY
+from unweave.audits.diffusion.local_models import LocalModels
 from unweave.audits.diffusion.real_concepts import RealImages
 from unweave.audits.exam import Exam
 from unweave.audits.verdict import Verdict
@@ -134,7 +135,8 @@ def test_clip_scores_are_of_each_prompt_with_its_own_images():
 
     found = exam().answers(Squares())
     assert "clip" not in exam().measure(found)
-    scored = exam(clip=Alike(lambda _: torch.zeros(1, 1), lambda images: torch.zeros(len(images), 1), "abc"))
+    clip = Alike(lambda _: torch.zeros(1, 1), lambda images: torch.zeros(len(images), 1), "abc")
+    scored = exam(models=LocalModels(clip=clip))
     values, texts = scored.measure(found), [each.text for each in PROMPTS.all_prompts]
     assert values["clip_forget"] == np.mean([len(text) for text in texts[:4]])
     assert values["clip"] == np.mean([len(text) for text in texts[4:]])
@@ -145,16 +147,16 @@ def test_an_fid_is_between_images_to_keep_and_real_ones_of_what_they_show(tmp_pa
     weights = tmp_path / "weights.pth"
     weights.write_bytes(b"weights")
     asked: list[int] = []
-    monkeypatch.setattr(concept_exam, "refuse_no_fid", lambda place, images: asked.append(images))
-    monkeypatch.setattr(concept_exam, "fid", lambda drawn, real, *, weights: float(len(drawn) - len(real)))
-    measured = exam(inception=weights)
+    monkeypatch.setattr(local_models, "refuse_no_fid", lambda place, images: asked.append(images))
+    monkeypatch.setattr(local_models, "fid", lambda drawn, real, *, weights: float(len(drawn) - len(real)))
+    measured = exam(models=LocalModels(inception=weights))
     assert asked == [60]  # of each of two objects to keep 30 real images; 80 are drawn
     assert measured.measure(measured.answers(Squares()))["fid"] == 20
     assert measured.facts["Inception"] == {"sha256": hashlib.sha256(b"weights").hexdigest()}
     assert "Inception" not in exam().facts
     monkeypatch.undo()
     with pytest.raises(ValueError, match="an FID needs"):
-        exam(inception=weights)
+        exam(models=LocalModels(inception=weights))
     assert "fid" not in exam().measure(exam().answers(Squares()))
 
 

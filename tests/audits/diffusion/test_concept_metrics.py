@@ -6,9 +6,8 @@ import torch
 
 from audits.diffusion.concepts import PROMPTS, VALUES, Exact, squares
 from unweave.audits.diffusion import recognition
-from unweave.audits.diffusion.concept_classes import Classes
 from unweave.audits.diffusion.concept_metrics import CONCEPT, KINDS, metrics_of
-from unweave.audits.diffusion.concept_samples import ConceptSamples, recognise_prompts, shows_concept
+from unweave.audits.diffusion.concept_samples import Classes, ConceptSamples, recognise_prompts, shows_concept
 from unweave.audits.diffusion.factor_recogniser import RecognisedImages
 from unweave.audits.diffusion.metrics import measure_generation
 

@@ -5,8 +5,13 @@ import pytest
 
 from audits.diffusion.toys import RETRAINED, samples
 from unweave.audits.diffusion.metrics import measure_generation
-from unweave.audits.diffusion.power import blindness, explain_low_power
-from unweave.audits.diffusion.verdict import calibrate_generation, judge_generation, list_never_generated
+from unweave.audits.diffusion.verdict import (
+    blindness,
+    calibrate_generation,
+    explain_low_power,
+    judge_generation,
+    list_never_generated,
+)
 from unweave.audits.equivalence import Equivalence
 from unweave.audits.verdict import Judgement, Verdict
 

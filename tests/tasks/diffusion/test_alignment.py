@@ -24,7 +24,7 @@ from unweave.problem import Problem, frozen_copy
 from unweave.tasks import Batch
 from unweave.tasks.diffusion.scopes import restrict
 from unweave.weights.params import add, norm
-from unweave.weights.step import Runtime
+from unweave.weights.runtime import Runtime
 
 ALPHAS = (2e-4, 1e-4, 5e-5)
 """Toys are so sharply curved that higher orders show at usual ones."""

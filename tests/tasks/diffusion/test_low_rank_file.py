@@ -8,10 +8,9 @@ pytest.importorskip("transformers")
 pytest.importorskip("peft")
 
 import text_to_image  # needs diffusers
-from unweave.tasks.diffusion.low_rank_file import FILE, add_from_file
+from unweave.tasks.diffusion.low_rank_file import FILE, add_from_file, save_low_rank
 from unweave.tasks.diffusion.prompts import Prompted
 from unweave.tasks.diffusion.scopes import drop_low_rank
-from unweave.tasks.diffusion.stable_diffusion import save_low_rank
 from unweave.tasks.low_rank import find_additions
 
 

@@ -12,29 +12,20 @@ Ours: only weights that moved are matched, so a masked update is attacked as wel
 figure is re-identification, whether the record is nearest to its reconstruction among decoys of its class.
 An audit runs it with `reidentification.py`.
 Released code scores restarts without the normalisation that it optimised with; here one function does both.
-
-Two proxies need no optimisation: the cosine of Delta with the gradient of each candidate, and the label of
-which the last bias fell most under ascent.
+A proxy without optimisation is `update_alignment.py`.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from torch.nn import functional
 
-from unweave.audits.classifier.collect import Cut
+from unweave.audits.attacks.update_alignment import any_change, cosine, loss_gradient, weight_changes
 from unweave.choices import refuse_outside
-from unweave.descent.hessian import refuse_error_nodes
-from unweave.record.checkpoint import difference, shapes
-from unweave.tasks import Inputs, call, evaluating
-from unweave.tasks.classifier import to_device
-from unweave.weights.params import Params, norm
-
-SURE = 0.9995
-"""The probability of its class at which a probe is good enough (as in the paper)."""
+from unweave.tasks import Inputs, evaluating
+from unweave.weights.params import Params
 
 
 @dataclass(frozen=True)
@@ -78,24 +69,6 @@ class Recovered:
 
     inputs: Tensor
     losses: tuple[float, ...]
-
-
-def weight_changes(before: nn.Module, after: nn.Module) -> dict[str, Tensor]:
-    """The change of every weight that the first model trains, whether or not the second one does.
-
-    Raises:
-        ValueError: If the models have other weights.
-    """
-    old, new = (dict(each.named_parameters()) for each in (before, after))
-    strange = difference(shapes(old), shapes(new))
-    if strange:
-        raise ValueError(f"an update is between two models of one architecture, found another: {strange}")
-    return {name: (new[name] - p).detach() for name, p in old.items() if p.requires_grad}
-
-
-def any_change(update: Params) -> bool:
-    """Whether any weight changed."""
-    return any(bool(change.any()) for change in update.values())
 
 
 def update_between(before: nn.Module, after: nn.Module) -> dict[str, Tensor]:
@@ -192,105 +165,9 @@ def as_inputs(inputs: Tensor, key: str | None) -> Inputs:
     return (inputs,) if key is None else {key: inputs}
 
 
-def loss_gradient(
-    model: nn.Module, inputs: Inputs, labels: Int[Tensor, " batch"], *, keep_graph: bool = False
-) -> dict[str, Tensor]:
-    """The gradient of the summed cross-entropy of some examples by the trainable weights; 0 if unused."""
-    weights = {name: p for name, p in model.named_parameters() if p.requires_grad}
-    loss = functional.cross_entropy(call(model, inputs), labels, reduction="sum")
-    gradients = torch.autograd.grad(
-        loss, [*weights.values()], create_graph=keep_graph, allow_unused=True, materialize_grads=True
-    )
-    if keep_graph:
-        refuse_error_nodes(gradients)
-    return dict(zip(weights, gradients, strict=True))
-
-
-def cosine(gradient: Params, update: Params) -> Float[Tensor, ""]:
-    """The cosine of a gradient with an update over all weights that moved."""
-    moved = {name: g * (update[name] != 0) for name, g in gradient.items()}
-    product = torch.stack([(g * update[name]).sum() for name, g in moved.items()]).sum()
-    size = torch.stack([g.square().sum() for g in moved.values()]).sum().clamp(min=1e-30).sqrt()
-    return product / (size * norm(update))
-
-
 def total_variation(images: Float[Tensor, "batch channel height width"]) -> Float[Tensor, ""]:
     """The mean absolute difference of neighbours, down and across."""
     return images.diff(dim=2).abs().mean() + images.diff(dim=3).abs().mean()
-
-
-def align(model: nn.Module, update: Params, cut: Cut, device: torch.device | str) -> list[float]:
-    """The cosine of the update with the gradient of each example: near 1 for the one that was ascended.
-
-    Args:
-        model: The model before the deletion. It stays unchanged.
-        update: The change of its weights; see `update_between`.
-        cut: The source and the positions of the examples.
-        device: The device of the model.
-    """
-    source, order = cut
-    with evaluating(model):
-        return [
-            float(cosine(loss_gradient(model, to_device(raw, device), raw.label.to(device)), update))
-            for raw in source.stream(order.split(1))
-        ]
-
-
-def label_from_bias(bias_update: Float[Tensor, " class"]) -> int:
-    """The label whose bias fell most: ascent on cross-entropy moves bias k by p_k - 1[k = y] (as in iDLG)."""
-    return int(bias_update.argmin())
-
-
-def probe_class(
-    answer: Callable[[Tensor], Float[Tensor, "input class"]],
-    label: int,
-    shape: Sequence[int],
-    *,
-    least: float,
-    most: float,
-    probes: int = 10,
-    queries: int = 4000,
-    seed: int = 0,
-) -> Tensor:
-    """Inputs that a model gives to a class, found by queries alone: an evolution of noise.
-
-    Each probe begins as noise, and keeps a random change if the probability of the class rises by it. (The
-    paper instead descends by finite differences of single coordinates.)
-
-    Args:
-        answer: The probabilities of a model for a batch of inputs.
-        label: The class.
-        shape: The shape of one input.
-        least: The smallest value of an input.
-        most: The largest.
-        probes: The number of probes.
-        queries: The most queries per probe; a probe ends at a probability of 0.9995.
-        seed: Draws the noise and the changes.
-    """
-    generator = torch.Generator().manual_seed(seed)
-    inputs = torch.rand(probes, *shape, generator=generator) * (most - least) + least
-    best = answer(inputs)[:, label]
-    for index in range(queries):
-        if bool((best >= SURE).all()):
-            break
-        size = (most - least) * 0.5 ** (1 + index % 4)
-        changed = torch.rand(inputs.shape, generator=generator) < 0.1
-        change = size * changed * torch.randn(inputs.shape, generator=generator)
-        candidates = (inputs + change).clamp(least, most)
-        scores = answer(candidates)[:, label]
-        better = (scores > best) & (best < SURE)
-        inputs[better], best[better] = candidates[better], scores[better]
-    return inputs
-
-
-def label_from_probes(before: Float[Tensor, "class probe"], after: Float[Tensor, "class probe"]) -> int:
-    """The class whose probability a deletion lowered most, from queries alone.
-
-    Args:
-        before: For each class, the probability of that class for inputs that the first model gives to it.
-        after: The same by the second model.
-    """
-    return int((after - before).mean(dim=1).argmin())
 
 
 def is_nearest(

@@ -10,47 +10,39 @@ the same classes, as an examination of the original. It says nothing about the f
 is re-identified from it must be at chance; otherwise the attack is invalid. (Its size does not matter: the
 search matches a direction.)
 
-Others of a class are from the retain set, or held out if the class is forgotten whole. Of more than 64 forget
-examples 64 are attacked, drawn by a seed, and the name of the figure gives both numbers.
+Of more than 64 forget examples 64 are attacked, drawn by a seed; the name of the figure gives both numbers.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import torch
-from jaxtyping import Int64
 from torch import Tensor
-from torch.nn import functional
 
 from unweave.audits.answers import Measurements
 from unweave.audits.attack import Attack, Check, Figures, ModelAnswers, Subject
-from unweave.audits.attacks.inversion import (
-    Search,
-    any_change,
-    as_inputs,
-    is_nearest,
-    loss_gradient,
-    recover,
-    weight_changes,
+from unweave.audits.attacks.attacked_records import (
+    SEED,
+    AttackedRecords,
+    draw_records,
+    floats,
+    image_shape,
+    keyword,
+    read_inputs,
 )
-from unweave.audits.classifier.collect import Cut
+from unweave.audits.attacks.inversion import Search, as_inputs, is_nearest, recover
+from unweave.audits.attacks.update_alignment import any_change, loss_gradient, weight_changes
 from unweave.audits.intervals import share_interval
-from unweave.audits.pictures import Pictures, png_of_levels
-from unweave.data.image_shape import image_shape
+from unweave.audits.pictures import Pictures, levels_of, png_of_levels
 from unweave.descent.hessian import allow_second_derivatives
 from unweave.tasks import evaluating
 from unweave.weights.params import Params
 
 NAME = "inversion"
-MOST = 64
-"""The most forget examples to attack."""
-DECOYS = 99
-SEED = 0
 ITERATIONS, RESTARTS = 200, 2
 GRADIENTS = 2 * ITERATIONS * RESTARTS
 """Each step differentiates a gradient once more."""
-SHOWN, SIDE = 6, 32
-"""The most records to show, and the largest side of their pictures in pixels."""
+SHOWN = 6
+"""The most records to show."""
 SURELY = 0.01
 """The level at which a control is above chance."""
 PICTURES = ("record", "reconstruction", "nearest other")
@@ -65,29 +57,6 @@ WHY_NOT: Mapping[str, str] = {
 """Why a model has no figure, by the name of the measurement that says so."""
 
 
-@dataclass(frozen=True)
-class Targets:
-    """The records to attack, and others of their classes.
-
-    Args:
-        index: Their positions in the forget set.
-        cut: Their source and positions in it.
-        decoys: Others that each is compared with, by class.
-        others: Others that the control deletes, by class.
-    """
-
-    index: Int64[Tensor, " record"]
-    cut: Cut
-    decoys: Mapping[int, Cut]
-    others: Mapping[int, Cut]
-
-    @property
-    def labels(self) -> Int64[Tensor, " record"]:
-        """The label of each record."""
-        source, order = self.cut
-        return source.labels[order]
-
-
 def examine(subject: Subject) -> Measurements:
     """Whether each attacked record is re-identified, its chance, and a few pictures.
 
@@ -99,110 +68,64 @@ def examine(subject: Subject) -> Measurements:
     update = weight_changes(subject.original, subject.model)
     if read_inputs(subject.cuts["forget"], 1) is None:
         return {NOT_FLOATS: []}
-    targets = draw_targets(subject)
-    if not targets.decoys:
+    records = draw_records(subject)
+    if not records.decoys:
         return {ALONE: []}
-    inputs = floats(targets.cut)
+    inputs = floats(records.cut)
     if float(inputs.min()) == float(inputs.max()):
         return {ALIKE: []}
     moved = any_change(update)
-    reconstructions = reconstruct(subject, targets, update if moved else deletion_of_others(subject, targets))
-    found = compare(targets, inputs, reconstructions.cpu())
+    reconstructions = reconstruct(subject, records, update if moved else deletion_of_others(subject, records))
+    found = compare(records, inputs, reconstructions.cpu())
     found["of"] = [float(len(subject.cuts["forget"][1]))]
     return found if moved else {**found, NO_UPDATE: []}
 
 
-def read_inputs(cut: Cut, most: int) -> Tensor | None:
-    """The inputs of the first examples; None if they are not one tensor of floats."""
-    (raw,) = cut[0].stream([cut[1][:most]])
-    fields = [*(raw.inputs.values() if isinstance(raw.inputs, dict) else raw.inputs)]
-    return fields[0].cpu() if len(fields) == 1 and fields[0].is_floating_point() else None
-
-
-def keyword(cut: Cut) -> str | None:
-    """The keyword by which a model takes its one input; None if by position."""
-    (raw,) = cut[0].stream([cut[1][:1]])
-    return next(iter(raw.inputs)) if isinstance(raw.inputs, dict) else None
-
-
-def floats(cut: Cut) -> Tensor:
-    """The inputs of examples that are known to be floats."""
-    inputs = read_inputs(cut, len(cut[1]))
-    assert inputs is not None
-    return inputs
-
-
-def draw_targets(subject: Subject) -> Targets:
-    """Draws records of the forget set whose class has others."""
-    generator = torch.Generator().manual_seed(SEED)
-    source, order = subject.cuts["forget"]
-    drawn = torch.randperm(len(order), generator=generator)[:MOST]
-    decoys, others = {}, {}
-    for label, count in zip(*source.labels[order[drawn]].unique(return_counts=True), strict=True):
-        pool, same = others_of(subject, int(label), generator)
-        cut = min(int(count), len(same) // 2)
-        if cut:
-            others[int(label)] = pool, same[:cut]
-            decoys[int(label)] = pool, same[cut : cut + DECOYS]
-    usable = torch.tensor([int(label) in decoys for label in source.labels[order[drawn]]], dtype=torch.bool)
-    return Targets(drawn[usable], (source, order[drawn[usable]]), decoys, others)
-
-
-def others_of(subject: Subject, label: int, generator: torch.Generator) -> Cut:
-    """Records of a class that were not deleted, shuffled: of the retain set, or held out if it has none."""
-    for part in ("retain", "calibration"):
-        source, order = subject.cuts[part]
-        same = order[source.labels[order] == label]
-        if len(same):
-            break
-    return source, same[torch.randperm(len(same), generator=generator)]
-
-
-def deletion_of_others(subject: Subject, targets: Targets) -> Params:
+def deletion_of_others(subject: Subject, records: AttackedRecords) -> Params:
     """The direction of the update that one ascent step on other records makes."""
-    inputs = torch.cat([floats(cut) for cut in targets.others.values()]).to(subject.device)
-    labels = torch.cat([source.labels[order] for source, order in targets.others.values()])
+    inputs = torch.cat([floats(cut) for cut in records.others.values()]).to(subject.device)
+    labels = torch.cat([source.labels[order] for source, order in records.others.values()])
     with evaluating(subject.original):
         return loss_gradient(
-            subject.original, as_inputs(inputs, keyword(targets.cut)), labels.to(subject.device)
+            subject.original, as_inputs(inputs, keyword(records.cut)), labels.to(subject.device)
         )
 
 
-def reconstruct(subject: Subject, targets: Targets, update: Params) -> Tensor:
+def reconstruct(subject: Subject, records: AttackedRecords, update: Params) -> Tensor:
     """Reconstructs all records together."""
-    inputs = torch.cat([floats(cut) for cut in (targets.cut, *targets.others.values())])
+    inputs = torch.cat([floats(cut) for cut in (records.cut, *records.others.values())])
     shape = inputs.shape[1:]
-    image = image_shape(targets.cut[0], shape)
+    image = image_shape(records.cut[0], shape)
     search = Search(
         ITERATIONS,
         RESTARTS,
         smoothness=0.0 if image is None else Search.smoothness,
         least=float(inputs.min()),
         most=float(inputs.max()),
-        key=keyword(targets.cut),
+        key=keyword(records.cut),
     )
     with allow_second_derivatives("by the attack inversion", "leave it out"):
         return recover(
-            subject.original, update, targets.labels, shape, image=image, search=search, seed=SEED
+            subject.original, update, records.labels, shape, image=image, search=search, seed=SEED
         ).inputs
 
 
-def compare(targets: Targets, inputs: Tensor, reconstructions: Tensor) -> dict[str, list[float]]:
+def compare(records: AttackedRecords, inputs: Tensor, reconstructions: Tensor) -> dict[str, list[float]]:
     """Looks for each record among others of its class; keeps levels of the first few as pictures."""
-    shape = image_shape(targets.cut[0], inputs.shape[1:])
+    shape = image_shape(records.cut[0], inputs.shape[1:])
     found: dict[str, list[float]] = {"hits": [], "chance": []}
     lightest, darkest = float(inputs.max()), float(inputs.min())
-    for place, (record, label) in enumerate(zip(inputs, targets.labels.tolist(), strict=True)):
-        ours, decoys = reconstructions[targets.labels == label], floats(targets.decoys[label])
+    for place, (record, label) in enumerate(zip(inputs, records.labels.tolist(), strict=True)):
+        ours, decoys = reconstructions[records.labels == label], floats(records.decoys[label])
         found["hits"].append(float(is_nearest(ours, record, decoys)))
         found["chance"].append(1 / (1 + len(decoys)))
         if shape is None or place >= SHOWN:
             continue
         shown = (record, nearest(ours, record[None]), nearest(decoys, ours))
         for name, each in zip(PICTURES, shown, strict=True):
-            levels, found["shape"] = to_levels(each.view(shape), darkest, lightest)
+            levels, found["shape"] = levels_of(each.view(shape), darkest, lightest)
             found[f"{name} {place}"] = levels
-    found["index"] = targets.index.double().tolist()
+    found["index"] = records.index.double().tolist()
     return found
 
 
@@ -210,14 +133,6 @@ def nearest(candidates: Tensor, points: Tensor) -> Tensor:
     """The candidate that is nearest to any of some points."""
     distances = torch.cdist(candidates.flatten(1), points.flatten(1).to(candidates))
     return candidates[int(distances.min(1).values.argmin())]
-
-
-def to_levels(image: Tensor, darkest: float, lightest: float) -> tuple[list[float], list[float]]:
-    """The levels of an image from 0 to 255, made small, and its shape."""
-    height, width = (min(side, SIDE) for side in image.shape[1:])
-    small = functional.adaptive_avg_pool2d(image[None].float(), (height, width))[0]
-    levels = ((small - darkest) / (lightest - darkest)).clamp(0, 1).mul(255).round()
-    return levels.flatten().tolist(), [float(side) for side in small.shape]
 
 
 def attack_figures(model: ModelAnswers, retrained: Sequence[ModelAnswers]) -> Figures:
@@ -243,7 +158,7 @@ def check(model: ModelAnswers, original: ModelAnswers | None) -> Check:
     control = original.measurements[NAME]
     hits, size, chance = int(sum(control["hits"])), len(control["hits"]), sum(control["chance"])
     share = chance / size
-    said = f"from the deletion of other records it re-identifies {hits} of {size}, by chance {chance:.1f}"
+    outcome = f"from the deletion of other records it re-identifies {hits} of {size}, by chance {chance:.1f}"
     if binom.sf(size - 1, size, share) >= SURELY:
         return Check(
             False,
@@ -251,7 +166,7 @@ def check(model: ModelAnswers, original: ModelAnswers | None) -> Check:
             f"probability of {share**size:.2g}, which must be below {SURELY}",
         )
     if binom.sf(hits - 1, size, share) < SURELY:
-        return Check(False, f"it is invalid: {said}")
+        return Check(False, f"it is invalid: {outcome}")
     shown = min(SHOWN, len(kept["hits"]))
     pictures = (
         f"The record and its page hold pictures of {shown} attacked records: keep these files as you keep "
@@ -263,7 +178,7 @@ def check(model: ModelAnswers, original: ModelAnswers | None) -> Check:
         True,
         f"inversion attacks {len(kept['hits'])} of {kept['of'][0]:.0f} forget examples together, drawn by "
         f"seed {SEED}, in {GRADIENTS} gradient evaluations for each model. It re-identifies "
-        f"{sum(kept['hits']):.0f}; {said} (column Original, the control). {pictures}",
+        f"{sum(kept['hits']):.0f}; {outcome} (column Original, the control). {pictures}",
     )
 
 

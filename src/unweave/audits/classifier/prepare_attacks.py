@@ -1,4 +1,4 @@
-"""Prepares the attacks of an audit, from its request and its models."""
+"""The attacks of an audit, from its request and its models."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -10,9 +10,12 @@ from unweave.audits.answers import Answers
 from unweave.audits.attack import Attack, Examiner, ModelAnswers
 from unweave.audits.attack_runs.budget import Duration, gradients_within
 from unweave.audits.attack_runs.compare import AuditedModels
+from unweave.audits.attack_runs.controls import MetricFaults
 from unweave.audits.attack_runs.plan import Plan, Request, plan_attacks
+from unweave.audits.attack_runs.report import AttackReport, run_attacks
 from unweave.audits.classifier.exam import ClassifierExam
 from unweave.audits.exam import Exam
+from unweave.audits.margins import Margins
 from unweave.audits.references import Retrain
 from unweave.result import Result
 
@@ -96,16 +99,23 @@ def examine_with(attacks: Sequence[Attack], exam: Exam[Any], original: nn.Module
     return Examiner(attacks, cuts, original, exam.device, exam.forgotten_classes)
 
 
-def gather_models(
+def attack_answers(
+    plan: Plan,
+    exam: Exam[Any],
+    margins: Margins | None,
     found: Answers[Any],
     before: Answers[Any] | None,
     references: Sequence[Answers[Any]],
     calibrating: Sequence[Answers[Any]],
-) -> AuditedModels:
-    """The models as attacks see them: the answers of each to the same examples in the same order."""
+) -> AttackReport:
+    """Runs a plan; every model answers the same examples in the same order."""
 
     def put_in_order(each: Answers[Any]) -> ModelAnswers:
         return replace(each, found=each.found.like(found.found))
 
     original = None if before is None else put_in_order(before)
-    return AuditedModels(found, [*map(put_in_order, references)], [*map(put_in_order, calibrating)], original)
+    models = AuditedModels(
+        found, [*map(put_in_order, references)], [*map(put_in_order, calibrating)], original
+    )
+    faults = MetricFaults(exam, {} if margins is None else margins.margin)
+    return run_attacks(plan, models, faults)

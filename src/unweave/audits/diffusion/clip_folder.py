@@ -13,8 +13,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 from unweave.audits.diffusion.clip_score import ClipScore
 from unweave.record.files import sha256
 from unweave.tasks.diffusion.components import Settings, read_part
-from unweave.tasks.diffusion.prompts import tokenize
-from unweave.tasks.diffusion.stable_diffusion import read_tokenizer
+from unweave.tasks.diffusion.prompts import read_tokenizer, tokenize
 
 MODEL, PREPARATION = "model.safetensors", "preprocessor_config.json"
 BATCH = 32

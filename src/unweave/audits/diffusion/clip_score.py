@@ -6,38 +6,13 @@ of the projected embeddings of an image and of its prompt (Hessel et al., EMNLP 
 without the factor 2.5), as a mean over images. Compare only scores of one CLIP model and one preparation.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Float64, UInt8
 from torch import Tensor
 from torch.nn.functional import cosine_similarity
-
-from unweave.audits.metrics import Metric
-
-
-def _score(id: str, title: str, of: str) -> Metric[Any]:
-    return Metric(
-        id=id,
-        title=title,
-        unit="",
-        direction="match",
-        says=f"Agreement of images with their words, by CLIP: 100 x the cosine, as a mean over {of}.",
-        cannot="What CLIP does not see, such as numbers and places; it has no part in a verdict.",
-        below=None,
-        above=None,
-        floor=0.5,
-        maximum=100.0,
-    )
-
-
-CLIP: Mapping[str, Metric[Any]] = {
-    "clip": _score("clip", "CLIP score on R", "prompts to keep"),
-    "clip_forget": _score("clip_forget", "CLIP score on F", "prompts of the concept"),
-}
-"""The figures of an audit with a CLIP model, by id."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -4,11 +4,12 @@ Compare each with the same attack on a model retrained without the concept, whic
 it, and on the original, which shows the power of the attack. None is a bound: a stronger attack may exist.
 """
 
+import copy
 from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from unweave.audits.diffusion.attacks import (
     Budget,
@@ -25,10 +26,10 @@ from unweave.audits.diffusion.attacks import (
 )
 from unweave.audits.diffusion.concept_prompts import ConceptPrompts
 from unweave.audits.diffusion.drawing import denoising_loss
-from unweave.audits.diffusion.eight_bits import round_weights
 from unweave.audits.diffusion.old_words import try_old_words
 from unweave.audits.diffusion.sweeps import best_setting, count_hits
 from unweave.audits.diffusion.text_attacks import Loss, TextEncoder, choose_prefix, invert_token
+from unweave.audits.quantize import quantize
 from unweave.tasks.diffusion.sample import Start
 from unweave.tasks.diffusion.scopes import merge_low_rank
 from unweave.tasks.low_rank import find_additions
@@ -125,6 +126,19 @@ def try_prefix(concept: ConceptTarget, budget: Budget) -> Numbers:
         generator=torch.Generator().manual_seed(budget.seed),
     )
     return {"prefix": share_under(found, concept, budget)}
+
+
+@torch.no_grad()
+def round_weights(model: nn.Module) -> nn.Module:
+    """A copy whose matrices are rounded to 255 levels, symmetric around zero, with a scale per output.
+
+    Biases and the weights of normalisation stay as they are, as in common 8-bit formats.
+    """
+    rounded = copy.deepcopy(model)
+    for p in rounded.parameters():
+        if p.ndim > 1:
+            p.copy_(quantize(p.flatten(1), 8).view_as(p))
+    return rounded
 
 
 def try_eight_bits(concept: ConceptTarget, budget: Budget) -> Numbers:

@@ -1,6 +1,6 @@
 """The exam of text-to-image models: images of every prompt on fixed seeds, seen by one recogniser of factors.
 
-The classes are the joint values of the concept's factors (`concept_classes`), so that the figures and the
+The classes are the joint values of the concept's factors (`concept_samples`), so that the figures and the
 rule of a verdict are those of generators of classes. KID is between the images of all prompts to keep, with
 equal weights, and held-out real images of the classes that these prompts name, with equal weights.
 """
@@ -9,16 +9,13 @@ import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
-import torch
 from jaxtyping import Bool, Float64
 from torch import Tensor, nn
 
 from unweave.audits.diffusion.attacks import Budget, Target
-from unweave.audits.diffusion.clip_score import CLIP, ClipScore
 from unweave.audits.diffusion.concept_attacks import ConceptTarget, attack_concept
 from unweave.audits.diffusion.concept_metrics import metrics_of
 from unweave.audits.diffusion.concept_prompts import ConceptPrompts
@@ -31,18 +28,18 @@ from unweave.audits.diffusion.concept_samples import (
 from unweave.audits.diffusion.concept_verdict import EVERY, explain_never_drawn, judge_concept
 from unweave.audits.diffusion.draws import require_draws
 from unweave.audits.diffusion.factor_recogniser import FactorRecogniser, RecognisedImages
-from unweave.audits.diffusion.fid import fid, refuse_no_fid
 from unweave.audits.diffusion.images_exam import APART, Drawn, ImagesExam
+from unweave.audits.diffusion.local_models import LocalModels
 from unweave.audits.diffusion.metrics import measure_generation, measure_generation_pair
-from unweave.audits.diffusion.nude_net import NUDITY, NudeNet
 from unweave.audits.diffusion.real_concepts import PICTURES, RealImages
 from unweave.audits.diffusion.verdict import calibrate_generation
 from unweave.audits.exam import Glance
 from unweave.audits.margins import Margins
 from unweave.audits.metrics import Metric, Values
 from unweave.audits.verdict import Judgement
-from unweave.record.files import sha256
 from unweave.tasks.diffusion.sample import Sampler
+
+NO_MODELS = LocalModels()
 
 
 @dataclass(frozen=True)
@@ -57,9 +54,7 @@ class ConceptExam(ImagesExam):
         count: The number of images of each prompt.
         budget: The budget of attackers; no attacks if None.
         first_seed: The first seed of the images of the first prompt.
-        nude_net: Detects nudity in the images; None if that is not measured.
-        clip: Scores the agreement of images with their prompts; None if that is not measured.
-        inception: A local file with Inception's weights; without it there is no FID.
+        models: Models from local files that judge the images.
     """
 
     prompts: ConceptPrompts
@@ -69,9 +64,7 @@ class ConceptExam(ImagesExam):
     count: int
     budget: Budget | None = None
     first_seed: int = 0
-    nude_net: NudeNet | None = None
-    clip: ClipScore | None = None
-    inception: Path | None = None
+    models: LocalModels = NO_MODELS
     metrics: ClassVar[Mapping[str, Metric[Any]]] = EVERY
     glances: ClassVar[Sequence[Glance]] = (
         Glance("ua", "UA: images of the concept's prompts without it, %", 1),
@@ -81,7 +74,7 @@ class ConceptExam(ImagesExam):
 
     def __post_init__(self) -> None:
         attacked = self.budget is not None
-        refuse_unfit(self.prompts, self.real, self.count, attacked=attacked, inception=self.inception)
+        refuse_unfit(self.prompts, self.real, self.models, self.count, attacked=attacked)
 
     @cached_property
     def real_features(self) -> dict[int, Float64[np.ndarray, "_ _"]]:
@@ -123,18 +116,10 @@ class ConceptExam(ImagesExam):
     @property
     def facts(self) -> dict[str, Any]:
         """The prompts, the number of images, and the errors of the recogniser on real ones."""
-        wrong = {
-            factor: {"value": 100 * each.value, "low": 100 * each.low, "high": 100 * each.high}
-            for factor, each in self.recogniser.errors.items()
-        }
-        known = {"digest": self.recogniser.digest, "wrong about held-out images, %": wrong}
         kinds = {
             kind: [self.prompts.all_prompts[number].text for number in numbers]
             for kind, numbers in self.prompts.kinds.items()
         }
-        seen = {} if self.nude_net is None else {"NudeNet": self.nude_net.facts}
-        seen |= {} if self.clip is None else {"CLIP": {"sha256": self.clip.digest}}
-        seen |= {} if self.inception is None else {"Inception": {"sha256": sha256(self.inception)}}
         own = [{"prompt": each.text, **each.own_draw} for each in self.prompts.all_prompts if each.own_draw]
         drawn = {"prompts with a seed or guidance of their own": own} if own else {}
         return {
@@ -142,15 +127,16 @@ class ConceptExam(ImagesExam):
             "prompts": kinds,
             "images of each prompt": self.count,
             **drawn,
-            "recogniser": known,
-            **seen,
+            "recogniser": self.recogniser.facts,
+            **self.models.facts,
         }
 
     @property
     def digest(self) -> str:
         """Digest of the prompts, the sampler and its seeds, the budget of attackers, and the recogniser."""
-        asked = self.prompts, self.sampler, self.count, self.first_seed, self.budget, self.recogniser.digest
-        return hashlib.sha256(repr((*asked, self.real.digest)).encode()).hexdigest()[:16]
+        drawing = self.prompts, self.sampler, self.count, self.first_seed
+        known = *drawing, self.budget, self.recogniser.digest, self.real.digest
+        return hashlib.sha256(repr(known).encode()).hexdigest()[:16]
 
     def answers(self, model: nn.Module) -> Drawn:
         """Draws images of every prompt; images at the same position have the same seed for all models."""
@@ -195,31 +181,7 @@ class ConceptExam(ImagesExam):
         """Every metric of the images."""
         other = None if reference is None else self.samples(reference)
         values = measure_generation(self.samples(found), other, self.metrics_of_kinds)
-        return values | self.nudity(found) | self.clip_scores(found) | self.measure_fid(found)
-
-    def nudity(self, found: Drawn) -> dict[str, float]:
-        """The shares of explicit images, if they are measured."""
-        if self.nude_net is None:
-            return {}
-        parts = (self.forgotten_conditions, self.retained_conditions)
-        shares = (self.nude_net.explicit(torch.cat([found[each] for each in part])) for part in parts)
-        return dict(zip(NUDITY, shares, strict=True))
-
-    def clip_scores(self, found: Drawn) -> dict[str, float]:
-        """The agreement of images with their prompts, if it is measured."""
-        if self.clip is None:
-            return {}
-        texts = [each.text for each in self.prompts.all_prompts]
-        parts = (self.retained_conditions, self.forgotten_conditions)
-        scores = (self.clip.mean((texts[each], found[each]) for each in part) for part in parts)
-        return dict(zip(CLIP, scores, strict=True))
-
-    def measure_fid(self, found: Drawn) -> dict[str, float]:
-        """The FID of images of prompts to keep from held-out ones; empty without weights."""
-        if self.inception is None:
-            return {}
-        drawn = torch.cat([found[each] for each in self.retained_conditions])
-        return {"fid": fid(drawn, real_images(self.prompts, self.real), weights=self.inception)}
+        return values | self.models.measure(found, self.prompts, self.real)
 
     def measure_pair(self, found: Drawn, reference: Drawn) -> dict[str, float]:
         """The metrics that compare."""
@@ -258,24 +220,17 @@ class ConceptExam(ImagesExam):
 
 
 def refuse_unfit(
-    prompts: ConceptPrompts, real: RealImages, count: int, *, attacked: bool, inception: Path | None
+    prompts: ConceptPrompts, real: RealImages, models: LocalModels, count: int, *, attacked: bool
 ) -> None:
     """Raises if prompts share images, or there are too few images of a kind.
 
     Args:
         prompts: The prompts.
         real: Real images.
+        models: Models from local files that judge the images.
         count: The number of images of each prompt.
         attacked: Whether attacks run.
-        inception: The file of Inception's weights; None if there is no FID.
     """
     prompts.refuse_overlap(count)
     real.refuse_too_few(prompts, attacked=attacked)
-    if inception is not None:
-        drawn = count * len(prompts.retain_prompts)
-        refuse_no_fid(inception, min(drawn, len(real_images(prompts, real))))
-
-
-def real_images(prompts: ConceptPrompts, real: RealImages) -> Tensor:
-    """The held-out real images of the classes that prompts to keep name."""
-    return torch.cat([real.held_out_images(shows) for shows in prompts.retain_values])
+    models.refuse_unfit(prompts, real, count)

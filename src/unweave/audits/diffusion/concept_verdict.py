@@ -6,13 +6,11 @@ The rule is that of generators of classes (`unweave.audits.diffusion.verdict`), 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from unweave.audits.diffusion.clip_score import CLIP
 from unweave.audits.diffusion.concept_attack_metrics import CONCEPT_ATTACKS
-from unweave.audits.diffusion.concept_metrics import CONCEPT
+from unweave.audits.diffusion.concept_metrics import CLIP, CONCEPT, NUDITY
 from unweave.audits.diffusion.concept_prompts import ConceptPrompts
 from unweave.audits.diffusion.concept_samples import ConceptSamples
 from unweave.audits.diffusion.metrics import GENERATION
-from unweave.audits.diffusion.nude_net import NUDITY
 from unweave.audits.diffusion.verdict import explain_chance, judge_generation
 from unweave.audits.margins import Margins
 from unweave.audits.metrics import Metric, Values

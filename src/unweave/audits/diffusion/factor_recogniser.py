@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float64, Int64
@@ -118,6 +119,15 @@ class FactorRecogniser:
         """SHA-256 of the architecture, the weights, the names and the normalisation."""
         names = {factor: tuple(values) for factor, values in self.names.items()}
         return digest_of(self.model, names, self.shape, self.mean, self.std, self.scale)
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """Its digest, and its errors on held-out images with their intervals, in percent."""
+        wrong = {
+            factor: {"value": 100 * each.value, "low": 100 * each.low, "high": 100 * each.high}
+            for factor, each in self.errors.items()
+        }
+        return {"digest": self.digest, "wrong about held-out images, %": wrong}
 
     @property
     def space(self) -> str:

@@ -1,29 +1,39 @@
 """The part of an exam that all generators of images share: answers are images by condition."""
 
 import hashlib
+import os
+import zlib
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
+from jaxtyping import UInt8
 from torch import Tensor
 
-from unweave.audits.diffusion import npz
 from unweave.audits.diffusion.description import describe
 from unweave.audits.diffusion.drift import FeatureExtractor, drift
 from unweave.audits.diffusion.metrics import GENERATION
 from unweave.audits.diffusion.samples import Samples
-from unweave.audits.diffusion.sheet import sheet
 from unweave.audits.exam import Exam
 from unweave.audits.metrics import Values, gap_parts, mean_gap
+from unweave.audits.pictures import png_uri
+from unweave.record.files import draft
 
 Drawn = Mapping[int, Tensor]
 """uint8 images [n, channel, height, width] in the order of their seeds, by condition."""
 
 APART = 100_000
 """The distance of the seeds of two conditions, so that an image depends on its condition and number alone."""
+
+ACROSS = 6
+"""The number of images of a class on a contact sheet."""
+
+MARK = (213, 94, 0, 255)
+"""The frame of a forgotten class: red, green, blue, opacity."""
 
 
 class ImagesExam(Exam[Drawn]):
@@ -57,11 +67,11 @@ class ImagesExam(Exam[Drawn]):
 
     def save(self, found: Drawn, path: Path) -> None:
         """Writes the images as arrays named by their condition."""
-        npz.save(found, path)
+        write_images(found, path)
 
     def load(self, path: Path) -> Drawn:
         """Reads the images."""
-        return npz.load(path)
+        return read_images(path)
 
     def fingerprint(self, found: Drawn) -> str:
         """The digest of the images."""
@@ -82,18 +92,65 @@ class ImagesExam(Exam[Drawn]):
 
     def sheet(self, found: Drawn) -> str:
         """A row per condition with its first images."""
-        return sheet(found, self.forgotten_conditions)
+        return draw_sheet(found, self.forgotten_conditions)
 
     def score_trial(self, values: Values, wanted: Values, floor: float) -> dict[str, float]:
         """The mean gap in excess of that of two retrained models, and the loss in image quality."""
         parts, excess = gap_parts(values, wanted, GENERATION), max(0.0, values["class_tv"] - floor)
         own = parts | {"class_tv": GENERATION["class_tv"].points * excess}
         lost = max(0.0, values["kid_retain"])
-        told = {"gap": mean_gap(values, wanted, GENERATION), "excess": excess, "kid_retain": lost}
-        return {"value": float(np.mean(list(own.values()))) + 100 * lost, **told}
+        shown = {"gap": mean_gap(values, wanted, GENERATION), "excess": excess, "kid_retain": lost}
+        return {"value": float(np.mean(list(own.values()))) + 100 * lost, **shown}
 
     def objectives(self, found: Drawn, values: Values, wanted: Values) -> dict[str, float]:
         """The parts of the mean gap, and the KID of retained conditions."""
         parts = gap_parts(values, wanted, GENERATION)
         apart = {name: part / (100 * len(parts)) for name, part in parts.items()}
         return {**apart, "kid_retain": max(0.0, values["kid_retain"])}
+
+
+def draw_sheet(images: Drawn, forgotten: Collection[int]) -> str:
+    """Draws a row per class with its first images, as PNG; rows of forgotten classes have a frame.
+
+    Args:
+        images: uint8 images [n, channel, height, width] by class, grey or RGB.
+        forgotten: The forgotten classes.
+    """
+    rows = [draw_row(images[label][:ACROSS], framed=label in forgotten) for label in sorted(images)]
+    return png_uri(np.concatenate(rows))
+
+
+def draw_row(images: Tensor, *, framed: bool) -> UInt8[np.ndarray, "height width 4"]:
+    """Images side by side; gaps are transparent, or have the colour of the frame."""
+    pixels = images.permute(0, 2, 3, 1).expand(-1, -1, -1, 3).numpy()
+    n, height, width, _ = pixels.shape
+    gap = max(1, height // 8)
+    canvas = np.zeros((height + 2 * gap, gap + n * (width + gap), 4), dtype=np.uint8)
+    canvas[:] = MARK if framed else 0
+    for i, image in enumerate(pixels):
+        left = gap + i * (width + gap)
+        canvas[gap : gap + height, left : left + width] = np.dstack([image, np.full(image.shape[:2], 255)])
+    return canvas
+
+
+def write_images(images: Drawn, path: Path) -> None:
+    """Writes images to a file in npz, atomically."""
+    arrays: dict[str, Any] = {str(label): each.numpy() for label, each in images.items()}
+    with draft(path) as beside:
+        with beside.open("wb") as file:
+            np.savez_compressed(file, **arrays)
+        os.replace(beside, path)
+
+
+def read_images(path: Path) -> dict[int, Tensor]:
+    """Reads the images.
+
+    Raises:
+        ValueError: If the file is truncated.
+    """
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+            return {int(label): torch.from_numpy(arrays[label]) for label in arrays.files}
+    except (ValueError, EOFError, BadZipFile, zlib.error) as error:
+        again = f"delete it and {path.with_suffix('.json').name}, and it is made again"
+        raise ValueError(f"{path} is truncated or holds no images ({error}): {again}") from error

@@ -21,20 +21,12 @@ from unweave.audits.diffusion.factor_recogniser import FactorRecogniser, make_re
 from unweave.choices import explain_unknown
 from unweave.data.captions import CaptionedImages
 from unweave.data.in_memory import Resident
-from unweave.record.checkpoint import difference, shapes
+from unweave.record.checkpoint import as_float32, difference, shapes
 from unweave.record.files import sha256
-from unweave.tasks.diffusion.weights import as_float32
 
 ARCHITECTURES = (
-    "resnet18",
-    "resnet34",
-    "resnet50",
-    "resnet101",
-    "resnet152",
-    "mobilenet_v3_small",
-    "mobilenet_v3_large",
-    "convnext_tiny",
-    "vit_b_16",
+    *("resnet18", "resnet34", "resnet50", "resnet101", "resnet152"),
+    *("mobilenet_v3_small", "mobilenet_v3_large", "convnext_tiny", "vit_b_16"),
 )
 """The names of torchvision; published papers on Imagenette use resnet50."""
 
@@ -101,15 +93,9 @@ class LocalClassifier:
 def recogniser_of(
     classifier: LocalClassifier, factor: str, held_out: CaptionedImages, *, device: str = "cpu"
 ) -> FactorRecogniser:
-    """The classifier as a recogniser of one factor.
+    """The classifier as a recogniser of one factor: the column with the name of an image's class.
 
     Its errors and the scale of its features are those on held-out images.
-
-    Args:
-        classifier: The classifier.
-        factor: The column of the images that holds the name of their class, such as "object".
-        held_out: Real images that it was not trained on.
-        device: The device to run it on.
 
     Raises:
         ValueError: If an image is of an unknown class.
@@ -165,12 +151,9 @@ def torchvision_models() -> ModuleType:
 
 
 def choose_preparation(architecture: str, version: str | None, digest: str) -> PublishedWeights:
-    """The published weights whose preparation of images a file needs.
+    """The published weights whose preparation of images a file needs, by their name such as "IMAGENET1K_V1".
 
-    Args:
-        architecture: The name of the architecture.
-        version: The name of the weights, such as "IMAGENET1K_V1"; None finds them by the digest.
-        digest: The SHA-256 of the file: the names of torchvision's files end in its first digits.
+    None finds them by the SHA-256 of the file: the names of torchvision's files end in its first digits.
     """
     published = torchvision_models().get_model_weights(architecture)
     if version is None:
@@ -186,11 +169,10 @@ def read_state(path: Path) -> dict[str, Tensor]:
     if path.suffix not in (".pth", ".pt", ".safetensors"):
         raise ValueError(f"{path} must hold a state dict of torchvision's layout, as .pth or .safetensors")
     try:
-        state = (
-            load_file(path)
-            if path.suffix == ".safetensors"
-            else torch.load(path, map_location="cpu", weights_only=True)
-        )
+        if path.suffix == ".safetensors":
+            state = load_file(path)
+        else:
+            state = torch.load(path, map_location="cpu", weights_only=True)
     except EOFError as error:  # it has no words
         raise ValueError(f"{path} can't be read: the file is empty or cut off: copy it again") from error
     except (SafetensorError, pickle.UnpicklingError, RuntimeError, ValueError) as error:
@@ -233,12 +215,9 @@ def last_layer(network: nn.Module) -> tuple[str, nn.Linear]:
 
 
 def name_classes(names: str | Path | None, n_classes: int, categories: Sequence[str]) -> tuple[str, ...]:
-    """The name of each class.
+    """The name of each class, from a file with a name a line.
 
-    Args:
-        names: A file with a name a line; None takes the categories if there are as many, else numbers.
-        n_classes: The number of classes.
-        categories: The names of the published weights.
+    Without a file, the categories of the published weights if there are as many, else numbers.
     """
     if names is None:
         return tuple(categories if len(categories) == n_classes else map(str, range(n_classes)))

@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 
 import torch
 from jaxtyping import Bool, UInt8
@@ -11,7 +12,10 @@ from torch import Tensor
 
 from unweave.audits.diffusion.concept_prompts import ConceptPrompts, in_words
 from unweave.audits.diffusion.kid import FEWEST
-from unweave.data.captions import FILE, TEXT, CaptionedImages
+from unweave.audits.diffusion.local_classifier import LocalClassifier
+from unweave.audits.diffusion.prompt_file import read_factor, read_prompts
+from unweave.data.captioned_drawings import factor_numbers
+from unweave.data.captions import FILE, TEXT, CaptionedImages, hold_out, read_captioned
 
 PICTURES = 10
 """The number of real images of the concept from which attackers learn it again."""
@@ -70,6 +74,10 @@ class RealImages:
         """The training images that show these values."""
         return images_of(self.train, values)
 
+    def images_to_keep(self, prompts: ConceptPrompts) -> UInt8[Tensor, "n channel height width"]:
+        """The held-out images of the classes that prompts to keep name."""
+        return torch.cat([self.held_out_images(shows) for shows in prompts.retain_values])
+
     def refuse_too_few(self, prompts: ConceptPrompts, *, attacked: bool) -> None:
         """Raises if there are too few real images for a KID, for attackers, or to show the concept at all.
 
@@ -105,3 +113,31 @@ def images_of(data: CaptionedImages, values: Mapping[str, str]) -> UInt8[Tensor,
 def shows(data: CaptionedImages, values: Mapping[str, str]) -> Bool[Tensor, " n"]:
     """Which images have these values in their columns."""
     return torch.tensor([values.items() <= row.items() for row in data.rows])
+
+
+def read_real_images(
+    data: str, file: Path, classifier: LocalClassifier | None
+) -> tuple[RealImages, ConceptPrompts]:
+    """Reads real images, and the prompts in terms of their factors; a fifth of the images is held out.
+
+    Args:
+        data: The folder of the images.
+        file: The file of the prompts.
+        classifier: The classifier that knows the concept; None if the columns of the images tell the values.
+
+    Raises:
+        ValueError: If one of them can't be used.
+    """
+    train, held_out = read_captioned(data)
+    whole = RealImages(train, train if held_out is None else held_out)
+    if classifier is None:
+        prompts = read_prompts(file, whole.names)
+    else:
+        names = {read_factor(file): classifier.names}
+        prompts = read_prompts(file, names)
+        for part in (whole.train, whole.held_out):
+            factor_numbers(part, names)  # an image of an unknown class is an error
+    if held_out is not None:
+        return whole, prompts
+    parts = hold_out(shows(train, prompts.concept))
+    return RealImages(*(train.part(each) for each in parts)), prompts

@@ -1,22 +1,28 @@
 """PASS, FAIL or INCONCLUSIVE: is a generator equivalent to generators retrained without a class?
 
 The verdict works as in `unweave.audits.verdict`, with `unweave.audits.diffusion.metrics`. More cases are
-inconclusive: the original never generates the class, retrained generators differ too much
-(`unweave.audits.diffusion.power`), or no attack tried to recover the class.
+inconclusive: the original never generates the class, retrained generators differ too much, or no attack tried
+to recover the class.
+
+Retrained generators may differ so much under a condition that they never learned that the untouched original
+lies within a margin, or a generator that always draws one other class, which has the UA of a retrained one.
+Where every model lies within a margin, a figure has no power: it shows nothing.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import combinations
 from types import MappingProxyType
 from typing import Any
 
-from unweave.audits.diffusion import power, recognition
+import numpy as np
+
+from unweave.audits.diffusion import recognition
 from unweave.audits.diffusion.attack_metrics import ATTACKS
 from unweave.audits.diffusion.metrics import GENERATION, measure_generation, measure_generation_pair
 from unweave.audits.diffusion.recognition import hit_rate
 from unweave.audits.diffusion.samples import Samples
-from unweave.audits.equivalence import equivalences
+from unweave.audits.equivalence import Equivalence, equivalences
 from unweave.audits.margins import Margins, margins
 from unweave.audits.metrics import Metric, Values
 from unweave.audits.score import Share
@@ -29,6 +35,10 @@ UNATTACKED = (
 )
 EVERY: Mapping[str, Metric[Any]] = {**GENERATION, **ATTACKS}
 """Attacks are tested too if the calibration retrains were attacked."""
+
+
+DISTANCES = ("class_tv", "kid_forget")
+"""Distances from a retrained generator under forgotten conditions; one must separate the original."""
 
 
 def judge_generation(
@@ -69,9 +79,9 @@ def judge_generation(
         return as_inconclusive(judgement, f"no verdict: {'; '.join(lacking)}")
     assert original and margins is not None  # a PASS needs these
     before = equivalences(original, references, margins.margin, metrics=metrics)
-    if weak := power.explain_low_power(before, references, margins.margin):
+    if weak := explain_low_power(before, references, margins.margin):
         return as_inconclusive(judgement, weak)
-    blind = power.blindness(before)
+    blind = blindness(before)
     return replace(judgement, reason=f"{judgement.reason}; {blind}") if blind else judgement
 
 
@@ -119,7 +129,7 @@ def calibrate_generation(
         {**measure_generation(each, metrics=images), **more}
         for each, more in zip(retrains, probe_values, strict=True)
     ]
-    pairs = [measure_generation_pair(one, other, images) for one, other in combinations(retrains, 2)]
+    pairs = [measure_generation_pair(*pair, images) for pair in combinations(retrains, 2)]
     return margins(alone, pairs, sizes=counted, metrics=metrics)
 
 
@@ -148,3 +158,44 @@ def explain_chance(shares: Sequence[Share], n_classes: int) -> str:
     if whole.low > 1 / n_classes:
         return ""
     return f"{whole.successes} of {whole.n} images are taken for it, chance is {whole.n / n_classes:.0f}"
+
+
+def explain_low_power(
+    before: Mapping[str, Equivalence], references: Sequence[Values], margins: Mapping[str, float]
+) -> str:
+    """Why no generator can pass here; empty if one can.
+
+    Args:
+        before: The tests of the original against the margins.
+        references: The metrics of the retrained generator, per seed.
+        margins: The margin of each metric.
+    """
+    reasons = [blindness(before)] if len(blind_distances(before)) == len(DISTANCES) else []
+    if not any(excludes_one_class(before, references, margins)):
+        names = f"{GENERATION['class_tv'].title} and {GENERATION['effective'].title}"
+        reasons.append(f"{names} can't tell a model that always draws one other class from a retrained one")
+    return "; ".join(reasons)
+
+
+def blindness(before: Mapping[str, Equivalence]) -> str:
+    """The clause on distances without power; empty if all have some."""
+    names = " and ".join(GENERATION[name].title for name in blind_distances(before))
+    return f"{names} can't tell the original from a retrained model" if names else ""
+
+
+def blind_distances(before: Mapping[str, Equivalence]) -> list[str]:
+    """The distances in which the original is not different."""
+    return [name for name in DISTANCES if before[name].finding is None]
+
+
+def excludes_one_class(
+    before: Mapping[str, Equivalence], references: Sequence[Values], margins: Mapping[str, float]
+) -> Iterator[bool]:
+    """Yields, per figure of the classes, whether it excludes a generator that always draws one other class.
+
+    The total variation of such a generator from a retrained one is at least the share of the latter outside
+    its most frequent class. Its effective number of classes is the original's, which also draws one class.
+    """
+    largest = float(np.mean([each["top"] for each in references])) / 100
+    yield 1 - largest > margins["class_tv"]
+    yield before["effective"].finding is not None

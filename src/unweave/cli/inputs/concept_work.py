@@ -20,14 +20,9 @@ from unweave.result import ADDITIONS, Result, replace_folder
 from unweave.split import Split
 from unweave.tasks import Task
 from unweave.tasks.diffusion.concept_request import ConceptRequest, Erasure, make_request
+from unweave.tasks.diffusion.low_rank_file import save_low_rank
 from unweave.tasks.diffusion.prompts import Prompted
-from unweave.tasks.diffusion.stable_diffusion import (
-    StableDiffusion,
-    load,
-    refuse_other_pipeline,
-    save,
-    save_low_rank,
-)
+from unweave.tasks.diffusion.stable_diffusion import StableDiffusion, load, refuse_other_pipeline, save
 from unweave.unlearning import unlearn
 
 

@@ -1,28 +1,21 @@
-"""Audits a run without retraining, from a folder of `unweave qualify`."""
+"""A folder of `unweave qualify`, for an audit without retraining."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from unweave.auditing import Audit
 from unweave.audits.classifier import parquet
-from unweave.audits.classifier.held_out import HELD_OUT_TV, HeldOut, Ids
-from unweave.audits.exam import Exam
-from unweave.audits.like_requests import About, LikeRequest, judge_by_like, nearest_stratum
-from unweave.audits.one_model import add_original, audit_record
-from unweave.audits.references import Answers
-from unweave.bench.agreement import smallest_margins
+from unweave.audits.classifier.held_out import HeldOut, Ids
+from unweave.audits.like_requests import About, LikeRequest
 from unweave.bench.cell import MEASURING_FORMAT, METHODS_FORMAT, REFERENCE
-from unweave.bench.qualification import describe, silhouettes
 from unweave.cli.project import Project
 from unweave.descent.train import TRAINING_FORMAT, digest
 from unweave.record import record
 from unweave.record.digest import digest_of
 from unweave.record.files import sha256
-from unweave.result import Result
 
 SHARED_FACTS = {
     "family": "the family",
@@ -110,51 +103,3 @@ def find_fold(folder: Path, name: str, expected: str) -> Path:
 def shorten(text: str) -> str:
     """The beginning of a long text, such as a digest."""
     return text if len(text) <= 60 else f"{text[:12]}..."
-
-
-def audit_by_qualification(
-    result: Result,
-    answers: tuple[Answers[Any], Answers[Any]],
-    exam: Exam[Any],
-    qualification: Qualification,
-) -> Audit:
-    """Judges a run by the like requests of a qualification.
-
-    Args:
-        result: The run.
-        answers: The answers of its model and of the original.
-        exam: The questions to both.
-        qualification: The qualification.
-    """
-    found, before = answers
-    split, ids = result.split, found.found.ids["forget"]
-    held_out = qualification.held_out(ids)
-    about = describe(split, ids, held_out, silhouettes(result.original, split, split.forget))
-    match = nearest_stratum(about, qualification.requests)
-    values, original = ({**each.measure(exam)} for each in answers)
-    expected = held_out.expect(original, ids, whole=about.whole)
-    if HELD_OUT_TV in expected:
-        values[HELD_OUT_TV], original[HELD_OUT_TV] = (
-            held_out.distance(each.found) for each in (found, before)
-        )
-    smallest = smallest_margins(exam.sizes, exam.metrics)
-    judgement, forecast = judge_by_like(
-        values, original, expected, match, smallest=smallest, metrics=exam.metrics
-    )
-    audit_content = audit_record(result, judgement, [values], [], forecast, metrics=exam.metrics)
-    untouched, _ = judge_by_like(
-        original, original, expected, match, smallest=smallest, metrics=exam.metrics, gate=False
-    )
-    audit_content = add_original(audit_content, untouched, [original], [], exam.metrics)
-    facts = {
-        "digest": qualification.digest,
-        "stratum": match.stratum,
-        "requests": len(match.like),
-        "uncovered": list(match.uncovered),
-        "about": asdict(about),
-        "like": [asdict(each.about) for each in match.like],
-        "agreement": qualification.agreement,
-    }
-    (stage,) = audit_content["stages"].values()
-    stages = {name: {**stage, "qualified": facts} for name in audit_content["stages"]}
-    return Audit(judgement, found.found, {**audit_content, "stages": stages}, exam)

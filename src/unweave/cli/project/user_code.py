@@ -22,7 +22,7 @@ from unweave.cli.project.named_dataset import NamedDataset
 from unweave.cli.project.project import Project, Retraining
 from unweave.data import Source
 from unweave.data.other_libraries import OfAnotherLibrary, ReadInBatches
-from unweave.data.subset import dataset_of
+from unweave.data.user_dataset import dataset_of
 from unweave.errors import Failed
 from unweave.families import families_by_table, read_family
 from unweave.record.checkpoint import contents, difference, shapes

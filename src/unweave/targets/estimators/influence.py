@@ -16,7 +16,8 @@ from unweave.targets.estimators.held_out import logits
 from unweave.tasks import evaluating
 from unweave.weights.conjugate_gradients import conjugate_gradients
 from unweave.weights.params import Params, add, scale
-from unweave.weights.step import Runtime, Step
+from unweave.weights.runtime import Runtime
+from unweave.weights.step import Step
 
 CHUNK = 128
 """The number of examples in one gradient evaluation, for the cost."""

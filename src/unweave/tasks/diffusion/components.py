@@ -1,10 +1,15 @@
-"""The components of a pipeline of diffusers, each read from its own folder in float32."""
+"""The components of a pipeline of diffusers, each read from its own folder in float32.
+
+Needs the extra `unweave[diffusion]`.
+"""
 
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
+from diffusers import UNet2DConditionModel
 from torch import nn
+from transformers import CLIPTextConfig, CLIPTextModel
 
 from unweave.tasks.diffusion.file_names import WEIGHTS
 from unweave.tasks.diffusion.folder_config import name_file_in_errors, read
@@ -12,6 +17,15 @@ from unweave.tasks.diffusion.weights import fill, rename_as, weights_of
 
 Settings = dict[str, Any]
 """The configuration of a model, without entries about its file."""
+
+OTHER_CONDITIONS = (
+    "addition_embed_type",
+    "class_embed_type",
+    "encoder_hid_dim_type",
+    "num_class_embeds",
+    "time_cond_proj_dim",
+)
+"""Settings of a denoiser that needs more than a prompt."""
 
 Part = TypeVar("Part", bound=nn.Module)
 
@@ -45,3 +59,20 @@ def build_part(build: Callable[[Settings], Part], settings: Settings) -> Part:
         return build(settings)
     except (TypeError, NotImplementedError) as error:
         raise ValueError(f"this version of diffusers can't make the model of the config: {error}") from error
+
+
+def build_unet(settings: Settings) -> UNet2DConditionModel:
+    """Builds a denoiser with fresh weights.
+
+    Raises:
+        ValueError: If it needs more than a prompt.
+    """
+    for key in OTHER_CONDITIONS:
+        if settings.get(key) is not None:
+            raise ValueError(f"{key} must be null, found {settings[key]!r}: only prompts are supported")
+    return UNet2DConditionModel(**settings)
+
+
+def build_text_encoder(settings: Settings) -> CLIPTextModel:
+    """Builds a text encoder with fresh weights."""
+    return CLIPTextModel(CLIPTextConfig.from_dict(settings))

@@ -1,10 +1,12 @@
-"""Reads the file of low-rank additions that `stable_diffusion.save_low_rank` writes."""
+"""The file of low-rank additions that diffusers' `load_lora_weights` takes. Needs `unweave[diffusion]`."""
 
 from pathlib import Path
 
 import torch
+from diffusers import StableDiffusionPipeline
 from safetensors import SafetensorError
 from safetensors.torch import load_file
+from torch import Tensor, nn
 
 from unweave.tasks.diffusion.prompts import Prompted
 from unweave.tasks.diffusion.scopes import add_to_attention
@@ -12,6 +14,24 @@ from unweave.tasks.low_rank import addition_weights
 
 FILE = "pytorch_lora_weights.safetensors"
 PREFIX = "unet."
+
+
+def save_low_rank(model: Prompted, out: str | Path) -> Path:
+    """Writes the low-rank additions of a model as a file that diffusers' `load_lora_weights` takes.
+
+    Raises:
+        ValueError: If the model has none, or the folder exists.
+    """
+    weights = addition_weights(model.unet)
+    if not weights:
+        raise ValueError("the model has no low-rank additions: load it with scope 'lora'")
+    if Path(out).exists():
+        raise ValueError(f"{out} exists: name a new folder")
+    layers: dict[str, nn.Module | Tensor] = {
+        name: p.detach().cpu().contiguous() for name, p in weights.items()
+    }
+    StableDiffusionPipeline.save_lora_weights(str(out), unet_lora_layers=layers)
+    return Path(out)
 
 
 @torch.no_grad()

@@ -5,6 +5,7 @@ trained too. The last prompt is the empty one: the null condition. Needs the ext
 """
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import cast
 
 import torch
@@ -18,6 +19,9 @@ from unweave.tasks.diffusion.text_to_image import Tokens
 
 AT_ONCE = 64
 """The number of prompts encoded together."""
+
+LEGACY = ("vocab.json", "merges.txt")
+"""The files of a tokenizer from before transformers 5."""
 
 Condition = Int[Tensor, " batch"] | Float[Tensor, "batch token feature"]
 """The number of a prompt for each image, or embeddings instead of it."""
@@ -76,8 +80,8 @@ class Prompted(nn.Module):
         self, x: Float[Tensor, "batch channel height width"], t: Int[Tensor, " batch"], condition: Condition
     ) -> Float[Tensor, "batch channel height width"]:
         """The prediction for noisy latents at their times under their prompts."""
-        told = condition if condition.is_floating_point() else self.words(condition)
-        return self.unet(x, t, encoder_hidden_states=told, return_dict=False)[0]
+        embeddings = condition if condition.is_floating_point() else self.words(condition)
+        return self.unet(x, t, encoder_hidden_states=embeddings, return_dict=False)[0]
 
     def editable_copy(self) -> "Prompted":
         """A copy that shares the memory of the frozen weights: a scope trains few of very many."""
@@ -115,3 +119,16 @@ def encode_prompts(text_encoder: CLIPTextModel, tokens: Tokens) -> Float[Tensor,
     device = next(text_encoder.parameters()).device
     chunks = [text_encoder(ids.to(device))[0] for ids in tokens.ids.split(AT_ONCE)]
     return torch.cat(chunks)
+
+
+def read_tokenizer(place: Path) -> CLIPTokenizer:
+    """Reads the tokenizer."""
+    if not place.is_dir():
+        raise ValueError(f"expected the folder {place} of a pipeline, found none")
+    if not ((place / "tokenizer.json").exists() or all((place / name).exists() for name in LEGACY)):
+        # transformers would make an empty tokenizer of such a folder
+        raise ValueError(f"{place} must hold tokenizer.json, or {' and '.join(LEGACY)}; found neither")
+    try:
+        return CLIPTokenizer.from_pretrained(place, local_files_only=True)
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise ValueError(f"{place} holds no tokenizer that can be read: {error}") from error

@@ -17,15 +17,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from unweave.tasks.diffusion.components import Settings, build_part
+from unweave.tasks.diffusion.components import Settings, build_part, build_text_encoder, build_unet
 from unweave.tasks.diffusion.file_names import INDEX, WEIGHTS
 from unweave.tasks.diffusion.folder_config import name_file_in_errors, read
-from unweave.tasks.diffusion.stable_diffusion import (
-    FILES,
-    build_text_encoder,
-    build_unet,
-    refuse_other_pipeline,
-)
+from unweave.tasks.diffusion.stable_diffusion import FILES, refuse_other_pipeline
 from unweave.tasks.diffusion.weights import refuse_other, rename_as
 
 State = dict[str, Tensor]

@@ -9,25 +9,32 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
-from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
-from torch import Tensor, nn
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+from diffusers import AutoencoderKL, UNet2DConditionModel
+from torch import nn
+from transformers import CLIPTextModel, CLIPTokenizer
 
 from unweave.record.checkpoint import contents as weights_digest
 from unweave.tasks.copies import own_trainable, share_all
 from unweave.tasks.diffusion.autoencoder import image_shape_of, read_autoencoder
-from unweave.tasks.diffusion.components import Settings, read_part
+from unweave.tasks.diffusion.components import build_text_encoder, build_unet, read_part
 from unweave.tasks.diffusion.file_names import INDEX, WEIGHTS
 from unweave.tasks.diffusion.folder import Edit, refuse_other_file, write_copy
 from unweave.tasks.diffusion.folder_config import components, read, schedule_of
 from unweave.tasks.diffusion.folder_files import contents
 from unweave.tasks.diffusion.manifest import Manifest, Step, manifest_of
-from unweave.tasks.diffusion.prompts import Cached, Encoded, Prompted, encode_prompts, tokenize
+from unweave.tasks.diffusion.prompts import (
+    Cached,
+    Encoded,
+    Prompted,
+    encode_prompts,
+    read_tokenizer,
+    tokenize,
+)
 from unweave.tasks.diffusion.schedule import Schedule
 from unweave.tasks.diffusion.scopes import Scope, restrict
 from unweave.tasks.diffusion.text_to_image import EMPTY, Prompts, Tokens
-from unweave.tasks.diffusion.weights import layout_of, refuse_other, rename_as
-from unweave.tasks.low_rank import addition_weights, merge
+from unweave.tasks.diffusion.weights import differ, layout_of, rename_as
+from unweave.tasks.low_rank import merge
 
 PIPELINE = "StableDiffusionPipeline"
 PARTS: Mapping[str, tuple[str, ...]] = {
@@ -40,18 +47,6 @@ PARTS: Mapping[str, tuple[str, ...]] = {
 
 FILES: Mapping[str, str] = {"unet": WEIGHTS, "text_encoder": "model.safetensors"}
 """The files of weights of the components that can be edited."""
-
-LEGACY = ("vocab.json", "merges.txt")
-"""The files of a tokenizer from before transformers 5."""
-
-OTHER_CONDITIONS = (
-    "addition_embed_type",
-    "class_embed_type",
-    "encoder_hid_dim_type",
-    "num_class_embeds",
-    "time_cond_proj_dim",
-)
-"""Settings of a denoiser that needs more than a prompt."""
 
 
 @dataclass(frozen=True)
@@ -152,14 +147,14 @@ def load(folder: str | Path) -> StableDiffusion:
     place = Path(folder)
     refuse_other_pipeline(place)
     known = manifest_of(place)
-    told = Manifest() if known is None else known
-    schedule = schedule_of(place, "unet", told.schedule)
+    manifest = known or Manifest()
+    schedule = schedule_of(place, "unet", manifest.schedule)
     with torch.random.fork_rng(devices=[]):
         unet, autoencoder = read_part(place / "unet", build_unet), read_autoencoder(place / "vae")
         text_encoder = read_part(place / "text_encoder", build_text_encoder, FILES["text_encoder"])
     contents(place, "unet")
     if known is not None:
-        refuse_other_file(place / told.component / FILES[told.component], told.weights_after)
+        refuse_other_file(place / manifest.component / FILES[manifest.component], manifest.weights_after)
     tokenizer = read_tokenizer(place / "tokenizer")
     past = () if known is None else known.past
     shape = latent_shape(place, unet, autoencoder)
@@ -198,24 +193,6 @@ def save(source: StableDiffusion, model: Prompted, out: str | Path, facts: Mappi
     return write_copy(edit, rename_as(state, before), out, known | dict(facts))
 
 
-def save_low_rank(model: Prompted, out: str | Path) -> Path:
-    """Writes the low-rank additions of a model as a file that diffusers' `load_lora_weights` takes.
-
-    Raises:
-        ValueError: If the model has none, or the folder exists.
-    """
-    weights = addition_weights(model.unet)
-    if not weights:
-        raise ValueError("the model has no low-rank additions: load it with scope 'lora'")
-    if Path(out).exists():
-        raise ValueError(f"{out} exists: name a new folder")
-    layers: dict[str, nn.Module | Tensor] = {
-        name: p.detach().cpu().contiguous() for name, p in weights.items()
-    }
-    StableDiffusionPipeline.save_lora_weights(str(out), unet_lora_layers=layers)
-    return Path(out)
-
-
 def refuse_other_pipeline(place: Path) -> None:
     """Raises if a folder holds no pipeline of this kind; reads no weights."""
     if not place.is_dir():
@@ -231,36 +208,6 @@ def refuse_other_pipeline(place: Path) -> None:
             )
 
 
-def build_unet(settings: Settings) -> UNet2DConditionModel:
-    """Builds a denoiser with fresh weights.
-
-    Raises:
-        ValueError: If it needs more than a prompt.
-    """
-    for key in OTHER_CONDITIONS:
-        if settings.get(key) is not None:
-            raise ValueError(f"{key} must be null, found {settings[key]!r}: only prompts are supported")
-    return UNet2DConditionModel(**settings)
-
-
-def build_text_encoder(settings: Settings) -> CLIPTextModel:
-    """Builds a text encoder with fresh weights."""
-    return CLIPTextModel(CLIPTextConfig.from_dict(settings))
-
-
-def read_tokenizer(place: Path) -> CLIPTokenizer:
-    """Reads the tokenizer."""
-    if not place.is_dir():
-        raise ValueError(f"expected the folder {place} of a pipeline, found none")
-    if not ((place / "tokenizer.json").exists() or all((place / name).exists() for name in LEGACY)):
-        # transformers would make an empty tokenizer of such a folder
-        raise ValueError(f"{place} must hold tokenizer.json, or {' and '.join(LEGACY)}; found neither")
-    try:
-        return CLIPTokenizer.from_pretrained(place, local_files_only=True)
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise ValueError(f"{place} holds no tokenizer that can be read: {error}") from error
-
-
 def latent_shape(place: Path, unet: UNet2DConditionModel, autoencoder: AutoencoderKL) -> tuple[int, int, int]:
     """Channels, height and width of the latents.
 
@@ -268,21 +215,10 @@ def latent_shape(place: Path, unet: UNet2DConditionModel, autoencoder: Autoencod
         ValueError: If the denoiser takes other channels than the autoencoder makes, as for inpainting.
     """
     size, channels = unet.config["sample_size"], int(unet.config["in_channels"])
-    made = int(autoencoder.config["latent_channels"])
-    if channels != made:
+    expected = int(autoencoder.config["latent_channels"])
+    if channels != expected:
         raise ValueError(
-            f"the denoiser in {place} must take the {made} channels of its autoencoder, found {channels}"
+            f"the denoiser in {place} must take the {expected} channels of its autoencoder, found {channels}"
         )
     height, width = (size, size) if isinstance(size, int) else size
     return channels, height, width
-
-
-def differ(before: nn.Module, after: nn.Module) -> bool:
-    """Whether two models differ in a weight or buffer.
-
-    Raises:
-        ValueError: If they differ in the names or shapes of weights.
-    """
-    first, second = before.state_dict(), after.state_dict()
-    refuse_other(first, second)
-    return any(not torch.equal(value, second[name].cpu()) for name, value in first.items())

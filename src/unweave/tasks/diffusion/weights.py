@@ -9,6 +9,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from unweave.record.checkpoint import as_float32
 from unweave.tasks.diffusion.file_names import WEIGHTS
 from unweave.tasks.diffusion.folder_config import component_of
 from unweave.tasks.diffusion.scopes import merge_low_rank
@@ -45,18 +46,6 @@ def weights_of(component: Path, name: str = WEIGHTS) -> dict[str, Tensor]:
     return as_float32(found, path)
 
 
-def as_float32(state: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:
-    """The weights of a file in float32.
-
-    Raises:
-        ValueError: If one of them is not finite.
-    """
-    for key, value in state.items():
-        if value.is_floating_point() and not bool(torch.isfinite(value).all()):
-            raise ValueError(f"weights must be finite, found NaN or infinity in {key!r} of {path}")
-    return {key: value.float() if value.is_floating_point() else value for key, value in state.items()}
-
-
 def layout_of(path: Path) -> dict[str, Tensor]:
     """The names in a file of weights for `rename_as`: with empty tensors, but for buffers of positions."""
     with safe_open(path, framework="pt") as file:
@@ -79,6 +68,17 @@ def refuse_other(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) ->
                 f"weights must fit the configuration: of {name!r} expected shape {shapes[0]}, "
                 f"found {shapes[1]}"
             )
+
+
+def differ(before: nn.Module, after: nn.Module) -> bool:
+    """Whether two models differ in a weight or buffer.
+
+    Raises:
+        ValueError: If they differ in the names or shapes of weights.
+    """
+    first, second = before.state_dict(), after.state_dict()
+    refuse_other(first, second)
+    return any(not torch.equal(value, second[name].cpu()) for name, value in first.items())
 
 
 def refuse_other_model(folder: Path, model: nn.Module) -> None:

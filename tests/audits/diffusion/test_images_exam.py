@@ -8,7 +8,7 @@ import pytest
 import torch
 from matplotlib.image import imread
 
-from unweave.audits.diffusion.sheet import ACROSS, MARK, sheet
+from unweave.audits.diffusion.images_exam import ACROSS, MARK, draw_sheet
 
 SIZE = 8
 
@@ -22,7 +22,7 @@ def pixels(picture: str) -> np.ndarray:
 def test_a_row_per_class_has_its_first_images_within_gaps(channels: int) -> None:
     shades = torch.arange(3 * 9).mul(8).view(3, 9, 1, 1, 1).to(torch.uint8)
     images = {label: shades[label].expand(9, channels, SIZE, SIZE) for label in range(3)}
-    made = pixels(sheet(images, forgotten=(1,)))
+    made = pixels(draw_sheet(images, forgotten=(1,)))
     step = SIZE + 1
     assert made.shape == (3 * (SIZE + 2), 1 + ACROSS * step, 4)
     for label in range(3):

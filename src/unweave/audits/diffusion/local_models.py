@@ -1,0 +1,89 @@
+"""Models from local files that judge the images of an audit of a concept; none is downloaded."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from unweave.audits.diffusion.clip_score import ClipScore
+from unweave.audits.diffusion.concept_metrics import CLIP, NUDITY
+from unweave.audits.diffusion.concept_prompts import ConceptPrompts
+from unweave.audits.diffusion.fid import fid, refuse_no_fid
+from unweave.audits.diffusion.local_classifier import LocalClassifier
+from unweave.audits.diffusion.nude_net import NudeNet
+from unweave.audits.diffusion.real_concepts import RealImages
+from unweave.record.files import sha256
+
+
+@dataclass(frozen=True, eq=False)
+class LocalModels:
+    """The models that an audit of a concept is given; what one of them would measure is left out without it.
+
+    Args:
+        classifier: Recognises the concept, in place of a recogniser trained on the user's images.
+        nude_net: Detects nudity.
+        clip: Scores the agreement of images with their prompts.
+        inception: The file of Inception's weights, for an FID.
+    """
+
+    classifier: LocalClassifier | None = None
+    nude_net: NudeNet | None = None
+    clip: ClipScore | None = None
+    inception: Path | None = None
+
+    @property
+    def digests(self) -> dict[str, object]:
+        """What the figures of each model depend on."""
+        found = {
+            "classifier": self.classifier and {**self.classifier.facts, "classes": self.classifier.names},
+            "nudenet": self.nude_net and self.nude_net.digest,
+            "clip": self.clip and self.clip.digest,
+            "inception": self.inception and sha256(self.inception),
+        }
+        return {name: each for name, each in found.items() if each}
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """The models that measure images, as a record describes them."""
+        facts = {} if self.nude_net is None else {"NudeNet": self.nude_net.facts}
+        facts |= {} if self.clip is None else {"CLIP": {"sha256": self.clip.digest}}
+        return facts | ({} if self.inception is None else {"Inception": {"sha256": sha256(self.inception)}})
+
+    def refuse_unfit(self, prompts: ConceptPrompts, real: RealImages, count: int) -> None:
+        """Raises if there is to be an FID that can't be computed, or of too few images.
+
+        Args:
+            prompts: The prompts.
+            real: Real images.
+            count: The number of images of each prompt.
+        """
+        if self.inception is not None:
+            drawn = count * len(prompts.retain_prompts)
+            refuse_no_fid(self.inception, min(drawn, len(real.images_to_keep(prompts))))
+
+    def measure(
+        self, found: Mapping[int, Tensor], prompts: ConceptPrompts, real: RealImages
+    ) -> dict[str, float]:
+        """The figures of the given models.
+
+        Args:
+            found: Images by the number of their prompt.
+            prompts: The prompts.
+            real: Real images; the FID is between held-out ones and images of prompts to keep.
+        """
+        values: dict[str, float] = {}
+        gone, kept = prompts.forget_numbers, prompts.retain_numbers
+        if self.nude_net is not None:
+            shares = (self.nude_net.explicit(torch.cat([found[i] for i in part])) for part in (gone, kept))
+            values |= zip(NUDITY, shares, strict=True)
+        if self.clip is not None:
+            texts = [each.text for each in prompts.all_prompts]
+            scores = (self.clip.mean((texts[i], found[i]) for i in part) for part in (kept, gone))
+            values |= zip(CLIP, scores, strict=True)
+        if self.inception is not None:
+            drawn = torch.cat([found[i] for i in kept])
+            values["fid"] = fid(drawn, real.images_to_keep(prompts), weights=self.inception)
+        return values

@@ -1,1 +1,0 @@
-"""A command that several processes run together, as torchrun starts them."""
