@@ -2,6 +2,8 @@
 
 import io
 import os
+import runpy
+import sys
 from collections.abc import Mapping, Sequence
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass, replace
@@ -109,6 +111,32 @@ def run_by_launcher(command: Sequence[str], folder: Path) -> list[Said | None]:
     run_to_end([launcher])
     assert launcher.exitcode == 0, launcher.exitcode
     return [read(folder / f"0-{rank}.pt") for rank in range(2)]
+
+
+def work_on_copy(script: Path, arguments: Sequence[str], path: Path) -> None:
+    """Runs a script with the package of its own folder, and writes what it said."""
+    for name in [name for name in sys.modules if name.partition(".")[0] == "unweave"]:
+        del sys.modules[name]
+    torch.set_num_threads(1)
+    os.chdir(script.parent)
+    sys.path.insert(0, str(script.parent))
+    sys.argv = [str(script), *arguments]
+    out, error = io.StringIO(), io.StringIO()
+    with redirect_stdout(out), redirect_stderr(error):
+        try:
+            runpy.run_path(str(script), run_name="__main__")
+        except SystemExit as end:
+            code = end.code or 0
+        else:
+            code = 0
+    torch.save([code, out.getvalue(), error.getvalue()], path)
+
+
+def run_script(script: Path, arguments: Sequence[str]) -> Said | None:
+    """Runs a script beside a copy of the package, which is imported anew; all else is loaded."""
+    path = script.with_suffix(".pt")
+    run_to_end([fork_server().Process(target=work_on_copy, args=(script, arguments, path))])
+    return read(path)
 
 
 def read(path: Path) -> Said | None:
