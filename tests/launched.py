@@ -2,9 +2,12 @@
 
 import io
 import os
+import runpy
+import sys
 from collections.abc import Mapping, Sequence
 from contextlib import redirect_stderr, redirect_stdout
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import torch
@@ -34,19 +37,29 @@ def work(
     environment: Mapping[str, str],
 ) -> None:
     """Runs the commands one after the other, each in a process group of its own."""
-    from unweave.cli import main
-
     torch.set_num_threads(1)
-    os.environ.clear()  # a forked process has the environment of its server
-    os.environ |= environment
+    replace_environment(environment)
     os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(count)}
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     for number, command in enumerate(commands):
         os.environ |= {"TORCHELASTIC_USE_AGENT_STORE": "True", "TORCHELASTIC_RESTART_COUNT": str(number)}
-        out, error = io.StringIO(), io.StringIO()
-        with redirect_stdout(out), redirect_stderr(error):
-            code = main(command)
-        torch.save([code, out.getvalue(), error.getvalue()], Path(folder) / f"{number}-{rank}.pt")
+        run_and_write(command, Path(folder) / f"{number}-{rank}.pt")
+
+
+def replace_environment(environment: Mapping[str, str]) -> None:
+    """Gives this process another environment: a forked one has that of its server."""
+    os.environ.clear()
+    os.environ |= environment
+
+
+def run_and_write(command: Sequence[str], path: Path) -> None:
+    """Runs a command in this process, and writes what it said."""
+    from unweave.cli import main
+
+    out, error = io.StringIO(), io.StringIO()
+    with redirect_stdout(out), redirect_stderr(error):
+        code = main(command)
+    torch.save([code, out.getvalue(), error.getvalue()], path)
 
 
 def run_shared(commands: Sequence[Sequence[str]], folder: Path, count: int = 2) -> list[list[Said | None]]:
@@ -57,17 +70,73 @@ def run_shared(commands: Sequence[Sequence[str]], folder: Path, count: int = 2) 
         context.Process(target=work, args=(rank, count, store.port, commands, str(folder), dict(os.environ)))
         for rank in range(count)
     ]
-    for each in running:
-        each.start()
-    for each in running:
-        each.join(TIMEOUT)
-    hung = [each for each in running if each.is_alive()]
-    for each in hung:
-        each.kill()
-    assert not hung, f"{len(hung)} of {count} processes did not end"
+    run_to_end(running)
     return [
         [read(folder / f"{number}-{rank}.pt") for rank in range(count)] for number in range(len(commands))
     ]
+
+
+def run_to_end(processes: Sequence[BaseProcess]) -> None:
+    """Runs processes at once; none may hang."""
+    for each in processes:
+        each.start()
+    for each in processes:
+        each.join(TIMEOUT)
+    hung = [each for each in processes if each.is_alive()]
+    for each in hung:
+        each.kill()
+    assert not hung, f"{len(hung)} of {len(processes)} processes did not end"
+
+
+def launch(command: Sequence[str], folder: str, environment: Mapping[str, str]) -> None:
+    """Does what `torchrun --standalone` does, but for an interpreter's start in each of its two processes."""
+    from torch.distributed.launcher.api import elastic_launch
+    from torch.distributed.run import config_from_args, parse_args
+
+    replace_environment(environment)
+    standalone = ["--rdzv-backend", "c10d", "--rdzv-endpoint", "localhost:0", "--rdzv-id", "alone"]
+    config, *_ = config_from_args(parse_args([*standalone, "--nproc-per-node", "2", "-m", "unweave"]))
+    elastic_launch(replace(config, start_method="fork"), work_as_launched)(command, folder)
+
+
+def work_as_launched(command: Sequence[str], folder: str) -> None:
+    """Runs a command in a process that a launcher has started."""
+    torch.set_num_threads(1)
+    run_and_write(command, Path(folder) / f"0-{os.environ['RANK']}.pt")
+
+
+def run_by_launcher(command: Sequence[str], folder: Path) -> list[Said | None]:
+    """Runs a command in two processes of torchrun's launcher; returns what each said."""
+    launcher = fork_server().Process(target=launch, args=(command, str(folder), dict(os.environ)))
+    run_to_end([launcher])
+    assert launcher.exitcode == 0, launcher.exitcode
+    return [read(folder / f"0-{rank}.pt") for rank in range(2)]
+
+
+def work_on_copy(script: Path, arguments: Sequence[str], path: Path) -> None:
+    """Runs a script with the package of its own folder, and writes what it said."""
+    for name in [name for name in sys.modules if name.partition(".")[0] == "unweave"]:
+        del sys.modules[name]
+    torch.set_num_threads(1)
+    os.chdir(script.parent)
+    sys.path.insert(0, str(script.parent))
+    sys.argv = [str(script), *arguments]
+    out, error = io.StringIO(), io.StringIO()
+    with redirect_stdout(out), redirect_stderr(error):
+        try:
+            runpy.run_path(str(script), run_name="__main__")
+        except SystemExit as end:
+            code = end.code or 0
+        else:
+            code = 0
+    torch.save([code, out.getvalue(), error.getvalue()], path)
+
+
+def run_script(script: Path, arguments: Sequence[str]) -> Said | None:
+    """Runs a script beside a copy of the package, which is imported anew; all else is loaded."""
+    path = script.with_suffix(".pt")
+    run_to_end([fork_server().Process(target=work_on_copy, args=(script, arguments, path))])
+    return read(path)
 
 
 def read(path: Path) -> Said | None:

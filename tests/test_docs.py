@@ -2,12 +2,10 @@
 
 import inspect
 import json
-import os
 import re
 import runpy
 import shlex
 import shutil
-import subprocess
 import sys
 import tomllib
 from collections import Counter
@@ -19,6 +17,7 @@ from pathlib import Path
 import pytest
 import torch
 
+import launched
 import projects
 import test_methods
 import unweave
@@ -301,11 +300,9 @@ def printed(extended: Path) -> str:
         recipe_file.write(f"\n[methods.{EXAMPLE}]\nhow = {{ steps = 4 }}\nretain_weight = 2\n")
     (extended / "added.py").write_text(ADDED, encoding="utf-8")
     bench = ["bench", recipe_file.name, "--methods", EXAMPLE, "--jobs", "1", "--quiet", "--out", "run"]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(extended), str(ROOT / "tests")])}
-    command = [sys.executable, "added.py", *bench]
-    done = subprocess.run(command, cwd=extended, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, f"{shlex.join(command)}:\n{done.stdout}{done.stderr}"
-    return done.stdout
+    done = launched.run_script(extended / "added.py", bench)
+    assert done is not None and done.code == 0, done
+    return done.out
 
 
 def contents(package: Path) -> dict[str, bytes]:

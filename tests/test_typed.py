@@ -1,5 +1,6 @@
 """The tests check types and shapes of the package at run time."""
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import pytest
@@ -22,8 +23,10 @@ def check(function):
 
 
 def test_a_shape_is_found_wherever_it_stands():
-    assert not any(map(typed.has_shapes, (int, list[int], Tensor | None, Step, dict[Part, int])))
-    assert all(map(typed.has_shapes, (Row, list[Row], dict[str, tuple[Row, ...]] | None, "Step")))
+    without = (int, list[int], Tensor | None, Step, dict[Part, int])
+    assert not any(map(typed.has_shapes, without)) and not any(map(typed.has_quotes, without))
+    assert all(map(typed.has_shapes, (Row, list[Row], dict[str, tuple[Row, ...]] | None)))
+    assert all(map(typed.has_quotes, ("Step", list["Step"], Callable[["Step"], int])))
 
 
 def test_types_are_checked_and_shapes_too():
@@ -33,17 +36,37 @@ def test_types_are_checked_and_shapes_too():
     def sum_rows(one: Row, other: Row) -> Row:
         return one + other.sum()
 
+    def shorten(one: Row, length: int) -> Row:
+        return one[:length]
+
+    def each(one: Row, other: Row) -> Iterator[Tensor]:
+        yield from one + other
+
+    def quoted(one: Row, other: Row) -> "Row":
+        return one + other
+
     @dataclass(frozen=True)
     class Point:
         at: int
+
+    @dataclass(frozen=True)
+    class Pair:
+        one: Row
+        other: Row
 
     assert check(twice)(2) == 4 and check(Point)(1) == Point(1)
     for call in (lambda: check(twice)("2"), lambda: check(Point)("1")):
         with pytest.raises(Exception, match="'[12]'"):
             call()
-    check(sum_rows)(torch.zeros(3), torch.zeros(3))
-    with pytest.raises(Exception, match="Type-check error"):
-        check(sum_rows)(torch.zeros(3), torch.zeros(4))
+    three, four = torch.zeros(3), torch.zeros(4)
+    for function in (sum_rows, each, quoted, Pair):
+        checked = check(function)
+        checked(three, three)
+        checked(four, four)  # another call, another size
+        with pytest.raises(Exception, match="Type-check error|violates type hint"):
+            checked(three, four)
+    with pytest.raises(Exception, match="violates type hint"):
+        check(shorten)(four, 3)
 
 
 def test_the_package_is_checked():

@@ -1,8 +1,6 @@
 """A shared run of `forget` of which a process is killed resumes with the same command, by torchrun too."""
 
 import random
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -32,11 +30,11 @@ def died(place: Path) -> dict[str, list[launched.Said | None]]:
 
 
 @pytest.fixture(scope="module")
-def resumed(place: Path, died: object) -> subprocess.CompletedProcess[str]:
+def resumed(place: Path, died: object) -> list[launched.Said | None]:
     """Gives the first command again, by the launcher itself: its store and variables are not `launched`'s."""
+    (place / "resumed").mkdir()
     words = killed.command(place, "replicated out", "replicated", STEPS, EVERY)
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    return subprocess.run([*launch, "-m", "unweave", *words], capture_output=True, text=True, timeout=300)
+    return launched.run_by_launcher(words, place / "resumed")
 
 
 @pytest.fixture(scope="module")
@@ -58,8 +56,8 @@ def test_the_others_end_and_one_says_why(way, died, place):
 
 
 def test_torchrun_starts_it_and_prints_once(resumed):
-    assert resumed.returncode == 0, resumed.stderr
-    assert resumed.stdout.count("Forgot 27 of 90") == 1
+    assert all(each is not None and each.code == 0 for each in resumed), resumed
+    assert "".join(each.out for each in resumed).count("Forgot 27 of 90") == 1
 
 
 @for_each("way", killed.WAYS)
