@@ -1,9 +1,11 @@
-"""Evidence of many examples: the memory and the CPU seconds to write it, and to read it whole and in part.
+"""Evidence of many examples: memory and CPU seconds to write, to read whole and in part, and to audit it.
 
     python benchmarks/large_evidence.py --out /tmp/evidence --record large-evidence.json    # a CPU minute
 
 Every figure is of a process of its own: the largest resident memory above that at its start, when the package
-is loaded. The process that writes also holds the logits, in float32.
+is loaded. The process that writes also holds the logits, in float32, and so do those that read a file whole.
+"The digest" and the metrics, without MIA, are of one model that was read; "a comparison" is of two, by the
+metrics that compare them.
 """
 
 import argparse
@@ -19,13 +21,18 @@ from interleaved import resident
 from rows import write_json
 
 from unweave.audits.classifier.evidence import Evidence
+from unweave.audits.classifier.exam import ANSWERED
+from unweave.audits.classifier.metrics import METRICS, measure_pair
 from unweave.audits.classifier.parquet import load, load_unseen, save
 from unweave.record.record import environment
 
 PARTS = {"forget": 0.01, "retain": 0.89, "calibration": 0.05, "test": 0.05}
 """The share of the examples in each part."""
 
-WORK = ("write", "read", "read the unseen")
+SLOW = ("mia",)
+"""Metrics whose time grows with the square of the examples."""
+METRICS_OF_ONE = tuple(name for name, metric in METRICS.items() if metric.alone and name not in SLOW)
+WORK = ("write", "read", "read the unseen", "the digest", *METRICS_OF_ONE, "a comparison")
 
 
 def make_evidence(examples: int, classes: int) -> Evidence:
@@ -40,14 +47,32 @@ def make_evidence(examples: int, classes: int) -> Evidence:
     return Evidence(logits, labels, ids)
 
 
-def measure(what: str, place: Path, examples: int, classes: int) -> dict[str, float | None]:
-    """Memory and CPU seconds to write or read the evidence in this process."""
-    before, start = resident("VmRSS") or 0.0, time.process_time()
+def work(what: str, place: Path, examples: int, classes: int) -> None:
+    """One piece of work of an audit."""
     if what == "write":
         save(make_evidence(examples, classes), place)
+    elif what == "read the unseen":
+        assert load_unseen(place) is not None
     else:
-        found = load(place) if what == "read" else load_unseen(place)
-        assert found is not None and len(found.logits["forget"]) == round(PARTS["forget"] * examples)
+        use(what, load(place), place)
+
+
+def use(what: str, found: Evidence, place: Path) -> None:
+    """What an audit does with the answers that were read; "read" does nothing more."""
+    if what == "the digest":
+        ANSWERED.fingerprint(found)
+    elif what == "a comparison":
+        measure_pair(found, load(place))
+    elif what != "read":
+        alone = METRICS[what].alone
+        assert alone is not None
+        alone(found)
+
+
+def measure(what: str, place: Path, examples: int, classes: int) -> dict[str, float | None]:
+    """Memory and CPU seconds of a piece of work in this process."""
+    before, start = resident("VmRSS") or 0.0, time.process_time()
+    work(what, place, examples, classes)
     peak = resident("VmHWM")
     return {
         "mib": None if peak is None else round(peak - before),

@@ -208,6 +208,14 @@ def test_scores_stand_beside_the_reported_retrains_and_of_two_models_beside_the_
     assert scores["mia"].null_band == (19.0, 21.0)
 
 
+@pytest.mark.parametrize("lacking", [0, 3])
+def test_a_probe_that_one_of_several_models_lacks_is_named_with_the_model(lacking):
+    values = [{**each, "probe": 60.0} for each in seeds(0)]
+    del values[lacking]["probe"]
+    with pytest.raises(ValueError, match=f"found no probe of model {lacking + 1} of 10: measure it"):
+        judge(values, seeds(0), MARGINS, metrics=METRICS)
+
+
 def test_unpaired_or_missing_figures_are_refused():
     with pytest.raises(ValueError, match="expected 10 retrained models, one per seed, found 9"):
         judge(seeds(), seeds()[:9], MARGINS, metrics=METRICS)

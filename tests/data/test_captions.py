@@ -64,6 +64,11 @@ def test_a_phrase_may_have_the_other_article():
     assert not holds_phrase("a photo of the one", "a photo of a one")
 
 
+def test_a_name_that_ends_in_a_letter_has_no_article_there():
+    assert holds_phrase("a vaccine for hepatitis A", "hepatitis a")
+    assert not holds_phrase("hepatitis an", "hepatitis a") and not holds_phrase("an hour", "a")
+
+
 def test_a_phrase_is_whole_words_in_a_row():
     assert holds_phrase("a bold, blue zero", "Blue zero") and not holds_phrase("a bluezero", "blue zero")
     assert not holds_phrase("a blue bold zero", "blue zero") and not holds_phrase("freedom", "red")

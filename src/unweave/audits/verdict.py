@@ -203,7 +203,16 @@ def score_metrics(
     margins: Margins | None,
     metrics: Mapping[str, Metric],
 ) -> dict[str, Score]:
-    """The score of each metric; without references, beside what the margins expect."""
+    """The score of each metric; without references, beside what the margins expect.
+
+    Raises:
+        ValueError: If one of the models lacks a metric that another one has.
+    """
+    for name in dict.fromkeys(name for each in values for name in each):
+        lacking = [number for number, each in enumerate(values, 1) if name not in each]
+        if lacking:
+            where = f"model {lacking[0]} of {len(values)}"
+            raise ValueError(f"expected the metrics of every model, found no {name} of {where}: measure it")
     band = margins.null_band if margins else {}
     expected = margins.expected if margins else {}
     means = {

@@ -38,8 +38,8 @@ class ConceptFiles:
         classifier: With --prompts: the weights of a classifier in torchvision's layout (.pth or
             .safetensors), which is the recogniser; the concept's factor is then the column of the data with
             the names of its classes.
-        architecture: With --classifier: its architecture, such as resnet50, or resnet50.IMAGENET1K_V1 if
-            images are to be prepared as for these weights.
+        architecture: With --classifier: its architecture, such as resnet50, or resnet50.IMAGENET1K_V1, the
+            weights as for which images are prepared; needed where the file does not tell.
         class_names: With --classifier: a file with the name of each class, one a line. By default ImageNet's
             names, or numbers if there are not a thousand classes.
         clip: With --prompts: a folder of transformers with a CLIPModel, its tokenizer and its preparation of

@@ -185,19 +185,25 @@ def require_held(what: str, found: Iterable[bool], data: CaptionedImages) -> Boo
 def holds_phrase(text: str, phrase: str) -> bool:
     """Whether the words of a phrase occur in a text in a row.
 
-    An article at the start does not count, and "a" is the same word as "an": "a photo of a one" is in the
-    caption "a photo of an one" of a drawing.
+    An article at the start does not count, and before another word of the phrase "a" is the same word as
+    "an": "a photo of a one" is in the caption "a photo of an one" of a drawing. The last word is no article:
+    "hepatitis a".
     """
     return bool(places_of(text, phrase))
 
 
 def places_of(text: str, phrase: str) -> list[range]:
     """The places, among the words of a text, of each occurrence of a phrase; see `holds_phrase`."""
-    sought, found = (["a" if word == "an" else word for word in words_in(each)] for each in (phrase, text))
-    if len(sought) > 1 and sought[0] in ("a", "the"):
+    sought, found = words_in(phrase), words_in(text)
+    if len(sought) > 1 and sought[0] in ("a", "an", "the"):
         sought = sought[1:]
     spans = [range(i, i + len(sought)) for i in range(len(found) - len(sought) + 1)]
-    return [span for span in spans if found[span.start : span.stop] == sought]
+    return [span for span in spans if one_article(found[span.start : span.stop]) == one_article(sought)]
+
+
+def one_article(words: Sequence[str]) -> list[str]:
+    """The words with "a" for "an", but for the last one."""
+    return ["a" if word == "an" else word for word in words[:-1]] + [*words[-1:]]
 
 
 def words_in(text: str) -> list[str]:

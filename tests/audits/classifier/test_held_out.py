@@ -3,10 +3,9 @@
 from dataclasses import replace
 
 import numpy as np
-import pyarrow as pa
 import pytest
 
-from audits.answers import SIZES, draw_evidence
+from audits.answers import draw_evidence
 from unweave.audits.classifier import parquet
 from unweave.audits.classifier.evidence import Evidence
 from unweave.audits.classifier.held_out import HELD_OUT_TV, HeldOut
@@ -76,23 +75,6 @@ def test_files_of_folds_are_read_in_part_and_say_the_same(tmp_path, monkeypatch)
         assert all(len(each.ids["retain"]) < len(WHOLE.ids["retain"]) / 10 for each in read)
     assert parquet.load_unseen(paths[0], np.arange(80, 90)) is None
     assert parquet.load_unseen(paths[0]).ids["forget"].tolist() == [*range(60)]
-
-
-def test_reading_a_part_takes_little_memory(tmp_path, monkeypatch):
-    monkeypatch.setattr(parquet, "GROUP", 2**18)
-    path = tmp_path / "fold.parquet"
-    parquet.save(draw_evidence(0, {**SIZES, "retain": 200_000}, classes=16), path)
-
-    def peak(read) -> int:
-        usual, pool = pa.default_memory_pool(), pa.proxy_memory_pool(pa.default_memory_pool())
-        pa.set_memory_pool(pool)
-        try:
-            read(path)
-        finally:
-            pa.set_memory_pool(usual)
-        return pool.max_memory()
-
-    assert peak(parquet.load_unseen) < peak(parquet.load) / 8
 
 
 def test_nothing_of_folds_is_expected_of_whole_classes():

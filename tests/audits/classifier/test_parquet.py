@@ -7,7 +7,7 @@ from pyarrow import parquet as pq
 
 from audits.answers import draw_evidence, replace_logits
 from for_each import for_each
-from unweave.audits.classifier.parquet import load, save
+from unweave.audits.classifier.parquet import load, load_unseen, save
 
 
 @pytest.fixture
@@ -59,11 +59,10 @@ def test_a_failing_write_leaves_the_old_file(path, monkeypatch):
     save(draw_evidence(0), path)
     before = path.read_bytes()
 
-    def full(table, where, **options):
-        where.write_bytes(b"half")
+    def full(writer, table):
         raise OSError("no space left on device")
 
-    monkeypatch.setattr(pq, "write_table", full)
+    monkeypatch.setattr(pq.ParquetWriter, "write_table", full)
     with pytest.raises(OSError, match="no space"):
         save(draw_evidence(1), path)
     assert path.read_bytes() == before
@@ -122,6 +121,27 @@ def test_labels_and_logits_of_other_types_are_read(path):
     assert evidence.logits["retain"].tolist() == [[0.5, 2.0], [0.5, 3.0]]
 
 
+def test_pieces_of_different_widths_are_refused(path, monkeypatch):
+    monkeypatch.setattr("unweave.audits.classifier.columns.PIECE", 2)
+    with pytest.raises(ValueError, match=r"one logit per class in every row .* found \[2, 3\]"):
+        load(write_evidence(path, logits=[[0.5, 1.0]] * 4 + [[0.5, 1.0, 2.0]] * 4))
+
+
+@pytest.mark.parametrize("at", [0, 5])
+def test_an_empty_cell_is_named_by_its_row_in_the_file(path, monkeypatch, at):
+    monkeypatch.setattr("unweave.audits.classifier.columns.PIECE", 2)
+    logits = [[0.5, 1.0] if i != at else None for i in range(8)]
+    with pytest.raises(ValueError, match=f"logits of .* is empty in row {at}"):
+        load(write_evidence(path, logits=logits))
+
+
+@pytest.mark.parametrize("kind", [pa.int16(), pa.float16(), pa.decimal128(8, 2)])
+def test_other_numbers_are_read_as_float32(path, kind):
+    logits = pa.array([[0.0, float(i)] for i in range(8)]).cast(pa.list_(kind))
+    found = load(write_evidence(path, logits=logits)).logits["test"]
+    assert found.dtype == np.float32 and found.tolist() == [[0, 6], [0, 7]]
+
+
 @pytest.mark.parametrize("at", [0.1, 0.3, 0.5, 0.7, 0.9])
 def test_a_garbled_file_is_refused_as_no_parquet(path, at):
     whole = write_evidence(path).read_bytes()
@@ -129,6 +149,19 @@ def test_a_garbled_file_is_refused_as_no_parquet(path, at):
     path.write_bytes(whole[:start] + bytes(b ^ 0x5A for b in whole[start : start + 40]) + whole[start + 40 :])
     with pytest.raises(ValueError, match="expected a parquet file"):
         load(path)
+
+
+def test_the_first_logit_that_is_none_is_named_in_the_order_of_the_file(path):
+    table = {name: values[::-1] for name, values in columns().items()}
+    table["logits"] = [[0.5, 1.0]] * 3 + [[0.5, float("nan")]] * 5
+    with pytest.raises(ValueError, match="first at id image-4"):
+        load(write_evidence(path, **table))
+
+
+def test_rows_that_are_not_wanted_may_hold_nan(path):
+    logits = [[0.5, 1.0]] * 3 + [[0.5, float("nan")]] + [[0.5, 1.0]] * 4
+    found = load_unseen(write_evidence(path, logits=logits))
+    assert found is not None and found.ids["retain"].tolist() == ["image-2"]
 
 
 def test_nan_evidence_of_our_own_can_be_kept_but_is_refused_as_input(path):

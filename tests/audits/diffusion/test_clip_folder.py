@@ -73,6 +73,17 @@ def test_what_is_no_clip_and_prompts_that_are_too_long_are_refused(folder: Path,
         read_clip(other)
 
 
+def test_a_preparation_that_divides_by_zero_is_named(tmp_path: Path):
+    other = write_clip(tmp_path / "clip")
+    path = other / "preprocessor_config.json"
+    settings: dict[str, Any] = json.loads(path.read_text())
+    path.write_text(json.dumps({**settings, "image_std": [0.27, 0.0, 0.28]}))
+    with pytest.raises(
+        ValueError, match=rf"--clip {other} must hold .*image_std must be above 0, found .0.27, 0.0, 0.28."
+    ):
+        read_clip(other)
+
+
 @pytest.mark.parametrize("broken", ["{", "[]", '{"size": "large"}', '{"image_mean": "grey"}'])
 def test_a_preparation_that_can_not_be_read_is_named_with_its_folder_and_flag(tmp_path: Path, broken: str):
     other = write_clip(tmp_path / "clip")

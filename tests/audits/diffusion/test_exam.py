@@ -1,5 +1,6 @@
 """The exam of generators: what is drawn, what is measured, what a search may see."""
 
+import hashlib
 from dataclasses import replace
 
 import pytest
@@ -205,6 +206,15 @@ def test_an_fid_is_refused_before_anything_is_drawn_where_it_can_not_be_had(tmp_
     monkeypatch.setattr(fid, "BEGINNING", "e3b0c442")  # of no bytes: the stub counts as the file
     with pytest.raises(ValueError, match=r"an FID needs (torchmetrics|at least 2049 images)"):
         replace(exam(), inception=there)
+
+
+def test_facts_name_the_weights_of_inception(tmp_path, monkeypatch) -> None:
+    assert "Inception" not in exam().facts
+    monkeypatch.setattr("unweave.audits.diffusion.exam.refuse_no_fid", lambda *_: None)
+    there = tmp_path / "weights.pth"
+    there.write_bytes(b"weights")
+    facts = replace(exam(), inception=there).facts
+    assert facts["Inception"] == {"sha256": hashlib.sha256(b"weights").hexdigest()}
 
 
 def test_the_digest_hangs_on_all_that_images_hang_on() -> None:

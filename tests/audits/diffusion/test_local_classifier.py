@@ -98,7 +98,6 @@ def test_its_error_is_counted_on_held_out_images(place: Path):
     [
         ("0676ba61", None, 256),
         ("11ad3fa6", None, 232),
-        ("ffffffff", None, 232),
         ("11ad3fa6", "IMAGENET1K_V1", 256),
     ],
 )
@@ -108,9 +107,34 @@ def test_images_are_prepared_as_for_the_published_weights(digest: str, version: 
     assert chosen.mean == [0.485, 0.456, 0.406] and chosen.std == [0.229, 0.224, 0.225]
 
 
+@pytest.mark.parametrize("name", ["resnet50", "vit_b_16"])
+def test_a_preparation_that_can_not_be_told_is_not_guessed(name: str):
+    expected = f"give the one of its training, such as {name}.IMAGENET1K_V1: known: IMAGENET1K_V1"
+    with pytest.raises(ValueError, match=expected):
+        choose_preparation(name, None, "f" * 64)
+
+
+def test_weights_saved_anew_are_read_with_their_name(place: Path):
+    state = models.get_model("resnet50", weights=None, num_classes=3).state_dict()
+    save_file(state, place / "anew.safetensors")
+    with pytest.raises(ValueError, match="the preparation of its images can't be told from the file"):
+        read_classifier(place / "anew.safetensors", architecture="resnet50")
+    first, second = (
+        read_classifier(place / "anew.safetensors", architecture=f"resnet50.IMAGENET1K_{version}")
+        for version in ("V1", "V2")
+    )
+    assert "resize_size=[256]" in first.facts["preparation"]
+    assert "resize_size=[232]" in second.facts["preparation"]
+
+
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_torchvision_knows_every_architecture_and_the_names_of_imagenet(name: str):
-    assert len(choose_preparation(name, None, "").meta["categories"]) == 1000
+    assert len(choose_preparation(name, "IMAGENET1K_V1", "").meta["categories"]) == 1000
+
+
+@pytest.mark.parametrize("name", ["resnet18", SMALL])
+def test_an_architecture_with_one_preparation_needs_no_name(name: str):
+    assert choose_preparation(name, None, "f" * 64).name == "IMAGENET1K_V1"
 
 
 def test_names_are_those_of_imagenet_for_its_number_of_classes_and_numbers_for_others(place: Path):

@@ -147,8 +147,10 @@ class ClassifierExam(Exam[Evidence]):
 
     def fingerprint(self, found: Evidence) -> str:
         """The digest of the logits."""
-        logits = b"".join(found.logits[part].tobytes() for part in sorted(found.logits))
-        return hashlib.sha256(logits).hexdigest()
+        digest = hashlib.sha256()
+        for part in sorted(found.logits):
+            digest.update(np.ascontiguousarray(found.logits[part]).data.cast("B"))
+        return digest.hexdigest()
 
     def explain_unlike(self, found: Evidence, audited: Evidence) -> str:
         """Whether the numbers of logits differ."""

@@ -4,6 +4,7 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
@@ -79,7 +80,7 @@ def read_clip(place: str | Path, *, device: str = "cpu") -> ClipScore:
 
     Raises:
         ValueError: If a file is missing or can't be read, the folder holds no CLIPModel, or its preparation
-            makes images of a size that the model does not take.
+            divides by zero or makes images of a size that the model does not take.
     """
     folder = Path(place)
     for name in ("config.json", MODEL, PREPARATION):
@@ -90,6 +91,7 @@ def read_clip(place: str | Path, *, device: str = "cpu") -> ClipScore:
     tokenizer = read_tokenizer(folder)
     try:
         preparation = CLIPImageProcessorPil.from_pretrained(folder, local_files_only=True)
+        refuse_no_scale(preparation)
         clip = ClipFolder(model, tokenizer, preparation)
         clip.embed_images(torch.zeros(1, 3, BLANK, BLANK, dtype=torch.uint8))
     except BAD_SETTINGS as error:
@@ -98,6 +100,13 @@ def read_clip(place: str | Path, *, device: str = "cpu") -> ClipScore:
             f"prepare a blank image ({error}): give the file that came with the model"
         ) from error
     return ClipScore(clip.embed_text, clip.embed_images, digest_of_files(folder))
+
+
+def refuse_no_scale(preparation: CLIPImageProcessorPil) -> None:
+    """Raises a ValueError if images would be divided by zero: every score would then be NaN."""
+    scale = preparation.image_std
+    if preparation.do_normalize and not all(each > 0 for each in np.atleast_1d(scale)):
+        raise ValueError(f"image_std must be above 0, found {scale}")
 
 
 def build_clip(settings: Settings) -> CLIPModel:

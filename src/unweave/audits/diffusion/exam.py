@@ -37,6 +37,7 @@ from unweave.audits.margins import Margins
 from unweave.audits.metrics import Metric, Values
 from unweave.audits.score import Share
 from unweave.audits.verdict import Judgement
+from unweave.record.files import sha256
 from unweave.split import Split
 from unweave.tasks.diffusion import Diffusion
 from unweave.tasks.diffusion.sample import Sampler
@@ -123,11 +124,12 @@ class DiffusionExam(ImagesExam):
 
     @property
     def facts(self) -> dict[str, Any]:
-        """The number of images, and the error of the recogniser on real ones."""
+        """The number of images, the error of the recogniser on real ones, and the weights of an FID."""
         error = self.recogniser.error
         wrong = {"value": 100 * error.value, "low": 100 * error.low, "high": 100 * error.high}
         known = {"space": self.recogniser.space, "held-out images": error.n, "wrong about them, %": wrong}
-        return {"images of each class": self.count, "recogniser": known}
+        seen = {} if self.inception is None else {"Inception": {"sha256": sha256(self.inception)}}
+        return {"images of each class": self.count, "recogniser": known, **seen}
 
     @property
     def digest(self) -> str:

@@ -113,14 +113,14 @@ def read_classifier(
     Args:
         file: Its state dict, as `.safetensors` or as `.pth`, of which only tensors are read.
         architecture: One of `ARCHITECTURES`. "resnet50.IMAGENET1K_V1" also names the published weights whose
-            preparation of images it was trained with; without a name they are those whose file this is, and
-            otherwise torchvision's default.
+            preparation of images it was trained with. It may be left out for a published file, and for an
+            architecture with one preparation.
         names: A file with the name of each class, one a line. If None: ImageNet's names for a thousand
             classes, and otherwise their numbers.
 
     Raises:
-        ValueError: If a file is missing or can't be used, the architecture is unknown, or torchvision is not
-            installed.
+        ValueError: If a file is missing or can't be used, the architecture is unknown, the preparation can't
+            be told, or torchvision is not installed.
     """
     path = Path(file)
     if not path.is_file():
@@ -154,10 +154,20 @@ def choose_preparation(architecture: str, version: str | None, digest: str) -> P
     """The published weights whose preparation of images a file needs, by their name such as "IMAGENET1K_V1".
 
     None finds them by the SHA-256 of the file: the names of torchvision's files end in its first digits.
+
+    Raises:
+        ValueError: If the name is unknown, or there is none, the file is not a published one, and the
+            published weights of the architecture need different preparations.
     """
     published = torchvision_models().get_model_weights(architecture)
     if version is None:
         same = [each for each in published if digest.startswith(Path(each.url).stem.rpartition("-")[2])]
+        if not same and len({repr(each.transforms()) for each in published}) > 1:
+            raise ValueError(
+                "the preparation of its images can't be told from the file, whose SHA-256 is not that of "
+                f"published {architecture} weights: give the one of its training, such as "
+                f"{architecture}.{next(iter(published)).name}: known: {', '.join(published.__members__)}"
+            )
         return same[0] if same else published.DEFAULT
     if version not in published.__members__:
         raise ValueError(explain_unknown(f"{architecture} weights", version, published.__members__))
