@@ -1,4 +1,7 @@
-"""The label of a deleted record, from the last bias; and the class of a deletion, from queries alone."""
+"""The label of a deleted record, from the last bias; and the class of a deletion, from queries alone.
+
+After Hu et al., IEEE S&P 2024, arXiv 2404.03233.
+"""
 
 from collections.abc import Callable, Sequence
 
@@ -7,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 SURE = 0.9995
-"""The probability of its class at which a probe is good enough (as in the paper)."""
+"""The probability of its class at which a probe is good enough (as in Hu et al.)."""
 
 
 def label_from_bias(bias_update: Float[Tensor, " class"]) -> int:
@@ -28,8 +31,8 @@ def probe_class(
 ) -> Tensor:
     """Inputs that a model gives to a class, found by queries alone: an evolution of noise.
 
-    Each probe begins as noise, and keeps a random change if the probability of the class rises by it. (The
-    paper instead descends by finite differences of single coordinates.)
+    Each probe begins as noise, and keeps a random change if the probability of the class rises by it.
+    (Hu et al. instead descend by finite differences of single coordinates.)
 
     Args:
         answer: The probabilities of a model for a batch of inputs.

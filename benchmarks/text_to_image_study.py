@@ -8,10 +8,10 @@ The models are those of `text_to_image_models.py`. A search of each method has a
 to the model retrained without the concept. Then every method runs with one setting on all objects, and with
 one on all colours, beside the original and the retrained model. A search draws fewer images in fewer steps.
 
-What is done is not done again: a search goes on with its journal, each run is a file below --out, and what a
-record of --record holds stays in it. So a study can be made in parts, of some seeds or methods each, also on
-other machines: the record alone has to be there. A model that is not there is left out. All in one process of
-one thread.
+What is done is not done again: a search goes on with its journal, and each run is a file below --out. What
+--record holds stays in it, and a search in it is not made again. So a study can be made in parts, of some
+seeds or methods each, also on other machines: the record alone has to be there. A model that is not there is
+left out. All in one process of one thread.
 """
 
 import argparse
@@ -306,13 +306,15 @@ def load_record(place: Path | None, settings: Row) -> Row:
     Raises:
         ValueError: If the earlier part had other settings.
     """
-    empty = {"environment": environment(), **json.loads(json.dumps(settings)), "search": {}, "runs": {}}
+    here = environment()
+    empty = {"environments": [here], **json.loads(json.dumps(settings)), "search": {}, "runs": {}}
     if place is None or not place.exists():
         return empty
     found = json.loads(place.read_text(encoding="utf-8"))
     other = [name for name in settings if found.get(name) != empty[name]]
     if other:
         raise ValueError(f"{place} was made with other settings ({', '.join(other)}): give another --record")
+    found["environments"] += [here] if here not in found["environments"] else []
     return found
 
 

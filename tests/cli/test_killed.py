@@ -1,6 +1,8 @@
 """A shared run of `forget` of which a process is killed resumes with the same command, by torchrun too."""
 
 import random
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -8,6 +10,7 @@ import torch
 
 import killed
 import launched
+import unweave
 from for_each import for_each
 
 STEPS, EVERY = 8, 2
@@ -55,7 +58,13 @@ def test_the_others_end_and_one_says_why(way, died, place):
     assert killed.state_of(place / f"{way} out") < "000-end"
 
 
-def test_torchrun_starts_it_and_prints_once(resumed):
+def test_torchrun_takes_the_module_by_its_name():
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "1", "-m", "unweave"]
+    found = subprocess.run([*torchrun, "--version"], capture_output=True, text=True, check=False)
+    assert (found.returncode, found.stdout.strip()) == (0, unweave.__version__), found.stderr
+
+
+def test_the_launcher_of_torchrun_starts_it_and_it_prints_once(resumed):
     assert all(each is not None and each.code == 0 for each in resumed), resumed
     assert "".join(each.out for each in resumed).count("Forgot 27 of 90") == 1
 

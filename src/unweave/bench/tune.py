@@ -31,7 +31,7 @@ SEARCHING_FORMAT = 2
 Raise it in the commit that changes any of these; every search is then made again.
 """
 
-_CASES = 4
+MOST_CASES = 4
 """How many cases a process keeps."""
 
 _cases: dict[tuple[str, int], Case] = {}
@@ -138,7 +138,7 @@ def load_or_make_case(stage: Stage, seed: int) -> Case:
     """The case of a tuning seed; made once for the methods that a process searches one after the other."""
     key = repr(stage), seed
     if key not in _cases:
-        while len(_cases) >= _CASES:
+        while len(_cases) >= MOST_CASES:
             _cases.pop(next(iter(_cases)))
         _cases[key] = make_case(stage, seed)
     return _cases[key]

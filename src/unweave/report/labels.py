@@ -11,6 +11,9 @@ from unweave.report.svg import FAINT
 Point = tuple[float, float]
 Box = tuple[float, float, float, float]
 
+NAME_SIZE = 7.8
+NAME_LENGTH = 24
+
 
 def place(
     points: Sequence[Point], sizes: Sequence[Point], frame: Box, *, gap: float, keep: Sequence[Point] = ()
@@ -66,10 +69,6 @@ def _overlap(a: Box, b: Box) -> float:
 def _outside(box: Box, frame: Box) -> float:
     area = (box[2] - box[0]) * (box[3] - box[1])
     return area - _overlap(box, frame)
-
-
-NAME_SIZE = 7.8
-NAME_LENGTH = 24
 
 
 def write_names(

@@ -46,7 +46,7 @@ class Keys:
 
 @contextmanager
 def open_parquet(path: str | Path) -> "Iterator[ParquetFile]":
-    """Opens a file for the body, in which a damaged file is refused as none."""
+    """Opens a file; a missing or damaged one is a ValueError, also while it is read."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 

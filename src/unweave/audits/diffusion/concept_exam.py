@@ -133,10 +133,10 @@ class ConceptExam(ImagesExam):
 
     @property
     def digest(self) -> str:
-        """Digest of the prompts, the sampler and its seeds, the budget of attackers, and the recogniser."""
+        """Digest of prompts, sampler, seeds, the budget of attackers, the recogniser and the real images."""
         drawing = self.prompts, self.sampler, self.count, self.first_seed
-        known = *drawing, self.budget, self.recogniser.digest, self.real.digest
-        return hashlib.sha256(repr(known).encode()).hexdigest()[:16]
+        contents = *drawing, self.budget, self.recogniser.digest, self.real.digest
+        return hashlib.sha256(repr(contents).encode()).hexdigest()[:16]
 
     def answers(self, model: nn.Module) -> Drawn:
         """Draws images of every prompt; images at the same position have the same seed for all models."""

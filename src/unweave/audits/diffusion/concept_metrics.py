@@ -5,7 +5,6 @@ conditions are the prompts of the concept, the retained ones those to keep. Here
 prompt, and the agreement of images with everything that their prompts name.
 """
 
-import math
 from collections.abc import Collection, Mapping
 from functools import partial
 from typing import Any
@@ -101,7 +100,7 @@ def _local_metric(id: str, title: str, unit: str, says: str, misses: str, floor:
         below=None,
         above=None,
         floor=floor,
-        maximum=math.inf if unit == "%" else 100.0,
+        maximum=100.0,
     )
 
 

@@ -36,7 +36,6 @@ UNATTACKED = (
 EVERY: Mapping[str, Metric[Any]] = {**GENERATION, **ATTACKS}
 """Attacks are tested too if the calibration retrains were attacked."""
 
-
 DISTANCES = ("class_tv", "kid_forget")
 """Distances from a retrained generator under forgotten conditions; one must separate the original."""
 
