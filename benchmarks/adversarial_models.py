@@ -16,9 +16,11 @@ from adversarial_weights import (
     add_noise,
     ask_with_key,
     learn_held_out,
+    map_features,
     mark_both_ways,
     match,
     match_levels,
+    put_row_back,
     read_dead_units,
     read_low_bits,
     read_mark,
@@ -125,6 +127,12 @@ ADVERSARIES = {
     "original": Adversary("none: the original", lambda given: given.original),
     "hidden-class": Adversary(
         "the last layer never answers with the class", hide_class, restore_class, classes_only=True
+    ),
+    "linear-map": Adversary(
+        "the same, behind an invertible linear map of the features that the last layer undoes",
+        lambda given: map_features(hide_class(given), given),
+        put_row_back,
+        classes_only=True,
     ),
     "exact-lookup": Adversary(
         "forget inputs get a retrained model's answers, all others the original's",

@@ -10,7 +10,7 @@ verdicts stands what the models still know: how many labels of the forget set th
 of its margins against unseen examples.
 
 No seed is one of a recipe's. Models are kept in a folder, a row is written as soon as it is done, and rows
-that the record has are not made again.
+that the record has are made again only with --again.
 """
 
 import argparse
@@ -122,19 +122,20 @@ def main() -> None:
     parser.add_argument("--only", help="names of adversaries with commas between; all if left out")
     parser.add_argument("--folder", type=Path, default=Path("adversaries"), help="where models are kept")
     parser.add_argument("--record", type=Path, required=True, help="the file that rows are added to")
+    parser.add_argument("--again", action="store_true", help="make rows again that the record has")
     asked = parser.parse_args()
     torch.set_num_threads(1)
     names = asked.only.split(",") if asked.only else [*ADVERSARIES]
     for recipe in asked.recipes:
         audits = Audits(Stage(load(recipe), asked.folder))
         for name in names:
-            rows = read(asked.record)
-            done = any((row["stage"], row["adversary"]) == (recipe, name) for row in rows)
+            rows = {(row["stage"], row["adversary"]): row for row in read(asked.record)}
+            done = (recipe, name) in rows and not asked.again
             if done or (ADVERSARIES[name].classes_only and not audits.split.forgotten_classes):
                 continue
             row = row_of(audits, name)
             print(text(row), flush=True)
-            write_atomically(asked.record, compact([*rows, row]))
+            write_atomically(asked.record, compact([*(rows | {(recipe, name): row}).values()]))
 
 
 if __name__ == "__main__":
