@@ -48,6 +48,7 @@ from unweave.families.text_to_image import TextToImageFamily
 from unweave.methods import Method
 from unweave.methods.configure import configure
 from unweave.record.checkpoint import contents
+from unweave.record.files import read_object
 from unweave.record.record import environment
 from unweave.tables import as_table
 from unweave.tasks.diffusion.concept_request import ConceptRequest, Erasure, make_request
@@ -130,12 +131,20 @@ class Study:
 def search_rows(
     study: Study, factor: str, names: Sequence[str], trials: int, done: Mapping[str, Row]
 ) -> dict[str, Row]:
-    """Searches the settings of every method on one concept; keeps the searches that are done."""
-    asked = {name: search_key(name, trials) for name in names} if trials else {}
-    missing = [name for name, key in asked.items() if done.get(name, {}).get("key") != key]
+    """Searches the settings of every method on one concept; keeps the searches that are done.
+
+    Raises:
+        ValueError: If one of them is another search, or there are no models to search on.
+    """
+    for name in (each for each in names if each in done):
+        if done[name]["key"] != search_key(name) or trials not in (0, done[name]["trials"]):
+            raise ValueError(f"the record has another search of {name}: give another --record")
+    missing = [name for name in names if name not in done] if trials else []
     value, found = SEARCHED[factor], dict(done)
-    if not missing or not study.has(SEARCH_SEED, value):
+    if not missing:
         return found
+    if not study.has(SEARCH_SEED, value):
+        raise ValueError(f"a search needs the models original and without-{value} of seed {SEARCH_SEED}")
     case = study.case(SEARCH_SEED, factor, value, searching=True)
     exam, model = case.questions, study.retrained(SEARCH_SEED, value, case)
     retrained = exam.answers(model)
@@ -151,15 +160,16 @@ def search_rows(
         journal = study.out / "search" / factor / f"{file_name(name)}.journal"
         log = search(method, space, own, cases, place=journal, name=digest(facts))
         spent = (time.process_time() - start) / own
-        found[name] = {"key": asked[name], "values": [each["value"] for each in log], "best": best(log)}
+        each = {"values": [trial["value"] for trial in log], "best": best(log)}
+        found[name] = {"key": search_key(name), "trials": trials, **each}
         print(f"{factor}  {name}  {own} trials of {spent:.0f} CPU-seconds, {best(log)}", flush=True)
     return found
 
 
-def search_key(name: str, trials: int) -> str:
+def search_key(name: str) -> str:
     """What a search depends on, beside the settings of the study."""
     method, space = method_of(ROWS[name], SEARCHING), space_of(ROWS[name], SEARCHING)
-    return digest({"method": repr(method), "space": repr(space), "trials": trials})
+    return digest({"method": repr(method), "space": repr(space)})
 
 
 def best(trials: Sequence[Trial]) -> Trial | None:
@@ -210,6 +220,7 @@ def run_concept(
 
         key = digest({**known, "method": repr(method)})
         runs[name] = dict(read_or_make(folder / file_name(name), key, make))
+        runs[name]["settings"] = digest({"method": repr(method)})
         print(f"{value}  seed {seed}  {name}", flush=True)
     wanted = runs["retrained"]["values"]
     for each in runs.values():
@@ -266,10 +277,14 @@ def main() -> None:
         found["search"][factor] = search_rows(study, factor, arguments.methods, arguments.search, done)
     for factor, values in (("object", arguments.object), ("colour", arguments.colour)):
         methods = found_methods(arguments.methods, found["search"].get(factor, {}))
+        refuse_other_methods(found["runs"].get(factor, {}), methods)
         for seed, value in product(arguments.seeds, values):
             if study.has(seed, value):
                 runs = found["runs"].setdefault(factor, {}).setdefault(value, {}).setdefault(str(seed), {})
                 runs.update(round_numbers(run_concept(study, seed, factor, value, methods)))
+    if arguments.record and arguments.record.exists():  # another process may have written since
+        latest = load_record(arguments.record, settings_of(study))
+        found = {name: join_tables(latest[name], found[name]) for name in found}
     averages = summary(found["runs"])
     found["summary"] = round_numbers(averages)
     print_tables(averages)
@@ -286,6 +301,25 @@ def found_methods(names: Sequence[str], searches: Mapping[str, Row]) -> dict[str
     return methods
 
 
+def refuse_other_methods(runs: Mapping[str, Any], methods: Mapping[str, Method]) -> None:
+    """Raises a ValueError if a method ran with other settings on any concept and seed of a factor."""
+    for by_seed in runs.values():
+        for by_method in by_seed.values():
+            for name in methods.keys() & by_method.keys():
+                if by_method[name]["settings"] != digest({"method": repr(methods[name])}):
+                    raise ValueError(
+                        f"the record has runs of {name} with other settings: give another --record"
+                    )
+
+
+def join_tables(first: Any, second: Any) -> Any:  # noqa: ANN401  JSON
+    """The tables of two parts of a record, one in the other; what both have is the second's."""
+    if not isinstance(first, dict) or not isinstance(second, dict):
+        return second
+    both = {name: join_tables(first[name], second[name]) for name in first.keys() & second.keys()}
+    return {**first, **second, **both}
+
+
 def settings_of(study: Study) -> Row:
     """What all searches and runs of a record share."""
     recipe = study.models.recipe
@@ -295,6 +329,7 @@ def settings_of(study: Study) -> Row:
         "budget": BUDGET,
         "searching": {"family": as_table(SEARCHING), "prompts": as_table(FEW), "seed": SEARCH_SEED},
         "reporting": {"family": as_table(REPORTING), "prompts": as_table(MANY), "attacked": study.attacked},
+        "attack images": study.attacks,
         "recogniser": study.models.recogniser.digest,
         "formats": [METHODS_FORMAT, MEASURING_FORMAT],
     }
@@ -310,7 +345,7 @@ def load_record(place: Path | None, settings: Row) -> Row:
     empty = {"environments": [here], **json.loads(json.dumps(settings)), "search": {}, "runs": {}}
     if place is None or not place.exists():
         return empty
-    found = json.loads(place.read_text(encoding="utf-8"))
+    found = read_object(place)
     other = [name for name in settings if found.get(name) != empty[name]]
     if other:
         raise ValueError(f"{place} was made with other settings ({', '.join(other)}): give another --record")

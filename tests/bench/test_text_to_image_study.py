@@ -61,6 +61,19 @@ def test_the_summary_has_means_over_concepts_and_seeds(study: ModuleType):
     study.print_tables(study.summary(runs))
 
 
+def test_a_method_with_other_settings_is_refused(study: ModuleType):
+    method = study.method_of(study.ROWS["uce"], study.REPORTING)
+    runs = {"three": {"0": {"uce": {"settings": study.digest({"method": repr(method)})}}}}
+    study.refuse_other_methods(runs, {"uce": method})
+    with pytest.raises(ValueError, match="runs of uce with other settings"):
+        study.refuse_other_methods(runs, {"uce": study.method_of(study.ROWS["lur"], study.REPORTING)})
+
+
+def test_parts_of_a_record_are_joined(study: ModuleType):
+    first, second = {"three": {"0": {"lur": 1}}}, {"three": {"0": {"joint": 2}, "1": {"lur": 3}}}
+    assert study.join_tables(first, second) == {"three": {"0": {"lur": 1, "joint": 2}, "1": {"lur": 3}}}
+
+
 @pytest.mark.slow
 def test_a_study_goes_on_where_it_was_stopped(
     study: ModuleType,
@@ -103,5 +116,7 @@ def test_a_study_goes_on_where_it_was_stopped(
     monkeypatch.setattr(study, "search", None)
     call(study, *given, "--out", tmp_path / "elsewhere", "--search", 2, "--record", record)
     assert json.loads(record.read_text())["search"] == found["search"], "the record alone knows the search"
+    with pytest.raises(ValueError, match="another search of uce"):
+        call(study, *given, "--search", 3, "--record", record)
     with pytest.raises(ValueError, match=r"other settings \(reporting\)"):
         call(study, *given, "--attacked", 5, "--record", record)

@@ -89,6 +89,16 @@ def test_groups_of_rows_make_no_difference(tmp_path, monkeypatch, group):
         assert (found.ids[part] == evidence.ids[part]).all()
 
 
+def test_ids_that_are_objects_have_one_type_in_all_groups(tmp_path, monkeypatch):
+    monkeypatch.setattr(parquet, "GROUP", 16 * 7)
+    numbers = {
+        part: np.array([0.5 * i if i > 10 else i for i in range(n)], object) for part, n in SIZES.items()
+    }
+    evidence, path = replace(draw_evidence(0), ids=numbers), tmp_path / "evidence.parquet"
+    parquet.save(evidence, path)
+    assert pq.read_table(path)["id"].type == "double"
+
+
 def test_rows_in_any_order_are_read(tmp_path, monkeypatch):
     monkeypatch.setattr(parquet, "GROUP", 16 * 30)
     evidence, path = draw_evidence(0), tmp_path / "evidence.parquet"

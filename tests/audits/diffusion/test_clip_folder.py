@@ -1,6 +1,7 @@
 """A CLIP of fresh weights in a folder, as transformers writes it."""
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -73,14 +74,21 @@ def test_what_is_no_clip_and_prompts_that_are_too_long_are_refused(folder: Path,
         read_clip(other)
 
 
-def test_a_preparation_that_divides_by_zero_is_named(tmp_path: Path):
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"image_std": [0.27, 0.0, 0.28]}, "image_std must be numbers above 0, found .0.27, 0.0, 0.28."),
+        ({"image_std": [0.27, math.inf, 0.28]}, "image_std must be numbers above 0"),
+        ({"image_mean": [math.nan, 0.0, 0.0]}, "image_mean must be numbers, found .nan, 0.0, 0.0."),
+        ({"rescale_factor": 0.0}, "rescale_factor must be a number above 0, found 0.0"),
+    ],
+)
+def test_a_preparation_that_loses_the_image_is_named(tmp_path: Path, changes: dict[str, Any], said: str):
     other = write_clip(tmp_path / "clip")
     path = other / "preprocessor_config.json"
     settings: dict[str, Any] = json.loads(path.read_text())
-    path.write_text(json.dumps({**settings, "image_std": [0.27, 0.0, 0.28]}))
-    with pytest.raises(
-        ValueError, match=rf"--clip {other} must hold .*image_std must be above 0, found .0.27, 0.0, 0.28."
-    ):
+    path.write_text(json.dumps({**settings, **changes}))
+    with pytest.raises(ValueError, match=f"--clip {other} must hold .*{said}"):
         read_clip(other)
 
 

@@ -35,11 +35,15 @@ GROUP, MOST_ROWS = 2**26, 2**20
 
 def save(evidence: Evidence, path: str | Path) -> None:
     """Writes one file, atomically; one group of rows is copied at once."""
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
     rows = sum(len(logits) for logits in evidence.logits.values())
     step = min(MOST_ROWS, max(1, GROUP // (4 * evidence.n_classes)))
-    groups = (_group(evidence, slice(begin, begin + step)) for begin in range(0, rows, step))
+    kind = pa.array(
+        _cut(list(evidence.ids.values()), slice(0, rows))
+    ).type  # of all: objects tell it by value
+    groups = (_group(evidence, slice(begin, begin + step), kind) for begin in range(0, rows, step))
     first = next(groups)
     with draft(Path(path)) as draft_path:
         with pq.ParquetWriter(draft_path, first.schema) as file:
@@ -89,7 +93,7 @@ def load_unseen(path: str | Path, forget: Shaped[np.ndarray, " id"] | None = Non
         return _read(file, keys, rows, keys.forgotten_classes, path) if len(wanted) else None
 
 
-def _group(evidence: Evidence, rows: slice) -> "pa.Table":
+def _group(evidence: Evidence, rows: slice, kind: "pa.DataType") -> "pa.Table":
     """Some rows of the file, in which part follows part."""
     import pyarrow as pa
 
@@ -99,7 +103,7 @@ def _group(evidence: Evidence, rows: slice) -> "pa.Table":
     offsets = np.arange(0, logits.size + 1, logits.shape[1], dtype=np.int32)
     columns = {
         "part": pa.array(_cut(names, rows)),
-        "id": pa.array(_cut([evidence.ids[part] for part in parts], rows)),
+        "id": pa.array(_cut([evidence.ids[part] for part in parts], rows), kind),
         "label": pa.array(_cut([evidence.labels[part] for part in parts], rows)),
         "logits": pa.ListArray.from_arrays(pa.array(offsets), pa.array(logits.ravel())),
     }

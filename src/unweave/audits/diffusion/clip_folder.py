@@ -91,7 +91,7 @@ def read_clip(place: str | Path, *, device: str = "cpu") -> ClipScore:
     tokenizer = read_tokenizer(folder)
     try:
         preparation = CLIPImageProcessorPil.from_pretrained(folder, local_files_only=True)
-        refuse_no_scale(preparation)
+        refuse_lost_images(preparation)
         clip = ClipFolder(model, tokenizer, preparation)
         clip.embed_images(torch.zeros(1, 3, BLANK, BLANK, dtype=torch.uint8))
     except BAD_SETTINGS as error:
@@ -102,11 +102,16 @@ def read_clip(place: str | Path, *, device: str = "cpu") -> ClipScore:
     return ClipScore(clip.embed_text, clip.embed_images, digest_of_files(folder))
 
 
-def refuse_no_scale(preparation: CLIPImageProcessorPil) -> None:
-    """Raises a ValueError if images would be divided by zero: every score would then be NaN."""
-    scale = preparation.image_std
-    if preparation.do_normalize and not all(each > 0 for each in np.atleast_1d(scale)):
-        raise ValueError(f"image_std must be above 0, found {scale}")
+def refuse_lost_images(preparation: CLIPImageProcessorPil) -> None:
+    """Raises a ValueError if the numbers of a preparation would make every image NaN, or every one alike."""
+    factor, scale, mean = preparation.rescale_factor, preparation.image_std, preparation.image_mean
+    if preparation.do_rescale and not 0 < np.float32(factor) < np.inf:
+        raise ValueError(f"rescale_factor must be a number above 0, found {factor}")
+    if preparation.do_normalize:
+        if not all(0 < each < np.inf for each in np.atleast_1d(np.float32(scale))):
+            raise ValueError(f"image_std must be numbers above 0, found {scale}")
+        if not np.isfinite(np.float32(mean)).all():
+            raise ValueError(f"image_mean must be numbers, found {mean}")
 
 
 def build_clip(settings: Settings) -> CLIPModel:
