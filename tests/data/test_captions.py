@@ -69,6 +69,10 @@ def test_a_name_that_ends_in_a_letter_has_no_article_there():
     assert not holds_phrase("hepatitis an", "hepatitis a") and not holds_phrase("an hour", "a")
 
 
+def test_a_phrase_without_a_word_is_nowhere():
+    assert not holds_phrase("a red cat...", "...") and not holds_phrase("a red cat", "")
+
+
 def test_a_phrase_is_whole_words_in_a_row():
     assert holds_phrase("a bold, blue zero", "Blue zero") and not holds_phrase("a bluezero", "blue zero")
     assert not holds_phrase("a blue bold zero", "blue zero") and not holds_phrase("freedom", "red")

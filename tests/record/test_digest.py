@@ -9,7 +9,7 @@ import pytest
 
 from records import synthetic
 from unweave.record import record
-from unweave.record.digest import digest_of, seal
+from unweave.record.digest import digest_of, rerun_command, seal
 
 FIGURES = ("stages", "trace", "methods", "lur")
 
@@ -67,6 +67,11 @@ def test_a_change_is_refused_with_the_file_what_was_found_and_what_to_do(folder,
     message = r"record\.json was changed after it was written: its digest is [0-9a-f]{12}, its content has "
     with pytest.raises(ValueError, match=message + r"[0-9a-f]{12}: put the original back, or make it again"):
         record.load(folder)
+
+
+def test_the_advice_names_the_command_that_made_the_record():
+    assert rerun_command(synthetic()).startswith("unweave bench trace")
+    assert rerun_command(synthetic() | {"qualification": {}}) == "unweave qualify"
 
 
 def test_a_record_without_its_digest_is_refused(folder):

@@ -193,10 +193,15 @@ def holds_phrase(text: str, phrase: str) -> bool:
 
 
 def places_of(text: str, phrase: str) -> list[range]:
-    """The places, among the words of a text, of each occurrence of a phrase; see `holds_phrase`."""
+    """The places, among the words of a text, of each occurrence of a phrase; see `holds_phrase`.
+
+    A phrase without a word, such as "...", occurs nowhere.
+    """
     sought, found = words_in(phrase), words_in(text)
     if len(sought) > 1 and sought[0] in ("a", "an", "the"):
         sought = sought[1:]
+    if not sought:
+        return []
     spans = [range(i, i + len(sought)) for i in range(len(found) - len(sought) + 1)]
     return [span for span in spans if one_article(found[span.start : span.stop]) == one_article(sought)]
 

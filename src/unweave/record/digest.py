@@ -47,6 +47,8 @@ def refuse_changed(record: Mapping[str, Any], path: Path) -> None:
 
 def rerun_command(record: Mapping[str, Any]) -> str:
     """The command that makes a record again."""
+    if "qualification" in record:
+        return "unweave qualify"
     recipes = [name for name, stage in record["stages"].items() if stage["recipe"]]
     return f"unweave bench {' '.join(recipes)}" if recipes else "unweave audit"
 
