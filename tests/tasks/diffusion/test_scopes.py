@@ -50,7 +50,7 @@ def test_an_addition_changes_nothing_until_it_is_trained_and_comes_off_again(nam
     with torch.no_grad():
         for p in model.parameters():
             if p.requires_grad:
-                p.normal_()
+                p.normal_(std=0.1)  # larger ones lose digits in float32, how many depends on the processor
     moved = model(x, t, condition)
     assert not torch.allclose(moved, plain(x, t, condition))
     whole = merge_low_rank(model)
