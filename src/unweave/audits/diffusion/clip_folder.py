@@ -108,9 +108,9 @@ def refuse_lost_images(preparation: CLIPImageProcessorPil) -> None:
     if preparation.do_rescale and not 0 < np.float32(factor) < np.inf:
         raise ValueError(f"rescale_factor must be a number above 0, found {factor}")
     if preparation.do_normalize:
-        if not all(0 < each < np.inf for each in np.atleast_1d(np.float32(scale))):
+        if not all(0 < each < np.inf for each in np.atleast_1d(np.asarray(scale, np.float32))):
             raise ValueError(f"image_std must be numbers above 0, found {scale}")
-        if not np.isfinite(np.float32(mean)).all():
+        if not np.isfinite(np.asarray(mean, np.float32)).all():
             raise ValueError(f"image_mean must be numbers, found {mean}")
 
 
