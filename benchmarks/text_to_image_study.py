@@ -285,6 +285,7 @@ def main() -> None:
     if arguments.record and arguments.record.exists():  # another process may have written since
         latest = load_record(arguments.record, settings_of(study))
         found = {name: join_tables(latest[name], found[name]) for name in found}
+        found["environments"] = latest["environments"]
     averages = summary(found["runs"])
     found["summary"] = round_numbers(averages)
     print_tables(averages)

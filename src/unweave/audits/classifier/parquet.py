@@ -40,9 +40,9 @@ def save(evidence: Evidence, path: str | Path) -> None:
 
     rows = sum(len(logits) for logits in evidence.logits.values())
     step = min(MOST_ROWS, max(1, GROUP // (4 * evidence.n_classes)))
-    kind = pa.array(
-        _cut(list(evidence.ids.values()), slice(0, rows))
-    ).type  # of all: objects tell it by value
+    ids, kind = list(evidence.ids.values()), None
+    if any(each.dtype == object for each in ids):  # each object has a type, and the column one for all
+        kind = pa.array(_cut(ids, slice(0, rows))).type
     groups = (_group(evidence, slice(begin, begin + step), kind) for begin in range(0, rows, step))
     first = next(groups)
     with draft(Path(path)) as draft_path:
@@ -93,7 +93,7 @@ def load_unseen(path: str | Path, forget: Shaped[np.ndarray, " id"] | None = Non
         return _read(file, keys, rows, keys.forgotten_classes, path) if len(wanted) else None
 
 
-def _group(evidence: Evidence, rows: slice, kind: "pa.DataType") -> "pa.Table":
+def _group(evidence: Evidence, rows: slice, kind: "pa.DataType | None") -> "pa.Table":
     """Some rows of the file, in which part follows part."""
     import pyarrow as pa
 
