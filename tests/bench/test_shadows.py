@@ -67,6 +67,7 @@ def test_every_kind_of_model_is_attacked_and_the_floor_is_its_own_value(made) ->
     assert list(found["rows"]) == ["retrain", "original", "ascent", "finetune"]
     for name, row in found["rows"].items():
         assert row["failed"] is None and row["seconds"] > 0
+        assert np.isfinite(row["attacks"]["klom-gauss: mean"]["value"])
         for figure in ("u-lira: accuracy", "u-lira: worst decile", "rmia: auc"):
             each = row["attacks"][figure]
             assert 0 <= each["value"] <= 1

@@ -70,7 +70,7 @@ def test_answers_alone_are_attacked_and_what_needs_a_model_is_named(run, here, f
     assert told.code == 0 and told.out.startswith("PASS: ")
     found = stage_of(here / "unweave-audit")["attacks"]
     assert found["valid"] and {row["attack"] for row in found["results"]} == {
-        "forget-vs-unseen", "rmia", "functional-distance", "streisand",
+        "forget-vs-unseen", "transfer", "rmia", "functional-distance", "streisand",
     }  # fmt: skip
     assert "only their answers are known" in found["not_run"]["relearning"]
     said = " ".join(told.out.split())
@@ -134,7 +134,8 @@ def test_a_tier_sets_the_number_of_references_and_the_budget_what_fits(run, here
     found = json.loads(run("audit", made, *flags, "--quiet").out)
     assert found["attacks"]["tier"] == 0 and found["attacks"]["budget"] == 5
     assert not (here / "audit" / "references").exists()
-    assert {row["attack"] for row in found["attacks"]["results"]} == {"forget-vs-unseen", "streisand"}
+    ran = {row["attack"] for row in found["attacks"]["results"]}
+    assert ran == {"forget-vs-unseen", "transfer", "streisand"}
     reasons = found["attacks"]["not_run"]
     assert reasons["rmia"] == "its tier is T1, and T0 was asked for"
     assert reasons["relearning"].endswith("gradient evaluations per model, and 5 of the budget are left")

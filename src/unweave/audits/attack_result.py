@@ -96,7 +96,7 @@ def refuse_unlike(name: str, ours: Float[np.ndarray, "..."], theirs: Float[np.nd
             )
 
 
-def refuse_few(name: str, fewest: int, *counts: int) -> None:
+def refuse_few(name: str, fewest: int, *counts: int, advice: str = "") -> None:
     """Raises if there are fewer models of a kind than an attack needs."""
     if min(counts) < fewest:
-        raise ValueError(f"{name} needs at least {fewest} models of each kind, found {min(counts)}")
+        raise ValueError(f"{name} needs at least {fewest} models of each kind, found {min(counts)}{advice}")

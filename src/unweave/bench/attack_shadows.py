@@ -1,4 +1,4 @@
-"""The attacks on shadow models: U-LiRA, RMIA, and with enough models forgetting quality and KLoM."""
+"""The attacks on shadow models: U-LiRA, RMIA, Gaussian KLoM, and with many forgetting quality and KLoM."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Bool, Float64
 
 from unweave.audits.attack_result import AttackResult, halvings, spread_band
-from unweave.audits.attacks import forgetting_quality, klom, rmia, ulira
+from unweave.audits.attacks import forgetting_quality, klom, klom_gauss, rmia, ulira
 from unweave.audits.attacks.rmia import Confidences
 from unweave.audits.attacks.ulira import Shadows
 from unweave.audits.score import Z
@@ -60,6 +60,7 @@ def attack_population(
     results = {f"u-lira: {name}": each for name, each in ulira.ulira(*shadows).items()}
     results |= {f"rmia: {name}": each for name, each in rmia_of(seen, found, floor, ceiling).items()}
     per_target = unlearned_rows(found.margins, seen), unlearned_rows(floor.margins, seen)
+    results["klom-gauss: mean"] = klom_gauss.klom_gauss(*per_target)
     if len(per_target[0]) >= forgetting_quality.FEWEST:
         results["forgetting-quality: F / F_null"] = forgetting_quality.forgetting_quality(*per_target)
     if len(per_target[0]) >= klom.FEWEST:

@@ -13,11 +13,13 @@ from unweave.audits.attacks import (
     forgetting_quality,
     functional_distance,
     klom,
+    klom_gauss,
     reidentification,
     relearning,
     representation,
     rmia,
     streisand,
+    transfer,
     ulira,
     update_alignment,
     zrf,
@@ -25,6 +27,7 @@ from unweave.audits.attacks import (
 
 _ALL = (
     forget_vs_unseen.ATTACK,
+    transfer.ATTACK,
     rmia.ATTACK,
     functional_distance.ATTACK,
     streisand.ATTACK,
@@ -37,6 +40,7 @@ _ALL = (
     ulira.ATTACK,
     forgetting_quality.ATTACK,
     klom.ATTACK,
+    klom_gauss.ATTACK,
     backdoor.ATTACK,
     canaries.ATTACK,
 )

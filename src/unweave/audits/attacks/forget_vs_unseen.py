@@ -30,7 +30,7 @@ PerExample = Float64[np.ndarray, " batch"]
 Scores = Float64[np.ndarray, "_"]
 
 FEWEST = 2
-RATES = {f"tpr at {100 * fpr:g} % fpr": fpr for fpr in (0.1, 0.01)}
+RATES = {f"tpr at {100 * fpr:g} % fpr": fpr for fpr in (0.1, 0.01, 0.001)}
 """The false-positive rate of each figure that fixes one."""
 CANNOT = (
     "What an attack with a threshold for each example finds: one for all overlooks records that are unusual "

@@ -11,7 +11,8 @@ Its floor is the value for two samples of one distribution. It depends on N: 0.3
 order of the margins matters, the floor is the same for every continuous distribution, and it is near 0.1 at N
 = 100. Beside it stands the published form: 20 equal bins over the joint range, margins clipped at +-100, and
 at least 1e-5 in the bins of r. Unlike in the code of EasyDUB (arXiv 2602.16400), its last bin contains its
-right edge: there the largest value falls outside, and a constant output of 5 looks like one of 3.
+right edge: there the largest value falls outside, and a constant output of 5 looks like one of 3. The form
+for fewer models has a name of its own (`klom_gauss.py`).
 """
 
 from collections.abc import Callable
@@ -22,6 +23,7 @@ from jaxtyping import Float64
 
 from unweave.audits.attack import Attack
 from unweave.audits.attack_result import AttackResult, halvings, refuse_few, refuse_unlike, spread_band
+from unweave.audits.attacks import klom_gauss
 from unweave.audits.score import bootstrap
 
 FEWEST = 50
@@ -31,8 +33,8 @@ CLIP = 100.0
 LEAST = 1e-5
 DRAWS = 400
 CANNOT = (
-    "Anything but the margin of the true class, one example at a time; nor a difference below its floor, and "
-    "a reference trained by another recipe dominates it."
+    "Anything but the margin of the true class, one example at a time; nor a difference below what two "
+    "samples of one kind show; and a reference trained by another recipe dominates it."
 )
 
 Margins = Float64[np.ndarray, "_ _"]  # [model, example]; the two kinds are checked against each other
@@ -54,7 +56,8 @@ def klom(unlearned: Margins, retrained: Margins) -> AttackResult:
     Raises:
         ValueError: If there are fewer than 50 models of a kind, other numbers of models or examples, or NaN.
     """
-    refuse_few("KLoM", FEWEST, len(unlearned), len(retrained))
+    advice = f": klom_gauss takes {klom_gauss.FEWEST}"
+    refuse_few("KLoM", FEWEST, len(unlearned), len(retrained), advice=advice)
     refuse_unlike("KLoM", unlearned, retrained)
     if len(unlearned) != len(retrained):
         found = f"{len(unlearned)} and {len(retrained)}"
