@@ -11,6 +11,7 @@ from unweave.audits.attacks.forget_vs_unseen import (
     advantage,
     attack_figures,
     entropy,
+    median_of_both,
     modified_entropy,
 )
 from unweave.audits.classifier.logits import probabilities
@@ -75,6 +76,25 @@ def test_members_are_found_and_a_constant_model_tells_nothing(statistic: str) ->
     assert found["advantage"].value == 0
     if statistic != "correctness":  # a constant answer is right where the label is 0
         assert found[f"auc of {statistic}"].value == 0.5
+
+
+def test_the_threshold_of_the_advantage_weighs_both_kinds_alike() -> None:
+    rng = np.random.default_rng(0)
+    for n, m in ((1, 1), (2, 3), (7, 4), (40, 9)):
+        members, others = np.round(rng.normal(1, 1, n), 1), np.round(rng.normal(0, 1, m), 1)
+        pooled = np.concatenate([np.repeat(members, m), np.repeat(others, n)])
+        assert median_of_both(members, others) == np.median(pooled)
+    many = np.arange(200_000.0)  # copies of each score would take 640 GB
+    assert advantage(many + 1e6, many)[0] == 1.0
+
+
+def test_a_rate_is_shown_from_one_false_positive_on_and_judged_from_ten() -> None:
+    for unseen, rates in ((120, ["10", "1"]), (999, ["10", "1"]), (1000, ["10", "1", "0.1"])):
+        sizes = {"forget": 5, "retain": 2, "calibration": unseen, "test": 2}
+        found = attack_figures(Answers(draw_evidence(1, sizes)), [])
+        assert [each for each in found if "tpr" in each] == [f"tpr at {rate} % fpr" for rate in rates]
+    needed = {name: each.unseen for name, each in ATTACKS["forget-vs-unseen"].judged_from.items()}
+    assert needed == {"tpr at 10 % fpr": 100, "tpr at 1 % fpr": 1000, "tpr at 0.1 % fpr": 10_000}
 
 
 def test_the_advantage_is_signed_and_its_interval_holds_it() -> None:

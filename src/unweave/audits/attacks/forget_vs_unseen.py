@@ -75,8 +75,7 @@ def advantage(members: Scores, others: Scores) -> tuple[float, float, float]:
     """
     from unweave.audits.score import wilson
 
-    pooled = np.concatenate([np.repeat(members, len(others)), np.repeat(others, len(members))])
-    threshold = np.median(pooled)
+    threshold = median_of_both(members, others)
     counts = [(int((each > threshold).sum()), len(each)) for each in (members, others)]
     (p, n), (q, m) = counts
     (p_low, p_high), (q_low, q_high) = wilson(p, n), wilson(q, m)
@@ -84,6 +83,16 @@ def advantage(members: Scores, others: Scores) -> tuple[float, float, float]:
     low = tpr - fpr - np.hypot(tpr - p_low, q_high - fpr)
     high = tpr - fpr + np.hypot(p_high - tpr, fpr - q_low)
     return tpr - fpr, float(low), float(high)
+
+
+def median_of_both(members: Scores, others: Scores) -> float:
+    """The median of all scores if members and others weigh the same, however many there are of each."""
+    n, m = len(members), len(others)
+    scores, weights = np.concatenate([members, others]), np.repeat([m, n], [n, m])
+    order, half = np.argsort(scores), n * m
+    reached = np.cumsum(weights[order])
+    lower, upper = (np.searchsorted(reached, half, side=side) for side in ("left", "right"))
+    return float((scores[order[lower]] + scores[order[upper]]) / 2)
 
 
 def entropy(logits: Logits, labels: Labels) -> PerExample:
