@@ -1,0 +1,124 @@
+"""Do attacks on single records rank methods as the mean gap does, and which PASS do they take away?
+
+    python benchmarks/attack_ranking.py --record records/attack-ranking.json
+
+Reads the records of `benchmarks/shadows.py` and of `benchmarks/frontier.py` on one stage, and trains nothing.
+At each budget both hold the same settings. The order of an attack is that of the distances of its figure from
+that of retrained models; Kendall's tau compares it with the order by the mean gap, and p is that of two
+independent orders. U-LiRA takes a PASS away if the interval of its accuracy lies above the null band of
+retrained models.
+"""
+
+import argparse
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rows import write_json
+from scipy.stats import kendalltau
+
+from unweave.record.files import read_object
+from unweave.record.record import environment
+
+STAGE = "digits-trace"
+BUDGETS = (0.3, 0.45, 0.6)
+RANKED = ("u-lira: accuracy", "u-lira: worst decile", "rmia: auc")
+DECIDING = "u-lira: accuracy"
+
+Row = dict[str, Any]
+
+
+def join(shadows: Mapping[str, Any], points: Mapping[str, Any]) -> dict[str, Row]:
+    """The verdict, the gap and the figures of each method that was attacked.
+
+    Args:
+        shadows: The rows of a record of attacks, by method.
+        points: The verdict and the gap at the budget of these settings, by method.
+    """
+    return {
+        name: {
+            "verdict": points[name]["verdict"],
+            "gap": points[name]["gap"]["mean"],
+            "attacks": {each: figure_of(row["attacks"][each]) for each in RANKED},
+        }
+        for name, row in shadows.items()
+        if name in points and row["failed"] is None
+    }
+
+
+def figure_of(result: Mapping[str, Any]) -> Row:
+    """What is needed of an attack's result."""
+    return {key: result[key] for key in ("value", "low", "high", "retrained", "null_band")}
+
+
+def rank(methods: Mapping[str, Row]) -> dict[str, Row]:
+    """Kendall's tau of the order by gap with that by each attack, and between attacks."""
+    orders = {"gap": [each["gap"] for each in methods.values()]}
+    for figure in RANKED:
+        orders[figure] = [distance(each["attacks"][figure]) for each in methods.values()]
+    pairs = [("gap", figure) for figure in RANKED] + [(DECIDING, "rmia: auc")]
+    return {f"{one}, {other}": compare(orders[one], orders[other]) for one, other in pairs}
+
+
+def distance(figure: Mapping[str, Any]) -> float:
+    """How far a figure is from that of retrained models."""
+    return abs(figure["value"] - figure["retrained"])
+
+
+def compare(one: Sequence[float], other: Sequence[float]) -> Row:
+    """The rank correlation of two orders and its p."""
+    tau, p = kendalltau(one, other)
+    return {"tau": round(float(tau), 3), "p": round(float(p), 3), "methods": len(one)}
+
+
+def taken_away(methods: Mapping[str, Row]) -> list[str]:
+    """The methods with a PASS that U-LiRA tells from retrained models."""
+    return [
+        name
+        for name, each in methods.items()
+        if each["verdict"] == "PASS"
+        and each["attacks"][DECIDING]["low"] > each["attacks"][DECIDING]["null_band"][1]
+    ]
+
+
+def summarize(records: Path) -> Row:
+    """The comparison at every budget."""
+    frontier = read_object(records / "frontier-digits.json")["stages"][STAGE]["methods"]
+    found = {}
+    for budget in BUDGETS:
+        shadows = read_object(records / f"shadows-{STAGE}-at-{budget}.json")["rows"]
+        at = {
+            name: point
+            for name, each in frontier.items()
+            for point in each["points"]
+            if point["budget"] == budget and point["gap"]
+        }
+        methods = join(shadows, at)
+        found[str(budget)] = {
+            "methods": methods,
+            "kendall": rank(methods),
+            "passes": sum(each["verdict"] == "PASS" for each in methods.values()),
+            "taken away": taken_away(methods),
+        }
+    return {"stage": STAGE, "budgets": found, "environment": environment()}
+
+
+def main() -> None:
+    """Compares, prints, and keeps a record if asked to."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--records", type=Path, default=Path(__file__).parents[1] / "records")
+    parser.add_argument("--record", type=Path, help="the file to keep everything in as JSON")
+    asked = parser.parse_args()
+    found = summarize(asked.records)
+    for budget, each in found["budgets"].items():
+        print(f"{budget}: {len(each['taken away'])} of {each['passes']} PASSes taken away")
+        for pair, agreed in each["kendall"].items():
+            print(f"  {pair:<40} tau {agreed['tau']:+.2f}  p {agreed['p']:.2f}  {agreed['methods']} methods")
+    if asked.record:
+        write_json(asked.record, found)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,84 @@
+"""`benchmarks/attack_ranking.py`, its record, and the tables of docs/attacks.md."""
+
+import json
+import sys
+from collections.abc import Mapping
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from pages import ROOT, table
+from unweave.record.files import read_object
+
+RECORDS = ROOT / "records"
+PAGE = "docs/attacks.md"
+RANKING = (
+    "| Budget | Methods | Gap, U-LiRA | Gap, worst decile | Gap, AUC of RMIA | U-LiRA, AUC of RMIA "
+    "| PASSes taken away |"
+)
+LOW = "| Model | 0.3: audit, gap | U-LiRA | worst decile | 0.45: audit, gap | U-LiRA | worst decile |"
+HIGH = "| Model | 0.6: audit, gap | U-LiRA | worst decile |"
+pytestmark = pytest.mark.skipif(not RECORDS.exists(), reason="the records are in the clone only")
+
+
+@pytest.fixture
+def script(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    sys.modules.pop("attack_ranking", None)
+    import attack_ranking
+
+    return attack_ranking
+
+
+def test_the_record_is_that_of_the_other_records(script: ModuleType) -> None:
+    found, kept = script.summarize(RECORDS), read_object(RECORDS / "attack-ranking.json")
+    assert json.loads(json.dumps(found["budgets"])) == kept["budgets"]
+
+
+def test_equal_and_opposite_orders_and_a_pass_that_stays(script: ModuleType) -> None:
+    def method(gap: float, value: float) -> dict[str, Any]:
+        figure = {"value": value, "low": value - 0.02, "high": 1, "retrained": 0.5, "null_band": [0.48, 0.52]}
+        return {"verdict": "PASS", "gap": gap, "attacks": dict.fromkeys(script.RANKED, figure)}
+
+    methods = {str(i): method(i, 0.53 + i / 50) for i in range(6)}
+    assert script.rank(methods)["gap, u-lira: accuracy"] == {"tau": 1.0, "p": 0.003, "methods": 6}
+    assert script.taken_away(methods) == ["1", "2", "3", "4", "5"]
+    for i, each in enumerate(methods.values()):
+        each["gap"] = -i
+    assert script.rank(methods)["gap, u-lira: accuracy"]["tau"] == -1.0
+
+
+def test_the_page_has_the_correlations_of_the_record() -> None:
+    said = table(PAGE, RANKING)
+    for budget, each in read_object(RECORDS / "attack-ranking.json")["budgets"].items():
+        _, methods, *cells, taken = said[budget]
+        expected = [
+            f"{pair['tau']:.2f} (p {'< 0.01' if pair['p'] < 0.01 else '= ' + format(pair['p'], '.2f')})"
+            for pair in each["kendall"].values()
+        ]
+        assert cells == expected and int(methods) == len(each["methods"])
+        assert taken == f"{len(each['taken away'])} of {each['passes']}"
+
+
+def ulira_cells(row: Mapping[str, Any]) -> list[str]:
+    accuracy, worst = (row["attacks"][f"u-lira: {name}"] for name in ("accuracy", "worst decile"))
+    return [
+        "{value:.3f} [{low:.3f}, {high:.3f}]".format(**accuracy),
+        f"{worst['value']:.2f}",
+    ]
+
+
+def test_the_page_has_the_figures_of_the_records() -> None:
+    two = table(PAGE, LOW)
+    one = table(PAGE, HIGH)
+    kept = read_object(RECORDS / "attack-ranking.json")["budgets"]
+    for budget, said, first in (("0.3", two, 1), ("0.45", two, 4), ("0.6", one, 1)):
+        rows = read_object(RECORDS / f"shadows-digits-trace-at-{budget}.json")["rows"]
+        assert said.keys() == rows.keys()
+        for name, cells in said.items():
+            audited, *figures = cells[first : first + 3]
+            assert figures == ulira_cells(rows[name]), (budget, name)
+            if name not in ("retrain", "original"):
+                of = kept[budget]["methods"][name]
+                assert audited == f"{of['verdict']} {of['gap']:.2f}", (budget, name)
