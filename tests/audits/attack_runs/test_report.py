@@ -186,16 +186,6 @@ class TestBadInput:
         with pytest.raises(ValueError, match="must hold the same examples as the reference"):
             audit(answers(50), references=[*REFERENCES[:9], replace(other, ids=ids)])
 
-    def test_one_class_is_refused(self):
-        def narrow(each: Evidence) -> Evidence:
-            logits = {part: logits[:, :1] for part, logits in each.logits.items()}
-            return Evidence(logits, {part: 0 * labels for part, labels in each.labels.items()}, each.ids)
-
-        plan = plan_attacks(Request(), retrained=0, has_models=False)
-        of = case(narrow(answers(50)), references=[], calibration=[])
-        with pytest.raises(ValueError, match="attacks need at least two classes, found 1"):
-            run_attacks(plan, of, lambda answers, references: [])
-
     def test_a_reference_that_is_the_original_is_refused(self):
         with pytest.raises(ValueError, match="reference 3 answers as the original"):
             audit(answers(50), references=[*REFERENCES[:3], ORIGINAL, *REFERENCES[4:]])

@@ -50,6 +50,14 @@ def test_other_lengths_labels_and_classes_are_refused():
         replace_logits(evidence, test=evidence.logits["test"][:, :3])
 
 
+def test_a_single_logit_is_refused_with_what_to_write():
+    one = draw_evidence(0, classes=2)
+    narrow = {part: logits[:, :1] for part, logits in one.logits.items()}
+    labels = {part: 0 * each for part, each in one.labels.items()}
+    with pytest.raises(ValueError, match="two classes, found 1: write a single logit z as the pair 0, z"):
+        replace(one, logits=narrow, labels=labels)
+
+
 def test_a_forgotten_class_without_calibration_examples_is_refused():
     evidence = draw_evidence(0)
     labels = {**evidence.labels, "calibration": np.zeros(120, dtype=np.int64)}

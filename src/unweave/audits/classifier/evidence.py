@@ -48,6 +48,11 @@ class Evidence:
             raise ValueError(f"expected logits of the parts {PARTS}: missing {absent}, unknown {unknown}")
         for part, logits in self.logits.items():
             self._check(part, logits)
+        if self.n_classes < 2:
+            raise ValueError(
+                f"expected logits of at least two classes, found {self.n_classes}: write a single logit z as "
+                "the pair 0, z"
+            )
         if not self.unseen.any():
             classes = f"the forgotten classes {self.forgotten_classes}"
             raise ValueError(f"the calibration part has no example of {classes} to compare F with: add some")
