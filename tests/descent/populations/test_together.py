@@ -159,6 +159,12 @@ def test_what_cannot_be_batched_is_trained_alone_and_says_why(build, how: Descen
         assert torch.equal(weights(trained.model), alone(member, how, build))
 
 
+def test_the_reason_is_also_logged_once(caplog: pytest.LogCaptureFixture) -> None:
+    train_population(replace(HOW, micro_batch=4, epochs=1), mlp, members(4), together=2)
+    assert [each.levelname for each in caplog.records] == ["WARNING"]
+    assert "models are trained one after the other: micro_batch=4 limits the memory" in caplog.text
+
+
 def test_frozen_batch_norm_trains_together() -> None:
     def build() -> nn.Module:
         return nn.Sequential(nn.Linear(6, 3), nn.BatchNorm1d(3)).double()

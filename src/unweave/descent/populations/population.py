@@ -1,5 +1,6 @@
 """Trains the models of a population, together where that is possible, and keeps each by its digest."""
 
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,8 @@ from unweave.record import checkpoint
 from unweave.split import Part, Split
 from unweave.tasks import Task
 from unweave.weights.cost import Cost
+
+log = logging.getLogger(__name__)
 
 TOGETHER = 32
 """Models trained at once: fewer pay more for the overhead of a step, more gain nothing."""
@@ -78,7 +81,7 @@ def train_population(
     """Trains every member as `train.train_model` would, up to rounding.
 
     Members with one source and as many examples are trained as one batched model, in groups. What can't be
-    batched is trained one after the other, and the population says why.
+    batched is trained one after the other; the population says why, and so does the logger of this module.
 
     Args:
         how: The training.
@@ -109,7 +112,8 @@ def train_population(
     for group in group_members(members, fresh, together):
         problems, part = [fresh[position] for position in group], members[group[0]].part
         reason = why_alone(problems, how, part) if len(group) > 1 else ""
-        if reason:
+        if reason and reason not in reasons:
+            log.warning("models are trained one after the other: %s", reason)
             reasons[reason] = None
         if reason or len(group) == 1:
             for position in group:
