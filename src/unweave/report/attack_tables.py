@@ -108,7 +108,8 @@ def sentences(found: Mapping[str, Any]) -> list[str]:
     """What can be claimed, the controls, what attacks say about themselves, and what is open."""
     notes = found.get("notes", {}).values()
     unjudged = [f"Inconclusive: {name}: it {why}." for name, why in found.get("unjudged", {}).items()]
-    about = [found["claim"], found["power"], *control_sentences(found), *notes]
+    spent = [found["spent"]] if found.get("spent") else []
+    about = [found["claim"], found["power"], *control_sentences(found), *notes, *spent]
     return [*about, *unjudged, *not_run_sentences(found)]
 
 

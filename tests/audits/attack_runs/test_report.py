@@ -108,6 +108,27 @@ def test_an_attack_gives_no_pass() -> None:
         assert judge_with_attacks(before, report) == before
 
 
+def test_a_finding_is_named_where_the_verdict_is_inconclusive_and_changes_no_fail() -> None:
+    report = replace(run_named("forget-vs-unseen", answers(50, lift=1.0)), controls=())
+    few = judge_with_attacks(Judgement(Verdict.INCONCLUSIVE, "INCONCLUSIVE: few seeds", {}, {}), report)
+    assert few.verdict is Verdict.INCONCLUSIVE
+    assert few.reason.startswith(
+        "INCONCLUSIVE: few seeds; under-forgetting: the attack forget-vs-unseen finds "
+    )
+    failed = Judgement(Verdict.FAIL, "FAIL: so", {}, {})
+    assert judge_with_attacks(failed, report) == failed
+
+
+def test_what_examining_the_models_took_is_said() -> None:
+    said = run_with_check(Check(True, "fine"), examine=lambda subject: {}, gradients=500).as_record()
+    assert said["spent"] == (
+        "Examining 24 models took about 12,000 gradient evaluations; of each model: plain 500."
+    )
+    assert said["spent"] in attack_tables.sentences(said)
+    silent = run_with_check(Check(True, "fine")).as_record()
+    assert silent["spent"] == "" and "" not in attack_tables.sentences(silent)
+
+
 class TestControls:
     def test_an_audit_that_fails_genuine_retrains_is_invalid(self):
         report = run_named("forget-vs-unseen", answers(50), lambda answers, references: ["UA"])

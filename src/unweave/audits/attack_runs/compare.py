@@ -55,6 +55,11 @@ class AuditedModels:
         """The number of forget examples."""
         return len(self.unlearned.found.labels["forget"])
 
+    @property
+    def count(self) -> int:
+        """The number of all models."""
+        return 1 + len(self.retrained) + len(self.calibration) + (self.original is not None)
+
     def without(self, position: int) -> "AuditedModels":
         """One reference as the model to attack, with all other references."""
         rest = [each for index, each in enumerate(self.retrained) if index != position]

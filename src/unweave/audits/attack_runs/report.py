@@ -67,6 +67,19 @@ class AttackReport:
         return power_sentence(self.results, self.models.records, unseen)
 
     @property
+    def spent(self) -> str:
+        """What examining the models took, in a sentence; empty if no attack did."""
+        each = {attack.name: attack.gradients for attack in self.plan.model_attacks}
+        if not each:
+            return ""
+        models = self.models.count
+        total = models * sum(each.values())
+        of_each = ", ".join(f"{name} {count}" for name, count in each.items())
+        return (
+            f"Examining {models} models took about {total:,} gradient evaluations; of each model: {of_each}."
+        )
+
+    @property
     def unjudged(self) -> dict[str, str]:
         """Why a figure was shown and not judged, by attack and figure; such a figure is inconclusive."""
         return {
@@ -106,6 +119,7 @@ class AttackReport:
             "budget": request.budget,
             "claim": self.claim,
             "power": self.power,
+            "spent": self.spent,
             "valid": self.valid,
             "controls": [control_row(each) for each in self.controls],
             "results": [
@@ -183,13 +197,15 @@ def results_of(attack: Attack, models: AuditedModels, null: Null) -> dict[str, A
 def judge_with_attacks(judgement: Judgement, report: AttackReport) -> Judgement:
     """Changes the verdict of an audit if its attacks or controls require it.
 
-    A finding turns a PASS into a FAIL. A control that is judged wrongly makes any verdict INCONCLUSIVE. If no
-    attack ran, nothing passes.
+    A finding turns a PASS into a FAIL, and the reason of an INCONCLUSIVE verdict names it. A control that is
+    judged wrongly makes any verdict INCONCLUSIVE. If no attack ran, nothing passes.
     """
     wrong = [each.says for each in report.controls if not each.is_right]
     if wrong and judgement.verdict is not Verdict.INCONCLUSIVE:
         reason = f"the audit is invalid: {'; '.join(wrong)}"
         return as_verdict(judgement, Verdict.INCONCLUSIVE, reason)
+    if judgement.verdict is Verdict.INCONCLUSIVE and not wrong:
+        return replace(judgement, reason="; ".join([judgement.reason, *report.faults]))
     if judgement.verdict is not Verdict.PASS:
         return judgement
     if report.faults:
