@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from rows import write_json
 from scipy.stats import kendalltau
 
@@ -67,8 +68,8 @@ def distance(figure: Mapping[str, Any]) -> float:
 
 def compare(one: Sequence[float], other: Sequence[float]) -> Row:
     """The rank correlation of two orders and its p."""
-    tau, p = kendalltau(one, other)
-    return {"tau": round(float(tau), 3), "p": round(float(p), 3), "methods": len(one)}
+    tau, p = np.asarray(kendalltau(one, other), dtype=float).tolist()
+    return {"tau": round(tau, 3), "p": round(p, 3), "methods": len(one)}
 
 
 def taken_away(methods: Mapping[str, Row]) -> list[str]:

@@ -49,6 +49,12 @@ def test_neither_the_test_set_nor_unseen_examples_of_a_forgotten_class_fit_the_t
     assert attack_figures(Answers(evidence), []) == attack_figures(Answers(other), [])
 
 
+def test_without_unseen_examples_of_other_classes_there_is_no_figure() -> None:
+    evidence = draw_evidence(1)
+    labels = {**evidence.labels, "calibration": np.full(120, 2)}
+    assert attack_figures(Answers(replace(evidence, labels=labels, forgotten_classes=(2,))), []) == {}
+
+
 def test_a_constant_model_has_no_members() -> None:
     evidence = draw_evidence(1)
     flat = replace_logits(evidence, **{part: np.zeros_like(each) for part, each in evidence.logits.items()})

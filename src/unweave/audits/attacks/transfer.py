@@ -22,7 +22,12 @@ Scores = Float64[np.ndarray, "_"]
 
 
 def attack_figures(model: ModelAnswers, retrained: Sequence[ModelAnswers]) -> Figures:
-    """The share of F that each statistic's threshold calls members, with its exact interval."""
+    """The share of F that each statistic's threshold calls members, with its exact interval.
+
+    None if all calibration examples are of classes forgotten whole.
+    """
+    if not len(model.found.without_forgotten_classes("calibration")[1]):
+        return {}
     return {f"members by {name}": share_interval(called_members(model.found, name)) for name in STATISTICS}
 
 
