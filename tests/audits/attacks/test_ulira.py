@@ -94,5 +94,9 @@ def test_unfit_evidence_is_refused() -> None:
         Shadows(good.margins[:15], good.seen[:15])
     with pytest.raises(ValueError, match="NaN or infinity in 1 of 320 numbers"):
         Shadows(np.where(np.arange(320).reshape(16, 20) == 7, np.nan, good.margins), good.seen)
+    with pytest.raises(
+        ValueError, match="two with the same margins: a model must not be among its own shadows"
+    ):
+        Shadows(np.vstack([good.margins, good.margins[:2]]), np.vstack([good.seen, good.seen[:2]]))
     with pytest.raises(ValueError, match="the same examples"):
         ulira(good, shadows(8, 21, 1))

@@ -51,7 +51,8 @@ class Shadows:
         seen: Which targets each model trained on and then unlearned; the rows of a pair are complements.
 
     Raises:
-        ValueError: If the models are not antithetic pairs, too few, or a margin is not finite.
+        ValueError: If the models are not antithetic pairs, too few or one of them twice, or a margin is not
+            finite.
     """
 
     margins: Float64[np.ndarray, "model target"]
@@ -69,6 +70,13 @@ class Shadows:
             raise ValueError(
                 "the two models of a pair must have seen complementary halves of the targets, found a target "
                 "in both or in neither"
+            )
+
+        varied = self.margins[np.ptp(self.margins, axis=1) > 0]  # constant outputs may be equal
+        if len(np.unique(varied, axis=0)) < len(varied):
+            raise ValueError(
+                "U-LiRA needs different models, found two with the same margins: a model must not be among "
+                "its own shadows"
             )
 
     @property
