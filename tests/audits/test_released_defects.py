@@ -49,9 +49,6 @@ def test_no_tested_metric_and_no_attack_depends_on_the_order_of_the_retain_set()
 
 def test_several_thresholds_are_one_rule_each_and_need_no_gpu() -> None:
     """The challenge's code asks for the truth of an array of rates, which fails from two thresholds on."""
-    rates = np.array([0.1, 0.2])
-    with pytest.raises(ValueError, match="truth value"):
-        assert rates
     one, other = np.random.default_rng(0).normal(size=(2, 32, 3))
     weak, strong, all_of_it = epsilons(one, other + np.array([1.0, 3.0, 100.0]))
     assert 0 < weak < strong < all_of_it == CAP

@@ -22,7 +22,6 @@ from unweave.audits.attacks.zrf import fresh_copy
 from unweave.audits.classifier.distance import js
 from unweave.audits.classifier.logits import margin
 from unweave.audits.classifier.probes import probe_features
-from unweave.tasks import evaluating
 
 EXAMINING = [name for name, attack in ATTACKS.items() if attack.examine]
 DATA = one_digit()
@@ -321,14 +320,18 @@ class TestOnAnswers:
         expected = ks_2samp(*entropies).statistic
         assert streisand.entropy_distance(found) == pytest.approx(expected)
 
+    def test_the_interval_of_that_distance_holds_the_true_one(self):
+        apart = 0.3  # a share of F is as unsure as nothing else, so the distribution functions differ by it
+        for seed in range(20):
+            found, draws = answers(seed), np.random.default_rng(seed)
+            found.logits["forget"][draws.random(120) < apart] = 0
+            each = streisand.distance_interval(found)
+            assert 0 <= each.low <= apart <= each.high <= 1
+        # sqrt(log(4 / 0.05) / 240) for each of the two samples of 120
+        assert each.high - each.value == pytest.approx(2 * 0.13513, abs=1e-4)
+
     def test_a_flat_model_stands_out_by_its_entropy(self):
         flat = answers(5)
         flat.logits["forget"][:] = 0
         assert streisand.entropy_distance(flat) > 0.9
         assert margin(flat.logits["forget"], flat.labels["forget"]) == pytest.approx(-np.log(3))
-
-
-def test_modes_are_restored_after_an_examination(trained) -> None:
-    model = trained["hidden"]
-    with evaluating(model):
-        assert not model.training
