@@ -1,16 +1,27 @@
 """What every test runs under: one thread, and a global generator that starts at the same place."""
 
 import multiprocessing
+import os
 
 import jaxtyping
 import pytest
 import torch
 
 from fork_server import fork_server
+from trained_once import FOLDER
 from typed import check_types
 
 jaxtyping.jaxtyped = check_types  # before the package is imported, whose functions it will wrap
 torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def shared_models(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """The folder of trained toy models that all processes of this run share."""
+    own = tmp_path_factory.getbasetemp()
+    folder = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "trained-once"
+    folder.mkdir(exist_ok=True)
+    os.environ[FOLDER] = str(folder)
 
 
 @pytest.fixture(autouse=True)

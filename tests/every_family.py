@@ -15,7 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from unweave.data import Raw
+from trained_once import train_once
+from unweave.data import Raw, Source
 from unweave.data.keyed_draws import draw_uniform
 from unweave.methods import Method
 from unweave.methods.unsir import UNSIR
@@ -226,33 +227,26 @@ def trained_as(dtype: torch.dtype, family: str, whole_class: bool) -> nn.Module:
     return model if dtype == torch.float32 else copy.deepcopy(model).to(dtype)
 
 
-TRAINED: dict[tuple[str, bool], nn.Module] = {}
-"""Trained models by family and whether a whole class is forgotten, to be handed to spawned processes."""
-
-
+@cache
 def trained(family: str, whole_class: bool) -> nn.Module:
     """The trained model of a family in float32."""
-    key = (family, whole_class)
-    if key not in TRAINED:
-        TRAINED[key] = train(family, whole_class)
-    return TRAINED[key]
-
-
-def train(family: str, whole_class: bool) -> nn.Module:
-    """Trains the model of a family."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(3)
         model = MODELS[family]()
-    scorer, data = task(family), split(family, torch.float32, whole_class).train
+    data, name = split(family, torch.float32, whole_class).train, f"{family}, {whole_class}"
+    return train_once(name, model, lambda each: train(each, task(family), data, STEPS[family]))
+
+
+def train(model: nn.Module, scorer: Task, data: Source, steps: int) -> None:
+    """Trains a model in place, all examples in each batch."""
     optimizer = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], 0.02)
     generator = torch.Generator().manual_seed(4)
-    for _ in range(STEPS[family]):
+    for _ in range(steps):
         batch = scorer.draw(next(iter(data.stream([torch.arange(len(data))]))), generator)
         optimizer.zero_grad()
         scorer.loss(call(model, batch.inputs), batch.target).mean().backward()
         optimizer.step()
     optimizer.zero_grad()
-    return model
 
 
 def problem(

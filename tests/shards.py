@@ -4,9 +4,8 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
+from torch import Tensor
 
-import every_family
 from every_family import request
 from fork_server import run_group
 from unweave.methods import Method
@@ -16,9 +15,6 @@ Runs = dict[str, tuple[str, Method]]
 
 Results = dict[str, dict[str, Tensor] | str]
 """By the same name: the weights and buffers, or the error."""
-
-Trained = dict[tuple[str, bool], nn.Module]
-"""The models that are trained already, so that no process trains them again."""
 
 
 def run(runs: Runs) -> Results:
@@ -35,9 +31,8 @@ def run(runs: Runs) -> Results:
     return results
 
 
-def work(rank: int, count: int, runs: Runs, folder: str, trained: Trained) -> None:
+def work(rank: int, count: int, runs: Runs, folder: str) -> None:
     torch.set_num_threads(1)
-    every_family.TRAINED.update(trained)
     dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=count)
     torch.save(run(runs), f"{folder}/{rank}.pt")
     dist.destroy_process_group()
@@ -45,7 +40,5 @@ def work(rank: int, count: int, runs: Runs, folder: str, trained: Trained) -> No
 
 def run_shared(runs: Runs, count: int, folder: Path) -> list[Results]:
     """The results of each of several processes that share every model."""
-    for family, method in runs.values():
-        request(method, family)
-    run_group(work, count, runs, str(folder), every_family.TRAINED)
+    run_group(work, count, runs, str(folder))
     return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(count)]

@@ -1,13 +1,10 @@
 import copy
 from dataclasses import replace
-from functools import cache
 
-import numpy as np
 import pytest
 import torch
-from torch import nn
-from torch.nn import functional
 
+from audits.attacks.ascended import ascend, digits, record
 from unweave.audits.attacks.inversion import (
     Search,
     is_nearest,
@@ -16,43 +13,11 @@ from unweave.audits.attacks.inversion import (
     total_variation,
     update_between,
 )
-from unweave.audits.attacks.update_alignment import align, cosine, loss_gradient
-from unweave.data.datasets import load
-from unweave.descent.descend import Descent
-from unweave.descent.train import train_model
-from unweave.split import Split
+from unweave.audits.attacks.update_alignment import loss_gradient
 from unweave.tasks.models import build
 
 SEARCH = Search(iterations=120, restarts=1, least=-0.85, most=1.9)
 IMAGE = (1, 8, 8)
-
-
-@cache
-def digits() -> tuple[Split, nn.Module]:
-    """The digits, and a net trained on them for a moment."""
-    train, test = load("digits")
-    split = Split(train, [0], test)
-    how = Descent(lr=0.1, steps=120)
-    return split, train_model(how, lambda: build("mlp", 10, {"hidden": 64}), split, "mixed", 0).model
-
-
-def record(i: int) -> tuple[torch.Tensor, int]:
-    split, _ = digits()
-    (raw,) = split.train.stream([torch.tensor([i])])
-    return raw.inputs[0], int(raw.label)
-
-
-def ascend(i: int, lr: float = 0.01, where: float = 1.0) -> nn.Module:
-    """The net after one ascent step on one record, on a share of the weights."""
-    _, model = digits()
-    inputs, label = record(i)
-    after = copy.deepcopy(model)
-    gradient = loss_gradient(model, (inputs,), torch.tensor([label]))
-    draw = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for name, p in after.named_parameters():
-            p.add_(lr * gradient[name] * (torch.rand(p.shape, generator=draw) <= where))
-    return after
 
 
 def decoys(i: int, n: int = 99) -> torch.Tensor:
@@ -101,44 +66,6 @@ def test_restarts_are_compared_by_what_was_minimised() -> None:
     again = matching_loss(model, update, labels, found.inputs.requires_grad_(), IMAGE, search)
     assert min(found.losses) == pytest.approx(float(again.detach()), abs=1e-6)
     assert len(set(found.losses)) == 3
-
-
-def test_an_ascent_step_is_the_summed_gradient_exactly() -> None:
-    torch.manual_seed(0)
-    model = build("mlp", 3, {"inputs": 5, "hidden": 7}).double()
-    inputs, labels = torch.randn(4, 5, dtype=torch.float64), torch.tensor([0, 2, 1, 1])
-    after = copy.deepcopy(model)
-    optimizer = torch.optim.SGD(after.parameters(), 0.1)
-    (-functional.cross_entropy(after(inputs), labels, reduction="sum")).backward()
-    optimizer.step()
-    gradient = loss_gradient(model, (inputs,), labels)
-    for name, change in update_between(model, after).items():
-        torch.testing.assert_close(change, 0.1 * gradient[name], rtol=0, atol=1e-12)
-    assert float(cosine(gradient, update_between(model, after))) == pytest.approx(1, abs=1e-9)
-
-
-def test_exact_deletion_of_one_full_batch_step_is_the_records_gradient() -> None:
-    torch.manual_seed(0)
-    model = build("mlp", 3, {"inputs": 5, "hidden": 7}).double()
-    inputs, labels, n = torch.randn(6, 5, dtype=torch.float64), torch.tensor([0, 1, 2, 0, 1, 2]), 6
-
-    def trained(rows: slice) -> nn.Module:
-        after = copy.deepcopy(model)
-        functional.cross_entropy(after(inputs[rows]), labels[rows]).backward()
-        torch.optim.SGD(after.parameters(), 0.1).step()
-        return after
-
-    whole, without = (update_between(model, trained(rows)) for rows in (slice(n), slice(1, n)))
-    delta = {name: -(n * whole[name] - (n - 1) * without[name]) for name in whole}
-    gradient = loss_gradient(model, (inputs[:1],), labels[:1])
-    for name, g in gradient.items():
-        torch.testing.assert_close(delta[name], 0.1 * g, rtol=0, atol=1e-12)
-
-
-def test_the_update_is_aligned_with_the_deleted_record_most() -> None:
-    split, model = digits()
-    found = align(model, update_between(model, ascend(17)), (split.train, torch.arange(60)), "cpu")
-    assert int(np.argmax(found)) == 17 and found[17] == pytest.approx(1, abs=1e-3)
 
 
 def test_records_deleted_together_are_reconstructed_together() -> None:

@@ -6,6 +6,7 @@ import pytest
 from audits.answers import draw_evidence, replace_logits
 from for_each import for_each
 from unweave.audits.classifier.evidence import Evidence
+from unweave.audits.classifier.exam import ANSWERED
 
 
 def without(evidence: Evidence, part: str) -> Evidence:
@@ -99,3 +100,9 @@ def test_like_names_what_differs():
                 shorter,
             )
         )
+
+
+def test_the_digest_is_that_of_rows_in_order():
+    evidence = draw_evidence(0)
+    columns = {part: np.asfortranarray(logits) for part, logits in evidence.logits.items()}
+    assert ANSWERED.fingerprint(replace(evidence, logits=columns)) == ANSWERED.fingerprint(evidence)

@@ -5,7 +5,7 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet as pq
 
-from audits.answers import draw_evidence, replace_logits
+from audits.answers import SIZES, draw_evidence, replace_logits
 from for_each import for_each
 from unweave.audits.classifier.parquet import load, load_unseen, save
 
@@ -168,3 +168,38 @@ def test_nan_evidence_of_our_own_can_be_kept_but_is_refused_as_input(path):
     save(replace_logits(draw_evidence(0), test=np.full((120, 4), np.nan)), path)
     with pytest.raises(ValueError, match="NaN"):
         load(path)
+
+
+@pytest.mark.parametrize("group", [7, 10**6])
+def test_groups_of_rows_make_no_difference(path, monkeypatch, group):
+    monkeypatch.setattr("unweave.audits.classifier.parquet.GROUP", 16 * group)
+    names = {part: np.array([f"{part}/{i}" for i in range(n)]) for part, n in SIZES.items()}
+    evidence = replace(draw_evidence(0), ids=names)
+    save(evidence, path)
+    found = load(path)
+    for part in SIZES:
+        assert (found.logits[part] == evidence.logits[part]).all()
+        assert (found.labels[part] == evidence.labels[part]).all()
+        assert (found.ids[part] == evidence.ids[part]).all()
+
+
+def test_ids_that_are_objects_have_one_type_in_all_groups(path, monkeypatch):
+    monkeypatch.setattr("unweave.audits.classifier.parquet.GROUP", 16 * 7)
+    numbers = {
+        part: np.array([0.5 * i if i > 10 else i for i in range(n)], object) for part, n in SIZES.items()
+    }
+    evidence = replace(draw_evidence(0), ids=numbers)
+    save(evidence, path)
+    assert pq.read_table(path)["id"].type == "double"
+
+
+def test_rows_in_any_order_are_read(path, monkeypatch):
+    monkeypatch.setattr("unweave.audits.classifier.parquet.GROUP", 16 * 30)
+    evidence = draw_evidence(0)
+    save(evidence, path)
+    table = pq.read_table(path)
+    order = np.random.default_rng(0).permutation(len(table))
+    pq.write_table(table.take(order), path, row_group_size=70)
+    found = load(path).like(evidence)
+    assert all((found.logits[part] == evidence.logits[part]).all() for part in SIZES)
+    assert all((found.labels[part] == evidence.labels[part]).all() for part in SIZES)

@@ -2,9 +2,7 @@
 
 import hashlib
 import tracemalloc
-from dataclasses import replace
 
-import numpy as np
 import pyarrow as pa
 import pytest
 from pyarrow import parquet as pq
@@ -69,43 +67,3 @@ def test_the_digest_of_logits_copies_none(evidence):
     bytes_by_name = b"".join(evidence.logits[part].tobytes() for part in sorted(evidence.logits))
     assert ANSWERED.fingerprint(evidence) == hashlib.sha256(bytes_by_name).hexdigest()
     assert peak(ANSWERED.fingerprint, evidence) < SIZE / 100
-
-
-def test_the_digest_is_that_of_rows_in_order(evidence):
-    columns = {part: np.asfortranarray(logits) for part, logits in evidence.logits.items()}
-    assert ANSWERED.fingerprint(replace(evidence, logits=columns)) == ANSWERED.fingerprint(evidence)
-
-
-@pytest.mark.parametrize("group", [7, 10**6])
-def test_groups_of_rows_make_no_difference(tmp_path, monkeypatch, group):
-    monkeypatch.setattr(parquet, "GROUP", 16 * group)
-    names = {part: np.array([f"{part}/{i}" for i in range(n)]) for part, n in SIZES.items()}
-    evidence, path = replace(draw_evidence(0), ids=names), tmp_path / "evidence.parquet"
-    parquet.save(evidence, path)
-    found = parquet.load(path)
-    for part in SIZES:
-        assert (found.logits[part] == evidence.logits[part]).all()
-        assert (found.labels[part] == evidence.labels[part]).all()
-        assert (found.ids[part] == evidence.ids[part]).all()
-
-
-def test_ids_that_are_objects_have_one_type_in_all_groups(tmp_path, monkeypatch):
-    monkeypatch.setattr(parquet, "GROUP", 16 * 7)
-    numbers = {
-        part: np.array([0.5 * i if i > 10 else i for i in range(n)], object) for part, n in SIZES.items()
-    }
-    evidence, path = replace(draw_evidence(0), ids=numbers), tmp_path / "evidence.parquet"
-    parquet.save(evidence, path)
-    assert pq.read_table(path)["id"].type == "double"
-
-
-def test_rows_in_any_order_are_read(tmp_path, monkeypatch):
-    monkeypatch.setattr(parquet, "GROUP", 16 * 30)
-    evidence, path = draw_evidence(0), tmp_path / "evidence.parquet"
-    parquet.save(evidence, path)
-    table = pq.read_table(path)
-    order = np.random.default_rng(0).permutation(len(table))
-    pq.write_table(table.take(order), path, row_group_size=70)
-    found = parquet.load(path).like(evidence)
-    assert all((found.logits[part] == evidence.logits[part]).all() for part in SIZES)
-    assert all((found.labels[part] == evidence.labels[part]).all() for part in SIZES)
