@@ -20,6 +20,7 @@ from unweave.problem import Problem
 from unweave.record import checkpoint, record
 from unweave.result import Result
 from unweave.split import Split
+from unweave.targets import Ideal, Surrogate
 from unweave.tasks.classifier import Classifier
 
 METHOD = FineTune(how=Descent(lr=0.05, steps=3, batch=16))
@@ -201,6 +202,31 @@ def test_a_model_without_a_logit_for_each_label_is_refused_before_anything_runs(
     message = r"one number per example, of shape \[2, 1\]: .* \[0, z\]" if n == 1 else r"in 0\.\.1, .*found 2"
     with pytest.raises(ValueError, match=message):
         unweave.unlearn(nn.Linear(6, n), split, lambda problem: pytest.fail("it was run"))
+
+
+@dataclass(frozen=True)
+class Never:
+    """A stage that must not run."""
+
+    def __call__(self, problem: Problem) -> None:
+        pytest.fail("it was run")
+
+
+@pytest.mark.parametrize(
+    ("method", "named"),
+    [
+        (unweave.LUR(forget=Surrogate()), "method.forget = 'surrogate'"),
+        (unweave.Pipeline(Never(), unweave.LUR(forget=Ideal())), "method.lur.forget = 'ideal'"),
+        (unweave.LoRA(unweave.LUR(forget=Ideal()), rank=1), "method.forget = 'ideal'"),
+    ],
+)
+def test_a_target_for_another_family_is_refused_before_anything_runs(
+    split, model, method, named: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Classifier, "refuse_unfit", lambda *_: pytest.fail("it was run"))
+    message = f"^{named} is for models of the family diffusion or text-to-image, and this is about classifier"
+    with pytest.raises(ValueError, match=message):
+        unweave.unlearn(model, split, method)
 
 
 def test_one_label_left_is_no_collapse(model) -> None:

@@ -13,12 +13,13 @@ from unweave.errors import Failed
 from unweave.methods.about import refuse_family, refuse_no_method
 from unweave.methods.lora import LoRA
 from unweave.methods.pipeline import Pipeline, Stage
+from unweave.methods.unfit_targets import refuse_unfit_targets
 from unweave.problem import Problem
 from unweave.record.checkpoint import contents, difference, shapes
 from unweave.record.record import package_digest
 from unweave.result import Method, Result
 from unweave.split import Split
-from unweave.tasks import Checking, Task
+from unweave.tasks import Checking, OfFamily, Task
 from unweave.tasks.classifier import Classifier
 from unweave.tasks.copies import editable_copy
 from unweave.weights.identity import digest_function, digest_model, plain_repr
@@ -64,9 +65,9 @@ def unlearn(
         save_every: The number of steps between two saved states.
 
     Raises:
-        ValueError: If the model has no trainable weights or holds NaN, if the method does not suit the model
-            or its family, or replaces the model by another object, or if the folder holds the states of
-            another run.
+        ValueError: If the model has no trainable weights or holds NaN, if the method or its target does not
+            suit the model or its family, or replaces the model by another object, or if the folder holds the
+            states of another run.
         Failed: If the run ends without a usable model: NaN, a single answer to everything, or no change.
     """
     refuse_no_method(method, "the method")
@@ -74,6 +75,8 @@ def unlearn(
     refuse_unusable(model)
     task = task or Classifier(split.n_classes)
     refuse_family(method, task)
+    if isinstance(task, OfFamily):
+        refuse_unfit_targets(method, task.family, "method")
     sharded = is_model_sharded(model)
     forms, original = shapes(model.state_dict()), ShardedOriginal(model) if sharded else model
     place = torch.device(device) if device is not None else next(model.parameters()).device

@@ -16,7 +16,7 @@ FEW = ("--methods", "finetune,salun", "--quiet")
 
 def costs(text: str) -> dict[str, list[str]]:
     """The rows of the table of costs, by method."""
-    table = text[text.index("Method ") : text.index("Measured by")]
+    table = text[text.index("Method ") : text.index("Seconds and range:")]
     return {name: cells for name, *cells in map(str.split, table.splitlines()[1:-1])}
 
 
@@ -30,7 +30,7 @@ def test_sizes_and_costs_are_told_and_nothing_is_written(run, here, listed, tmp_
     assert f"{weights} weights ({weights} trainable), float32, on cpu." in told.out
     sizes = "3 to forget, 87 to retain, 60 for calibration, 60 for test; 3 classes"
     assert f"{sizes}; examples are known by ids of their own." in told.out
-    assert list(costs(told.out)) == ["retrain", "finetune", "salun"]
+    assert list(costs(told.out)) == ["retrain", "finetune", "salun"] and "Of a retrain" in told.out
     assert all(cells[-1] == "yes" for cells in costs(told.out).values())
 
 
@@ -136,7 +136,7 @@ def test_a_method_that_can_not_run_on_the_model_is_named_with_the_reason(run, he
 def test_what_a_retrain_would_cost_is_left_out_where_there_is_none(run, here, tmp_path):
     place = projects.project(tmp_path / "mine", "train = None")
     told = run("check", place, "--methods", "finetune")
-    assert told.code == 0 and "Relative to a retrain" not in told.out
+    assert told.code == 0 and "Of a retrain" not in told.out
     assert "What a retrain costs is unknown: no train(dataset, seed)." in told.out
     assert told.error.splitlines() == ["Checking the model", "1/1  finetune"]
 
@@ -147,7 +147,8 @@ def priced(monkeypatch):
 
     def fixed(whole: float, **seconds: float) -> None:
         def estimate(method, *_: object) -> timing.Estimate:
-            return timing.Estimate(seconds[type(method).__name__], 1.0, None)
+            known = seconds[type(method).__name__]
+            return timing.Estimate(known, 1.0, None, seconds_range=(known / 2, 2 * known))
 
         monkeypatch.setattr(timing, "estimate", estimate)
         monkeypatch.setattr(timing, "estimate_retraining", lambda *_: timing.Estimate(whole, None, None))
@@ -164,6 +165,21 @@ class TestRetrainingThatCostsLess:
             "retrain, which is exact."
         )
         assert told.out.splitlines()[:3] == [sentence, "", f"{project} can be used."]
+
+    def test_the_range_of_the_measurements_stands_beside_the_seconds(self, run, here, project, priced):
+        priced(10.0, FineTune=9.9)
+        told = run("check", project, "--methods", "finetune", "--quiet")
+        (line,) = re.findall("^finetune .*$", told.out, re.MULTILINE)
+        assert line.split() == ["finetune", "9.9", "5.0", "to", "19.8", "0.99", "1", "–", "yes"]
+        (retrain,) = re.findall("^retrain .*$", told.out, re.MULTILINE)
+        assert retrain.split() == ["retrain", "10.0", "–", "1.00", "–", "–", "yes"]
+        found = json.loads(run("check", project, "--methods", "finetune", "--quiet", "--json").out)
+        assert found["costs"]["finetune"]["seconds_range"] == [4.95, 19.8]
+        assert found["costs"]["retrain"]["seconds_range"] is None
+        request = ("forget", project, "--random", 0.1, "--dry-run", "--quiet", "--method", "finetune")
+        assert "with finetune in about 9.9 s (measured: 5.0 to 19.8), and" in " ".join(
+            run(*request).out.split()
+        )
 
     def test_json_names_the_methods(self, run, here, project, priced):
         priced(10.0, LUR=16.6, FineTune=9.9)

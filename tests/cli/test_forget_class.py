@@ -98,7 +98,7 @@ def test_a_recipe_says_how_the_model_of_a_folder_is_trained_anew(run, here, tmp_
 
 def test_a_look_at_a_folder_asks_for_a_recipe_and_for_no_code(run, here, source, data):
     told = run("check", source, "--data", data, "--class", 3, "--methods", "finetune")
-    assert told.code == 0 and "Relative to a retrain" not in told.out, told.error
+    assert told.code == 0 and "Of a retrain" not in told.out, told.error
     assert "What a retrain costs is unknown: no --recipe that says how to train." in told.out
     assert "train(dataset, seed)" not in told.out and "a retrain" not in told.error
 

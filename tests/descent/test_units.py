@@ -12,7 +12,15 @@ from for_each import for_each
 from plain import Sgd, ce, clip, dot, grad, moved_apart, recorded, whole
 from smooth import both, definite, flat, problem, quadratic, step, vector_problem
 from unweave.descent.objective import Objective, bounded, nll
-from unweave.descent.units import Along, Curvature, Ratio, curvature_along, refuse_divergence, top_eigenvalue
+from unweave.descent.units import (
+    Along,
+    Curvature,
+    Ratio,
+    curvature_along,
+    measure_units,
+    refuse_divergence,
+    top_eigenvalue,
+)
 from unweave.methods.lur import LUR
 from unweave.targets import Bounded
 from unweave.tasks import Batch
@@ -170,7 +178,8 @@ def test_the_weighted_forget_gradient_is_a_multiple_of_the_retain_gradient(retai
 def test_eight_power_iterations_on_the_first_batches_come_near_to_sixty():
     of, recorder = recorded()
     method = whole(LUR(alpha=Curvature(0.5), weight=0.3))
-    weight, alpha = method.measure_units(of, None, nll("retain"), bounded())
+    losses, units = (nll("retain"), bounded()), {"weight": method.weight, "alpha": method.alpha}
+    weight, alpha = measure_units(of, method.how, None, *losses, **units, mode="nested")
     _, retain = recorder.drawn
     ps = list(of.model.parameters())
     g = torch.cat([x.flatten() for x in torch.autograd.grad(ce(of.model, retain), ps, create_graph=True)])

@@ -1,8 +1,10 @@
 """LUR in every mode and with targets, against arithmetic written out in plain torch, in float64."""
 
 import copy
+import inspect
 import math
 from collections.abc import Callable
+from dataclasses import fields
 
 import pytest
 import torch
@@ -134,6 +136,12 @@ def test_the_default_is_the_first_of_the_registry_and_its_modes_differ_in_nothin
     assert all(METHODS[name] == LUR(mode=mode) for name, mode in modes.items())
     assert METHODS["lur-match"] == LUR(forget=Level())
     assert METHODS["joint-match"] == LUR(mode="joint", forget=Level())
+
+
+def test_it_is_nine_fields_in_a_short_file():
+    names = "mode", "alpha", "weight", "forget", "retain", "where", "rule", "feed", "how"
+    assert tuple(field.name for field in fields(LUR)) == names
+    assert len(inspect.getsource(inspect.getmodule(LUR)).splitlines()) <= 120
 
 
 @for_each("wrong", [{"alpha": -0.1}, {"weight": -1.0}, {"alpha": math.nan}])

@@ -9,7 +9,7 @@ from markupsafe import escape
 from records import at_budgets, cheap_to_draw, put
 from unweave.bench.frontier import cost_of_pass, frontier
 from unweave.report import html, tables
-from unweave.report.frontier import TO_BEAT, conclusion, grid, order_methods, paired_grid
+from unweave.report.frontier import TO_BEAT, conclusion, grid, order_methods, paired_grid, spent_grid
 from unweave.report.frontier_figure import BEST, figure, finite_points
 from unweave.report.numbers import interval, number
 
@@ -52,6 +52,23 @@ def test_a_method_that_was_not_run_at_a_budget_has_a_dash_there(record):
     del stages[0.1]["methods"]["lur"]
     line = next(line for line in grid(frontier(stages))[1] if line[0] == "lur")
     assert line[1] == "\N{EN DASH}" and line[-1] == "0.3"
+
+
+def test_what_a_run_took_is_told_in_gradients_and_in_seconds(trace):
+    trace = put(trace, "methods", "joint", "points", 0, "seconds", value=None)
+    header, lines = spent_grid(trace)
+    assert header == ["Method", "0.1", "0.3", "0.6"] and [line[0] for line in lines] == order_methods(trace)
+    by_name = {line[0]: line[1:] for line in lines}
+    assert by_name["lur"] == ["0.10 (0.12)", "0.30 (0.36)", "0.60 (0.72)"]
+    assert by_name["joint"][0] == "0.10 (\N{EN DASH})"
+    missing = put(trace, "methods", "lur", "points", value=trace["methods"]["lur"]["points"][1:])
+    assert next(line for line in spent_grid(missing)[1] if line[0] == "lur")[1] == "\N{EN DASH}"
+
+
+@pytest.mark.parametrize("form", [tables.text, tables.markdown, html.render])
+def test_every_form_tells_the_seconds(record, form):
+    shown = form(cheap_to_draw(record))
+    assert "0.30 (0.36)" in shown and "in brackets seconds" in " ".join(shown.split())
 
 
 def test_pairs_have_a_difference_with_its_interval_at_each_budget(trace):

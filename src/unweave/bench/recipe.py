@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from importlib.resources import files
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Protocol, TypeVar, cast, runtime_checkable
+from typing import Any, TypeVar, cast
 
 from torch import nn
 
@@ -24,11 +24,11 @@ from unweave.choices import explain_unknown
 from unweave.descent.descend import Descent
 from unweave.families import DEFAULT_FAMILY, families_by_table, family_tables, read_family
 from unweave.methods import Method
-from unweave.methods.configure import configure, stages_of
+from unweave.methods.configure import configure
 from unweave.methods.pipeline import Pipeline
 from unweave.methods.simple import FromScratch
+from unweave.methods.unfit_targets import refuse_unfit_targets
 from unweave.tables import Table, as_table, field_paths, merge_tables, read, refuse_unknown, require_mapping
-from unweave.targets import refuse_other_family
 
 T = TypeVar("T")
 
@@ -37,13 +37,6 @@ FAMILY, METHODS = "family", "methods"
 
 AS_TRAINED, TRAINING = ("how", "impair"), ("forget", "proxy")
 """The fields that hold a descent like the training, and those that hold dataclasses with such a field."""
-
-
-@runtime_checkable
-class HasForgetTarget(Protocol):
-    """A method whose forget loss is a setting."""
-
-    forget: object
 
 
 @dataclass(frozen=True)
@@ -233,13 +226,6 @@ def _methods(setup: Setup, tables: Table) -> dict[str, Method]:
 def _apply_table(method: T, table: object, train: Descent, path: str) -> T:
     """Applies a table to a method; a target named in the table also trains like the recipe."""
     return configure(_match_training(configure(method, table, path), train), table, path)
-
-
-def refuse_unfit_targets(method: object, family: str, path: str) -> None:
-    """Raises if a method or a stage has a target for another family."""
-    for before, stage in stages_of(method).items():
-        if isinstance(stage, HasForgetTarget):
-            refuse_other_family(stage.forget, family, f"{path}.{before}forget")
 
 
 def _match_training(method: T, train: Descent) -> T:

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from unweave.bench.recipe import refuse_unfit_targets
 from unweave.bench.workers import Progress
 from unweave.cli.inputs import out, single_file
 from unweave.cli.inputs.concept_source import Generation, refuse_two_sources
@@ -19,6 +18,7 @@ from unweave.cli.options import CommonFlags
 from unweave.cli.terminal import progress, show
 from unweave.families.text_to_image_settings import text_to_image_method
 from unweave.methods.configure import configure
+from unweave.methods.unfit_targets import refuse_unfit_targets
 from unweave.record import record
 from unweave.record.files import sha256
 from unweave.result import ADDITIONS, PRETRAINED, read_if_present, refuse_foreign

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from unweave.choices import refuse_outside
 from unweave.descent.batches import step_batches
-from unweave.descent.descend import Descent, Phase, make_runtime
+from unweave.descent.descend import Descent, Phase, make_runtime, training_mode
 from unweave.descent.hessian import allow_second_derivatives, differentiate_twice
 from unweave.descent.importance import Mask
 from unweave.descent.objective import Objective
@@ -93,6 +93,30 @@ class Ratio:
                 "(forget): give the weight as a number"
             )
         return self.times * pull / push
+
+
+def measure_units(
+    problem: Problem,
+    how: Descent,
+    where: Mask | None,
+    retain: Objective,
+    forget: Objective,
+    *,
+    weight: float | Ratio,
+    alpha: float | Along | Curvature,
+    mode: str,
+) -> tuple[float, float]:
+    """The weight and alpha, measured on the first batches; checks that mode "lagged" converges with them."""
+    alpha = 0.0 if mode == "joint" else alpha
+    if isinstance(weight, int | float) and isinstance(alpha, int | float) and mode != "lagged":
+        return weight, alpha
+    with training_mode(problem.model, how):
+        step = first_step(problem, how, where, retain, forget)
+        weight = weight(step, retain, forget) if isinstance(weight, Ratio) else weight
+        alpha = alpha if isinstance(alpha, int | float) else alpha(problem, step, retain)
+        if mode == "lagged":
+            refuse_divergence(step, retain, forget, weight, alpha)
+    return weight, alpha
 
 
 def nonzero(curvature: float) -> float:

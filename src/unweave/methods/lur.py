@@ -10,13 +10,13 @@ from functools import partial
 from typing import ClassVar, Literal
 
 from unweave.choices import refuse_no_pattern, refuse_outside, refuse_unknown_choices
-from unweave.descent.descend import Descent, Phase, descend, training_mode
+from unweave.descent.descend import Descent, Phase, descend
 from unweave.descent.feed import FeedName
-from unweave.descent.importance import Mask, Salient, choose_weights
+from unweave.descent.importance import Salient, choose_weights
 from unweave.descent.lookahead import exact, lagged, nested
 from unweave.descent.objective import Objective, RetainLoss, retain_loss
 from unweave.descent.rules import RuleName
-from unweave.descent.units import DIVERGENCE_GRADIENTS, Along, Curvature, Ratio, first_step, refuse_divergence
+from unweave.descent.units import DIVERGENCE_GRADIENTS, Along, Curvature, Ratio, measure_units
 from unweave.methods.about import About
 from unweave.problem import Problem
 from unweave.space import RATES, SCHEDULES, Log, Range, Tunable, prefix_paths, up_to
@@ -106,21 +106,8 @@ class LUR:
         """Edits the problem's model in place."""
         where = choose_weights(problem, self.where)
         retain, forget = retain_loss(self.retain, problem), self.forget(problem, self.how)
-        weight, alpha = self.measure_units(problem, where, retain, forget)
+        weight, alpha = measure_units(
+            problem, self.how, where, retain, forget, weight=self.weight, alpha=self.alpha, mode=self.mode
+        )
         terms, idle = TERMS[self.mode](retain, weight * forget, alpha), retain.idle or forget.idle
         descend(problem, self.how, Phase(terms, self.rule, where, self.feed, idle, watch=forget.watch))
-
-    def measure_units(
-        self, problem: Problem, where: Mask | None, retain: Objective, forget: Objective
-    ) -> tuple[float, float]:
-        """Measures the weight and alpha on the first batches; checks that "lagged" converges with them."""
-        weight, alpha = self.weight, 0.0 if self.mode == "joint" else self.alpha
-        if isinstance(weight, int | float) and isinstance(alpha, int | float) and self.mode != "lagged":
-            return weight, alpha
-        with training_mode(problem.model, self.how):
-            step = first_step(problem, self.how, where, retain, forget)
-            weight = weight(step, retain, forget) if isinstance(weight, Ratio) else weight
-            alpha = alpha if isinstance(alpha, int | float) else alpha(problem, step, retain)
-            if self.mode == "lagged":
-                refuse_divergence(step, retain, forget, weight, alpha)
-        return weight, alpha

@@ -20,6 +20,7 @@ LEGEND = (
     "P: PASS, F: FAIL, ?: INCONCLUSIVE; +: it spent more than the budget, so that a PASS does not count. "
     "Cost of a PASS: the smallest budget at which, and at every larger one tested, a method passes."
 )
+SPENT_LEGEND = "What a run took, relative to a retraining: gradient evaluations, and in brackets seconds."
 PAIRED_LEGEND = (
     "Difference of the mean gaps, paired by seed, with its 95 % interval; below zero, the first is nearer."
 )
@@ -61,6 +62,12 @@ def grid(frontier: Frontier) -> tuple[list[str], list[list[str]]]:
     """Header and lines: the gap and verdict of each method by budget, and its cost of a PASS."""
     header = ["Method", *(f"{budget:g}" for budget in frontier["budgets"]), COST]
     return header, [_line(name, frontier) for name in order_methods(frontier)]
+
+
+def spent_grid(frontier: Frontier) -> tuple[list[str], list[list[str]]]:
+    """Header and lines: the gradient evaluations and the seconds of each method, by budget."""
+    header = ["Method", *(f"{budget:g}" for budget in frontier["budgets"])]
+    return header, [_spent_line(name, frontier) for name in order_methods(frontier)]
 
 
 def paired_grid(frontier: Frontier) -> tuple[list[str], list[list[str]]]:
@@ -125,7 +132,11 @@ def opening(frontier: Frontier) -> list[str]:
 
 def grids(frontier: Frontier) -> list[tuple[str, list[str], list[list[str]]]]:
     """The tables of a frontier, each with a caption."""
-    tables = [(LEGEND, *grid(frontier)), (PAIRED_LEGEND, *paired_grid(frontier))]
+    tables = [
+        (LEGEND, *grid(frontier)),
+        (SPENT_LEGEND, *spent_grid(frontier)),
+        (PAIRED_LEGEND, *paired_grid(frontier)),
+    ]
     return [table for table in tables if table[-1]]
 
 
@@ -181,6 +192,17 @@ def _cell(point: Mapping[str, Any] | None) -> str:
     if point is None:
         return DASH
     return f"{number(gap_of(point))} {LETTERS[point['verdict']]}{'+' if exceeds_budget(point) else ''}"
+
+
+def _spent_line(name: str, frontier: Frontier) -> list[str]:
+    points = {point["budget"]: point for point in frontier["methods"][name]["points"]}
+    return [name, *(_spent(points.get(budget)) for budget in frontier["budgets"])]
+
+
+def _spent(point: Mapping[str, Any] | None) -> str:
+    if point is None:
+        return DASH
+    return f"{number(point['gradient_evaluations'])} ({number(point['seconds'])})"
 
 
 def _difference(row: Mapping[str, Any] | None) -> str:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from unweave.cli.checks import timing
 from unweave.cli.checks.facts import data_sizes
-from unweave.cli.checks.findings import retraining_advice, slower_methods
+from unweave.cli.checks.findings import cost_cell, retraining_advice, slower_methods
 from unweave.cli.inputs.choose_method import Retraining
 from unweave.cli.inputs.request import about_own_images
 from unweave.cli.inputs.scope import TrainedWeights
@@ -44,10 +44,12 @@ def print_plan(
         plan |= {"cost": dataclasses.asdict(cost), "costlier_than_a_retrain": list(dearer)}
         show.print_json({**plan, "out": str(folder)})
         return 0
-    n, of, seconds = len(split.forget), len(split.train), number(cost.seconds, 1)
+    n, of, seconds = len(split.forget), len(split.train), f"{number(cost.seconds, 1)} s"
+    if cost.seconds_range:
+        seconds += f" (measured: {cost_cell(cost.seconds_range, 1)})"
     show.print_sentences(*retraining_advice(dearer))
     show.print_lines(
-        f"Would forget {n} of {of} examples with {name} in about {seconds} s, and write {folder}.", ""
+        f"Would forget {n} of {of} examples with {name} in about {seconds}, and write {folder}.", ""
     )
     show.print_sentences(f"Labels: {', '.join(f'{count} of {label}' for label, count in counts.items())}.")
     show.print_sentences(*about_own_images(split))

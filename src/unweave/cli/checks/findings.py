@@ -17,13 +17,15 @@ MAX_NAMES = 5
 """The largest number of methods that a sentence names."""
 COLUMNS: Mapping[str, tuple[str, int]] = {
     "Seconds": ("seconds", 1),
-    "Relative to a retrain": ("cost", 2),
+    "Range": ("seconds_range", 1),
+    "Of a retrain": ("cost", 2),
     "Gradients": ("gradients", 0),
     "Peak MiB": ("peak_mib", 0),
 }
 """The columns of a table of costs: the key of each, and its decimals."""
 ASSUMED = (
-    "Measured by a few steps of each; the other methods are assumed to cost the same.",
+    "Seconds and range: the median, the least and the most of three measurements of a few steps; of one, "
+    "without a range, where two steps take a second. Methods are assumed to cost the same at every step.",
     "A recovery that ends once the model is restored is assumed to take its maximum.",
     PEAK_MEMORY,
 )
@@ -98,5 +100,11 @@ def print_costs(costs: Costs, *unknown: str) -> None:
 
 def cost_row(name: str, each: Mapping[str, Any], columns: list[tuple[str, int]]) -> list[str]:
     """One line of the table of costs."""
-    numbers = [number(each[key], decimals) for key, decimals in columns]
-    return [name, *numbers, "no" if each["refused"] else "yes"]
+    cells = [cost_cell(each[key], decimals) for key, decimals in columns]
+    return [name, *cells, "no" if each["refused"] else "yes"]
+
+
+def cost_cell(value: float | tuple[float, float] | None, decimals: int) -> str:
+    """A number, or a range of two."""
+    numbers = value if isinstance(value, tuple) else (value,)
+    return " to ".join(number(each, decimals) for each in numbers)

@@ -6,12 +6,14 @@ proxies. The method runs with all of them short, then with each in turn a little
     T(full) = T(short) + sum_i (full_i - short_i) (T(longer_i) - T(short)) / (longer_i - short_i).
 
 Costs independent of the length, such as a pass for a mask, are in T(short). A recovery that may end early
-counts in full; one with a budget gets the rest of it after the other lengths.
+counts in full; one with a budget gets the rest of it after the other lengths. Times of a few steps vary, on a
+busy machine by a factor of two, so what is quick is measured in several rounds, and the range is shown.
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from statistics import median
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -35,7 +37,9 @@ from unweave.weights.processes import Processes
 from unweave.weights.sharded_model import ShardedOriginal, is_model_sharded
 
 SHORT, LONGER, PATIENCE = 2, 8, 1.0
-"""Steps of the short and of the longer runs; after a slow short run only one step is added."""
+"""Steps of the short and of the longer runs; after a slow short run, of more seconds, one step is added."""
+ROUNDS = 3
+"""The number of rounds of measurements; one where the short run is slow."""
 NEVER = 1e-9
 """An aim that no recovery reaches, as a share of the original's loss."""
 
@@ -45,16 +49,18 @@ class Estimate:
     """The estimated cost of a method.
 
     Args:
-        seconds: Wall time; None if it can't be run.
+        seconds: Wall time, the median of the rounds; None if it can't be run.
         gradients: Gradient evaluations.
         peak_mib: The peak memory in MiB, of several processes the largest; None if unknown.
         refused: The reason if the method can't be run; otherwise None.
+        seconds_range: The least and the most seconds of the rounds; None if there was one.
     """
 
     seconds: float | None
     gradients: float | None
     peak_mib: float | None
     refused: str | None = None
+    seconds_range: tuple[float, float] | None = None
 
     def relative_to(self, other: "Estimate | None") -> float | None:
         """The time as a multiple of another's."""
@@ -105,27 +111,55 @@ class Length:
 def estimate(method: Method, model: nn.Module, split: Split, project: Runnable) -> Estimate:
     """Estimates the cost of a method on a model, or says why it can't run; the model stays unchanged."""
     lengths, method, processes = lengths_of(method, split), without_early_end(method), Processes.current()
-    short = {path: each.unit * SHORT for path, each in lengths.items()}
+
+    def run(steps: Mapping[str, float]) -> Cost:
+        return time_method(method, steps, model, split, project)
+
     try:
         with peak_memory(next(model.parameters()).device) as peak:
-            base = time_method(method, short, model, split, project)
-            seconds, gradients = base.seconds, float(base.gradients)
-            quick = processes.from_first(lambda: base.seconds < PATIENCE)
-            steps = LONGER if quick else SHORT + 1
-            for path, each in lengths.items():
-                share = each.share(steps, gradients)
-                if not share:
-                    continue  # the short run took it in full
-                longer = time_method(method, {**short, path: each.unit * steps}, model, split, project)
-                if longer.gradients > base.gradients:  # an unused proxy
-                    seconds += share * max(0.0, longer.seconds - base.seconds)
-                    gradients += share * (longer.gradients - base.gradients)
+            seconds, gradients, is_quick = extrapolate(lengths, run, processes)
+            more = [extrapolate(lengths, run, processes)[0] for _ in range(1, ROUNDS) if is_quick]
     except (
         ValueError,
         RuntimeError,
     ) as error:  # torch may not train a compiled model
         return Estimate(None, None, None, first_line(error))
-    return Estimate(max(0.0, seconds), max(0.0, gradients), processes.largest(peak.mib))
+    return from_rounds([seconds, *more], max(0.0, gradients), processes.largest(peak.mib))
+
+
+def extrapolate(
+    lengths: Mapping[str, Length], run: Callable[[Mapping[str, float]], Cost], processes: Processes
+) -> tuple[float, float, bool]:
+    """One round: seconds and gradient evaluations of the full run, and whether the short run is quick.
+
+    Args:
+        lengths: The lengths of the method.
+        run: Runs the method with these lengths.
+        processes: The first one decides what is quick, for all.
+    """
+    short = {path: each.unit * SHORT for path, each in lengths.items()}
+    base = run(short)
+    seconds, gradients = base.seconds, float(base.gradients)
+    is_quick = processes.from_first(lambda: base.seconds < PATIENCE)
+    steps = LONGER if is_quick else SHORT + 1
+    for path, each in lengths.items():
+        share = each.share(steps, gradients)
+        if not share:
+            continue  # the short run took it in full
+        longer = run({**short, path: each.unit * steps})
+        if longer.gradients > base.gradients:  # otherwise a proxy that is not used
+            seconds += share * max(0.0, longer.seconds - base.seconds)
+            gradients += share * (longer.gradients - base.gradients)
+    return seconds, gradients, is_quick
+
+
+def from_rounds(
+    seconds: Sequence[float], gradients: float | None = None, peak_mib: float | None = None
+) -> Estimate:
+    """The estimate of several rounds, from the seconds that each gave."""
+    known = [max(0.0, each) for each in seconds]
+    between = (min(known), max(known)) if len(known) > 1 else None
+    return Estimate(median(known), gradients, peak_mib, seconds_range=between)
 
 
 def estimate_named(
@@ -215,14 +249,18 @@ def estimate_train(project: Project, split: Split) -> Estimate:
     if few < 2:
         return Estimate(None, None, None, f"too few examples to tell: {len(order)}")
     try:
-        seconds = [time_training(project, split, order[:n]) for n in (few, few, 3 * few)]
+        first = time_training(project, split, order[:few])  # includes torch's own start
+        rounds = ROUNDS if first < PATIENCE else 1
+        pairs = [[time_training(project, split, order[:n]) for n in (few, 3 * few)] for _ in range(rounds)]
     except (
         ValueError,
         RuntimeError,
     ) as error:  # torch may not train a compiled model
         return Estimate(None, None, None, first_line(error))
-    slope = max(0.0, seconds[2] - seconds[1]) / (2 * few)
-    return Estimate(seconds[1] + slope * (len(order) - few), None, None)
+    slopes = [max(0.0, larger - smaller) / (2 * few) for smaller, larger in pairs]
+    return from_rounds(
+        [smaller + slope * (len(order) - few) for (smaller, _), slope in zip(pairs, slopes, strict=True)]
+    )
 
 
 def time_training(project: Project, split: Split, subset: torch.Tensor) -> float:

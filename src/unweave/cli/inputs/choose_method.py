@@ -7,11 +7,12 @@ from glob import escape
 from pathlib import Path
 from typing import Any
 
-from unweave.bench.recipe import recipe_names, refuse_unfit_targets
+from unweave.bench.recipe import recipe_names
 from unweave.cli.inputs.scope import ALL, TrainedWeights
 from unweave.cli.project import Project
 from unweave.methods import Method
 from unweave.methods.configure import configure
+from unweave.methods.unfit_targets import refuse_unfit_targets
 from unweave.problem import Problem
 from unweave.tables import require_mapping
 from unweave.weights.sharded_model import load_whole
