@@ -8,10 +8,7 @@ from cyclopts import Parameter
 
 from unweave.cli.inputs.concept_source import NO_GENERATION, Generation
 from unweave.cli.inputs.request import Request
-from unweave.record.files import read_object
-from unweave.tasks.diffusion.file_names import INDEX
-
-PIPELINE = "StableDiffusionPipeline"
+from unweave.cli.project.text_to_image import is_pipeline
 
 
 @Parameter(name="*")
@@ -51,9 +48,3 @@ def refuse_other_requests(request: Request, tuned: Path | None, recipe: str | No
     flags = [*request.flags(), *[name for name, value in (("tuned", tuned), ("recipe", recipe)) if value]]
     if flags:
         raise ValueError(f"--{flags[0]} does not go with --concept: leave one out")
-
-
-def is_pipeline(folder: Path) -> bool:
-    """Whether a folder holds a text-to-image pipeline."""
-    index = folder / INDEX
-    return index.is_file() and read_object(index).get("_class_name") == PIPELINE
