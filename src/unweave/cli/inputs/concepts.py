@@ -22,6 +22,8 @@ class Concepts:
         column: The column of the metadata whose values are the concepts; by default captions are searched.
         keep: A prompt to keep, even if no caption holds it; can be given several times.
         target: The prompt that replaces a concept; by default the empty one.
+        captions: A file of whole captions that hold the concept, one a line, or a .csv file with a column
+            prompt; by default the captions with its words.
         config: For a model in one .safetensors file: a local folder with the configuration of its pipeline.
     """
 
@@ -29,6 +31,7 @@ class Concepts:
     column: str | None = None
     keep: tuple[str, ...] = ()
     target: Annotated[str | None, Parameter(name="--as")] = None
+    captions: Path | None = None
     config: Path | None = None
 
 
@@ -40,7 +43,9 @@ def refuse_no_concept(model: str, concepts: Concepts, generation: Generation = N
     if is_pipeline(Path(model)):
         raise ValueError(f"{model} holds a text-to-image model: name what to forget with --concept")
     if concepts != NO_CONCEPT or generation != NO_GENERATION:
-        raise ValueError("--column, --keep, --as, --config and --generate go with --concept, found none")
+        raise ValueError(
+            "--column, --captions, --keep, --as, --config and --generate go with --concept, found none"
+        )
 
 
 def refuse_other_requests(request: Request, tuned: Path | None, recipe: str | None) -> None:
