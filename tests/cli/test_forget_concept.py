@@ -147,7 +147,7 @@ def test_images_that_do_not_fit_are_refused(refused, given: Path):
 def test_verbs_that_take_no_pipeline_say_which_do(refused, given: Path):
     sentence = r"sd holds a text-to-image model: only check and forget .with --concept. and audit"
     refused(sentence, "bench", given / "sd", "--data", given / "images", "--quiet")
-    refused(sentence, "qualify", given / "sd", "--data", given / "images", "--quiet")
+    refused(sentence, "qualify", given / "sd", "--quiet")
     refused("found none: name it with --data", "bench", "dit-imagenet-class", "--quiet")
 
 
