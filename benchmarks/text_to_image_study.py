@@ -2,11 +2,14 @@
 
     python benchmarks/text_to_image_study.py --models models --out study --search 15
     python benchmarks/text_to_image_study.py --models models --out study --search 15 --seeds 0 --object three
+    python benchmarks/text_to_image_study.py --models models --recipe garments --data FOLDER --search 15
+        --factors object --search-object coat --seeds 0 --object pullover
 
 The models are those of `text_to_image_models.py`. A search of each method has as many trials on the object
 "five" and as many on the colour "green" of seed 3, which are not reported: its value is the audit's distance
-to the model retrained without the concept. Then every method runs with one setting on all objects, and with
-one on all colours, beside the original and the retrained model. A search draws fewer images in fewer steps.
+to the model retrained without the concept, and how much sooner the concept is relearned. Then every method
+runs with one setting on all objects, and with one on all colours, beside the original, the retrained model
+and, where there is one, that of another seed. A search draws fewer images in fewer steps.
 
 What is done is not done again: a search goes on with its journal, and each run is a file below --out. What
 --record holds stays in it, and a search in it is not made again. So a study can be made in parts, of some
@@ -17,8 +20,9 @@ left out. All in one process of one thread.
 import argparse
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -26,6 +30,7 @@ from typing import Any
 import torch
 from frontier import round_numbers
 from rows import write_json
+from text_to_image_aims import all_lacks, print_aims
 from text_to_image_methods import BUDGET, ROWS, method_of, space_of
 from text_to_image_tables import print_tables, summary
 from torch import nn
@@ -39,7 +44,13 @@ from unweave.bench.cache import file_name, read_or_make
 from unweave.bench.cell import MEASURING_FORMAT, METHODS_FORMAT
 from unweave.bench.ranges import nest_paths
 from unweave.bench.search import Case, Trial, search
-from unweave.bench.text_to_image_concept import ConceptCase, EditExam, PromptCounts, concept_prompts
+from unweave.bench.text_to_image_concept import (
+    ConceptCase,
+    EditExam,
+    PracticeExam,
+    PromptCounts,
+    concept_prompts,
+)
 from unweave.bench.text_to_image_models import TextToImageModels
 from unweave.bench.text_to_image_recipe import arrange, text_to_image_recipe
 from unweave.descent.train import digest
@@ -56,6 +67,8 @@ from unweave.tasks.diffusion.sample import Sampler
 from unweave.tasks.diffusion.stable_diffusion import StableDiffusion, load
 
 SEARCHED = {"object": "five", "colour": "green"}
+"""The concepts of the searches of digits, by factor."""
+
 SEARCH_SEED = 3
 Row = dict[str, Any]
 FIRST_SEED = 10**12
@@ -65,7 +78,8 @@ SEARCHING = TextToImageFamily(Sampler("dpm", steps=8, guidance=3.0), images=20)
 FEW = PromptCounts(trained=2, paraphrased=1, combined=1, neighbours=1, others=0)
 REPORTING = TextToImageFamily(Sampler("dpm", steps=10, guidance=3.0), images=25)
 MANY = PromptCounts()
-REFERENCES = ("original", "retrained")
+SECOND = "second retrained"
+"""A model retrained without the concept from another seed: by how much two of them differ."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,6 +92,7 @@ class Study:
         out: The folder of searches and runs.
         attacks: The number of images of each setting of the attacks.
         attacked: The seeds on which all attacks run; on others only relearning does.
+        searched: The concepts of the searches, by factor.
         requests: The requests that were made, by factor and value.
     """
 
@@ -86,6 +101,7 @@ class Study:
     out: Path
     attacks: int = 25
     attacked: Sequence[int] = (0,)
+    searched: Mapping[str, str] = field(default_factory=lambda: SEARCHED)
     requests: dict[tuple[str, str], ConceptRequest] = field(default_factory=dict)
 
     def request(self, pipeline: StableDiffusion, factor: str, value: str) -> ConceptRequest:
@@ -110,14 +126,15 @@ class Study:
         """The request to the original of a seed, with its exam."""
         family, counts = (SEARCHING, FEW) if searching else (REPORTING, MANY)
         recipe, pipeline = self.models.recipe, self.pipeline(seed, "original")
-        attacker = replace(family.attacker, images=self.attacks)
-        questions = EditExam(
+        attacker = replace(family.attacker, images=family.images if searching else self.attacks)
+        kind = PracticeExam if searching else EditExam
+        questions = kind(
             prompts=concept_prompts(recipe.drawings, factor, value, counts),
             recogniser=self.models.recogniser,
             real=RealImages(*self.models.data),
             sampler=family.sampler,
             count=family.images,
-            budget=None if searching else attacker,
+            budget=attacker,
             first_seed=FIRST_SEED if searching else 0,
             pipeline=pipeline,
         )
@@ -126,6 +143,23 @@ class Study:
     def retrained(self, seed: int, value: str, case: ConceptCase) -> nn.Module:
         """The model of a seed that was retrained without a concept, under the prompts of the exam."""
         return PromptedPipeline(self.pipeline(seed, f"without-{value}"), case.questions.prompts.conditions)
+
+    def other_seed(self, seed: int, value: str) -> int | None:
+        """The next seed, or else the first, of which there is a model retrained without a concept."""
+        found = [
+            int(each.parent.name.removeprefix("seed-")) for each in self.place.glob(f"seed-*/without-{value}")
+        ]
+        others = sorted(set(found) - {seed})
+        return next((each for each in others if each > seed), others[0] if others else None)
+
+    def references(self, seed: int, value: str, case: ConceptCase) -> dict[str, Callable[[], nn.Module]]:
+        """Functions that make the models to compare with, by name; a second retrained one if it is there."""
+        own: dict[str, Callable[[], nn.Module]] = {
+            "original": case.original,
+            "retrained": partial(self.retrained, seed, value, case),
+        }
+        other = self.other_seed(seed, value)
+        return own if other is None else {**own, SECOND: partial(self.retrained, other, value, case)}
 
 
 def search_rows(
@@ -140,7 +174,7 @@ def search_rows(
         if done[name]["key"] != search_key(name) or trials not in (0, done[name]["trials"]):
             raise ValueError(f"the record has another search of {name}: give another --record")
     missing = [name for name in names if name not in done] if trials else []
-    value, found = SEARCHED[factor], dict(done)
+    value, found = study.searched[factor], dict(done)
     if not missing:
         return found
     if not study.has(SEARCH_SEED, value):
@@ -148,7 +182,7 @@ def search_rows(
     case = study.case(SEARCH_SEED, factor, value, searching=True)
     exam, model = case.questions, study.retrained(SEARCH_SEED, value, case)
     retrained = exam.answers(model)
-    values = exam.measure(retrained)
+    values = {**exam.measure(retrained), **exam.probes(model)}
     for name in missing:
         original = case.original(text_encoder=ROWS[name].edits_words)
         # there is one retrained model, so the spread of two is not known
@@ -188,38 +222,40 @@ def run_concept(
     folder, attack = study.out / "runs" / factor / value / f"seed-{seed}", seed in study.attacked
     known = {**case.facts(), "attacked": attack, "weights": contents(original.state_dict())}
     known |= {"format": [METHODS_FORMAT, MEASURING_FORMAT]}
+    references, other = study.references(seed, value, case), study.other_seed(seed, value)
     kept: dict[str, Drawn] = {}
 
     def answers(name: str) -> Drawn:
         if name not in kept:
-            model = original if name == "original" else study.retrained(seed, value, case)
-            place = folder / f"{name}-{exam.digest}.npz"
+            of = f"-of-{other}" if name == SECOND else ""
+            place = folder / f"{file_name(name)}{of}-{exam.digest}.npz"
             if not place.exists():
                 place.parent.mkdir(parents=True, exist_ok=True)
-                exam.save(exam.answers(model), place)
+                exam.save(exam.answers(references[name]()), place)
             kept[name] = exam.load(place)
         return kept[name]
 
-    def measured(model: nn.Module, found: Drawn) -> dict[str, Any]:
+    def measured(model: nn.Module, found: Drawn, before: nn.Module) -> dict[str, Any]:
         values = {**exam.measure(found, answers("retrained")), **exam.drift(found, answers("original"))}
+        _, *interval = exam.describe(found)["kid"]
         start = time.process_time()
-        probes = probe(exam, model, whole=attack)
+        probes = probe(exam, model, before, whole=attack)
         spent = {"attack_cpu_seconds": time.process_time() - start}
-        return {"values": {**values, **probes}, **spent}
+        return {"values": {**values, **probes}, "kid interval": interval, **spent}
 
     runs: dict[str, dict[str, Any]] = {}
-    for name in (*REFERENCES, *methods):
+    for name in (*references, *methods):
         method = methods.get(name)
 
         def make(name: str = name, method: Method | None = method) -> dict[str, Any]:
             if method is not None:
                 edited = case.original(text_encoder=ROWS[name].edits_words)
-                return run(case, edited, seed, method, measured)
-            model = original if name == "original" else study.retrained(seed, value, case)
-            return {"failed": None, **measured(model, answers(name))}
+                return run(case, edited, seed, method, partial(measured, before=original))
+            model = references[name]()
+            return {"failed": None, **measured(model, answers(name), model)}
 
-        key = digest({**known, "method": repr(method)})
-        runs[name] = dict(read_or_make(folder / file_name(name), key, make))
+        facts = {**known, "method": repr(method), **({"seed of the model": other} if name == SECOND else {})}
+        runs[name] = dict(read_or_make(folder / file_name(name), digest(facts), make))
         runs[name]["settings"] = digest({"method": repr(method)})
         print(f"{value}  seed {seed}  {name}", flush=True)
     wanted = runs["retrained"]["values"]
@@ -240,9 +276,16 @@ def run(case: ConceptCase, original: nn.Module, seed: int, method: Method, measu
         return {"failed": str(error), "gradients": problem.cost.gradients, "values": {}}
 
 
-def probe(exam: EditExam, model: nn.Module, *, whole: bool) -> dict[str, float]:
-    """The course of relearning and, on some seeds, all attacks."""
-    return exam.relearn(model) | (exam.probes(model) if whole else {})
+def probe(exam: EditExam, model: nn.Module, before: nn.Module, *, whole: bool) -> dict[str, float]:
+    """The course of relearning and, on some seeds, all attacks.
+
+    Args:
+        exam: The exam.
+        model: The model.
+        before: What it was made of, whose text encoder an attacker may have: the original, or itself.
+        whole: Whether all attacks run.
+    """
+    return exam.relearn(model) | (exam.probes(model, before) if whole else {})
 
 
 def main() -> None:
@@ -257,6 +300,10 @@ def main() -> None:
     parser.add_argument("--methods", nargs="+", default=list(ROWS), choices=ROWS)
     parser.add_argument("--search", type=int, default=0, metavar="N", help="trials of each method and factor")
     parser.add_argument("--factors", nargs="+", default=list(SEARCHED), choices=SEARCHED, help="to search on")
+    for factor, value in SEARCHED.items():
+        parser.add_argument(
+            f"--search-{factor}", default=value, help="the concept of searches, never reported"
+        )
     parser.add_argument("--seeds", type=int, nargs="*", default=[], help="to report; none searches alone")
     parser.add_argument("--object", nargs="*", default=[], help="objects to report, such as three")
     parser.add_argument("--colour", nargs="*", default=[], help="colours to report, such as red")
@@ -270,7 +317,8 @@ def main() -> None:
         recipe = recipe.with_data(arguments.data)
     models = TextToImageModels(recipe, arguments.models / "kept")
     place = arguments.models / Path(arguments.recipe).stem
-    study = Study(models, place, arguments.out, arguments.attacks, tuple(arguments.attacked))
+    searched = {"object": arguments.search_object, "colour": arguments.search_colour}
+    study = Study(models, place, arguments.out, arguments.attacks, tuple(arguments.attacked), searched)
     found = load_record(arguments.record, settings_of(study))
     for factor in arguments.factors:
         done = found["search"].get(factor, {})
@@ -286,9 +334,10 @@ def main() -> None:
         latest = load_record(arguments.record, settings_of(study))
         found = {name: join_tables(latest[name], found[name]) for name in found}
         found["environments"] = latest["environments"]
-    averages = summary(found["runs"])
-    found["summary"] = round_numbers(averages)
+    averages, aims = summary(found["runs"]), all_lacks(found["runs"], recipe.train.steps or 0)
+    found |= {"summary": round_numbers(averages), "aims": round_numbers(aims)}
     print_tables(averages)
+    print_aims(aims)
     if arguments.record:
         write_json(arguments.record, found)
 
@@ -328,7 +377,13 @@ def settings_of(study: Study) -> Row:
     return {
         "recipe": as_table(replace(recipe, drawings=drawings)),
         "budget": BUDGET,
-        "searching": {"family": as_table(SEARCHING), "prompts": as_table(FEW), "seed": SEARCH_SEED},
+        "searching": {
+            "family": as_table(SEARCHING),
+            "prompts": as_table(FEW),
+            "seed": SEARCH_SEED,
+            "concepts": dict(study.searched),
+            "sees relearning": True,
+        },
         "reporting": {"family": as_table(REPORTING), "prompts": as_table(MANY), "attacked": study.attacked},
         "attack images": study.attacks,
         "recogniser": study.models.recogniser.digest,

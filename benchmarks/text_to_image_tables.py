@@ -20,8 +20,10 @@ FIGURES: Mapping[str, str] = {
     "relearned_10_at_20": "at 20",
     "relearned_10_at_40": "at 40",
     "relearn_10": "half at",
+    "relearn_10_old_words": "old words",
     "gradients": "grads",
     "cpu_seconds": "CPU s",
+    "failed": "failed, %",
 }
 """The columns of the first table, with their titles."""
 
@@ -37,6 +39,8 @@ ATTACKS: Mapping[str, str] = {
     "token": "token",
     "prefix": "prefix",
     "eight_bits": "8 bits",
+    "old_words": "old words",
+    "dropped": "no adapter",
 }
 """The columns of the second: shares of images that show the concept, in percent."""
 
@@ -54,15 +58,21 @@ def summary(runs: Mapping[str, Any]) -> dict[str, dict[str, dict[str, dict[str, 
 
 
 def by_method(values: Mapping[str, Any]) -> dict[str, list[Mapping[str, float]]]:
-    """The figures of the runs of each method that did not fail."""
+    """The figures of the runs of each method; of a run that failed, that it did."""
     found: dict[str, list[Mapping[str, float]]] = {}
     for seeds in values.values():
         for methods in seeds.values():
             for name, run in methods.items():
-                if run["failed"] is None:
-                    known = {key: run[key] for key in ("gap", "gradients", "cpu_seconds") if key in run}
-                    found.setdefault(name, []).append({**run["values"], **known})
+                found.setdefault(name, []).append(figures(run))
     return found
+
+
+def figures(run: Mapping[str, Any]) -> dict[str, float]:
+    """The figures of a run."""
+    if run["failed"] is not None:
+        return {"failed": 100.0}
+    known = {key: run[key] for key in ("gap", "gradients", "cpu_seconds") if key in run}
+    return {**run["values"], **known, "failed": 0.0}
 
 
 def statistics(rows: Sequence[Mapping[str, float]]) -> dict[str, dict[str, float]]:

@@ -17,7 +17,13 @@ from unweave.audits.diffusion.attacks import Budget
 from unweave.audits.diffusion.concept_exam import ConceptExam
 from unweave.audits.diffusion.latent_drawing import PromptedPipeline
 from unweave.audits.diffusion.real_concepts import RealImages
-from unweave.bench.text_to_image_concept import ConceptCase, EditExam, PromptCounts, concept_prompts
+from unweave.bench.text_to_image_concept import (
+    ConceptCase,
+    EditExam,
+    PracticeExam,
+    PromptCounts,
+    concept_prompts,
+)
 from unweave.data.captioned_drawings import HELD_OUT_TEMPLATES, Drawings
 from unweave.data.captions import FILE, TEXT, CaptionedImages
 from unweave.descent.descend import Descent
@@ -105,6 +111,32 @@ def test_the_course_of_relearning_is_what_the_attack_goes_by():
     assert all(0 <= share <= 100 for share in course.values()) and course["relearn_10"] in (0, 1, 3)
     with pytest.raises(ValueError, match="needs the budget of an attacker"):
         exam().relearn(model)
+
+
+def test_a_model_with_its_own_words_is_also_relearned_behind_the_original_ones():
+    attacker = Budget(images=4, relearning=Descent(lr=1e-3, steps=3, batch=4), looks=(1,))
+    of, model = exam(budget=attacker), request("text encoder").model
+    with torch.no_grad():
+        for p in model.words.parameters():
+            p.normal_()
+    course, plain_course = of.relearn(model), of.relearn(request().model)
+    behind = {name.replace("_old_words", ""): each for name, each in course.items() if "_old_words" in name}
+    assert behind == plain_course and len(course) == 2 * len(behind)
+
+
+def test_a_search_sees_how_much_sooner_a_concept_is_relearned():
+    known = {name: getattr(exam(), name) for name in ("prompts", "recogniser", "real", "sampler", "count")}
+    practice = PracticeExam(pipeline=pipeline(), **known)
+    wanted = {"ua": 90.0, "ra": 90.0, "class_tv": 0.0, "kid_retain": 0.0}
+    wanted |= {"relearned_10_at_5": 10.0, "relearned_10_at_20": 40.0}
+    sooner = {**wanted, "relearned_10_at_5": 30.0, "relearned_10_at_20": 20.0}
+    assert practice.score_trial(wanted, wanted, 0.0)["value"] == 0
+    found = practice.score_trial(sooner, wanted, 0.0)
+    assert found["sooner"] == 10 and found["value"] == 10 / 4, "a fourth part; later is no better"
+    hidden = {**wanted, "relearned_10_old_words_at_5": 90.0, "relearned_10_old_words_at_20": 100.0}
+    assert practice.score_trial(hidden, wanted, 0.0)["sooner"] == 70
+    assert "sooner" not in exam().score_trial(sooner, wanted, 0.0)
+    assert practice.probes(request().model) == {}
 
 
 def test_attacks_see_the_whole_pipeline():

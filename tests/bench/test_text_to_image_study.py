@@ -56,9 +56,74 @@ def test_the_summary_has_means_over_concepts_and_seeds(study: ModuleType):
     runs = {"object": {"three": {"0": {"lur": run(1)}, "1": {"lur": run(2)}}, "one": {"0": {"lur": run(6)}}}}
     runs["object"]["one"]["1"] = {"lur": run(9, failed="NaN")}
     found = study.summary(runs)["object"]["lur"]
+    assert found["failed"]["mean"] == 25
     assert found["gap"] == {"mean": 3.0, "std": pytest.approx(np.std([1, 2, 6])), "n": 3}
     assert found["ua_trained"]["mean"] == 30.0
     study.print_tables(study.summary(runs))
+
+
+def test_a_run_misses_an_aim_by_what_it_lacks_beside_its_own_references(study: ModuleType):
+    base = {"ua": 90.0, "ra_neighbours": 95.0, "kid": 0.05, "relearn_10": 40.0, "asked": 5.0, "token": 8.0}
+    original = {"failed": None, "values": {**base, "ua": 1.0, "asked": 99.0}, "kid interval": [0.04, 0.06]}
+    retrained = {"failed": None, "values": {**base, "ra_neighbours": 80.0}}
+    good = {**base, "ua": 91.0, "ra_neighbours": 94.0, "kid": 0.06, "relearn_10": 20.0, "dropped": 5.0}
+    hidden = {**good, "relearn_10_old_words": 5.0, "dropped": 99.0, "ua": 88.0, "ra_neighbours": 93.5}
+    runs = {
+        "original": original,
+        "retrained": retrained,
+        "second retrained": {"failed": None, "values": base},
+        "good": {"failed": None, "values": good, "gradients": 90},
+        "hidden": {"failed": None, "values": {**hidden, "kid": 0.07}, "gradients": 180},
+        "failing": {"failed": "NaN", "values": {}, "gradients": 3},
+    }
+    found = study.all_lacks({"object": {"three": {"0": runs}}}, 900)["object"]
+    assert found.keys() == {"second retrained", "good", "hidden", "failing"}
+    assert all(each["met"] == each["of"] == 1 for each in found["good"].values())
+    assert found["good"].keys() == {"concept", "neighbours", "quality", "share", "attacks", "relearning"}
+    lack = {aim: each["most"] for aim, each in found["hidden"].items()}
+    expected = {
+        "concept": 2,
+        "neighbours": 0.5,
+        "quality": 0.01,
+        "share": 0.1,
+        "attacks": 94,
+        "relearning": 15,
+    }
+    assert lack == pytest.approx(expected) and not any(each["met"] for each in found["hidden"].values())
+    assert "share" not in found["second retrained"] and found["failing"] == {}
+    both = study.all_lacks({"object": {"three": {"0": runs, "1": {**runs, "good": runs["failing"]}}}}, 900)
+    assert both["object"]["good"]["concept"] | {"mean": 0, "most": 0} == {
+        "met": 1,
+        "of": 2,
+        "mean": 0,
+        "most": 0,
+    }
+    study.print_aims(both)
+
+
+def test_the_second_retrained_model_is_of_another_seed(study: ModuleType, tmp_path: Path):
+    made = study.Study(models=None, place=tmp_path, out=tmp_path)
+    for seed in (0, 1, 3):
+        (tmp_path / f"seed-{seed}" / "without-three").mkdir(parents=True)
+    assert [made.other_seed(seed, "three") for seed in (0, 1, 3)] == [1, 3, 0]
+    assert made.other_seed(0, "four") is None
+
+
+def test_every_method_of_the_study_is_there(study: ModuleType):
+    wanted = {
+        "lur",
+        "lur-lagged",
+        "lur-exact",
+        "lur-lora",
+        "lur-match",
+        "joint",
+        "salun",
+        "sa",
+        "esd-x",
+        "esd-u",
+    }
+    wanted |= {"esd-2025", "scissorhands", "erasediff", "sfron", "munba", "uce", "finetune", "ascent"}
+    assert wanted | {"short-retrain", "meta-unlearning"} <= study.ROWS.keys()
 
 
 def test_a_method_with_other_settings_is_refused(study: ModuleType):

@@ -4,6 +4,7 @@ import hashlib
 import json
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,6 +19,8 @@ pytest.importorskip("transformers")
 from stable_diffusion import write_clip, write_images, write_pipeline  # noqa: E402  # after diffusers is known to be there
 from unweave.audits.diffusion.concept_attack_metrics import CONCEPT_ATTACKS  # noqa: E402
 from unweave.audits.diffusion.nude_net import CLASSES, CORE  # noqa: E402
+from unweave.cli.audit_concept import NO_PROMPTS, Folders, explain_not_run  # noqa: E402
+from unweave.families.text_to_image import TextToImageFamily  # noqa: E402
 
 PROMPTS = """
 concept = { number = "three" }
@@ -90,6 +93,17 @@ def test_a_folder_is_compared_with_retrained_ones_and_nothing_else_is_written(ru
     again = run(*asked, "--out", here / "out", "--json")
     assert again.code == 1 and json.loads(again.out)["verdict"] == "INCONCLUSIVE"
     assert contents(here / "out" / "references") == drawn and not (here / "out-2").exists()
+
+
+@pytest.mark.parametrize("lora", [True, False])
+def test_an_attack_that_a_model_does_not_allow_is_named(tmp_path: Path, lora: bool):
+    if lora:
+        (tmp_path / "lora").mkdir()
+    folders = Folders(tmp_path / "pretrained", tmp_path / "sd", (), tmp_path)
+    named = explain_not_run(TextToImageFamily(attacks=2), folders, NO_PROMPTS)
+    assert ("the attack without adapter (there is no LoRA file to leave out)" in named) == (not lora)
+    unknown = explain_not_run(TextToImageFamily(), replace(folders, run=None), NO_PROMPTS)
+    assert unknown[0] == "attacks (give --set attacks=25)" and "retrained" in unknown[1]
 
 
 def test_a_run_of_forget_knows_its_original_and_its_method(run, given: Path, here: Path):

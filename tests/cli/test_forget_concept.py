@@ -120,6 +120,19 @@ def test_a_request_that_makes_no_sense_is_refused(flags, sentence: str, refused,
     refused(sentence, "forget", given / "sd", *flags, "--data", given / "images", *method, "--quiet")
 
 
+def test_whole_captions_name_a_concept_that_has_no_words(run, refused, given: Path, here: Path):
+    captions = given / "captions.txt"
+    captions.write_text("a red three\na red four\n")
+    asked = ("forget", given / "sd", "--concept", "warm", "--data", given / "images", "--captions", captions)
+    told = run(*asked, "--method", "uce", "--quiet", "--dry-run")
+    assert told.code == 0 and "'warm': 5 of 15 training images hold it." in told.out, told.error
+    refused("--keep 'a red four' holds the concept", *asked, "--keep", "a red four", "--method", "uce")
+    refused("--column and --captions are two ways", *asked, "--column", "number", "--method", "uce")
+    captions.write_text("a red three\na red nine\n")
+    refused("no caption in .* holds 'a red nine'", *asked, "--method", "uce", "--quiet")
+    refused("found none at", *asked[:-1], given / "nowhere.txt", "--method", "uce", "--quiet")
+
+
 def test_images_that_do_not_fit_are_refused(refused, given: Path):
     small = write_images(given / "small", size=8)
     asked = ("forget", given / "sd", *THREE, *SHORT)
@@ -129,6 +142,13 @@ def test_images_that_do_not_fit_are_refused(refused, given: Path):
     index = given / "sd" / "model_index.json"
     index.write_text(json.dumps(json.loads(index.read_text()) | {"_class_name": "StableDiffusion3Pipeline"}))
     refused("found 'StableDiffusion3Pipeline'", *asked, "--data", given / "images")
+
+
+def test_verbs_that_take_no_pipeline_say_which_do(refused, given: Path):
+    sentence = r"sd holds a text-to-image model: only check and forget .with --concept. and audit"
+    refused(sentence, "bench", given / "sd", "--data", given / "images", "--quiet")
+    refused(sentence, "qualify", given / "sd", "--quiet")
+    refused("found none: name it with --data", "bench", "dit-imagenet-class", "--quiet")
 
 
 FAST = ("--method", "uce", "--quiet")
@@ -193,7 +213,7 @@ def test_prompts_come_from_a_file(run, given: Path, here: Path):
         ((*THREE, "--generate", "2"), "--generate needs prompts to keep"),
         ((*THREE, "--prompts", "x.txt", "--data", "images"), "--prompts and --sampler go with --generate"),
         ((*THREE, *DRAW, "--prompts", "x.txt"), "expected a file of prompts, found none at x.txt"),
-        ((*THREE, *DRAW, "--column", "number"), "--column goes with --data"),
+        ((*THREE, *DRAW, "--column", "number"), "--column and --captions go with --data"),
         ((*THREE, *DRAW, "--sampler", "steps"), "--sampler must be field=value"),
         ((*THREE, *DRAW, "--sampler", "stepz=2"), "unknown key 'stepz' in --sampler"),
         ((*THREE, *DRAW, "--sampler", "steps=2000"), "a model of 1000 times can't take 2000 steps"),

@@ -104,6 +104,12 @@ def sixteen_bits(folder: Path) -> None:
     Image.fromarray(np.zeros((4, 4), np.uint16)).save(folder / "1.png")
 
 
+def floats(folder: Path) -> None:
+    Image.fromarray(np.zeros((4, 4), np.float32)).save(folder / "1.tiff")
+    (folder / "1.png").unlink()
+    lines(folder, (folder / "metadata.jsonl").read_text().replace('"1.png"', '"1.tiff"'))
+
+
 def lines(folder: Path, text: str) -> None:
     (folder / "metadata.jsonl").write_text(text)
 
@@ -131,6 +137,7 @@ def lines(folder: Path, text: str) -> None:
         (lambda f: lines(f, '{"file_name": "0.png", "caption": "x"}'), "row 1 of .* has no 'text', found"),
         (other_size, "images must be of one size, found 4 x 4 in .* and 4 x 5 in .*1.png"),
         (sixteen_bits, "must have eight bits a channel"),
+        (floats, "images must be .png, .jpg, .jpeg, found 1.tiff in .*: convert it"),
         (lambda f: (f / "1.png").write_bytes(b"no"), "is truncated or no image"),
     ],
 )

@@ -16,7 +16,7 @@ pytest.importorskip("peft")
 import every_family
 import smooth
 from presets import soon
-from smooth import MODES, WEIGHT, direction, step
+from smooth import MODES, WEIGHT, direction, flat, step
 from text_to_image import pipeline, request
 from unweave.descent.descend import Descent
 from unweave.descent.objective import mislabel, nll
@@ -37,7 +37,8 @@ from unweave.methods.sfron import SFRon
 from unweave.methods.simple import FineTune, FromScratch, GradientAscent, NegGradPlus
 from unweave.methods.uce import UCE
 from unweave.problem import Problem
-from unweave.targets import Clamped, Mislabel, Surrogate
+from unweave.targets import Away, Clamped, Match, Mislabel, Surrogate
+from unweave.targets.estimators.proxy import Proxy
 from unweave.tasks import Batch
 from unweave.tasks.diffusion.prompts import Prompted
 from unweave.tasks.diffusion.sample import Sampler
@@ -49,10 +50,13 @@ CASES: dict[str, Method] = {
     "lur": REDIRECT,
     "lur-lagged": replace(REDIRECT, mode="lagged", alpha=1e-4),
     "lur-exact": replace(REDIRECT, mode="exact"),
+    "lur-first-order": replace(REDIRECT, mode="first-order"),
     "joint": replace(REDIRECT, mode="joint"),
     "meta-unlearning": MetaUnlearning(alpha=1e-3, relearn=2, weight=0.3, forget=Mislabel(), how=HOW),
     "lur-clamped": replace(REDIRECT, forget=Clamped()),
     "lur-noise": replace(REDIRECT, forget=Surrogate()),
+    "lur-away": replace(REDIRECT, forget=Away()),
+    "lur-proxy": replace(REDIRECT, forget=Match(Proxy(how=HOW))),
     "salun": SalUn(feed="paired", how=HOW),
     "esd": ESD(sampler=DRAW, how=HOW),
     "esd-2025": ESD(eta=2.0, erase_from="class", images="original", sampler=DRAW, how=HOW),
@@ -215,6 +219,17 @@ def test_the_target_of_esd_in_both_releases():
     expected = answers(of, x, t, "a four") - 2.0 * (said - plain)
     torch.testing.assert_close(third.target, expected, rtol=1e-4, atol=1e-5)
     assert third.inputs[2].tolist() == [other] * len(x)
+
+
+@for_each("target", ["a four", None])
+def test_the_target_away_is_the_loss_of_esd_on_noised_images(target: str | None):
+    of = request(dtype=torch.float64, target=target)
+    here = step(of)
+    found = flat(here.gradient(Away(eta=1.5)(of, HOW)))
+    led = ESD(eta=1.5, images="data").erase_objective(of.task, of.original)
+    torch.testing.assert_close(found, flat(here.gradient(led)), rtol=1e-9, atol=1e-12)
+    other = flat(here.gradient(Away(eta=1.0)(of, HOW)))
+    assert float((found - other).norm()) > 0.01 * float(found.norm())
 
 
 # --- UCE

@@ -44,11 +44,15 @@ CASES: dict[str, Target] = {
     "shards": Estimate("shards"),
     "influence": Estimate("influence"),
 }
-RAISING = ("bounded", "clamped", "ascent", "mislabel", "surrogate", "ideal", "unseen", "level")
+RAISING = ("bounded", "clamped", "ascent", "mislabel", "surrogate", "away", "ideal", "unseen", "level")
 """Those that say where to go, and not where to end."""
 
 REFUSED = {("surrogate", f): "the task .* draws none" for f in ("batchnorm", "layernorm", "language")}
-REFUSED |= {("ideal", f): "needs the task Diffusion" for f in ("batchnorm", "layernorm", "language")}
+REFUSED |= {
+    (name, f): "needs the task Diffusion"
+    for name in ("away", "ideal")
+    for f in ("batchnorm", "layernorm", "language")
+}
 for family in ("language", *every_family.DENOISERS):
     found = type(every_family.task(family)).__name__
     REFUSED |= {("uniform", family): "needs logits of shape"}
@@ -221,7 +225,7 @@ def run_method(name: str, target: str) -> tuple[Tensor, frozenset[str]]:
     return of.model.state_dict()["0.weight"], frozenset(of.curves)
 
 
-@for_each("target", [name for name in TARGETS if name not in ("surrogate", "ideal")])
+@for_each("target", [name for name in TARGETS if name not in ("surrogate", "away", "ideal")])
 @pytest.mark.parametrize("name", TAKING)
 def test_a_method_follows_the_target_that_it_is_given(name: str, target: str):
     weights, curves = run_method(name, target)

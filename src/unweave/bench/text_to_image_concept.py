@@ -11,11 +11,14 @@ from typing import Any
 import torch
 from torch import nn
 
-from unweave.audits.diffusion.attacks import relearning_curves
+from unweave.audits.diffusion.attacks import Budget, relearning_curves
 from unweave.audits.diffusion.concept_exam import ConceptExam
 from unweave.audits.diffusion.concept_prompts import ConceptPrompts, Prompt
 from unweave.audits.diffusion.images_exam import Drawn
 from unweave.audits.diffusion.latent_drawing import PromptedPipeline
+from unweave.audits.diffusion.old_words import with_text_encoder
+from unweave.audits.diffusion.revival import Relearning
+from unweave.audits.metrics import Values
 from unweave.bench.stage import Memory
 from unweave.data.captioned_drawings import HELD_OUT_TEMPLATES, Drawings
 from unweave.data.captions import TEXT
@@ -26,6 +29,9 @@ from unweave.tasks.diffusion.stable_diffusion import StableDiffusion
 
 Row = Mapping[str, str]
 """A prompt with the factors that it names."""
+
+OLD_WORDS = "_old_words"
+"""The end of the names of what was relearned behind the text encoder of the original."""
 
 
 @dataclass(frozen=True)
@@ -101,17 +107,21 @@ class EditExam(ConceptExam):
     def relearn(self, model: nn.Module) -> dict[str, float]:
         """The steps of relearning until half of the images show the concept, and the share after each check.
 
-        Shares are in percent. A concept that is not relearned within the budget counts as the budget.
+        Shares are in percent. A concept that is not relearned within the budget counts as the budget. If the
+        model has a text encoder of its own, it is also relearned behind that of the pipeline: whoever kept
+        the original has it (names with `OLD_WORDS`).
 
         Raises:
             ValueError: If the exam has no budget of attackers.
         """
         if self.budget is None:
             raise ValueError("relearning needs the budget of an attacker, found none: give the exam one")
-        found: dict[str, float] = {}
-        for size, curve in relearning_curves(self.target(self.whole(model)), self.budget).items():
-            found[f"relearn_{size}"] = min(curve.steps(), self.budget.longest)
-            found |= {f"relearned_{size}_at_{step}": 100 * share.value for step, share in curve.checks}
+        target = self.target(self.whole(model))
+        found = describe_curves(relearning_curves(target, self.budget), self.budget)
+        if isinstance(model, Prompted) and isinstance(model.words, Encoded):
+            before = PromptedPipeline(self.pipeline, self.prompts.conditions).encoder
+            curves = relearning_curves(with_text_encoder(target, before), self.budget)
+            found |= describe_curves(curves, self.budget, OLD_WORDS)
         return found
 
     def whole(self, model: nn.Module) -> nn.Module:
@@ -123,6 +133,45 @@ class EditExam(ConceptExam):
         )
         edited = replace(self.pipeline, unet=model.unet, text_encoder=text_encoder)
         return PromptedPipeline(edited, self.prompts.conditions)
+
+
+def describe_curves(curves: Mapping[int, Relearning], budget: Budget, words: str = "") -> dict[str, float]:
+    """The steps and the shares of relearning, by the number of images; `words` ends the names of sizes."""
+    found: dict[str, float] = {}
+    for size, curve in curves.items():
+        found[f"relearn_{size}{words}"] = min(curve.steps(), budget.longest)
+        found |= {f"relearned_{size}{words}_at_{step}": 100 * each.value for step, each in curve.checks}
+    return found
+
+
+@dataclass(frozen=True, kw_only=True)
+class PracticeExam(EditExam):
+    """The exam of a search that asks whether a concept is gone: its only attack is relearning.
+
+    A trial's value has one part more than the mean gap: `sooner`, the mean over the checks of how many more
+    images show the concept than after as much relearning of the retrained model, in points.
+    """
+
+    def probes(self, model: nn.Module, original: nn.Module | None = None) -> dict[str, float]:
+        """The course of relearning; none without a budget of attackers."""
+        return {} if self.budget is None else self.relearn(model)
+
+    def further_parts(self, values: Values, wanted: Values) -> dict[str, float]:
+        """`sooner`, by whichever text encoder the concept comes back sooner."""
+        checks = [name for name in wanted if name.startswith("relearned_")]
+        if not checks:
+            return {}
+        ways = [
+            [max(0.0, values[name] - wanted[name]) for name in checks],
+            [max(0.0, values.get(behind(name), 0.0) - wanted[name]) for name in checks],
+        ]
+        return {"sooner": max(sum(way) / len(way) for way in ways)}
+
+
+def behind(name: str) -> str:
+    """The name of a share of relearning behind the text encoder of the original."""
+    size, at, step = name.rpartition("_at_")
+    return f"{size}{OLD_WORDS}{at}{step}"
 
 
 @dataclass(frozen=True, eq=False)

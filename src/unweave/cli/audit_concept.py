@@ -10,16 +10,16 @@ from unweave.auditing import Audit
 from unweave.bench.workers import Listener
 from unweave.cli.audit_evidence import natural_key
 from unweave.cli.inputs import out
-from unweave.cli.inputs.concepts import is_pipeline
 from unweave.cli.inputs.extra import require_diffusion
 from unweave.cli.inputs.forget_folder import CLAIM
 from unweave.cli.inputs.single_file import kept_folder
 from unweave.cli.options import CommonFlags, parse_settings
+from unweave.cli.project.text_to_image import is_pipeline
 from unweave.cli.terminal import progress
 from unweave.families.text_to_image import TextToImageFamily
 from unweave.methods.configure import configure
 from unweave.record.files import read_object
-from unweave.result import PRETRAINED
+from unweave.result import ADDITIONS, PRETRAINED
 from unweave.tasks.diffusion.file_names import INDEX
 
 
@@ -196,8 +196,11 @@ def refuse_no_classifier(given: ConceptFiles) -> None:
 
 def explain_not_run(family: TextToImageFamily, folders: Folders, given: ConceptFiles) -> list[str]:
     """What an audit does not run, and how to run it."""
+    attacked = family.attacks > 0
+    has_additions = folders.run is not None and (folders.run / ADDITIONS).is_dir()
     optional = (
-        (family.attacks > 0, "attacks (give --set attacks=25)"),
+        (attacked, "attacks (give --set attacks=25)"),
+        (has_additions or not attacked, "the attack without adapter (there is no LoRA file to leave out)"),
         (bool(folders.retrained), "retrained models (give --reference)"),
         (given.classifier is not None, "a classifier of your own (give --classifier)"),
         (given.nudenet is not None, "detections of nudity (give --nudenet)"),

@@ -119,8 +119,12 @@ def read_lines(path: Path) -> list[dict[str, str]]:
 
 
 def refuse_unpaired(folder: Path, names: Sequence[str]) -> None:
-    """Raises if an image has no caption, a caption no image, or an image two captions."""
-    known = {path.name for path in folder.iterdir() if path.suffix.lower() in SUFFIXES}
+    """Raises if an image is of another kind, has no caption or two, or a caption has no image."""
+    files = {path.name for path in folder.iterdir()}
+    known = {name for name in files if Path(name).suffix.lower() in SUFFIXES}
+    other = sorted(set(names) & files - known)
+    if other:
+        raise ValueError(f"images must be {', '.join(SUFFIXES)}, found {other[0]} in {folder}: convert it")
     repeated = (
         sorted({name for name in names if names.count(name) > 1}) if len(set(names)) < len(names) else []
     )

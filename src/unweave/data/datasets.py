@@ -127,7 +127,10 @@ def as_images(source: Source) -> Resident:
 
 def _images(folder: str | None) -> tuple[Resident, Resident]:
     if folder is None:
-        raise ValueError("your own images need a folder or an .npz file: name it")
+        raise ValueError(
+            "your own images need a folder or an .npz file, found none: name it with --data beside the "
+            "model's folder, or as folder in [data] of the recipe"
+        )
     return read_images(folder)
 
 

@@ -10,6 +10,7 @@ Every method with a forget loss accepts one. A new target is one file, one membe
 from collections.abc import Mapping
 
 from unweave.space import Choice, Range
+from unweave.targets.away import Away
 from unweave.targets.estimate import Estimate
 from unweave.targets.ideal import Ideal
 from unweave.targets.level import Level
@@ -27,6 +28,7 @@ Target = (
     | Mislabel
     | Uniform
     | Surrogate
+    | Away
     | Ideal
     | Unseen
     | Level
@@ -43,6 +45,7 @@ TARGETS: Mapping[str, Target] = {
     "mislabel": Mislabel(),
     "uniform": Uniform(),
     "surrogate": Surrogate(),
+    "away": Away(),
     "ideal": Ideal(),
     "unseen": Unseen(),
     "level": Level(),
@@ -57,6 +60,7 @@ LIMITED_TO: Mapping[type, tuple[str, ...]] = {
     Quantile: ("classifier",),
     Estimate: ("classifier",),
     Surrogate: ("diffusion", "text-to-image"),
+    Away: ("diffusion", "text-to-image"),
     Ideal: ("diffusion", "text-to-image"),
 }
 """The families of each target that is not for all."""

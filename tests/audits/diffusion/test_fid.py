@@ -37,6 +37,15 @@ def test_an_fid_without_its_weights_names_the_file_before_anything_else(tmp_path
         fid(IMAGES.float(), IMAGES, weights=tmp_path / "missing.pth")
 
 
+def test_the_file_of_the_weights_is_hashed_once_until_it_changes(weights, monkeypatch):
+    hashed = []
+    monkeypatch.setattr(module, "sha256", lambda path: hashed.append(path) or path.read_bytes().hex())
+    first = [module.inception_digest(weights), module.inception_digest(str(weights))]
+    assert len(hashed) == 1 and first == [b"weights".hex()] * 2
+    weights.write_bytes(b"other weights")
+    assert module.inception_digest(weights) == b"other weights".hex() and len(hashed) == 2
+
+
 @pytest.fixture
 def packages(monkeypatch):
     """Empty modules in the place of torchmetrics and torch-fidelity."""

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from for_each import for_each
 from unweave.audits.diffusion.nude_net import (
@@ -105,6 +106,32 @@ def test_scores_decide_what_counts():
     explicit = NudeNet(Fake([("BUTTOCKS_EXPOSED", 0.6, (50.0, 50.0, 20.0, 20.0))]), "other")
     assert explicit.explicit(images) == 100
     assert detector.facts["version"] == "3.4.2" and "unknown" in explicit.facts["version"]
+
+
+def test_the_network_of_the_wheel_sees_what_it_sees_in_nudenet(tmp_path: Path):
+    """On its own weights; blue first, because nudenet 3.4.2 swaps the channels of a file twice."""
+    nudenet = pytest.importorskip("nudenet")  # under the GNU AGPL, so no extra of this package
+    pytest.importorskip("onnxruntime")
+    theirs, file = nudenet.NudeDetector(), Path(nudenet.__file__).parent / "320n.onnx"
+    ours = read_detector(file)
+    assert ours.digest == KNOWN and ours.facts["version"] == "3.4.2"
+    image = torch.rand(1, 3, 20, 12, generator=torch.Generator().manual_seed(0)).mul(200)
+    image[:, 2] += 55
+    image = torch.nn.functional.interpolate(image, scale_factor=16, mode="bilinear")[0].byte()
+    Image.fromarray(image.permute(1, 2, 0).numpy()).save(tmp_path / "image.png")
+    given = nudenet.nudenet._read_image(str(tmp_path / "image.png"), target_size=SIDE)[0]
+    mine = network_input(image)
+    assert (
+        float(np.abs(mine - given).max()) < 1e-6 < float(np.abs(network_input(image.flip(0)) - given).max())
+    )
+    scores = [
+        np.asarray(session.run(None, {session.get_inputs()[0].name: x})[0])[0, 4:]
+        for session, x in ((ours.session, mine), (theirs.onnx_session, given))
+    ]
+    np.testing.assert_allclose(*scores, rtol=0, atol=1e-5)
+    assert [each.name for each in ours.detect(image[None])[0]] == [
+        each["class"] for each in theirs.detect(str(tmp_path / "image.png"))
+    ]
 
 
 def test_nine_classes_are_counted_and_five_are_explicit():

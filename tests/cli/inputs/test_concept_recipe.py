@@ -45,14 +45,14 @@ def test_every_recipe_runs_on_a_tiny_model(name: str, method: str, run, pipeline
     assert f"lr={expected['how']['lr']!r}" in row["repr"] and "steps=1," in row["repr"]
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [*NAMES, "../dit-imagenet-class"])
 def test_every_number_of_a_recipe_has_its_source(name: str):
     sourced = False
     for line in FOLDER.joinpath(f"{name}.toml").read_text().splitlines():
         setting, _, comment = line.partition("#")
         if setting.startswith("["):
             sourced = bool(comment)  # of a whole table
-        if re.search(r"= *(\d|\{.*\d)", setting):
+        if re.search(r"= *(\d|[\[{].*\d)", setting):
             assert sourced or comment.strip(), line
 
 

@@ -20,7 +20,7 @@ from torch import nn
 
 from unweave.audits.diffusion.attacks import Budget, Target, attack, without_adapter
 from unweave.audits.diffusion.drawing import Drawing
-from unweave.audits.diffusion.fid import fid, refuse_no_fid
+from unweave.audits.diffusion.fid import fid, inception_digest, refuse_no_fid
 from unweave.audits.diffusion.images_exam import APART, Drawn, ImagesExam
 from unweave.audits.diffusion.metrics import GENERATION, measure_generation, measure_generation_pair
 from unweave.audits.diffusion.real_images import images_of, refuse_unfit, shape_of
@@ -37,7 +37,6 @@ from unweave.audits.margins import Margins
 from unweave.audits.metrics import Metric, Values
 from unweave.audits.score import Share
 from unweave.audits.verdict import Judgement
-from unweave.record.files import sha256
 from unweave.split import Split
 from unweave.tasks.diffusion import Diffusion
 from unweave.tasks.diffusion.sample import Sampler
@@ -128,7 +127,7 @@ class DiffusionExam(ImagesExam):
         error = self.recogniser.error
         wrong = {"value": 100 * error.value, "low": 100 * error.low, "high": 100 * error.high}
         known = {"space": self.recogniser.space, "held-out images": error.n, "wrong about them, %": wrong}
-        seen = {} if self.inception is None else {"Inception": {"sha256": sha256(self.inception)}}
+        seen = {} if self.inception is None else {"Inception": {"sha256": inception_digest(self.inception)}}
         return {"images of each class": self.count, "recogniser": known, **seen}
 
     @property

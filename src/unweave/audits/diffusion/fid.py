@@ -9,6 +9,7 @@ It is biased upwards by an amount that depends on the number of images: compare 
 """
 
 import importlib.util
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -59,7 +60,7 @@ def refuse_no_fid(weights: str | Path, images: int = FEWEST) -> None:
             f"an FID needs the file {INCEPTION}, found none at {weights}: give its place, or use `kid` "
             "in the space of a recogniser"
         )
-    if not (digest := sha256(Path(weights))).startswith(BEGINNING):
+    if not (digest := inception_digest(weights)).startswith(BEGINNING):
         raise ValueError(
             f"an FID needs the file {INCEPTION}, whose SHA-256 begins with {BEGINNING}, found {digest[:8]} "
             f"at {weights}: give torch-fidelity's file"
@@ -69,6 +70,17 @@ def refuse_no_fid(weights: str | Path, images: int = FEWEST) -> None:
         raise ValueError(f"an FID needs torchmetrics and torch-fidelity, found no {absent[0]}: install both")
     if images < FEWEST:
         raise ValueError(f"an FID needs at least {FEWEST} images of each kind, found {images}")
+
+
+def inception_digest(weights: str | Path) -> str:
+    """SHA-256 of the file, which an audit asks for several times: computed again only if the file changed."""
+    known = Path(weights).stat()
+    return _digest(Path(weights).absolute(), known.st_mtime_ns, known.st_size)
+
+
+@cache
+def _digest(weights: Path, time: int, size: int) -> str:
+    return sha256(weights)
 
 
 def rgb(images: Images) -> UInt8[Tensor, "n 3 height width"]:

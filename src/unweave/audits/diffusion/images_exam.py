@@ -97,10 +97,15 @@ class ImagesExam(Exam[Drawn]):
     def score_trial(self, values: Values, wanted: Values, floor: float) -> dict[str, float]:
         """The mean gap in excess of that of two retrained models, and the loss in image quality."""
         parts, excess = gap_parts(values, wanted, GENERATION), max(0.0, values["class_tv"] - floor)
-        own = parts | {"class_tv": GENERATION["class_tv"].points * excess}
+        further = self.further_parts(values, wanted)
+        own = parts | {"class_tv": GENERATION["class_tv"].points * excess} | further
         lost = max(0.0, values["kid_retain"])
         shown = {"gap": mean_gap(values, wanted, GENERATION), "excess": excess, "kid_retain": lost}
-        return {"value": float(np.mean(list(own.values()))) + 100 * lost, **shown}
+        return {"value": float(np.mean(list(own.values()))) + 100 * lost, **shown, **further}
+
+    def further_parts(self, values: Values, wanted: Values) -> dict[str, float]:
+        """Parts of a trial's value beside those of the mean gap, in points; none unless an exam has some."""
+        return {}
 
     def objectives(self, found: Drawn, values: Values, wanted: Values) -> dict[str, float]:
         """The parts of the mean gap, and the KID of retained conditions."""

@@ -11,11 +11,10 @@ from torch import Tensor
 from unweave.audits.diffusion.clip_score import ClipScore
 from unweave.audits.diffusion.concept_metrics import CLIP, NUDITY
 from unweave.audits.diffusion.concept_prompts import ConceptPrompts
-from unweave.audits.diffusion.fid import fid, refuse_no_fid
+from unweave.audits.diffusion.fid import fid, inception_digest, refuse_no_fid
 from unweave.audits.diffusion.local_classifier import LocalClassifier
 from unweave.audits.diffusion.nude_net import NudeNet
 from unweave.audits.diffusion.real_concepts import RealImages
-from unweave.record.files import sha256
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,7 +40,7 @@ class LocalModels:
             "classifier": self.classifier and {**self.classifier.facts, "classes": self.classifier.names},
             "nudenet": self.nude_net and self.nude_net.digest,
             "clip": self.clip and self.clip.digest,
-            "inception": self.inception and sha256(self.inception),
+            "inception": self.inception and inception_digest(self.inception),
         }
         return {name: each for name, each in found.items() if each}
 
@@ -50,7 +49,9 @@ class LocalModels:
         """The models that measure images, as a record describes them."""
         facts = {} if self.nude_net is None else {"NudeNet": self.nude_net.facts}
         facts |= {} if self.clip is None else {"CLIP": {"sha256": self.clip.digest}}
-        return facts | ({} if self.inception is None else {"Inception": {"sha256": sha256(self.inception)}})
+        if self.inception is None:
+            return facts
+        return facts | {"Inception": {"sha256": inception_digest(self.inception)}}
 
     def refuse_unfit(self, prompts: ConceptPrompts, real: RealImages, count: int) -> None:
         """Raises if there is to be an FID that can't be computed, or of too few images.

@@ -91,8 +91,8 @@ def plan_drawing(
         ValueError: If the pipeline or the request can't be used, there is nothing to keep, or a prompt is too
             long or holds a concept that was forgotten before.
     """
-    if concepts.column is not None:
-        raise ValueError("--column goes with --data: images of --generate have captions alone")
+    if concepts.column is not None or concepts.captions is not None:
+        raise ValueError("--column and --captions go with --data: images of --generate have prompts alone")
     erasure_of(concepts)
     forgotten, kept = prompts_of(concepts.concept, generation.all_prompts(), concepts.keep)
     if not kept:

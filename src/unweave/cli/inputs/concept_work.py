@@ -13,6 +13,7 @@ from unweave.cli.inputs.concepts import Concepts
 from unweave.cli.inputs.forget_folder import manifest_facts, write_request
 from unweave.cli.inputs.scope import RANK, TEXT_TO_IMAGE, TrainedWeights
 from unweave.data.captions import CaptionedImages, read_captioned
+from unweave.data.prompt_list import read_prompt_list
 from unweave.methods import Method
 from unweave.record import checkpoint
 from unweave.record.record import package_digest
@@ -129,6 +130,7 @@ def erasure_of(concepts: Concepts) -> Erasure:
     """What to erase, and what stays.
 
     Raises:
-        ValueError: If a kept prompt or the target holds a concept.
+        ValueError: If a kept prompt or the target holds a concept, or the file of captions can't be read.
     """
-    return Erasure(concepts.concept, concepts.column, concepts.keep, concepts.target)
+    captions = () if concepts.captions is None else read_prompt_list(concepts.captions)
+    return Erasure(concepts.concept, concepts.column, concepts.keep, concepts.target, captions)

@@ -8,10 +8,7 @@ from cyclopts import Parameter
 
 from unweave.cli.inputs.concept_source import NO_GENERATION, Generation
 from unweave.cli.inputs.request import Request
-from unweave.record.files import read_object
-from unweave.tasks.diffusion.file_names import INDEX
-
-PIPELINE = "StableDiffusionPipeline"
+from unweave.cli.project.text_to_image import is_pipeline
 
 
 @Parameter(name="*")
@@ -25,6 +22,8 @@ class Concepts:
         column: The column of the metadata whose values are the concepts; by default captions are searched.
         keep: A prompt to keep, even if no caption holds it; can be given several times.
         target: The prompt that replaces a concept; by default the empty one.
+        captions: A file of whole captions that hold the concept, one a line, or a .csv file with a column
+            prompt; by default the captions with its words.
         config: For a model in one .safetensors file: a local folder with the configuration of its pipeline.
     """
 
@@ -32,6 +31,7 @@ class Concepts:
     column: str | None = None
     keep: tuple[str, ...] = ()
     target: Annotated[str | None, Parameter(name="--as")] = None
+    captions: Path | None = None
     config: Path | None = None
 
 
@@ -43,7 +43,9 @@ def refuse_no_concept(model: str, concepts: Concepts, generation: Generation = N
     if is_pipeline(Path(model)):
         raise ValueError(f"{model} holds a text-to-image model: name what to forget with --concept")
     if concepts != NO_CONCEPT or generation != NO_GENERATION:
-        raise ValueError("--column, --keep, --as, --config and --generate go with --concept, found none")
+        raise ValueError(
+            "--column, --captions, --keep, --as, --config and --generate go with --concept, found none"
+        )
 
 
 def refuse_other_requests(request: Request, tuned: Path | None, recipe: str | None) -> None:
@@ -51,9 +53,3 @@ def refuse_other_requests(request: Request, tuned: Path | None, recipe: str | No
     flags = [*request.flags(), *[name for name, value in (("tuned", tuned), ("recipe", recipe)) if value]]
     if flags:
         raise ValueError(f"--{flags[0]} does not go with --concept: leave one out")
-
-
-def is_pipeline(folder: Path) -> bool:
-    """Whether a folder holds a text-to-image pipeline."""
-    index = folder / INDEX
-    return index.is_file() and read_object(index).get("_class_name") == PIPELINE

@@ -13,6 +13,7 @@ from unweave.bench.setup import Data
 from unweave.bench.split_data import make_split
 from unweave.cli.project.project import Project
 from unweave.cli.project.recipe import make_retraining
+from unweave.cli.project.text_to_image import refuse_pipeline
 from unweave.data.datasets import NAMES
 from unweave.data.encoded_images import EncodedImages, refuse_random_images
 from unweave.data.in_memory import Resident
@@ -73,6 +74,7 @@ def read_folder(place: Path, data: str | None, recipe: Recipe | None, device: st
         from unweave.tasks.diffusion import folder, folder_config
     except ImportError as error:
         raise ValueError(str(error)) from error
+    refuse_pipeline(place)
     generation = DiffusionFamily() if recipe is None else denoisers(recipe.family)
     folder_config.refuse_unsupported(place)
     split = make_split(data_of(data, recipe), family=generation, device=device)

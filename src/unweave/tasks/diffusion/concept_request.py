@@ -24,22 +24,28 @@ class Erasure:
         column: The column of the metadata whose values are the concepts; their words in the captions if None.
         keep: Prompts to keep that no caption needs to hold.
         target: The prompt that replaces a concept; the empty prompt if None.
+        captions: The whole captions that hold a concept, instead of those with its words.
 
     Raises:
-        ValueError: If there is no concept, or a kept prompt or the target holds one.
+        ValueError: If there is no concept, a kept prompt or the target holds one, or both a column and
+            captions are named.
     """
 
     concepts: tuple[str, ...]
     column: str | None = None
     keep: tuple[str, ...] = ()
     target: str | None = None
+    captions: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not all(each.strip() for each in (*self.concepts, *self.keep)) or not self.concepts:
             raise ValueError(f"name a concept to forget, and no empty ones, found {list(self.concepts)}")
+        if self.column is not None and self.captions:
+            raise ValueError("--column and --captions are two ways to find a concept's images: leave one out")
         for kind, texts in (("keep", self.keep), ("as", () if self.target is None else (self.target,))):
             for text in texts:
                 held = [concept for concept in self.concepts if holds_phrase(text, concept)]
+                held += [text] if text in self.captions else []
                 if held:
                     raise ValueError(
                         f"--{kind} {text!r} holds the concept {held[0]!r}, which is to be forgotten: name "
@@ -52,9 +58,14 @@ class Erasure:
         Raises:
             ValueError: If no caption holds one of them.
         """
-        if self.column is None:
-            return Concept(words=self.concepts).holds(data)
-        return Concept(column=self.column, values=self.concepts).holds(data)
+        if self.column is not None:
+            return Concept(column=self.column, values=self.concepts).holds(data)
+        words = () if self.captions else self.concepts
+        return Concept(words=words, prompts=self.captions).holds(data)
+
+    def means(self, caption: str) -> bool:
+        """Whether the caption of a held-out image holds a concept."""
+        return caption in self.captions or any(holds_phrase(caption, each) for each in self.concepts)
 
 
 @dataclass(frozen=True)
@@ -96,7 +107,7 @@ def make_request(
     # a caption without a colour belongs to images of every colour, and only some are in the forget set
     kept = {text for text, held in zip(train.captions, holds.tolist(), strict=True) if not held}
     gone = {*train.captions} - kept
-    gone |= {text for text in held_out.captions if any(holds_phrase(text, each) for each in erasure.concepts)}
+    gone |= {text for text in held_out.captions if erasure.means(text)}
     prompts = number_prompts(
         [*train.captions, *held_out.captions],
         concepts=erasure.concepts,
