@@ -31,10 +31,12 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from label_inference import label_from_bias, label_from_probes, probe_class
+from class_probes import probe_class
 from torch import Tensor, nn
 
 from unweave.audits.attacks.inversion import Search, is_nearest, recover, update_between
+from unweave.audits.attacks.label_inference import label_from_probes
+from unweave.audits.attacks.last_layer_bias import label_from_bias
 from unweave.audits.attacks.update_alignment import loss_gradient
 from unweave.audits.classifier.collect import logits_of
 from unweave.audits.score import Share

@@ -3,11 +3,15 @@
     python benchmarks/power.py digits-clean digits-trace digits-class --record records/power.json
     python benchmarks/power.py --candidates --retrains 34 --originals 10 --audits 200 --record FILE
     python benchmarks/power.py fashion-mnist-class --data FOLDER --retrains 36 --record FILE
+    python benchmarks/power.py digits-class --attacks default --record records/power.json
 
 A stage is of use if a genuine retrain passes and the original fails. Retrained models and originals are
 trained once, from seeds that no recipe uses. Each audit then draws at random 12 of the retrained models to
 fix the margins, 10 as references, 10 others to be judged, and 10 originals. Where a class is forgotten,
 originals whose last layer hides it are judged as well: its row is zero and its bias -15.
+
+With --attacks the first model of each kind is also audited alone, as by `unweave audit`: without attacks and
+with them, on the same draws. Such a row stands in the record beside that without attacks.
 
 Audits share models, so the shares are those of these models: with few of them one audit is much like the
 next. Models are kept in a folder, and a run that is interrupted goes on from there.
@@ -20,18 +24,22 @@ import re
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from attacked_power import Attacker
 from timed_rounds import write_record
 from torch import nn
 
+from unweave.audits.attack_runs.plan import Request
+from unweave.audits.attack_runs.report import judge_with_attacks
+from unweave.audits.classifier.evidence import Evidence
 from unweave.audits.classifier.metrics import METRICS
-from unweave.audits.margins import RETRAINS, margins
+from unweave.audits.margins import RETRAINS, Margins, margins
 from unweave.audits.metrics import Values
 from unweave.audits.verdict import SEEDS, Judgement, Verdict, judge
 from unweave.bench.recipe import load, parse
@@ -90,11 +98,32 @@ class Models:
         alone: Per model, the metrics of one model.
         beside: The metrics of two models, per model and retrained model.
         sizes: The number of examples of each part.
+        models: The models.
+        answers: Their answers.
     """
 
     alone: Mapping[str, Sequence[Values]]
     beside: Mapping[str, Sequence[Sequence[Values]]]
     sizes: Mapping[str, int]
+    models: Mapping[str, Sequence[nn.Module]]
+    answers: Mapping[str, Sequence[Evidence]]
+
+
+@dataclass(frozen=True)
+class Draw:
+    """The models of one audit, by their numbers.
+
+    Args:
+        calibration: The retrained models that fix the margins.
+        references: Those to compare with.
+        judged: The models to judge, by kind.
+        margins: The margins.
+    """
+
+    calibration: Sequence[int]
+    references: Sequence[int]
+    judged: Mapping[str, Sequence[int]]
+    margins: Margins
 
 
 def stage_of(name: str, change: Change, folder: Path, data: str | None) -> Stage:
@@ -128,6 +157,8 @@ def models_of(stage: Stage, retrains: int, originals: int) -> Models:
             for kind, group in answers.items()
         },
         sizes=exam.sizes,
+        models=models,
+        answers=answers,
     )
 
 
@@ -141,26 +172,75 @@ def hide(model: nn.Module, classes: Sequence[int]) -> nn.Module:
     return hidden
 
 
-def audit(found: Models, rng: np.random.Generator) -> dict[str, Judgement]:
-    """One audit of each kind of model, with the same references and margins."""
+def draw(found: Models, rng: np.random.Generator) -> Draw:
+    """Draws the models of one audit, and fixes its margins."""
     retrained, beside = found.alone["retrained"], found.beside["retrained"]
     dealt = rng.permutation(len(retrained))[: RETRAINS + 2 * SEEDS]
     calibration, references, again = np.split(dealt, [RETRAINS, RETRAINS + SEEDS])
     pairs = [beside[i][j] for i, j in combinations(calibration, 2)]
     fixed = margins([retrained[i] for i in calibration], pairs, sizes=found.sizes, metrics=METRICS)
-    judged = {kind: rng.permutation(len(group))[:SEEDS] for kind, group in found.alone.items()}
-    judged["retrained"] = again
-    values = {
-        kind: [
-            {**found.alone[kind][i], **found.beside[kind][i][j]}
-            for i, j in zip(some, references, strict=True)
+    judged = {kind: rng.permutation(len(group))[:SEEDS].tolist() for kind, group in found.alone.items()}
+    judged["retrained"] = again.tolist()
+    return Draw(calibration.tolist(), references.tolist(), judged, fixed)
+
+
+def audit(found: Models, drawn: Draw) -> dict[str, Judgement]:
+    """One audit of each kind of model, with the same references and margins: the models of ten seeds."""
+    return {kind: judge_models(found, drawn, kind, some) for kind, some in drawn.judged.items()}
+
+
+def audit_one(found: Models, drawn: Draw) -> dict[str, Judgement]:
+    """One audit of the first model of each kind, as of a user who has one model."""
+    first = {kind: [some[0]] * SEEDS for kind, some in drawn.judged.items()}
+    alone = replace(drawn, judged=first)
+    return {kind: judge_models(found, alone, kind, some) for kind, some in first.items()}
+
+
+def judge_models(found: Models, drawn: Draw, kind: str, some: Sequence[int]) -> Judgement:
+    """The verdict on models of a kind, one for each reference."""
+    values, original = (
+        [
+            {**found.alone[name][i], **found.beside[name][i][j]}
+            for i, j in zip(numbers, drawn.references, strict=True)
         ]
-        for kind, some in judged.items()
-    }
-    wanted, original = [retrained[i] for i in references], values["original"]
+        for name, numbers in ((kind, some), ("original", drawn.judged["original"]))
+    )
+    wanted = [found.alone["retrained"][i] for i in drawn.references]
+    return judge(values, wanted, drawn.margins, original=original, metrics=METRICS)
+
+
+def attack_one(judgements: Mapping[str, Judgement], drawn: Draw, attacker: Attacker) -> dict[str, Judgement]:
+    """The same audits with attacks."""
+    original = drawn.judged["original"][0]
     return {
-        kind: judge(each, wanted, fixed, original=original, metrics=METRICS) for kind, each in values.items()
+        kind: judge_with_attacks(
+            each,
+            attacker.attack(
+                (kind, drawn.judged[kind][0]),
+                drawn.references,
+                drawn.calibration,
+                original,
+                drawn.margins.margin,
+            ),
+        )
+        for kind, each in judgements.items()
     }
+
+
+def attacked_verdicts(found: Models, drawn: Sequence[Draw], attacker: Attacker) -> Row:
+    """The verdicts on single models, without attacks and with them."""
+    without = [audit_one(found, each) for each in drawn]
+    attacked = [attack_one(*each, attacker) for each in zip(without, drawn, strict=True)]
+    return {
+        "ran": [each.name for each in attacker.plan.attacks],
+        "without": by_kind(without),
+        "verdicts": by_kind(attacked),
+    }
+
+
+def by_kind(judgements: Sequence[Mapping[str, Judgement]]) -> dict[str, Row]:
+    """The summary of each kind of model."""
+    return {kind: summary([each[kind] for each in judgements]) for kind in judgements[0]}
 
 
 def summary(judgements: Sequence[Judgement]) -> Row:
@@ -199,7 +279,12 @@ def row_of(stage: Stage, change: Change, asked: argparse.Namespace) -> Row:
         )
     start = time.process_time()
     found, rng = models_of(stage, retrains, originals), np.random.default_rng(0)
-    judgements = [audit(found, rng) for _ in range(asked.audits)]
+    drawn = [draw(found, rng) for _ in range(asked.audits)]
+    verdicts = by_kind([audit(found, each) for each in drawn])
+    attacked = {}
+    if asked.attacks:
+        attacker = Attacker(stage.exam(), asked.attacks, found.models, found.answers, found.alone)
+        attacked = {"attacks": asked.attacks, "attacked": attacked_verdicts(found, drawn, attacker)}
     table = stage.recipe.table()
     data = {key: value for key, value in table["data"].items() if key != "folder"}
     return {
@@ -210,7 +295,8 @@ def row_of(stage: Stage, change: Change, asked: argparse.Namespace) -> Row:
         "audits": asked.audits,
         "cpu_seconds": round(time.process_time() - start, 1),
         "means": {kind: means(group) for kind, group in found.alone.items()},
-        "verdicts": {kind: summary([each[kind] for each in judgements]) for kind in found.alone},
+        "verdicts": verdicts,
+        **attacked,
         "environment": environment(),
     }
 
@@ -227,18 +313,23 @@ def printed(row: Row) -> str:
     """The shares of a row as text."""
     change = json.dumps(row["change"]) if row["change"] else "as it ships"
     lines = [f"{row['stage']}, {change}"]
-    for kind, found in row["verdicts"].items():
-        shares = ", ".join(f"{100 * share:.1f} % {verdict}" for verdict, share in found["share"].items())
-        lines.append(f"  {kind:<10} {shares}; margins out {found['margins_out']}")
-        lines += [f"    {count} x {why}" for why, count in found["reasons"].items()]
+    tables = {"": row["verdicts"]}
+    if "attacks" in row:
+        tables["one model, "] = row["attacked"]["without"]
+        tables[f"one model, attacks {row['attacks']}, "] = row["attacked"]["verdicts"]
+    for title, table in tables.items():
+        for kind, found in table.items():
+            shares = ", ".join(f"{100 * share:.1f} % {verdict}" for verdict, share in found["share"].items())
+            lines.append(f"  {title}{kind:<10} {shares}; margins out {found['margins_out']}")
+            lines += [f"    {count} x {why}" for why, count in found["reasons"].items()]
     return "\n".join(lines)
 
 
 def keep(row: Row, place: Path) -> None:
-    """Puts a row into a record, in the place of an earlier one of the same stage."""
+    """Puts a row into a record, in the place of an earlier one of the same stage and attacks."""
     rows = json.loads(place.read_text(encoding="utf-8"))["rows"] if place.exists() else []
-    same = {key: row[key] for key in ("stage", "change")}
-    rows = [each for each in rows if {key: each[key] for key in same} != same]
+    same = {key: row.get(key) for key in ("stage", "change", "attacks")}
+    rows = [each for each in rows if {key: each.get(key) for key in same} != same]
     record = {"question": (__doc__ or "").splitlines()[0], "rows": [*rows, row]}
     write_record(place, record)
 
@@ -255,10 +346,15 @@ def main() -> None:
     parser.add_argument("--retrains", type=int, default=60, help="how many retrained models")
     parser.add_argument("--originals", type=int, default=20, help="how many originals")
     parser.add_argument("--audits", type=int, default=500, help="how many audits")
+    parser.add_argument(
+        "--attacks", help="default, all, or names such as rmia: audit single models with these"
+    )
     parser.add_argument("--data", help="the folder of the data set, if it needs one")
     parser.add_argument("--folder", type=Path, default=Path("power"), help="where models are kept")
     parser.add_argument("--record", type=Path, help="the file that the rows are added to")
     asked = parser.parse_args()
+    if asked.attacks:
+        Request(asked.attacks)  # an unknown name is refused before any training
     torch.set_num_threads(1)
     work: Mapping[str, Sequence[Change]] = {name: [{}] for name in asked.recipes}
     if asked.candidates:

@@ -69,7 +69,7 @@ class AttackReport:
     @property
     def spent(self) -> str:
         """What examining the models took, in a sentence; empty if no attack did."""
-        each = {attack.name: attack.gradients for attack in self.plan.model_attacks}
+        each = {attack.name: attack.gradients for attack in self.plan.model_attacks if attack.gradients}
         if not each:
             return ""
         models = self.models.count

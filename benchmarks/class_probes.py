@@ -1,7 +1,4 @@
-"""The label of a deleted record, from the last bias; and the class of a deletion, from queries alone.
-
-After Hu et al., IEEE S&P 2024, arXiv 2404.03233.
-"""
+"""Inputs of a class, found by queries alone, after Hu et al., IEEE S&P 2024, arXiv 2404.03233."""
 
 from collections.abc import Callable, Sequence
 
@@ -11,11 +8,6 @@ from torch import Tensor
 
 SURE = 0.9995
 """The probability of its class at which a probe is good enough (as in Hu et al.)."""
-
-
-def label_from_bias(bias_update: Float[Tensor, " class"]) -> int:
-    """The label whose bias fell most: ascent on cross-entropy moves bias k by p_k - 1[k = y] (as in iDLG)."""
-    return int(bias_update.argmin())
 
 
 def probe_class(
@@ -58,13 +50,3 @@ def probe_class(
         better = (scores > best) & (best < SURE)
         inputs[better], best[better] = candidates[better], scores[better]
     return inputs
-
-
-def label_from_probes(before: Float[Tensor, "class probe"], after: Float[Tensor, "class probe"]) -> int:
-    """The class whose probability a deletion lowered most, from queries alone.
-
-    Args:
-        before: For each class, the probability of that class for inputs that the first model gives to it.
-        after: The same by the second model.
-    """
-    return int((after - before).mean(dim=1).argmin())

@@ -1,0 +1,35 @@
+"""`benchmarks/power.py`: a row with attacks stands beside the row without them."""
+
+import json
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+
+@pytest.fixture
+def script(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "benchmarks"))
+    import power
+
+    return power
+
+
+def test_a_row_replaces_only_that_of_the_same_stage_change_and_attacks(
+    script: ModuleType, tmp_path: Path
+) -> None:
+    record = tmp_path / "power.json"
+    former = {"stage": "digits-class", "change": {}, "audits": 1}
+    for row in (
+        former,
+        {**former, "attacks": "rmia"},
+        {**former, "attacks": "default"},
+        {**former, "audits": 2},
+    ):
+        script.keep(row, record)
+    rows = json.loads(record.read_text(encoding="utf-8"))["rows"]
+    assert [(each.get("attacks"), each["audits"]) for each in rows] == [
+        ("rmia", 1),
+        ("default", 1),
+        (None, 2),
+    ]
