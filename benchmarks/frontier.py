@@ -102,6 +102,7 @@ def plot(name: str, found: Mapping[str, Any], folder: Path) -> None:
     text = drawn.replace(
         "<svg ", '<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" ', 1
     )
+    folder.mkdir(parents=True, exist_ok=True)
     (folder / f"frontier-{name}.svg").write_text(text)
 
 
