@@ -32,7 +32,8 @@ def step_batches(
     plans, *copies = tee(FEEDS[phase.feed](ids, sizes, order), 1 + len(ids))
     streams = {part: draw_batches(problem, part, copy, how) for part, copy in zip(ids, copies, strict=True)}
     for plan in plans:
-        yield {part: next(streams[part]) for part in plan}, {part: len(rows) for part, rows in plan.items()}
+        whole = {part: rows.shape[0] for part, rows in plan.items()}
+        yield {part: next(streams[part]) for part in plan}, whole
 
 
 def draw_batches(problem: Problem, part: Part, plans: Iterator[Plan], how: Descent) -> Iterator[list[Batch]]:
@@ -62,13 +63,13 @@ def read_batches(
     wholes, reads = tee(plan[part] for plan in plans if part in plan)
     raws = source.stream(map(problem.processes.rows_to_read, reads), generator=augment)
     for whole, raw in zip(wholes, raws, strict=False):
-        batch = mark_forget_rows(problem, part, problem.task.draw(raw, key))
+        batch = problem.task.draw(raw, key)
+        if part == "mixed":
+            batch = mark_forget_rows(problem, batch)
         yield problem.processes.micro_batches(whole, batch, how.micro_batch)
 
 
-def mark_forget_rows(problem: Problem, part: Part, batch: Batch) -> Batch:
-    """Marks the forget rows of a mixed batch; any other batch is returned unchanged."""
-    if part != "mixed":
-        return batch
+def mark_forget_rows(problem: Problem, batch: Batch) -> Batch:
+    """Marks the forget rows of a mixed batch."""
     forget = problem.split.is_forget[batch.ids.cpu()].to(batch.target.device)
     return replace(batch, forget=forget)

@@ -90,9 +90,13 @@ class Descent:
         if progress < self.warmup:
             return progress / self.warmup
         decay = (progress - self.warmup) / (1 - self.warmup)
-        return {"constant": 1.0, "linear": 1 - decay, "cosine": (1 + math.cos(math.pi * decay)) / 2}[
-            self.schedule
-        ]
+        match self.schedule:
+            case "constant":
+                return 1.0
+            case "linear":
+                return 1 - decay
+            case "cosine":
+                return (1 + math.cos(math.pi * decay)) / 2
 
     def optimizer_over(self, weights: list[nn.Parameter]) -> torch.optim.Optimizer:
         """The optimizer over these weights."""

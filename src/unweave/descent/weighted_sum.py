@@ -133,7 +133,7 @@ class Objective:
         """Scalars that sum to the objective: one per micro-batch, and one for the penalties."""
         for part, here in self.by_part.items():
             if part in step.batches:
-                step.count(sum(len(batch) for batch in step.batches[part] if not batch.blank))
+                step.count(sum([batch.target.shape[0] for batch in step.batches[part] if not batch.blank]))
                 notes = [step.note(piece.name) for _, piece in here]
                 for batch in step.batches[part]:
                     size = math.inf if batch.blank else step.sizes[part]
@@ -148,10 +148,13 @@ class Objective:
 
 def weighted_sum(shares: Sequence[tuple[float, Tensor]], notes: Sequence[list[Tensor]]) -> Tensor:
     """The sum of weights times values; notes each unweighted value. A weight of one keeps a loss's bits."""
-    for note, (_, value) in zip(notes, shares, strict=True):
+    total = None
+    for note, (weight, value) in zip(notes, shares, strict=True):
         note.append(value.detach())
-    first, *others = [value if w == 1 else w * value for w, value in shares]
-    return sum(others, start=first)
+        weighted = value if weight == 1 else weight * value
+        total = weighted if total is None else total + weighted
+    assert total is not None
+    return total
 
 
 def on(

@@ -74,6 +74,8 @@ class Processes:
 
         So every process draws the same number of keys for augmentation and noise.
         """
+        if self.count == 1:
+            return ids
         return self.shard(ids) if self.owns(ids) else ids[:1]
 
     def owns(self, ids: Tensor) -> bool:
@@ -90,6 +92,8 @@ class Processes:
             batch: What this process has read of it: see `rows_to_read`.
             size: The largest number of examples in a micro-batch; no limit if None.
         """
+        if self.count == 1:
+            return [batch] if size is None else batch.split(size)
         own = batch.split(size or len(batch)) if self.owns(whole) else []
         if not self.sharded:
             return own

@@ -2,12 +2,15 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from unweave.weights.params import Params
 from unweave.weights.sharded import pieces
+
+T = TypeVar("T")
 
 HALF = (torch.bfloat16, torch.float16)
 
@@ -25,8 +28,8 @@ def refuse_half(params: Mapping[str, Tensor]) -> None:
 
 @contextmanager
 def shift_weights(
-    params: Mapping[str, Tensor], direction: Params, size: float, spare: list[list[Tensor]]
-) -> Iterator[None]:
+    params: Mapping[str, Tensor], direction: Params, size: float, spare: list[list[Tensor]], result: T
+) -> Iterator[T]:
     """Shifts the weights in place by `size * direction` for the body; restores them bit for bit.
 
     Args:
@@ -34,15 +37,16 @@ def shift_weights(
         direction: The direction.
         size: The factor of the direction.
         spare: Memory for the saved weights, reused by later shifts.
+        result: What the `with` statement returns.
     """
     # detach shares the memory, and autograd still notices the changes
-    weights = pieces(p.detach() for p in params.values())
+    weights = pieces([p.detach() for p in params.values()])
     originals = spare.pop() if spare else [torch.empty_like(p) for p in weights]
     torch._foreach_copy_(originals, weights)
     try:
-        torch._foreach_add_(weights, pieces(direction[name] for name in params), alpha=size)
+        torch._foreach_add_(weights, pieces([direction[name] for name in params]), alpha=size)
         torch.clear_autocast_cache()  # the caller's autocast would go on using weights that it cast earlier
-        yield
+        yield result
     finally:
         torch._foreach_copy_(weights, originals)
         spare.append(originals)

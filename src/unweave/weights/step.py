@@ -1,7 +1,7 @@
 """Gradients at one position of the weights and on one set of batches."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Protocol, TypeVar, cast, runtime_checkable
 
 import torch
@@ -187,16 +187,15 @@ class Step:
                 "set requires_grad to False on them, or name them in Descent.unused"
             )
 
-    @contextmanager
-    def at(self, direction: Params, size: float) -> Iterator["Step"]:
+    def at(self, direction: Params, size: float) -> AbstractContextManager["Step"]:
         """A step at `weights + size * direction`; restores the weights bit for bit, also after an error.
 
         Raises:
             ValueError: If the weights are bf16 or fp16, which would round most of the shift away.
         """
         self._check_shift(direction, size)
-        with shift_weights(self.params, direction, size, self.runtime.spare_memory):
-            yield self._child(self.params)
+        child = self._child(self.params)
+        return shift_weights(self.params, direction, size, self.runtime.spare_memory, child)
 
     @contextmanager
     def at_copy(self, direction: Params, size: float) -> Iterator["Step"]:
@@ -207,7 +206,8 @@ class Step:
             yield self._child(copies)
 
     def _check_shift(self, direction: Params, size: float) -> None:
-        refuse_half(self.params)
+        if not self.runtime.spare_memory:  # before the first shift of a descent: types do not change
+            refuse_half(self.params)
         if self.runtime.shifts is not None and self.index % NOTED == 0:
             with torch.no_grad():
                 self.runtime.shifts.append((self.index, abs(size) * norm(direction) / norm(self.params)))
