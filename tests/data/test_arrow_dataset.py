@@ -130,3 +130,24 @@ def test_numbers_have_the_types_that_the_library_gives(kind):
         UserDataset(OfAnotherLibrary(data)).stream(ORDER[1:]),
     )
     assert a.inputs[0].dtype == b.inputs[0].dtype and torch.equal(a.inputs[0], b.inputs[0])
+
+
+@for_each("blocks", [1, 3])
+def test_a_file_that_ends_early_is_refused(blocks, tmp_path):
+    """Cut between two blocks it reads without an error, as shorter data."""
+    pa = pytest.importorskip("pyarrow")
+    schema, file = pa.schema({"x": pa.list_(pa.float32(), 2), "label": pa.int64()}), tmp_path / "rows.arrow"
+    ends = []
+    with pa.OSFile(str(file), "wb") as sink, pa.ipc.new_stream(sink, schema) as writer:
+        for i in range(3):
+            x = pa.array([[0.0, float(i)]] * 4, schema.field("x").type)
+            writer.write_batch(pa.record_batch([x, pa.array([i] * 4)], schema=schema))
+            ends.append(sink.tell())
+    whole = source(format_columns(datasets.Dataset.from_file(str(file)), "x"), "train")
+    assert isinstance(whole, ArrowDataset) and len(whole) == 12
+    cut = tmp_path / f"cut{blocks}.arrow"
+    cut.write_bytes(file.read_bytes()[: ends[blocks - 1]])
+    rows = datasets.Dataset.from_file(str(cut))
+    assert len(rows) == 4 * blocks
+    with pytest.raises(ValueError, match=f"cut{blocks}.arrow ends early: .* write or download it again"):
+        source(format_columns(rows, "x"), "train")

@@ -9,6 +9,8 @@ import hashlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from os import SEEK_END
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -24,6 +26,9 @@ from unweave.data.user_items import ID, LABELS, refuse_repeated_names
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+END = b"\xff\xff\xff\xff\0\0\0\0"
+"""The last bytes of a stream of Arrow, as `datasets` writes it."""
 
 BLOCK = 2**16
 """Rows that are read at once; the digest depends on it."""
@@ -47,6 +52,11 @@ class ArrowRows(Protocol):
     @property
     def data(self) -> Table:
         """The table, before rows were selected."""
+        ...
+
+    @property
+    def cache_files(self) -> list[dict[str, str]]:
+        """The file of each part of the table, as "filename"; none if it is in memory."""
         ...
 
     @property
@@ -129,14 +139,15 @@ def read_by_columns(data: Dataset[Any]) -> ArrowDataset | None:
 
     It can be read by columns if it returns tensors of numbers, all of one shape, an integer as the label and
     optionally an id, and nothing is missing.
+
+    Raises:
+        ValueError: If a file ends early.
     """
     rows = rows_of(data)
-    if (
-        not isinstance(rows, ArrowRows)
-        or not len(rows.data)
-        or rows.format["type"] != "torch"
-        or rows.format["format_kwargs"]
-    ):
+    if not isinstance(rows, ArrowRows):
+        return None
+    refuse_short_files(rows)
+    if not len(rows.data) or rows.format["type"] != "torch" or rows.format["format_kwargs"]:
         return None
     tensors = rows.format["columns"]
     names = rows.column_names if rows.format["output_all_columns"] else tensors
@@ -151,6 +162,18 @@ def read_by_columns(data: Dataset[Any]) -> ArrowDataset | None:
         and all(name in tensors and has_one_shape(columns[name]) for name in fields)
     )
     return ArrowDataset(data, columns=(*fields, *labels, *ids)) if fits else None
+
+
+def refuse_short_files(rows: ArrowRows) -> None:
+    """Raises if a file lacks its end: cut between two blocks it reads without an error, as shorter data."""
+    for path in (Path(each["filename"]) for each in rows.cache_files):
+        with path.open("rb") as file:
+            file.seek(-min(len(END), path.stat().st_size), SEEK_END)
+            if file.read() != END:
+                raise ValueError(
+                    f"{path} ends early: it lacks the mark at the end of an Arrow stream, so rows may be "
+                    "missing; write or download it again"
+                )
 
 
 def as_tensor(column: "pa.ChunkedArray") -> Tensor:
