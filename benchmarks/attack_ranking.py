@@ -72,7 +72,7 @@ def compare(one: Sequence[float], other: Sequence[float]) -> Row:
     return {"tau": round(tau, 3), "p": round(p, 3), "methods": len(one)}
 
 
-def taken_away(methods: Mapping[str, Row]) -> list[str]:
+def overturned_passes(methods: Mapping[str, Row]) -> list[str]:
     """The methods with a PASS that U-LiRA tells from retrained models."""
     return [
         name
@@ -99,7 +99,7 @@ def summarize(records: Path) -> Row:
             "methods": methods,
             "kendall": rank(methods),
             "passes": sum(each["verdict"] == "PASS" for each in methods.values()),
-            "taken away": taken_away(methods),
+            "taken away": overturned_passes(methods),
         }
     return {"stage": STAGE, "budgets": found, "environment": environment()}
 
@@ -111,14 +111,14 @@ def main() -> None:
     )
     parser.add_argument("--records", type=Path, default=Path(__file__).parents[1] / "records")
     parser.add_argument("--record", type=Path, help="the file to keep everything in as JSON")
-    asked = parser.parse_args()
-    found = summarize(asked.records)
+    arguments = parser.parse_args()
+    found = summarize(arguments.records)
     for budget, each in found["budgets"].items():
         print(f"{budget}: {len(each['taken away'])} of {each['passes']} PASSes taken away")
         for pair, agreed in each["kendall"].items():
             print(f"  {pair:<40} tau {agreed['tau']:+.2f}  p {agreed['p']:.2f}  {agreed['methods']} methods")
-    if asked.record:
-        write_json(asked.record, found)
+    if arguments.record:
+        write_json(arguments.record, found)
 
 
 if __name__ == "__main__":

@@ -42,6 +42,7 @@ from unweave.descent.descend import Descent, Phase, descend
 from unweave.descent.objective import nll
 from unweave.descent.probe import Probe, cosines
 from unweave.descent.train import train_model
+from unweave.descent.units import measure_units
 from unweave.errors import Failed
 from unweave.methods.lur import LUR, TERMS
 from unweave.methods.pipeline import Pipeline
@@ -179,7 +180,10 @@ def forget(problem: Problem, start: Redraw | None, lur: LUR) -> Watch:
         start(problem)
     retain, unlearn = nll("retain"), lur.forget(problem, lur.how)
     # the bound of "lagged" is measured on separate batches, so it takes none of the run's randomness
-    weight, alpha = lur.measure_units(problem.problem_copy("bound"), None, retain, unlearn)
+    apart = problem.problem_copy("bound")
+    weight, alpha = measure_units(
+        apart, lur.how, None, retain, unlearn, weight=lur.weight, alpha=lur.alpha, mode=lur.mode
+    )
     steps = lur.how.steps or 0
     probe = Probe(1, retain, unlearn, size=len(problem.split.train))
     watch = Watch(probe, weight, steps // LOOKS)

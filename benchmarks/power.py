@@ -31,7 +31,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from attacked_power import Attacker
+from power_attacks import Attacker, Draw
 from timed_rounds import write_record
 from torch import nn
 
@@ -39,7 +39,7 @@ from unweave.audits.attack_runs.plan import Request
 from unweave.audits.attack_runs.report import judge_with_attacks
 from unweave.audits.classifier.evidence import Evidence
 from unweave.audits.classifier.metrics import METRICS
-from unweave.audits.margins import RETRAINS, Margins, margins
+from unweave.audits.margins import RETRAINS, margins
 from unweave.audits.metrics import Values
 from unweave.audits.verdict import SEEDS, Judgement, Verdict, judge
 from unweave.bench.recipe import load, parse
@@ -107,23 +107,6 @@ class Models:
     sizes: Mapping[str, int]
     models: Mapping[str, Sequence[nn.Module]]
     answers: Mapping[str, Sequence[Evidence]]
-
-
-@dataclass(frozen=True)
-class Draw:
-    """The models of one audit, by their numbers.
-
-    Args:
-        calibration: The retrained models that fix the margins.
-        references: Those to compare with.
-        judged: The models to judge, by kind.
-        margins: The margins.
-    """
-
-    calibration: Sequence[int]
-    references: Sequence[int]
-    judged: Mapping[str, Sequence[int]]
-    margins: Margins
 
 
 def stage_of(name: str, change: Change, folder: Path, data: str | None) -> Stage:
@@ -211,20 +194,7 @@ def judge_models(found: Models, drawn: Draw, kind: str, some: Sequence[int]) -> 
 
 def attack_one(judgements: Mapping[str, Judgement], drawn: Draw, attacker: Attacker) -> dict[str, Judgement]:
     """The same audits with attacks."""
-    original = drawn.judged["original"][0]
-    return {
-        kind: judge_with_attacks(
-            each,
-            attacker.attack(
-                (kind, drawn.judged[kind][0]),
-                drawn.references,
-                drawn.calibration,
-                original,
-                drawn.margins.margin,
-            ),
-        )
-        for kind, each in judgements.items()
-    }
+    return {kind: judge_with_attacks(each, attacker.attack(kind, drawn)) for kind, each in judgements.items()}
 
 
 def attacked_verdicts(found: Models, drawn: Sequence[Draw], attacker: Attacker) -> Row:

@@ -1,4 +1,4 @@
-"""The aims of the study of text-to-image models: what each run lacks, beside its retrained model.
+"""The aims of the study of text-to-image models: how far each run falls short of them.
 
 Each aim is tested run by run, against the original and the retrained model of the same concept and seed. The
 row "second retrained", a retrained model of another seed, shows how often chance alone misses an aim.
@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from text_to_image_tables import ATTACKS
 
 AIMS: Mapping[str, str] = {
     "concept": "UA, points",
@@ -17,24 +18,7 @@ AIMS: Mapping[str, str] = {
     "attacks": "attack, points",
     "relearning": "steps",
 }
-"""The aims, with what each counts: what a run lacks of it, and zero or less where it meets it."""
-
-ATTACKS = (
-    "asked",
-    "prompt",
-    "guidance",
-    "unasked",
-    "best_of_10",
-    "concept_vector",
-    "picture",
-    "vector",
-    "token",
-    "prefix",
-    "eight_bits",
-    "old_words",
-    "dropped",
-)
-"""Shares of images, in percent, that show the concept under attack."""
+"""The aims, with the unit of their shortfall, which is zero or less where a run meets the aim."""
 
 RELEARNED = ("relearn_10", "relearn_10_old_words")
 """Steps of relearning, with the model's own text encoder and with that of the original."""
@@ -42,8 +26,8 @@ RELEARNED = ("relearn_10", "relearn_10_old_words")
 Run = Mapping[str, Any]
 
 
-def lacks(run: Run, original: Run, retrained: Run, steps: int) -> dict[str, float]:
-    """What a run lacks of each aim.
+def shortfalls(run: Run, original: Run, retrained: Run, steps: int) -> dict[str, float]:
+    """How far a run falls short of each aim that was measured.
 
     Args:
         run: The run.
@@ -65,30 +49,33 @@ def lacks(run: Run, original: Run, retrained: Run, steps: int) -> dict[str, floa
     return found | ({"attacks": max(more)} if more else {})
 
 
-def all_lacks(runs: Mapping[str, Any], steps: int) -> dict[str, dict[str, dict[str, dict[str, float]]]]:
-    """By factor, method and aim: how many runs meet it, of how many, and the mean and the largest lack.
+def tabulate(runs: Mapping[str, Any], steps: int) -> dict[str, dict[str, dict[str, dict[str, float]]]]:
+    """By factor, method and aim: how many runs meet it, of how many, and the mean and the largest shortfall.
 
     Args:
         runs: Runs by factor, value, seed and method. A run that failed meets no aim.
         steps: The gradients of a retraining.
     """
-    return {factor: of_factor(values, steps) for factor, values in runs.items()}
+    return {
+        factor: {name: count_met(rows) for name, rows in by_method(values, steps).items()}
+        for factor, values in runs.items()
+    }
 
 
-def of_factor(values: Mapping[str, Any], steps: int) -> dict[str, dict[str, dict[str, float]]]:
-    """The same of one factor."""
+def by_method(values: Mapping[str, Any], steps: int) -> dict[str, list[dict[str, float] | None]]:
+    """The shortfalls of the runs of each method of a factor; None for a run that failed."""
     found: dict[str, list[dict[str, float] | None]] = {}
     for seeds in values.values():
         for methods in seeds.values():
             references = methods["original"], methods["retrained"]
             for name, run in methods.items():
                 if name not in ("original", "retrained"):
-                    each = None if run["failed"] else lacks(run, *references, steps)
+                    each = None if run["failed"] else shortfalls(run, *references, steps)
                     found.setdefault(name, []).append(each)
-    return {name: counts(rows) for name, rows in found.items()}
+    return found
 
 
-def counts(rows: Sequence[Mapping[str, float] | None]) -> dict[str, dict[str, float]]:
+def count_met(rows: Sequence[Mapping[str, float] | None]) -> dict[str, dict[str, float]]:
     """How many runs of a method meet each aim."""
     failed = sum(row is None for row in rows)
     measured = {aim: [row[aim] for row in rows if row is not None and aim in row] for aim in AIMS}
@@ -105,7 +92,7 @@ def counts(rows: Sequence[Mapping[str, float] | None]) -> dict[str, dict[str, fl
 
 
 def print_aims(found: Mapping[str, Mapping[str, Mapping[str, Mapping[str, float]]]]) -> None:
-    """Prints, for each factor, the runs of each method that meet an aim, and the mean lack."""
+    """Prints, for each factor, the runs of each method that meet an aim, and the mean shortfall."""
     for factor, methods in found.items():
         titles = [f"{aim} ({unit})" for aim, unit in AIMS.items()]
         print(f"\n{factor:16}  " + "  ".join(f"{title:>24}" for title in titles))
@@ -114,7 +101,7 @@ def print_aims(found: Mapping[str, Mapping[str, Mapping[str, Mapping[str, float]
 
 
 def cell(counted: Mapping[str, float] | None) -> str:
-    """Runs that meet an aim, and what the mean run lacks."""
+    """The number of runs that meet an aim, and the mean shortfall."""
     if counted is None:
         return "–"
     return f"{counted['met']} of {counted['of']} ({counted['mean']:+.3f})"

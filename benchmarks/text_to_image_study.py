@@ -30,7 +30,7 @@ from typing import Any
 import torch
 from frontier import round_numbers
 from rows import write_json
-from text_to_image_aims import all_lacks, print_aims
+from text_to_image_aims import print_aims, tabulate
 from text_to_image_methods import BUDGET, ROWS, method_of, space_of
 from text_to_image_tables import print_tables, summary
 from torch import nn
@@ -334,7 +334,7 @@ def main() -> None:
         latest = load_record(arguments.record, settings_of(study))
         found = {name: join_tables(latest[name], found[name]) for name in found}
         found["environments"] = latest["environments"]
-    averages, aims = summary(found["runs"]), all_lacks(found["runs"], recipe.train.steps or 0)
+    averages, aims = summary(found["runs"]), tabulate(found["runs"], recipe.train.steps or 0)
     found |= {"summary": round_numbers(averages), "aims": round_numbers(aims)}
     print_tables(averages)
     print_aims(aims)

@@ -43,7 +43,7 @@ def test_equal_and_opposite_orders_and_a_pass_that_stays(script: ModuleType) -> 
 
     methods = {str(i): method(i, 0.53 + i / 50) for i in range(6)}
     assert script.rank(methods)["gap, u-lira: accuracy"] == {"tau": 1.0, "p": 0.003, "methods": 6}
-    assert script.taken_away(methods) == ["1", "2", "3", "4", "5"]
+    assert script.overturned_passes(methods) == ["1", "2", "3", "4", "5"]
     for i, each in enumerate(methods.values()):
         each["gap"] = -i
     assert script.rank(methods)["gap, u-lira: accuracy"]["tau"] == -1.0

@@ -62,7 +62,7 @@ def test_the_summary_has_means_over_concepts_and_seeds(study: ModuleType):
     study.print_tables(study.summary(runs))
 
 
-def test_a_run_misses_an_aim_by_what_it_lacks_beside_its_own_references(study: ModuleType):
+def test_a_run_falls_short_of_an_aim_beside_its_own_references(study: ModuleType):
     base = {"ua": 90.0, "ra_neighbours": 95.0, "kid": 0.05, "relearn_10": 40.0, "asked": 5.0, "token": 8.0}
     original = {"failed": None, "values": {**base, "ua": 1.0, "asked": 99.0}, "kid interval": [0.04, 0.06]}
     retrained = {"failed": None, "values": {**base, "ra_neighbours": 80.0}}
@@ -76,11 +76,11 @@ def test_a_run_misses_an_aim_by_what_it_lacks_beside_its_own_references(study: M
         "hidden": {"failed": None, "values": {**hidden, "kid": 0.07}, "gradients": 180},
         "failing": {"failed": "NaN", "values": {}, "gradients": 3},
     }
-    found = study.all_lacks({"object": {"three": {"0": runs}}}, 900)["object"]
+    found = study.tabulate({"object": {"three": {"0": runs}}}, 900)["object"]
     assert found.keys() == {"second retrained", "good", "hidden", "failing"}
     assert all(each["met"] == each["of"] == 1 for each in found["good"].values())
     assert found["good"].keys() == {"concept", "neighbours", "quality", "share", "attacks", "relearning"}
-    lack = {aim: each["most"] for aim, each in found["hidden"].items()}
+    shortfall = {aim: each["most"] for aim, each in found["hidden"].items()}
     expected = {
         "concept": 2,
         "neighbours": 0.5,
@@ -89,9 +89,9 @@ def test_a_run_misses_an_aim_by_what_it_lacks_beside_its_own_references(study: M
         "attacks": 94,
         "relearning": 15,
     }
-    assert lack == pytest.approx(expected) and not any(each["met"] for each in found["hidden"].values())
+    assert shortfall == pytest.approx(expected) and not any(each["met"] for each in found["hidden"].values())
     assert "share" not in found["second retrained"] and found["failing"] == {}
-    both = study.all_lacks({"object": {"three": {"0": runs, "1": {**runs, "good": runs["failing"]}}}}, 900)
+    both = study.tabulate({"object": {"three": {"0": runs, "1": {**runs, "good": runs["failing"]}}}}, 900)
     assert both["object"]["good"]["concept"] | {"mean": 0, "most": 0} == {
         "met": 1,
         "of": 2,

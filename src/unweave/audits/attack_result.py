@@ -1,6 +1,6 @@
 """The result of an attack: its figure beside that of retrained models, and the same arithmetic for all."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Sized
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -100,3 +100,10 @@ def refuse_few(name: str, fewest: int, *counts: int, advice: str = "") -> None:
     """Raises if there are fewer models of a kind than an attack needs."""
     if min(counts) < fewest:
         raise ValueError(f"{name} needs at least {fewest} models of each kind, found {min(counts)}{advice}")
+
+
+def refuse_unequal(name: str, unlearned: Sized, retrained: Sized) -> None:
+    """Raises if there are other numbers of models of the two kinds."""
+    if len(unlearned) != len(retrained):
+        found = f"{len(unlearned)} and {len(retrained)}"
+        raise ValueError(f"{name} needs as many models of both kinds, found {found}")

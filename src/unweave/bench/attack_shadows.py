@@ -1,4 +1,4 @@
-"""The attacks on shadow models: U-LiRA, RMIA, Gaussian KLoM, and with many forgetting quality and KLoM."""
+"""The attacks on shadow models: U-LiRA, RMIA, Gaussian KLoM; of many also forgetting quality and KLoM."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict

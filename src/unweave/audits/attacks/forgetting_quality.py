@@ -24,7 +24,14 @@ import numpy as np
 from jaxtyping import Float64
 
 from unweave.audits.attack import Attack
-from unweave.audits.attack_result import AttackResult, halvings, refuse_few, refuse_unlike, spread_band
+from unweave.audits.attack_result import (
+    AttackResult,
+    halvings,
+    refuse_few,
+    refuse_unequal,
+    refuse_unlike,
+    spread_band,
+)
 from unweave.audits.score import bootstrap, clopper_pearson
 
 FEWEST = 32
@@ -59,9 +66,7 @@ def forgetting_quality(unlearned: Margins, retrained: Margins) -> AttackResult:
     """
     refuse_few("the forgetting quality", FEWEST, len(unlearned), len(retrained))
     refuse_unlike("the forgetting quality", unlearned, retrained)
-    if len(unlearned) != len(retrained):
-        found = f"{len(unlearned)} and {len(retrained)}"
-        raise ValueError(f"the forgetting quality needs as many models of both kinds, found {found}")
+    refuse_unequal("the forgetting quality", unlearned, retrained)
     rng = np.random.default_rng(0)
     halves = halvings(len(retrained), rng)
     null = np.array([points(retrained[one], retrained[other]) for one, other in halves])

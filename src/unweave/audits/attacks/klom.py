@@ -22,7 +22,14 @@ import numpy as np
 from jaxtyping import Float64
 
 from unweave.audits.attack import Attack
-from unweave.audits.attack_result import AttackResult, halvings, refuse_few, refuse_unlike, spread_band
+from unweave.audits.attack_result import (
+    AttackResult,
+    halvings,
+    refuse_few,
+    refuse_unequal,
+    refuse_unlike,
+    spread_band,
+)
 from unweave.audits.attacks import klom_gauss
 from unweave.audits.score import bootstrap
 
@@ -59,9 +66,7 @@ def klom(unlearned: Margins, retrained: Margins) -> AttackResult:
     advice = f": klom_gauss takes {klom_gauss.FEWEST}"
     refuse_few("KLoM", FEWEST, len(unlearned), len(retrained), advice=advice)
     refuse_unlike("KLoM", unlearned, retrained)
-    if len(unlearned) != len(retrained):
-        found = f"{len(unlearned)} and {len(retrained)}"
-        raise ValueError(f"KLoM needs as many models of both kinds, found {found}")
+    refuse_unequal("KLoM", unlearned, retrained)
     rng, each = np.random.default_rng(0), by_quantiles(unlearned, retrained)
     level = floor(len(retrained), by_quantiles)
     halves = [

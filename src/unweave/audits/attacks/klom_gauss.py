@@ -13,7 +13,14 @@ import numpy as np
 from jaxtyping import Float64
 
 from unweave.audits.attack import Attack
-from unweave.audits.attack_result import AttackResult, halvings, refuse_few, refuse_unlike, spread_band
+from unweave.audits.attack_result import (
+    AttackResult,
+    halvings,
+    refuse_few,
+    refuse_unequal,
+    refuse_unlike,
+    spread_band,
+)
 from unweave.audits.classifier.logits import RESOLUTION
 from unweave.audits.score import bootstrap
 
@@ -40,9 +47,7 @@ def klom_gauss(unlearned: Margins, retrained: Margins) -> AttackResult:
     """
     refuse_few("the Gaussian KLoM", FEWEST, len(unlearned), len(retrained))
     refuse_unlike("the Gaussian KLoM", unlearned, retrained)
-    if len(unlearned) != len(retrained):
-        found = f"{len(unlearned)} and {len(retrained)}"
-        raise ValueError(f"the Gaussian KLoM needs as many models of both kinds, found {found}")
+    refuse_unequal("the Gaussian KLoM", unlearned, retrained)
     rng, each = np.random.default_rng(0), divergences(unlearned, retrained)
     halves = [
         float(divergences(retrained[one], retrained[other]).mean())

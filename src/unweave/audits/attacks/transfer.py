@@ -33,19 +33,19 @@ def attack_figures(model: ModelAnswers, retrained: Sequence[ModelAnswers]) -> Fi
 
 def called_members(evidence: Evidence, statistic: str) -> list[float]:
     """For each forget example whether it is called a member."""
-    known = [evidence.without_forgotten_classes(part) for part in ("retain", "calibration")]
-    forget = evidence.logits["forget"], evidence.labels["forget"]
-    members, others, asked = (level(STATISTICS[statistic](*each)) for each in (*known, forget))
-    return (asked > best_threshold(members, others)).astype(float).tolist()
+    parts = [evidence.without_forgotten_classes(part) for part in ("retain", "calibration")]
+    parts.append((evidence.logits["forget"], evidence.labels["forget"]))
+    members, others, forget = (level(STATISTICS[statistic](*part)) for part in parts)
+    return (forget > best_threshold(members, others)).astype(float).tolist()
 
 
 def best_threshold(members: Scores, others: Scores) -> float:
     """The level above which an example is called a member, with the largest balanced accuracy."""
     levels = np.unique(np.concatenate([members, others]))
-    missed, rejected = (
+    fnr, tnr = (
         np.searchsorted(np.sort(each), levels, side="right") / len(each) for each in (members, others)
     )
-    return float(levels[np.argmax(rejected - missed)])
+    return float(levels[np.argmax(tnr - fnr)])
 
 
 ATTACK = Attack(
@@ -54,7 +54,7 @@ ATTACK = Attack(
     evidence="logits of the model",
     tier=0,
     fewest=2,
-    says="How much of F a threshold calls members that tells the retain set from unseen examples.",
+    says="How much of F a threshold between the retain set and unseen examples calls members.",
     cannot=(
         "Anything where the model answers retain and unseen examples alike, since its threshold is then "
         "luck; nor what an attack fitted to forget examples finds."

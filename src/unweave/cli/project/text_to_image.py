@@ -3,9 +3,7 @@
 from pathlib import Path
 
 from unweave.record.files import read_object
-from unweave.tasks.diffusion.file_names import INDEX
-
-PIPELINE = "StableDiffusionPipeline"
+from unweave.tasks.diffusion.file_names import INDEX, PIPELINE
 
 
 def is_pipeline(folder: Path) -> bool:

@@ -1,4 +1,4 @@
-"""Names of the files in a diffusers folder.
+"""Names of the files in a diffusers folder, and of the pipeline that is read.
 
 Imports nothing, so that a command can name them without the extra `unweave[diffusion]`.
 """
@@ -11,3 +11,6 @@ WEIGHTS = "diffusion_pytorch_model.safetensors"
 
 INDEX = "model_index.json"
 """The file that names the components of a pipeline."""
+
+PIPELINE = "StableDiffusionPipeline"
+"""The class of the text-to-image pipelines, as `INDEX` names it."""

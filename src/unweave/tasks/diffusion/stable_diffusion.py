@@ -17,7 +17,7 @@ from unweave.record.checkpoint import contents as weights_digest
 from unweave.tasks.copies import own_trainable, share_all
 from unweave.tasks.diffusion.autoencoder import image_shape_of, read_autoencoder
 from unweave.tasks.diffusion.components import build_text_encoder, build_unet, read_part
-from unweave.tasks.diffusion.file_names import INDEX, WEIGHTS
+from unweave.tasks.diffusion.file_names import INDEX, PIPELINE, WEIGHTS
 from unweave.tasks.diffusion.folder import Edit, refuse_other_file, write_copy
 from unweave.tasks.diffusion.folder_config import components, read, schedule_of
 from unweave.tasks.diffusion.folder_files import contents
@@ -36,7 +36,6 @@ from unweave.tasks.diffusion.text_to_image import EMPTY, Prompts, Tokens
 from unweave.tasks.diffusion.weights import differ, layout_of, rename_as
 from unweave.tasks.low_rank import merge
 
-PIPELINE = "StableDiffusionPipeline"
 PARTS: Mapping[str, tuple[str, ...]] = {
     "unet": ("UNet2DConditionModel",),
     "vae": ("AutoencoderKL",),

@@ -16,11 +16,29 @@ from unweave.audits.classifier.evidence import Evidence
 from unweave.audits.classifier.metrics import METRICS
 from unweave.audits.classifier.prepare_attacks import examine_with
 from unweave.audits.exam import Exam
+from unweave.audits.margins import Margins
 from unweave.audits.metrics import Values
 from unweave.audits.verdict import SEEDS
 
 Name = tuple[str, int]
 """The kind of a model and its number, such as ("retrained", 3)."""
+
+
+@dataclass(frozen=True)
+class Draw:
+    """The models of one audit, by their numbers.
+
+    Args:
+        calibration: The retrained models that fix the margins.
+        references: Those to compare with.
+        judged: The models to judge, by kind.
+        margins: The margins.
+    """
+
+    calibration: Sequence[int]
+    references: Sequence[int]
+    judged: Mapping[str, Sequence[int]]
+    margins: Margins
 
 
 @dataclass(frozen=True)
@@ -48,32 +66,19 @@ class Attacker:
         """The attacks that run."""
         return plan_attacks(Request(self.names), retrained=SEEDS, has_models=True)
 
-    def attack(
-        self,
-        audited: Name,
-        references: Sequence[int],
-        calibration: Sequence[int],
-        original: int,
-        margins: Mapping[str, float],
-    ) -> AttackReport:
-        """Attacks one model, with controls.
-
-        Args:
-            audited: The model.
-            references: The numbers of the retrained models to compare it with.
-            calibration: The numbers of those that fix the margins.
-            original: The number of the original.
-            margins: The margin of each metric.
-        """
-        retrained, fixing = (
-            [self.see(("retrained", number), original) for number in numbers]
-            for numbers in (references, calibration)
+    def attack(self, kind: str, drawn: Draw) -> AttackReport:
+        """Attacks the first judged model of a kind, with controls."""
+        original = drawn.judged["original"][0]
+        retrained, calibration = (
+            [self.answers_of(("retrained", number), original) for number in numbers]
+            for numbers in (drawn.references, drawn.calibration)
         )
-        before = self.see(("original", original), original)
-        models = AuditedModels(self.see(audited, original), retrained, fixing, before)
-        return run_attacks(self.plan, models, MetricFaults(self.exam, margins, self.measured()))
+        audited = self.answers_of((kind, drawn.judged[kind][0]), original)
+        before = self.answers_of(("original", original), original)
+        models = AuditedModels(audited, retrained, calibration, before)
+        return run_attacks(self.plan, models, MetricFaults(self.exam, drawn.margins.margin, self.metrics()))
 
-    def see(self, name: Name, original: int) -> ModelAnswers:
+    def answers_of(self, name: Name, original: int) -> ModelAnswers:
         """A model's answers, and what attacks keep of it beside an original."""
         key = original, name
         if key not in self.examined:
@@ -83,7 +88,7 @@ class Attacker:
             self.examined[key] = Answers(self.answers[kind][number], measurements=kept)
         return self.examined[key]
 
-    def measured(self) -> dict[int, tuple[Evidence, dict[str, float]]]:
+    def metrics(self) -> dict[int, tuple[Evidence, dict[str, float]]]:
         """The metrics of all answers, without probes, which a control has not."""
         return {
             id(found): (found, {name: v for name, v in values.items() if not METRICS[name].needs_model})
