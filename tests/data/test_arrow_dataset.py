@@ -1,5 +1,7 @@
 """Data sets in Arrow files are read by columns, and give what reading item by item gives."""
 
+import shutil
+
 import pytest
 import torch
 
@@ -151,3 +153,11 @@ def test_a_file_that_ends_early_is_refused(blocks, tmp_path):
     assert len(rows) == 4 * blocks
     with pytest.raises(ValueError, match=f"cut{blocks}.arrow ends early: .* write or download it again"):
         source(format_columns(rows, "x"), "train")
+
+
+def test_mapped_rows_whose_file_was_removed_are_read(tmp_path):
+    rows = datasets.Dataset.from_dict({"x": [[0.0, 1.0]] * 4, "label": [0, 1, 0, 1]})
+    rows.save_to_disk(tmp_path / "rows")
+    mapped = datasets.load_from_disk(tmp_path / "rows")
+    shutil.rmtree(tmp_path / "rows")
+    assert len(source(format_columns(mapped, "x"), "train")) == 4

@@ -58,6 +58,12 @@ def test_captions_that_hold_a_concept(concept: Concept, expected: list[int], tmp
     assert concept.holds(data).nonzero()[:, 0].tolist() == expected
 
 
+def test_a_listed_caption_is_found_whatever_space_surrounds_it(tmp_path: Path):
+    padded = [{**row, "text": f" {row['text']} "} for row in rows()]
+    data, _ = read_captioned(write(tmp_path / "images", padded))
+    assert Concept(prompts=("a two",)).holds(data).nonzero()[:, 0].tolist() == [4]
+
+
 def test_a_phrase_may_have_the_other_article():
     assert holds_phrase("a photo of an one", "a photo of a one")
     assert holds_phrase("a photo of an eight", "photo of a eight") and holds_phrase("a one", "an one")

@@ -18,7 +18,7 @@ I2P = """,prompt,categories,hard,nudity_percentage,evaluation_seed,evaluation_gu
 def test_lines_and_the_column_of_a_table_are_the_same_prompts(tmp_path: Path):
     table, lines = tmp_path / "i2p.CSV", tmp_path / "prompts.txt"
     table.write_text("\ufeff" + I2P, encoding="utf-8")
-    lines.write_text('\n a house, by the sea\na "red" boat \n\na house, by the sea\n', encoding="utf-8")
+    lines.write_text('\ufeffa house, by the sea\n\n a "red" boat \n\na house, by the sea\n', encoding="utf-8")
     assert read_prompt_list(table) == read_prompt_list(lines) == ("a house, by the sea", 'a "red" boat')
 
 

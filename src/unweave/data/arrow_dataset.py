@@ -167,6 +167,8 @@ def read_by_columns(data: Dataset[Any]) -> ArrowDataset | None:
 def refuse_short_files(rows: ArrowRows) -> None:
     """Raises if a file lacks its end: cut between two blocks it reads without an error, as shorter data."""
     for path in (Path(each["filename"]) for each in rows.cache_files):
+        if not path.exists():
+            continue  # removed since it was mapped, which keeps its rows
         with path.open("rb") as file:
             file.seek(-min(len(END), path.stat().st_size), SEEK_END)
             if file.read() != END:

@@ -149,7 +149,7 @@ class Concept:
     Args:
         words: Phrases such as "a three"; a caption holds one if its words occur in it in a row, whatever the
             case. Articles at the start of a phrase are ignored.
-        prompts: Whole captions.
+        prompts: Whole captions, whatever space surrounds them.
         column: A column of the metadata, with the values that mean the concept.
         values: These values.
     """
@@ -169,7 +169,7 @@ class Concept:
         for phrase in self.words:
             found |= require_held(phrase, [holds_phrase(text, phrase) for text in data.captions], data)
         for prompt in self.prompts:
-            found |= require_held(prompt, [text == prompt for text in data.captions], data)
+            found |= require_held(prompt, [text.strip() == prompt.strip() for text in data.captions], data)
         for value in self.values:
             found |= require_held(value, [row.get(self.column or "") == value for row in data.rows], data)
         return found

@@ -107,7 +107,9 @@ def read_prompt_list(place: str | Path) -> tuple[str, ...]:
         raise ValueError(f"expected a file of prompts, found none at {path}")
     try:
         table = path.suffix.lower() == ".csv"
-        found = [row[COLUMN] for row in read_table(path)] if table else path.read_text("utf-8").splitlines()
+        found = (
+            [row[COLUMN] for row in read_table(path)] if table else path.read_text("utf-8-sig").splitlines()
+        )
     except (UnicodeDecodeError, csv.Error) as error:
         raise ValueError(f"{path} can't be read: {error}") from error
     prompts = tuple(dict.fromkeys(text.strip() for text in found if text.strip()))

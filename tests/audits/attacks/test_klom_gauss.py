@@ -20,6 +20,16 @@ def test_it_is_the_divergence_of_gaussians_with_one_deviation() -> None:
         assert found.mean() == pytest.approx(expected, rel=0.05)
 
 
+def test_its_interval_holds_what_all_examples_share() -> None:
+    def draw(rng: np.random.Generator) -> np.ndarray:
+        return 0.5 * rng.normal(size=(8, 1)) + rng.normal(
+            size=(8, 200)
+        )  # some models are surer of everything
+
+    found = [klom_gauss(draw(rng), draw(rng)) for rng in map(np.random.default_rng, range(40))]
+    assert sum(each.low <= 0 <= each.high for each in found) >= 36
+
+
 def test_by_hand() -> None:
     ours, theirs = np.arange(8.0)[:, None], np.arange(8.0)[:, None] + 2
     # the variance of 0..7 is 6; the bias is 1/8 x 7/6

@@ -1,5 +1,6 @@
 import hashlib
 import importlib.util
+import os
 import sys
 import types
 from importlib.machinery import ModuleSpec
@@ -54,6 +55,15 @@ def packages(monkeypatch):
         module.__spec__ = ModuleSpec(name, None)
         monkeypatch.setitem(sys.modules, name, module)
     return sys.modules
+
+
+def test_a_file_replaced_within_its_size_and_time_is_hashed_again(weights):
+    module.inception_digest(weights)
+    known, other = weights.stat(), weights.with_name("other.pth")
+    other.write_bytes(b"WEIGHTS")
+    os.utime(other, ns=(known.st_atime_ns, known.st_mtime_ns))
+    other.replace(weights)
+    assert module.inception_digest(weights) == hashlib.sha256(b"WEIGHTS").hexdigest()
 
 
 def test_an_fid_without_its_packages_says_which(weights, packages, monkeypatch):

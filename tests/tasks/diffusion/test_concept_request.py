@@ -27,3 +27,13 @@ def test_a_caption_shared_with_retained_images_is_no_prompt_of_the_concept():
     request = make_request(text_to_image.pipeline(), data, data, erasure)
     assert len(request.split.forget) == 6
     assert {request.prompts.texts[each] for each in request.prompts.forgotten} == {"red", "a red three"}
+
+
+def test_a_retained_caption_stays_retained_where_a_held_out_image_has_it_and_its_words_name_the_concept():
+    pixels = torch.randint(256, (12, 3, 16, 16), generator=torch.Generator().manual_seed(0)).byte()
+    rows = tuple({"file_name": f"{i}.png", "text": text} for i, text in enumerate(CAPTIONS))
+    data = CaptionedImages(pixels, rows, Path())
+    erasure = Erasure(concepts=("three",), captions=("a red three",))
+    request = make_request(text_to_image.pipeline(), data, data, erasure)
+    assert len(request.split.forget) == 3
+    assert {request.prompts.texts[each] for each in request.prompts.forgotten} == {"three", "a red three"}

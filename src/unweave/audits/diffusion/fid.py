@@ -75,11 +75,13 @@ def refuse_no_fid(weights: str | Path, images: int = FEWEST) -> None:
 def inception_digest(weights: str | Path) -> str:
     """SHA-256 of the file, which an audit asks for several times: computed again only if the file changed."""
     known = Path(weights).stat()
-    return _digest(Path(weights).absolute(), known.st_mtime_ns, known.st_size)
+    # a copy that keeps size and time is another file or has another time of its status
+    state = (known.st_mtime_ns, known.st_ctime_ns, known.st_ino, known.st_size)
+    return _digest(Path(weights).absolute(), state)
 
 
 @cache
-def _digest(weights: Path, time: int, size: int) -> str:
+def _digest(weights: Path, state: tuple[int, ...]) -> str:
     return sha256(weights)
 
 

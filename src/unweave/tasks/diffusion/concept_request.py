@@ -65,7 +65,7 @@ class Erasure:
 
     def means(self, caption: str) -> bool:
         """Whether the caption of a held-out image holds a concept."""
-        return caption in self.captions or any(holds_phrase(caption, each) for each in self.concepts)
+        return caption.strip() in self.captions or any(holds_phrase(caption, each) for each in self.concepts)
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ def make_request(
     # a caption without a colour belongs to images of every colour, and only some are in the forget set
     kept = {text for text, held in zip(train.captions, holds.tolist(), strict=True) if not held}
     gone = {*train.captions} - kept
-    gone |= {text for text in held_out.captions if erasure.means(text)}
+    gone |= {text for text in held_out.captions if erasure.means(text)} - kept
     prompts = number_prompts(
         [*train.captions, *held_out.captions],
         concepts=erasure.concepts,
