@@ -1,4 +1,4 @@
-"""Two and four processes are one: the same weights to rounding, whatever the mode, the shards and the messages."""
+"""Two and four processes are one: equal weights to rounding, whatever the mode, shards and messages."""
 
 from itertools import pairwise, product
 
