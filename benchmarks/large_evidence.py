@@ -4,8 +4,8 @@
 
 Every figure is of a process of its own: the largest resident memory above that at its start, when the package
 is loaded. The process that writes also holds the logits, in float32, and so do those that read a file whole.
-"The digest" and the metrics, without MIA, are of one model that was read; "a comparison" is of two, by the
-metrics that compare them.
+"The digest" and the metrics are of one model that was read; "a comparison" is of two, by the metrics that
+compare them.
 """
 
 import argparse
@@ -29,9 +29,7 @@ from unweave.record.record import environment
 PARTS = {"forget": 0.01, "retain": 0.89, "calibration": 0.05, "test": 0.05}
 """The share of the examples in each part."""
 
-SLOW = ("mia",)
-"""Metrics whose time grows with the square of the examples."""
-METRICS_OF_ONE = tuple(name for name, metric in METRICS.items() if metric.alone and name not in SLOW)
+METRICS_OF_ONE = tuple(name for name, metric in METRICS.items() if metric.alone)
 WORK = ("write", "read", "read the unseen", "the digest", *METRICS_OF_ONE, "a comparison")
 
 

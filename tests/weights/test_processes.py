@@ -1,6 +1,6 @@
-"""Two processes are one: the same weights to rounding, whatever the mode, the shards and the messages."""
+"""Two and four processes are one: equal weights to rounding, whatever the mode, shards and messages."""
 
-from itertools import pairwise
+from itertools import pairwise, product
 
 import pytest
 import torch
@@ -13,9 +13,9 @@ from unweave.weights import processes
 from unweave.weights.processes import Processes, buckets
 
 
-@pytest.fixture(scope="module")
-def results(tmp_path_factory) -> list[dict[str, gloo.Found]]:
-    return gloo.together(2, tmp_path_factory.mktemp("gloo"))
+@pytest.fixture(scope="module", params=[2, pytest.param(4, marks=pytest.mark.slow)])
+def results(request, tmp_path_factory) -> list[dict[str, gloo.Found]]:
+    return gloo.together(request.param, tmp_path_factory.mktemp("gloo"))
 
 
 @for_each("name", gloo.CASES)
@@ -41,9 +41,9 @@ def test_a_wrong_average_would_be_seen(results):
 
 
 def test_both_processes_end_with_the_same_bits(results):
-    for name in gloo.CASES:
+    for name, other in product(gloo.CASES, results[1:]):
         for key, value in results[0][name].items():
-            assert torch.equal(value, results[1][name][key]), (name, key)
+            assert torch.equal(value, other[name][key]), (name, key)
 
 
 def test_batch_statistics_of_shards_are_refused(results):

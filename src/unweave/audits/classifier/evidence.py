@@ -89,9 +89,9 @@ class Evidence:
             return np.ones(len(labels), dtype=bool)
         return np.isin(labels, self.forgotten_classes)
 
-    def without_forgotten_classes(self, part: str) -> tuple[Logits, Labels]:
-        """The logits and labels of a part without the classes forgotten whole."""
-        keep = ~np.isin(self.labels[part], self.forgotten_classes)
+    def without_forgotten_classes(self, part: str, most: int | None = None) -> tuple[Logits, Labels]:
+        """The logits and labels of a part without the classes forgotten whole; of the first `most` rows."""
+        keep = np.flatnonzero(~np.isin(self.labels[part], self.forgotten_classes))[:most]
         return self.logits[part][keep], self.labels[part][keep]
 
     def with_test(self, on: HeldOut) -> "Evidence":
