@@ -32,7 +32,7 @@ def step_batches(
     plans, *copies = tee(FEEDS[phase.feed](ids, sizes, order), 1 + len(ids))
     streams = {part: draw_batches(problem, part, copy, how) for part, copy in zip(ids, copies, strict=True)}
     for plan in plans:
-        whole = {part: rows.shape[0] for part, rows in plan.items()}
+        whole: dict[Part, int] = {part: rows.shape[0] for part, rows in plan.items()}
         yield {part: next(streams[part]) for part in plan}, whole
 
 
