@@ -1,5 +1,6 @@
 """Evidence for tests: logits that are drawn, or the answers of many small networks trained at once."""
 
+import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
@@ -165,3 +166,13 @@ def uses(data: Examples, n: int, *parts: str) -> torch.Tensor:
     for part in parts:
         use[:, data.parts[part]] = 1
     return use
+
+
+def models_of_digit(data: Examples, digit: int, *, bias: float) -> dict[str, nn.Module]:
+    """Two networks that never saw a digit, one that did, and that with its row at zero and this bias."""
+    use = torch.cat([uses(data, 2, "retain"), uses(data, 1, "retain", "forget")])
+    made = train(networks(3, data, seed=0), data, use, data.labels.repeat(3, 1)).modules()
+    hidden = copy.deepcopy(made[2])
+    with torch.no_grad():
+        hidden[2].weight[digit], hidden[2].bias[digit] = 0, bias
+    return dict(zip(("retrained", "second", "original", "hidden"), [*made, hidden], strict=True))

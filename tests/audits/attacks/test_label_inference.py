@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from audits.answers import draw_evidence, networks, one_digit, train, uses
+from audits.answers import draw_evidence, models_of_digit, one_digit
 from audits.attacks.toy import answers
 from for_each import for_each
 from unweave.audits.answers import Answers
@@ -29,13 +29,7 @@ BOTH = [label_inference, last_layer_bias]
 
 @pytest.fixture(scope="module")
 def trained() -> dict[str, nn.Module]:
-    """An original, two networks that never saw a 3, and the original with its row of 3 at zero."""
-    use = torch.cat([uses(DATA, 2, "retain"), uses(DATA, 1, "retain", "forget")])
-    made = train(networks(3, DATA, seed=0), DATA, use, DATA.labels.repeat(3, 1)).modules()
-    hidden = copy.deepcopy(made[2])
-    with torch.no_grad():
-        hidden[2].weight[DIGIT], hidden[2].bias[DIGIT] = 0, -15
-    return dict(zip(("retrained", "second", "original", "hidden"), [*made, hidden], strict=True))
+    return models_of_digit(DATA, DIGIT, bias=-15)
 
 
 def examine(attack: ModuleType, model: nn.Module, original: nn.Module, cuts=None) -> Answers:

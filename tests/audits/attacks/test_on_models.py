@@ -11,7 +11,7 @@ from scipy.stats import ks_2samp
 from sklearn.neighbors import NearestCentroid
 from torch import nn
 
-from audits.answers import draw_evidence, networks, one_digit, replace_logits, train, uses
+from audits.answers import draw_evidence, models_of_digit, one_digit, replace_logits
 from audits.attacks.toy import answers
 from for_each import for_each
 from unweave.audits.answers import Answers
@@ -30,14 +30,7 @@ BLANK = draw_evidence(0, classes=10)
 
 @pytest.fixture(scope="module")
 def trained() -> dict[str, nn.Module]:
-    """A network that never saw a 3, another one, one that did, and the latter with its row of 3 at zero."""
-    use = torch.cat([uses(DATA, 2, "retain"), uses(DATA, 1, "retain", "forget")])
-    made = train(networks(3, DATA, seed=0), DATA, use, DATA.labels.repeat(3, 1)).modules()
-    hidden = copy.deepcopy(made[2])
-    with torch.no_grad():
-        hidden[2].weight[3] = 0
-        hidden[2].bias[3] = 0
-    return dict(zip(("retrained", "second", "original", "hidden"), [*made, hidden], strict=True))
+    return models_of_digit(DATA, 3, bias=0)
 
 
 def subject(model: nn.Module, original: nn.Module, cuts=None) -> Subject:
