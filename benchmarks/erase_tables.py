@@ -9,13 +9,14 @@ its means are over the others: it says over how many. A figure that no model has
 """
 
 import argparse
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from unweave.audits.score import t_interval
+from unweave.audits.score import interval
 from unweave.record import record
 from unweave.report.numbers import digits, heading, number
 
@@ -38,12 +39,12 @@ def table(columns: Sequence[str], rows: Mapping[str, Sequence[str]]) -> str:
 
 
 def cell(values: Sequence[float | None], metric: str) -> str:
-    """A mean with half of its interval; a dash where there is none."""
+    """A mean with half of its interval, if it has one; a dash where nothing was measured."""
     measured = [value for value in values if value is not None]
     if not measured:
         return number(None)
-    low, high = t_interval(measured)
-    return f"{number(float(np.mean(measured)), digits(metric))} ± {number((high - low) / 2, digits(metric))}"
+    mean, (low, high) = number(float(np.mean(measured)), digits(metric)), interval(measured)
+    return mean if math.isnan(low) else f"{mean} ± {number((high - low) / 2, digits(metric))}"
 
 
 def figures(stages: Stages, metrics: Sequence[str]) -> str:

@@ -30,7 +30,7 @@ from unweave.audits.classifier.distance import ranks
 from unweave.audits.classifier.logits import Labels, Logits, confidence, margin, probabilities
 from unweave.audits.classifier.metrics import METRICS, measure
 from unweave.audits.metrics import mean_gap
-from unweave.audits.score import t_interval
+from unweave.audits.score import FEWEST, interval
 from unweave.bench.recipe import load
 from unweave.bench.search import SECOND
 from unweave.bench.stage import Memory, Stage
@@ -291,8 +291,8 @@ MEASURED = ("tv", "kl", "rank", "level", "tv_elsewhere", "rank_elsewhere", "gap"
 
 
 def with_interval(values: Sequence[float]) -> Row:
-    """The mean and its 95 % interval; one seed has none."""
-    return {"mean": float(np.mean(values)), "interval": t_interval(values) if len(values) > 1 else None}
+    """The mean and its 95 % interval, if there are seeds enough for one."""
+    return {"mean": float(np.mean(values)), "interval": interval(values) if len(values) >= FEWEST else None}
 
 
 def table_lines(results: Row) -> list[str]:

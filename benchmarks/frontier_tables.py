@@ -59,22 +59,27 @@ def cell(point: Mapping[str, Any] | None) -> str:
 def pair_table(stage: Stage) -> Iterator[str]:
     """The paired differences of gaps with and without a lookahead, and how many exclude zero."""
     yield from header(["Pair", *map(str, stage["budgets"])])
-    pairs: dict[str, dict[float, Mapping[str, float]]] = {}
+    pairs: dict[str, dict[float, Mapping[str, float | None]]] = {}
     for each in stage["paired"]:
         pairs.setdefault(f"`{each['first']}` less `{each['second']}`", {})[each["budget"]] = each
     for name, found in pairs.items():
         yield row(name, [difference(found.get(budget)) for budget in stage["budgets"]])
-    nearer, farther = (sum(each[end] * sign > 0 for each in stage["paired"]) for end, sign in ENDS)
-    yield f"\nOf {len(stage['paired'])} intervals {nearer} are below zero and {farther} above."
+    known = [each for each in stage["paired"] if each["low"] is not None]
+    nearer, farther = (sum(each[end] * sign > 0 for each in known) for end, sign in ENDS)
+    yield f"\nOf {len(known)} intervals {nearer} are below zero and {farther} above."
 
 
 ENDS = (("high", -1), ("low", 1))
 """The end of an interval that excludes zero, and its sign: nearer, and farther."""
 
 
-def difference(pair: Mapping[str, float] | None) -> str:
-    """A difference with half of its interval."""
-    return "" if pair is None else f"{pair['difference']:+.2f} ±{(pair['high'] - pair['low']) / 2:.2f}"
+def difference(pair: Mapping[str, float | None] | None) -> str:
+    """A difference with half of its interval, if it has one."""
+    if pair is None:
+        return ""
+    low, high = pair["low"], pair["high"]
+    reach = "" if low is None or high is None else f" ±{(high - low) / 2:.2f}"
+    return f"{pair['difference']:+.2f}{reach}"
 
 
 def luck_table(first: Stage, second: Stage) -> Iterator[str]:

@@ -15,7 +15,7 @@ from scipy.stats import rankdata
 
 from unweave.audits.classifier.metrics import GAP, METRICS
 from unweave.audits.metrics import mean_gap
-from unweave.audits.score import t_interval
+from unweave.audits.score import interval
 
 Row = dict[str, Any]
 Values = np.ndarray  # one number per seed
@@ -82,9 +82,9 @@ class Table:
 
 
 def estimate(values: Values) -> Row:
-    """Mean and 95 % t interval over the seeds that have a value."""
+    """Mean and 95 % t interval over the seeds that have a value; a few have no interval."""
     measured = values[~np.isnan(values)]
-    low, high = t_interval(measured.tolist())
+    low, high = interval(measured.tolist())
     return {
         "mean": float(measured.mean()) if len(measured) else None,
         "low": low,
@@ -279,8 +279,8 @@ def format_score(score: Mapping[str, Any]) -> str:
     if score["mean"] is None or np.isnan(score["mean"]):
         return "none"
     low, high = score["low"], score["high"]
-    interval = "" if low is None or np.isnan(low) else f" [{low:.2f}, {high:.2f}]"
-    return f"{score['mean']:.2f}{interval}".replace("-0.00", "0.00")
+    ends = "" if low is None or np.isnan(low) else f" [{low:.2f}, {high:.2f}]"
+    return f"{score['mean']:.2f}{ends}".replace("-0.00", "0.00")
 
 
 PANELS = {

@@ -26,7 +26,7 @@ from compact import write_compact
 
 from unweave.audits.classifier.metrics import METRICS, measure
 from unweave.audits.metrics import mean_gap
-from unweave.audits.score import t_interval
+from unweave.audits.score import interval
 from unweave.bench.ranges import Settings, nest_paths
 from unweave.bench.recipe import Recipe, load, parse
 from unweave.bench.search import SECOND, Trial, make_case, search
@@ -168,9 +168,7 @@ def of_target(rows: Sequence[Row], level: Mapping[int, Row]) -> Row:
         return {"failed": rows[0]["failed"]}
     paired = [row["gap"] - level[row["seed"]]["gap"] for row in done if row["seed"] in level]
     figures = {key: [row[key] for row in done] for key in ("gap", "tv", "auc")} | {"gap_above_level": paired}
-    means = {
-        key: {"mean": float(np.mean(each)), "interval": t_interval(each)} for key, each in figures.items()
-    }
+    means = {key: {"mean": float(np.mean(each)), "interval": interval(each)} for key, each in figures.items()}
     return {**means, "seeds": len(done)}
 
 
@@ -189,9 +187,9 @@ def printed(found: Row) -> list[str]:
 
 
 def shown(figure: Row) -> str:
-    """An interval."""
+    """An interval; nothing for a few seeds, which have none."""
     low, high = figure["interval"]
-    return f"[{low:5.2f}, {high:5.2f}]"
+    return "" if np.isnan(low) else f"[{low:5.2f}, {high:5.2f}]"
 
 
 def main() -> None:

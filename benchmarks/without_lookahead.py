@@ -98,7 +98,7 @@ def print_table(name: str, rows: Mapping[str, Sequence[Mapping[str, Any]]], budg
     for row, points in rows.items():
         cells = {each["budget"]: cell(each) for each in points}
         print(f"| `{row}` | {' | '.join(cells.get(budget, '') for budget in budgets)} |")
-    pairs = [each for points in rows.values() for each in points if "low" in each]
+    pairs = [each for points in rows.values() for each in points if each.get("low") is not None]
     nearer, farther = sum(each["high"] < 0 for each in pairs), sum(each["low"] > 0 for each in pairs)
     print(f"\nOf {len(pairs)} intervals {nearer} are below zero and {farther} above.")
 
@@ -108,7 +108,8 @@ def cell(each: Mapping[str, Any]) -> str:
     verdicts = f"{each['lookahead']['verdict'][0]}{each['joint']['verdict'][0]}"
     if "low" not in each:
         return f"failed {verdicts}"
-    return f"{each['difference']:+.2f} ±{(each['high'] - each['low']) / 2:.2f} {verdicts}"
+    reach = "" if each["low"] is None else f" ±{(each['high'] - each['low']) / 2:.2f}"
+    return f"{each['difference']:+.2f}{reach} {verdicts}"
 
 
 def main() -> None:

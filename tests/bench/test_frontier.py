@@ -19,7 +19,8 @@ from unweave.bench.stage import Stage
 from unweave.bench.study import study_from
 from unweave.methods import METHODS
 from unweave.record import record
-from unweave.report.frontier import conclusion, grid
+from unweave.report.frontier import conclusion, grid, paired_grid
+from unweave.report.numbers import number
 
 VERDICTS = st.sampled_from(["PASS", "FAIL", "INCONCLUSIVE"])
 BUDGETS = (0.1, 0.3)
@@ -48,6 +49,22 @@ def test_a_paired_difference_is_that_of_the_paired_t_test(pairs) -> None:
         assert (found["low"], found["high"]) == (pytest.approx(low, abs=1e-6), pytest.approx(high, abs=1e-6))
     back = paired_difference(theirs, ours)
     assert back["low"] == pytest.approx(-found["high"], abs=1e-9)
+
+
+def test_a_paired_difference_of_fewer_than_three_seeds_has_no_interval() -> None:
+    for ours, theirs in (([4.0], [1.0]), ([4.0, 2.0], [1.0, 9.0])):
+        found = paired_difference(ours, theirs)
+        assert found["difference"] == pytest.approx(np.mean(ours) - np.mean(theirs))
+        assert found["low"] is None and found["high"] is None
+    few = stages()
+    for stage in few.values():
+        for row in stage["methods"].values():
+            if row["failed"] is None:
+                row["per_seed"]["gap"] = row["per_seed"]["gap"][:2]
+    found = frontier(few)
+    _, lines = paired_grid(found)
+    shown = [cell for line in lines for cell in line[1:]]
+    assert shown and shown == [number(row["difference"]) for row in found["paired"]]
 
 
 def stages() -> dict[float, dict]:

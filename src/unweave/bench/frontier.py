@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 
 from unweave.audits.margins import WIDENING
-from unweave.audits.score import t_interval
+from unweave.audits.score import interval
 from unweave.bench.study import REFERENCES
 from unweave.families import family_of_stage
 from unweave.report.frontier import verdict_of
+from unweave.report.numbers import finite
 
 KINDS = ("{}", "{}:recover", "shrink-perturb:{}:recover")
 """The forms of a method: alone, with a recovery, and with a start and a recovery."""
@@ -89,11 +90,14 @@ def differences(first: str, second: str, stages: Mapping[float, Content]) -> lis
     return rows
 
 
-def paired_difference(ours: Sequence[float], theirs: Sequence[float]) -> dict[str, float]:
-    """The mean over seeds of ours minus theirs, with its 95 % t interval; negative if ours are smaller."""
+def paired_difference(ours: Sequence[float], theirs: Sequence[float]) -> dict[str, float | None]:
+    """The mean over seeds of ours minus theirs, with its 95 % t interval; negative if ours are smaller.
+
+    Both ends are None with fewer seeds than `score.interval` needs.
+    """
     each = np.subtract(ours, theirs).tolist()
-    low, high = t_interval(each)
-    return {"difference": float(np.mean(each)), "low": low, "high": high}
+    low, high = interval(each)
+    return {"difference": float(np.mean(each)), "low": finite(low), "high": finite(high)}
 
 
 def margin_of_gap(stage: Content) -> float | None:

@@ -22,7 +22,8 @@ LEGEND = (
 )
 SPENT_LEGEND = "What a run took, relative to a retraining: gradient evaluations, and in brackets seconds."
 PAIRED_LEGEND = (
-    "Difference of the mean gaps, paired by seed, with its 95 % interval; below zero, the first is nearer."
+    "Difference of the mean gaps, paired by seed, with its 95 % interval; below zero, the first is nearer. "
+    "Fewer than three seeds have no interval."
 )
 
 
