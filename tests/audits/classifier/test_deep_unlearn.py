@@ -5,6 +5,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import StratifiedShuffleSplit, cross_val_score
 
 from audits.answers import draw_evidence, replace_logits
 from unweave.audits.classifier.deep_unlearn import (
@@ -14,6 +16,7 @@ from unweave.audits.classifier.deep_unlearn import (
     agreement,
     attack_accuracy,
     figures,
+    fit_logistic,
     indiscernibility,
 )
 from unweave.methods import METHODS
@@ -69,6 +72,22 @@ def test_the_attack_finds_the_best_threshold():
     # of forget 80 % of the losses are 0, of unseen 30 %, others 1: the best attack is right in 3 of 4 cases
     forget, unseen = np.repeat([0.0, 1.0], [800, 200]), np.repeat([0.0, 1.0], [300, 700])
     assert attack_accuracy(forget, unseen) == pytest.approx(0.75, abs=0.02)
+
+
+@pytest.mark.parametrize("shift", [0.0, 0.02, 3.0])
+def test_the_attack_is_that_of_scikit_learn(shift):
+    rng = np.random.default_rng(1)
+    forget, unseen = rng.gamma(0.3, 2, 83), rng.gamma(0.3, 2, 61) + shift
+    n = len(unseen)
+    drawn = np.random.default_rng(0)
+    draws = [np.sort(drawn.permutation(len(losses))[:n]) for losses in (forget, unseen)]
+    losses, truth = np.concatenate([forget[draws[0]], unseen[draws[1]]])[:, None], np.repeat([1, 0], n)
+    splits = StratifiedShuffleSplit(10, test_size=math.ceil(0.2 * n), random_state=0)
+    expected = cross_val_score(LogisticRegression(max_iter=1000), losses, truth, cv=splits).mean()
+    assert attack_accuracy(forget, unseen) == pytest.approx(expected, abs=1e-12)
+    fitted = LogisticRegression(max_iter=1000).fit(losses, truth)
+    ours = fit_logistic(losses[:, 0], truth.astype(float))
+    assert ours == pytest.approx([fitted.coef_[0, 0], fitted.intercept_[0]], abs=1e-6)
 
 
 def test_the_same_answers_give_the_same_figures():

@@ -11,10 +11,11 @@ method.
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from itertools import combinations
 
 import numpy as np
-from jaxtyping import Float64
+from jaxtyping import Float64, Int64
 
 from unweave.audits.classifier.evidence import Evidence, HeldOut
 from unweave.audits.classifier.logits import is_correct, loss
@@ -95,16 +96,51 @@ def indiscernibility(forget: Float64[np.ndarray, " forget"], unseen: Float64[np.
 
 def attack_accuracy(forget: Float64[np.ndarray, " forget"], unseen: Float64[np.ndarray, " unseen"]) -> float:
     """The accuracy of the attack; deterministic."""
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.model_selection import StratifiedShuffleSplit, cross_val_score
-
     n, rng = min(len(forget), len(unseen)), np.random.default_rng(0)
     draws = [np.sort(rng.permutation(len(losses))[:n]) for losses in (forget, unseen)]
-    losses = np.concatenate([forget[draws[0]], unseen[draws[1]]])[:, None]
-    truth = np.repeat([1, 0], n)
-    held_out = max(2, math.ceil(HELD_OUT * 2 * n))
-    splits = StratifiedShuffleSplit(SPLITS, test_size=held_out, random_state=0)
-    return float(cross_val_score(LogisticRegression(max_iter=1000), losses, truth, cv=splits).mean())
+    losses = np.concatenate([forget[draws[0]], unseen[draws[1]]])
+    truth = np.repeat([1.0, 0.0], n)
+    shares: list[float] = []
+    for fitted, tested in balanced_splits(n):
+        slope, offset = fit_logistic(losses[fitted], truth[fitted])
+        shares.append(float(((slope * losses[tested] + offset > 0) == truth[tested]).mean()))
+    return float(np.mean(shares))
+
+
+@cache
+def balanced_splits(n: int) -> tuple[tuple[Int64[np.ndarray, " fitted"], Int64[np.ndarray, " tested"]], ...]:
+    """The positions that each split fits and those that it holds out, of n examples of either kind."""
+    from sklearn.model_selection import StratifiedShuffleSplit
+
+    truth, held_out = np.repeat([1, 0], n), max(2, math.ceil(HELD_OUT * 2 * n))
+    return tuple(StratifiedShuffleSplit(SPLITS, test_size=held_out, random_state=0).split(truth, truth))
+
+
+def fit_logistic(
+    losses: Float64[np.ndarray, " example"], truth: Float64[np.ndarray, " example"]
+) -> Float64[np.ndarray, "2"]:
+    """The slope and the offset that scikit-learn's `LogisticRegression()` fits, in an eighth of its time.
+
+    It minimises the mean of log(1 + exp(z)) - y z plus slope^2 / (2 n), z = slope x + offset, by the same
+    steps: the solver, its tolerances and its start are those of the class.
+
+    Args:
+        losses: x, the only feature.
+        truth: y, 1 or 0.
+    """
+    from scipy.optimize import minimize
+    from scipy.special import expit
+
+    n = len(losses)
+
+    def value_and_slopes(at: Float64[np.ndarray, "2"]) -> tuple[float, Float64[np.ndarray, "2"]]:
+        z = at[0] * losses + at[1]
+        error = expit(z) - truth
+        value = (np.logaddexp(0, z).sum() - truth @ z) / n + at[0] ** 2 / (2 * n)
+        return value, np.array([(error @ losses + at[0]) / n, error.sum() / n])
+
+    options = {"maxiter": 1000, "maxls": 50, "gtol": 1e-4, "ftol": 64 * np.finfo(float).eps}
+    return minimize(value_and_slopes, np.zeros(2), method="L-BFGS-B", jac=True, options=options).x
 
 
 def agreement(ranks: Mapping[str, float]) -> Agreement:
