@@ -14,6 +14,7 @@ from unweave.descent.importance import Mask
 from unweave.descent.losses import is_forgotten
 from unweave.descent.optimizer_state import TrainState
 from unweave.descent.rules import Rule, RuleName
+from unweave.descent.sgd import SGD
 from unweave.problem import Problem
 from unweave.weights.runtime import Precision
 from unweave.weights.step import Term
@@ -101,7 +102,7 @@ class Descent:
     def optimizer_over(self, weights: list[nn.Parameter]) -> torch.optim.Optimizer:
         """The optimizer over these weights."""
         if self.optimizer == "sgd":
-            return torch.optim.SGD(weights, self.lr, self.momentum, weight_decay=self.weight_decay)
+            return SGD(weights, self.lr, self.momentum, weight_decay=self.weight_decay)
         kind = torch.optim.Adam if self.optimizer == "adam" else torch.optim.AdamW
         return kind(weights, self.lr, weight_decay=self.weight_decay)
 
