@@ -5,8 +5,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import StratifiedShuffleSplit, cross_val_score
 
 from audits.answers import draw_evidence, replace_logits
+from for_each import for_each
 from unweave.audits.classifier.deep_unlearn import (
     FIRST,
     LAST,
@@ -69,6 +72,16 @@ def test_the_attack_finds_the_best_threshold():
     # of forget 80 % of the losses are 0, of unseen 30 %, others 1: the best attack is right in 3 of 4 cases
     forget, unseen = np.repeat([0.0, 1.0], [800, 200]), np.repeat([0.0, 1.0], [300, 700])
     assert attack_accuracy(forget, unseen) == pytest.approx(0.75, abs=0.02)
+
+
+@for_each("n", [2, 9, 40])
+def test_it_is_the_cross_validation_of_scikit_learn_bit_for_bit(n: int):
+    rng = np.random.default_rng(n)
+    forget, unseen = rng.gamma(1, 1, n), rng.gamma(1, 2, n)
+    splits = StratifiedShuffleSplit(10, test_size=max(2, math.ceil(0.1 * 2 * n)), random_state=0)
+    losses, truth = np.concatenate([forget, unseen])[:, None], np.repeat([1, 0], n)
+    found = cross_val_score(LogisticRegression(max_iter=1000), losses, truth, cv=splits)
+    assert attack_accuracy(forget, unseen) == found.mean()
 
 
 def test_the_same_answers_give_the_same_figures():
