@@ -1,5 +1,6 @@
 """What every test runs under: one thread, and a global generator that starts at the same place."""
 
+import gc
 import multiprocessing
 import os
 
@@ -13,6 +14,13 @@ from typed import check_types
 
 jaxtyping.jaxtyped = check_types  # before the package is imported, whose functions it will wrap
 torch.set_num_threads(1)
+gc.disable()  # until all is collected: what is imported lives as long as the tests, and is not garbage
+
+
+def pytest_collection_finish() -> None:
+    """From here on the garbage collector looks at what tests make, and not at all packages each time."""
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(autouse=True, scope="session")

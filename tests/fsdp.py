@@ -17,6 +17,7 @@ from torch.distributed.tensor import Shard
 import every_family
 from fork_server import run_group
 from smooth import source
+from trained_once import train_once
 from unweave import audit, unlearn
 from unweave.descent.descend import Descent
 from unweave.descent.importance import top
@@ -126,21 +127,25 @@ def model(kind: str, dtype: torch.dtype) -> nn.Module:
 
 
 @cache
-def learnt(kind: str, dtype: torch.dtype, steps: int = 30) -> nn.Module:
-    """Trains a model for a moment."""
+def learnt(kind: str, dtype: torch.dtype) -> nn.Module:
+    """A model that was trained for a moment."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(3)
         made = build(kind, dtype)
+    return train_once(f"sharded, {kind}, {dtype}", made, lambda each: train(each, kind, dtype)).eval()
+
+
+def train(made: nn.Module, kind: str, dtype: torch.dtype) -> None:
+    """Trains a model in place for a moment."""
     task, split = setting(kind, dtype)
     optimizer = torch.optim.Adam(made.parameters(), 0.02)
-    for _ in range(steps):
+    for _ in range(30):
         (raw,) = split.train.stream([torch.arange(len(split.train))])
         batch = task.draw(raw, torch.Generator().manual_seed(4))
         optimizer.zero_grad()
         task.loss(call(made, batch.inputs), batch.target).mean().backward()
         optimizer.step()
     optimizer.zero_grad()
-    return made.eval()
 
 
 BLOCKS = ("0", "2", "conv2", "downsample", "down_blocks.0", "mid_block", "up_blocks.0")
@@ -155,18 +160,18 @@ def shard(whole: nn.Module) -> nn.Module:
     return fully_shard(whole, mesh=mesh)
 
 
-HOW = Descent(lr=0.05, steps=3, batch=11, forget_batch=5, max_norm=1.0, micro_batch=4)
-LONGER = replace(HOW, lr=0.1, steps=12)
+HOW = Descent(lr=0.05, steps=2, batch=11, forget_batch=5, max_norm=1.0, micro_batch=4)
+LONGER = replace(HOW, lr=0.1, steps=6)
 SHORT = replace(HOW, optimizer="adam", lr=0.01, ema=0.5)
 METHODS: Mapping[str, Method] = {
     "nested": LUR(how=HOW),
-    "lagged": LUR(mode="lagged", alpha=0.01, retain="both", rule="pcgrad", how=HOW),
+    "lagged": LUR(mode="lagged", alpha=0.01, retain="both", rule="pcgrad", how=replace(HOW, steps=3)),
     "joint": LUR(mode="joint", weight=0.3, how=SHORT),
     "salun": SalUn(how=replace(HOW, weight_decay=0.01)),
     "scissorhands": Scissorhands(trim=0.3, forget=Mislabel(), how=HOW),
     "neggrad+": NegGradPlus(how=HOW),
     "munba": MUNBa(how=HOW),
-    "scrub": SCRUB(how=replace(HOW, steps=6)),
+    "scrub": SCRUB(how=replace(HOW, steps=4)),
     "finetune": FineTune(how=HOW),
     "l1": L1Sparse(penalty=0.01, how=HOW),
     "pipeline": Pipeline(
@@ -174,16 +179,16 @@ METHODS: Mapping[str, Method] = {
     ),
 }
 ON_MLP: Mapping[str, Method] = {
-    "rni": RNI(noise=0.1, rounds=2, how=replace(HOW, steps=8)),
+    "rni": RNI(noise=0.1, rounds=2, how=replace(HOW, steps=4)),
     "kde": KDE(temperature=1.0, taught=LONGER, how=LONGER),
     "bad-teacher": BadTeacher(how=replace(SHORT, batch=13)),
     "eu-k": EUk(k=2, how=HOW),
 }
 UNET_ALONE: Mapping[str, Method] = {
     "sa": SelectiveAmnesia(replay="real", fisher_images=5, how=SHORT),
-    "esd": ESD(sampler=replace(ESD().sampler, steps=3), how=replace(SHORT, batch=5)),
+    "esd": ESD(sampler=replace(ESD().sampler, steps=2), how=replace(SHORT, batch=5)),
     "esd, one image": ESD(
-        images="original", sampler=replace(ESD().sampler, steps=3), how=replace(SHORT, batch=1)
+        images="original", sampler=replace(ESD().sampler, steps=2), how=replace(SHORT, batch=1)
     ),
     "esd, images of the data": ESD(images="data", how=replace(SHORT, forget_batch=3)),
     "erasediff": EraseDiff(passes=0, how=SHORT),

@@ -113,6 +113,24 @@ def run_by_launcher(command: Sequence[str], folder: Path) -> list[Said | None]:
     return [read(folder / f"0-{rank}.pt") for rank in range(2)]
 
 
+def run_torchrun(arguments: Sequence[str], path: Path) -> tuple[int | None, str]:
+    """Gives torchrun's command, which starts an interpreter; returns its exit code and what was printed."""
+    torchrun = fork_server().Process(target=start_by_torchrun, args=(arguments, path, dict(os.environ)))
+    run_to_end([torchrun])
+    return torchrun.exitcode, path.read_text()
+
+
+def start_by_torchrun(arguments: Sequence[str], path: Path, environment: Mapping[str, str]) -> None:
+    """Runs torchrun with one process, which prints into a file as this one does."""
+    from torch.distributed.run import main
+
+    replace_environment(environment)
+    with path.open("w") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    main(["--nproc-per-node", "1", *arguments])
+
+
 def work_on_copy(script: Path, arguments: Sequence[str], path: Path) -> None:
     """Runs a script with the package of its own folder, and writes what it said."""
     for name in [name for name in sys.modules if name.partition(".")[0] == "unweave"]:

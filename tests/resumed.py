@@ -25,7 +25,7 @@ from unweave.weights.sharded_model import whole_state
 
 Found = dict[str, Tensor] | str
 
-HOW = Descent(lr=0.02, steps=7, batch=11, forget_batch=3, max_norm=1.0)
+HOW = Descent(lr=0.02, steps=5, batch=11, forget_batch=3, max_norm=1.0)
 ADAM = replace(HOW, optimizer="adam", lr=0.005, ema=0.5)
 CASES: Mapping[str, tuple[str, torch.dtype, Method]] = {
     "lagged": ("mlp", torch.float64, LUR(mode="lagged", alpha=0.01, how=ADAM)),
@@ -37,8 +37,8 @@ CASES: Mapping[str, tuple[str, torch.dtype, Method]] = {
     ),
     "float32": ("mlp", torch.float32, LUR(how=HOW)),
 }
-UNTIL = {"pipeline": 12}
-"""The step before which a case is interrupted, counted over its descents; 5 by default."""
+UNTIL = {"pipeline": 8}
+"""The step before which a case is interrupted, counted over its descents; 3 by default."""
 
 WAYS = ("replicated", "sharded")
 
@@ -90,7 +90,7 @@ def run(name: str, way: str, folder: Path | None, until: int | None = None) -> F
             Interruptible(method, until),
             task=task,
             state_folder=folder,
-            save_every=3,
+            save_every=2,
         )
     except Interrupted:
         return "interrupted"
@@ -101,7 +101,7 @@ def run(name: str, way: str, folder: Path | None, until: int | None = None) -> F
 
 def interrupt(name: str, way: str, folder: Path) -> Found:
     """Interrupts a case, and leaves copies of its states beside the folder, to resume in other ways."""
-    found = run(name, way, folder, UNTIL.get(name, 5))
+    found = run(name, way, folder, UNTIL.get(name, 3))
     if dist.get_rank() == 0:
         for copy in ("alone", "more", "other way"):
             shutil.copytree(folder, folder.with_name(f"{folder.name}, {copy}"))

@@ -24,6 +24,7 @@ from unweave.descent.units import Along, Curvature, Ratio
 from unweave.errors import Failed
 from unweave.methods import METHODS, STAGES, Method, method_named
 from unweave.methods.about import About
+from unweave.methods.cfw import CFW
 from unweave.methods.erasediff import EraseDiff
 from unweave.methods.esd import ESD
 from unweave.methods.fcs import FCS
@@ -49,7 +50,7 @@ from unweave.tasks.diffusion.sample import Sampler
 M = TypeVar("M", bound=Method)
 T = TypeVar("T")
 
-STEPS = 3
+STEPS = 2
 
 VARIANTS: dict[str, Method] = {
     "first-order": LUR(mode="first-order"),
@@ -169,6 +170,12 @@ def short(how: Descent, **changes) -> Descent:
     )
 
 
+def for_two_phases(how: Descent) -> Descent:
+    """The same descent, long enough for a second phase that is the shorter one."""
+    assert how.steps is not None
+    return replace(how, steps=max(how.steps, 3))
+
+
 def shorten_method(method: M, **changes) -> M:
     """The same method with short descents, those of its proxy and of its stages included."""
 
@@ -182,8 +189,12 @@ def shorten_method(method: M, **changes) -> M:
                 return replace(each, per_class=5, fisher_images=6)
             case UNSIR():
                 return replace(each, images=6, noise_steps=3, repeats=4)
-            case RNI() | FCS():
+            case RNI():
                 return replace(each, rounds=1)
+            case CFW():
+                return replace(each, how=for_two_phases(each.how))
+            case FCS():
+                return replace(each, rounds=1, how=for_two_phases(each.how))
         return each
 
     return each_within(method, change)
@@ -671,7 +682,7 @@ SHARED = (
 def uneven(method: Method, family: str) -> Method:
     """Batches of odd sizes, so that the shards differ; BatchNorm frozen where there is any."""
     return shorten_method(
-        method, batch=15, forget_batch=7, norm="frozen" if family == "batchnorm" else "train", steps=3
+        method, batch=15, forget_batch=7, norm="frozen" if family == "batchnorm" else "train"
     )
 
 

@@ -1,15 +1,13 @@
 """`unweave attacks` and `unweave audit --attacks`."""
 
 import json
-import os
 import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
+import launched
 import projects
 import unweave
 from audits.attacks.toy import CALIBRATION, ORIGINAL, REFERENCES, answers
@@ -204,21 +202,17 @@ ATTACK = Attack(
 
 
 def test_a_new_attack_is_one_file_and_one_line(files, tmp_path):
-    package = tmp_path / "unweave"
-    shutil.copytree(Path(unweave.__file__).parent, package, ignore=shutil.ignore_patterns("__pycache__"))
+    package, script = tmp_path / "unweave", tmp_path / "command.py"
+    shutil.copytree(Path(unweave.__file__).parent, package)
     room = package / "audits" / "attacks"
     (room / "plain.py").write_text(NEW)
     registry = (room / "__init__.py").read_text()
     registry = registry.replace("    rmia,\n", "    plain,\n    rmia,\n", 1)
     (room / "__init__.py").write_text(registry.replace("_ALL = (\n", "_ALL = (\n    plain.ATTACK,\n", 1))
     flags = ["--reference", str(files / "reference"), "--attacks", "plain", "--json"]
-    done = subprocess.run(
-        [sys.executable, "-m", "unweave", "audit", "--evidence", str(files / "original.parquet"), *flags],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(tmp_path)},
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 1, done.stderr
-    (row,) = json.loads(done.stdout)["attacks"]["results"]
+    script.write_text("import sys\nfrom unweave.cli import main\nsys.exit(main(sys.argv[1:]))\n")
+    command = ["audit", "--evidence", str(files / "original.parquet"), *flags]
+    done = launched.run_script(script, command)
+    assert done is not None and done.code == 1, done
+    (row,) = json.loads(done.out)["attacks"]["results"]
     assert (row["attack"], row["figure"], row["finding"]) == ("plain", "share", "under-forgetting")

@@ -1,8 +1,6 @@
 """A shared run of `forget` of which a process is killed resumes with the same command, by torchrun too."""
 
 import random
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -58,10 +56,9 @@ def test_the_others_end_and_one_says_why(way, died, place):
     assert killed.state_of(place / f"{way} out") < "000-end"
 
 
-def test_torchrun_takes_the_module_by_its_name():
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "1", "-m", "unweave"]
-    found = subprocess.run([*torchrun, "--version"], capture_output=True, text=True, check=False)
-    assert (found.returncode, found.stdout.strip()) == (0, unweave.__version__), found.stderr
+def test_torchrun_takes_the_module_by_its_name(tmp_path):
+    code, printed = launched.run_torchrun(["-m", "unweave", "--version"], tmp_path / "printed")
+    assert code == 0 and printed.splitlines()[-1:] == [unweave.__version__], printed
 
 
 def test_the_launcher_of_torchrun_starts_it_and_it_prints_once(resumed):

@@ -1,6 +1,7 @@
 """A benchmark of denoisers: its cells, its record, its report."""
 
 import re
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -58,6 +59,13 @@ def made(folder: Path) -> dict[str, Any]:
     return bench([tiny()], folder, methods=METHODS, jobs=1)
 
 
+@pytest.fixture
+def trained(folder: Path, made: dict[str, Any], tmp_path: Path) -> Path:
+    """Another folder, which holds the models and the recogniser of that benchmark alone."""
+    shutil.copytree(folder / "models", tmp_path / "models")
+    return tmp_path
+
+
 def test_a_benchmark_of_denoisers_goes_on_where_it_stopped(folder: Path, made: dict[str, Any]) -> None:
     cells = folder / "cells" / "tiny" / "0"
     before = {path: path.stat().st_mtime_ns for path in cells.iterdir()}
@@ -80,8 +88,8 @@ def test_a_benchmark_of_denoisers_goes_on_where_it_stopped(folder: Path, made: d
     assert record.to_json_values(again["stages"]) == record.to_json_values(made["stages"])
 
 
-def test_a_search_tries_what_suits_denoisers(tmp_path) -> None:
-    made = bench([tiny()], tmp_path, methods=("lur",), jobs=1, tune=2)["stages"]["tiny"]
+def test_a_search_tries_what_suits_denoisers(trained: Path) -> None:
+    made = bench([tiny()], trained, methods=("lur",), jobs=1, tune=2)["stages"]["tiny"]
     tried = [trial["settings"] for trial in made["search"]["lur"]]
     assert len(tried) == 2 and tried[0].keys() == {"how.lr", "how.steps", "alpha", "weight"}
     assert all(3e-5 <= each["how.lr"] <= 1e-3 for each in tried)
@@ -94,11 +102,11 @@ SHORT_ATTACKS = replace(
 
 
 def test_attacks_are_measured_and_judged_with_the_rest(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    trained: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(denoisers, "Budget", lambda images: replace(SHORT_ATTACKS, images=images))
     generation = {**tiny().table()["generation"], "attacks": 2}
-    stage = bench([tiny(generation=generation)], tmp_path, methods=("finetune",), jobs=1)["stages"]["tiny"]
+    stage = bench([tiny(generation=generation)], trained, methods=("finetune",), jobs=1)["stages"]["tiny"]
     for scores in (stage["methods"]["finetune"]["scores"], stage["reference"]["scores"]):
         assert scores.keys() >= {"asked", "guidance", "line", "best_of_10", "vector", "relearn_10"}
         assert {"drift_pixel", "ua", "kid"} <= scores.keys()
@@ -140,11 +148,11 @@ def test_a_recipe_of_denoisers_is_read_back(tmp_path) -> None:
         Stage(tiny(data={"name": "digits", "forget": "class"}), tmp_path).split()
 
 
-def test_without_calibration_the_reported_retrained_models_say_what_two_differ_by(tmp_path) -> None:
+def test_without_calibration_the_reported_retrained_models_say_what_two_differ_by(trained: Path) -> None:
     recipe = tiny(seeds=[0, 1])
-    stage = bench([recipe], tmp_path, methods=(), jobs=1)["stages"]["tiny"]
+    stage = bench([recipe], trained, methods=(), jobs=1)["stages"]["tiny"]
     assert stage["margins"] is None and stage["reference"]["null_band"] == {}
-    run = Stage(recipe, tmp_path)
+    run = Stage(recipe, trained)
     exam = run.exam()
     one, other = (exam.load(cell_path(run, seed, REFERENCE).with_suffix(".npz")) for seed in (0, 1))
     pair = exam.measure_pair(one, other)
@@ -153,7 +161,8 @@ def test_without_calibration_the_reported_retrained_models_say_what_two_differ_b
     assert ra >= missing
     assert stage["floor"] == pytest.approx((ua + missing + 100 * pair["class_tv"]) / 3)
     assert stage["reference"]["scores"]["class_tv"]["value"] == pytest.approx(pair["class_tv"])
-    only = bench([tiny()], tmp_path / "one", methods=(), jobs=1)["stages"]["tiny"]
+    shutil.copytree(trained / "models", trained / "one" / "models")
+    only = bench([tiny()], trained / "one", methods=(), jobs=1)["stages"]["tiny"]
     assert only["floor"] is None and "class_tv" not in only["reference"]["scores"]
 
 

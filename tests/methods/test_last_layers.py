@@ -83,9 +83,9 @@ def test_nothing_of_the_layers_that_start_afresh_is_left(k: int):
 # --- what is frozen: weight decay, momentum and statistics moved it in code released for other methods
 
 
-@pytest.mark.parametrize("changes", [{}, {"optimizer": "adamw"}, {"ema": 0.5}], ids=str)
-@pytest.mark.parametrize("method", BOTH, ids=repr)
-@pytest.mark.parametrize(
+@for_each("changes", [{}, {"optimizer": "adamw"}, {"ema": 0.5}])
+@for_each("method", BOTH)
+@for_each(
     ("family", "k", "last"),
     [
         ("batchnorm", 1, "fc"),

@@ -9,6 +9,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedShuffleSplit, cross_val_score
 
 from audits.answers import draw_evidence, replace_logits
+from for_each import for_each
 from unweave.audits.classifier.deep_unlearn import (
     FIRST,
     LAST,
@@ -88,6 +89,16 @@ def test_the_attack_is_that_of_scikit_learn(shift):
     fitted = LogisticRegression(max_iter=1000).fit(losses, truth)
     ours = fit_logistic(losses[:, 0], truth.astype(float))
     assert ours == pytest.approx([fitted.coef_[0, 0], fitted.intercept_[0]], abs=1e-6)
+
+
+@for_each("n", [2, 9, 40])
+def test_it_is_the_cross_validation_of_scikit_learn(n: int):
+    rng = np.random.default_rng(n)
+    forget, unseen = rng.gamma(1, 1, n), rng.gamma(1, 2, n)
+    splits = StratifiedShuffleSplit(10, test_size=max(2, math.ceil(0.1 * 2 * n)), random_state=0)
+    losses, truth = np.concatenate([forget, unseen])[:, None], np.repeat([1, 0], n)
+    found = cross_val_score(LogisticRegression(max_iter=1000), losses, truth, cv=splits)
+    assert attack_accuracy(forget, unseen) == pytest.approx(found.mean(), abs=1e-12)
 
 
 def test_the_same_answers_give_the_same_figures():

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 
 import numpy as np
 import torch
@@ -75,7 +76,9 @@ def digits() -> tuple[Resident, Resident]:
 HOW = Descent(lr=0.1, weight_decay=5e-4, epochs=10, schedule="cosine", warmup=0.15)
 
 
+@cache
 def digits_recogniser() -> Recogniser:
+    """One for all tests of a process."""
     return train_recogniser(*digits(), how=HOW)
 
 

@@ -156,9 +156,9 @@ OPTIONS = (
 )
 
 
-@pytest.mark.parametrize("prediction", ["epsilon", "v_prediction", "sample"])
-@pytest.mark.parametrize("eta", [0.0, 1.0])
-@pytest.mark.parametrize("options", OPTIONS, ids=repr)
+@for_each("prediction", ["epsilon", "v_prediction", "sample"])
+@for_each("eta", [0.0, 1.0])
+@for_each("options", OPTIONS)
 def test_ddim_draws_as_the_scheduler_of_diffusers_with_that_config(
     model: Small, options: dict, eta: float, prediction
 ):
