@@ -108,8 +108,9 @@ class Descent:
         """
         if self.optimizer == "sgd":
             return torch.optim.SGD(weights, self.lr, self.momentum, weight_decay=self.weight_decay)
-        kinds = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
-        kind = kinds.get(self.optimizer) or eight_bit_adamw()
+        if self.optimizer == "adamw8bit":
+            return eight_bit_adamw()(weights, self.lr, weight_decay=self.weight_decay)
+        kind = torch.optim.Adam if self.optimizer == "adam" else torch.optim.AdamW
         return kind(weights, self.lr, weight_decay=self.weight_decay)
 
 
