@@ -88,7 +88,8 @@ def test_rows_are_put_in_order_more_than_once(opened):
     assert all(np.array_equal(found.logits[part], last.logits[part]) for part in SIZES)
 
 
-def test_a_file_that_changes_is_refused(opened, tmp_path):
+def test_a_file_that_changes_is_refused(opened, tmp_path, monkeypatch):
+    monkeypatch.setattr(logits_in_file, "LAST_USED", LastUsed(0))
     found = opened(draw_evidence(0))
     os.utime(tmp_path / "evidence.parquet", (1, 1))
     with pytest.raises(ValueError, match=r"has changed while its model was audited: audit it again$"):
