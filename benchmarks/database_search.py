@@ -22,10 +22,12 @@ from typing import Any
 
 import torch
 from postgresql_server import run_server
+from rows import write_json
 
 from unweave.bench.recipe import load
 from unweave.bench.stage import MODELS, Stage
 from unweave.bench.tune import prepare, study
+from unweave.record.record import environment
 
 TIMED = ("seconds",)
 URL = "SEARCH_STORAGE"
@@ -62,8 +64,8 @@ def logs_of(processes: Sequence[subprocess.Popen[str]]) -> list[list[dict[str, A
     return [json.loads(each.splitlines()[-1]) for each in printed]
 
 
-def compare(given: argparse.Namespace) -> None:
-    """Runs all searches and prints which logs are equal."""
+def compare(given: argparse.Namespace) -> dict[str, Any]:
+    """Runs all searches and prints which logs are equal; returns what they found."""
     (journal,) = logs_of([start(given, given.out / "journal", None)])
     print(f"journal, one process: {len(journal)} trials, values {[each['value'] for each in journal]}")
     with run_server(given.user) as server:
@@ -77,6 +79,15 @@ def compare(given: argparse.Namespace) -> None:
     )
     if alone != journal or first != second or len(first) != given.trials:
         raise SystemExit("the searches differ")
+    return {
+        "recipe": given.recipe,
+        "method": given.method,
+        "trials": len(journal),
+        "values": [each["value"] for each in journal],
+        "one process has the journal's log": alone == journal,
+        "two processes": {"trials": len(first), "one log": first == second},
+        "environment": environment(),
+    }
 
 
 def main() -> None:
@@ -89,12 +100,15 @@ def main() -> None:
     parser.add_argument("--method", default="joint")
     parser.add_argument("--trials", type=int, default=6)
     parser.add_argument("--user", help="the user that the server runs as, if you are root")
+    parser.add_argument("--record", type=Path, help="the file to keep the result in, as JSON")
     parser.add_argument("--search", action="store_true", help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.search:
         print(json.dumps(search(given.recipe, given.method, given.trials, given.out)))
-    else:
-        compare(given)
+        return
+    found = compare(given)
+    if given.record:
+        write_json(given.record, found)
 
 
 if __name__ == "__main__":

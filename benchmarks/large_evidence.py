@@ -1,18 +1,22 @@
 """Evidence of many examples: memory and CPU seconds to write, to read whole and in part, and to audit it.
 
-    python benchmarks/large_evidence.py --out /tmp/evidence --record large-evidence.json    # a CPU minute
+    python benchmarks/large_evidence.py --out /tmp/evidence --record large-evidence.json    # 10 CPU minutes
 
 Every figure is of a process of its own: the largest resident memory above that at its start, when the package
 is loaded. The process that writes also holds the logits, in float32, and so do those that read a file whole.
 "The digest" and the metrics are of one model that was read; "a comparison" is of two, by the metrics that
-compare them.
+compare them. "An audit" is of a model and `--references` retrained models, all in files; with 22 it gives a
+verdict, by margins from the last twelve.
 """
 
 import argparse
 import json
+import shutil
 import subprocess
 import sys
 import time
+from contextlib import redirect_stdout
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -24,22 +28,25 @@ from unweave.audits.classifier.evidence import Evidence
 from unweave.audits.classifier.exam import ANSWERED
 from unweave.audits.classifier.metrics import METRICS, measure_pair
 from unweave.audits.classifier.parquet import load, load_unseen, save
+from unweave.cli.audit_evidence import audit_evidence
+from unweave.cli.options import CommonFlags
 from unweave.record.record import environment
 
 PARTS = {"forget": 0.01, "retain": 0.89, "calibration": 0.05, "test": 0.05}
 """The share of the examples in each part."""
 
 METRICS_OF_ONE = tuple(name for name, metric in METRICS.items() if metric.alone)
-WORK = ("write", "read", "read the unseen", "the digest", *METRICS_OF_ONE, "a comparison")
+WORK = ("write", "read", "read the unseen", "the digest", *METRICS_OF_ONE, "a comparison", "an audit")
 
 
-def make_evidence(examples: int, classes: int) -> Evidence:
-    """Random logits and labels."""
+def make_evidence(examples: int, classes: int, seed: int = 0) -> Evidence:
+    """Random logits of a seed, and labels."""
     draw, begin = np.random.default_rng(0), 0
+    draw_logits = np.random.default_rng((1, seed))
     logits, labels, ids = {}, {}, {}
     for part, share in PARTS.items():
         n = round(share * examples)
-        logits[part] = draw.standard_normal((n, classes), dtype=np.float32)
+        logits[part] = draw_logits.standard_normal((n, classes), dtype=np.float32)
         labels[part] = draw.integers(classes, size=n)
         ids[part], begin = np.arange(begin, begin + n), begin + n
     return Evidence(logits, labels, ids)
@@ -47,7 +54,10 @@ def make_evidence(examples: int, classes: int) -> Evidence:
 
 def work(what: str, place: Path, examples: int, classes: int) -> None:
     """One piece of work of an audit."""
-    if what == "write":
+    if what == "an audit":
+        with redirect_stdout(StringIO()):
+            audit_evidence(place, folder_of(place), None, None, CommonFlags(out=place.parent / "audit"))
+    elif what == "write":
         save(make_evidence(examples, classes), place)
     elif what == "read the unseen":
         assert load_unseen(place) is not None
@@ -65,6 +75,18 @@ def use(what: str, found: Evidence, place: Path) -> None:
         alone = METRICS[what].alone
         assert alone is not None
         alone(found)
+
+
+def folder_of(place: Path) -> Path:
+    """The folder of the answers of retrained models."""
+    return place.parent / "references"
+
+
+def write_references(place: Path, examples: int, classes: int, count: int) -> None:
+    """Writes the answers of retrained models."""
+    folder_of(place).mkdir(exist_ok=True)
+    for seed in range(1, count + 1):
+        save(make_evidence(examples, classes, seed), folder_of(place) / f"{seed}.parquet")
 
 
 def measure(what: str, place: Path, examples: int, classes: int) -> dict[str, float | None]:
@@ -85,6 +107,7 @@ def main() -> None:
     )
     parser.add_argument("--examples", type=int, default=10**6)
     parser.add_argument("--classes", type=int, default=100)
+    parser.add_argument("--references", type=int, default=10, help="retrained models of the audit")
     parser.add_argument("--out", type=Path, required=True, help="a folder for the file, removed at the end")
     parser.add_argument("--record", type=Path, help="the file to keep all results in, as JSON")
     parser.add_argument("--work", choices=WORK, help=argparse.SUPPRESS)
@@ -96,13 +119,17 @@ def main() -> None:
     given.out.mkdir(parents=True, exist_ok=True)
     found: dict[str, Any] = {}
     for what in WORK:
+        if what == "an audit":
+            write_references(place, given.examples, given.classes, given.references)
         command = [sys.executable, __file__, *sys.argv[1:], "--work", what]
         row = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
         print(f"{what}: {row['mib']} MiB above the start, {row['cpu_seconds']} CPU s", flush=True)
         found[what] = row
     place.unlink()
+    shutil.rmtree(folder_of(place))
+    shutil.rmtree(given.out / "audit")
     if given.record:
-        sizes = {"examples": given.examples, "classes": given.classes}
+        sizes = {"examples": given.examples, "classes": given.classes, "references": given.references}
         write_json(given.record, {**sizes, **found, "environment": environment()})
 
 

@@ -1,6 +1,8 @@
 """A benchmark's record on a Ray cluster, against that of processes on this machine: figure by figure.
 
-    python benchmarks/ray_records.py --out /tmp/ray     # three CPU minutes; needs `pip install ray`
+    python benchmarks/ray_records.py --out /tmp/ray --record records/ray.json
+
+It takes three CPU minutes, and needs `pip install 'unweave[ray]'`.
 
 It starts a cluster of two nodes with one core each on the loopback interface, and stops it at the end. Every
 figure of the records is compared but those that time decides.
@@ -13,6 +15,10 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+
+from rows import write_json
+
+from unweave.record.record import environment
 
 NODE = {"num_cpus": 1, "object_store_memory": 80 * 2**20, "node_ip_address": "127.0.0.2"}
 """A node on the loopback interface; Ray replaces 127.0.0.1 by the address of the machine."""
@@ -47,6 +53,7 @@ def main() -> None:
     parser.add_argument("--methods", default="lur,joint,salun")
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--out", type=Path, required=True, help="a folder for both runs")
+    parser.add_argument("--record", type=Path, help="the file to keep the result in, as JSON")
     given = parser.parse_args()
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     from ray.cluster_utils import Cluster
@@ -63,6 +70,10 @@ def main() -> None:
         cluster.shutdown()
     differ = sorted(path for path in here.keys() | there.keys() if here.get(path) != there.get(path))
     print(f"{len(here)} figures, {len(differ)} differ")
+    if given.record:
+        asked = {"recipe": given.recipe, "methods": given.methods.split(","), "seeds": given.seeds}
+        found = {"nodes": 2, "figures": len(here), "differ": differ}
+        write_json(given.record, {**asked, **found, "environment": environment()})
     print("\n".join(f"{path}: {here.get(path)} here, {there.get(path)} on Ray" for path in differ))
 
 

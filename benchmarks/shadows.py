@@ -21,6 +21,7 @@ import torch
 from unweave.bench.attack_shadows import run_study, summarize
 from unweave.bench.recipe import load
 from unweave.bench.shadows import ShadowStudy
+from unweave.cli.inputs.executor import Executor
 from unweave.record.digest import to_json_values
 from unweave.record.files import write_atomically
 from unweave.record.record import environment
@@ -44,13 +45,16 @@ def main() -> None:
     parser.add_argument("--methods", default=METHODS, help="names with commas between")
     parser.add_argument("--out", type=Path, default=Path("unweave-shadows"), help="where models are stored")
     parser.add_argument("--record", type=Path, help="the file to keep everything in as JSON")
+    parser.add_argument("--jobs", type=int, help="worker processes that run methods; 1 by default")
+    parser.add_argument("--ray", help="run methods on a Ray cluster instead: auto, or HOST:PORT")
     asked = parser.parse_args()
     torch.set_num_threads(1)
     start, study = time.process_time(), ShadowStudy(load(asked.recipe), asked.models, asked.out)
     methods = [name for name in asked.methods.split(",") if name]
     for name in methods:
         study.recipe.method(name)  # raises for an unknown name before anything is trained
-    found = run_study(study, methods, hear)
+    with Executor(asked.jobs, asked.ray).crew("cpu", 1) as crew:
+        found = run_study(study, methods, hear, crew)
     found |= {"cpu_seconds": time.process_time() - start, "environment": environment()}
     if asked.record:
         write_atomically(asked.record, json.dumps(to_json_values(found), indent=1) + "\n")

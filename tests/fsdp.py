@@ -51,6 +51,7 @@ from unweave.tasks import Task, call
 from unweave.tasks.classifier import Classifier
 from unweave.weights.params import add, clip, combine, dot, gramian, multiply, norm
 from unweave.weights.sharded import cut, names_where
+from unweave.weights.sharded_files import load_sharded
 from unweave.weights.sharded_model import gather, whole_state
 
 Found = dict[str, Tensor] | str
@@ -221,6 +222,13 @@ CASES: dict[str, tuple[str, torch.dtype, Method]] = {
     },
     "mlp, one forget example": ("mlp", torch.float64, ONE_EXAMPLE),
     **{
+        f"transformer, {name}, bf16": ("transformer", torch.float32, method)
+        for name, method in (
+            ("nested", LUR(how=replace(HOW, precision="bf16"))),
+            ("salun", SalUn(how=replace(HOW, precision="bf16"))),
+        )
+    },
+    **{
         f"{kind}, {name}, float32": (kind, torch.float32, METHODS[name])
         for kind, name in (("mlp", "salun"), ("transformer", "nested"))
     },
@@ -288,6 +296,16 @@ def saved(folder: Path, method: Method) -> None:
     task, split = setting("transformer", torch.float64)
     of = shard(model("transformer", torch.float64))
     unlearn(of, split, method, task=task).save(folder)
+
+
+def saved_in_pieces(folder: Path, method: Method) -> dict[str, Tensor]:
+    """Saves a result, each process its rows, and reads it into another sharded model."""
+    task, split = setting("transformer", torch.float64)
+    of = shard(model("transformer", torch.float64))
+    unlearn(of, split, method, task=task).save(folder, sharded=True)
+    other = shard(build("transformer", torch.float64))
+    load_sharded(other, folder)
+    return {name: gather(each) for name, each in other.state_dict().items()}
 
 
 def before_and_after(method: Method) -> dict[str, Tensor]:
@@ -361,6 +379,7 @@ def work(rank: int, count: int, folder: str) -> None:
         "refusals": refusals(),
     }
     saved(Path(folder) / "saved", METHODS["nested"])
+    everything["read in pieces"] = saved_in_pieces(Path(folder) / "pieces", METHODS["nested"])
     saved(Path(folder) / "saved with LoRA", WITH_LORA)
     torch.save(everything, f"{folder}/{rank}.pt")
     dist.destroy_process_group()

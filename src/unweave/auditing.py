@@ -38,7 +38,6 @@ from unweave.audits.references import (
     Retrain,
     load_or_retrain,
     refuse_copies,
-    refuse_original,
     retraining_cost,
 )
 from unweave.audits.score import Score
@@ -211,9 +210,7 @@ def judge_answers(
 ) -> Audit:
     """Judges the answers of one model, and attacks it if there is a plan."""
     retrained = [each.found for each in (*reference_answers, *calibrating)]
-    refuse_copies(exam, retrained)
-    if before is not None:
-        refuse_original(exam, retrained, before.found)
+    refuse_copies(exam, retrained, None if before is None else before.found)
     margins = calibrate_margins(exam, calibrating)
     references = [each.measure(exam) for each in reference_answers]
     drift = {} if before is None else exam.drift(found.found, before.found)

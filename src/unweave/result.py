@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -21,7 +22,14 @@ from unweave.tasks import OfFamily, Task
 from unweave.tasks.low_rank import Additions
 from unweave.weights.cost import Cost
 from unweave.weights.processes import Processes
-from unweave.weights.sharded_model import class_name, is_model_sharded, whole_copy, whole_state
+from unweave.weights.sharded_files import SHARDED, save_sharded
+from unweave.weights.sharded_model import (
+    class_name,
+    digest_weights,
+    is_model_sharded,
+    whole_copy,
+    whole_state,
+)
 
 __all__ = ["Result"]
 
@@ -113,7 +121,13 @@ class Result:
             {self.name: row}, self.request(), self.sizes(), family=self.family, seeds=[self.seed]
         )
 
-    def save(self, folder: str | Path, *, write: Callable[[nn.Module, Path], object] | None = None) -> None:
+    def save(
+        self,
+        folder: str | Path,
+        *,
+        write: Callable[[nn.Module, Path], object] | None = None,
+        sharded: bool = False,
+    ) -> None:
         """Writes the model, `split.json` and `record.json`, whose verdict is INCONCLUSIVE until an audit.
 
         The model is written as `model.safetensors` with `model.json`, which identifies the original by the
@@ -124,51 +138,74 @@ class Result:
         Args:
             folder: Created if it is missing.
             write: Writes the model in its own format into a folder, instead of `save_pretrained`.
+            sharded: Writes a sharded model into the folder `sharded` as a checkpoint of
+                `torch.distributed.checkpoint`, and in no other format: each process writes its rows, and none
+                gathers the model. `unweave.weights.sharded_files.load_sharded` reads it.
 
         Raises:
-            ValueError: If the folder holds a model or a record that unweave did not write. Files of an
-                earlier save are replaced.
+            ValueError: If the folder holds a model or a record that unweave did not write, or `sharded` is
+                given for a whole model. Files of an earlier save are replaced.
         """
-        original = whole_state(self.original)
-        digest = checkpoint.contents(original)
-        del original  # before the edited model is gathered
-        state = whole_state(self.model)
-        Processes.current().from_first(lambda: self._write(Path(folder), state, digest, write))
+        place, first = Path(folder), Processes.current().from_first
+        facts = {"split": self.split.digest(), "recipe": repr(self.method), "seed": self.seed}
+        facts |= {"original": digest_weights(self.original), "code": record.environment()["code"]}
+        if sharded:
+            if not is_model_sharded(self.model):
+                raise ValueError("sharded=True is for a sharded model, found a whole one: leave it out")
+            first(lambda: refuse_foreign(place))
+            save_sharded(place, self.model, facts)
+            first(lambda: remove_whole(place))
+        else:
+            state = whole_state(self.model)
+            first(lambda: self._write_whole(place, state, facts, write))
+        first(lambda: self._write_rest(place))
 
-    def _write(
+    def _write_whole(
         self,
         place: Path,
         state: Mapping[str, Tensor],
-        digest: str,
+        facts: Mapping[str, object],
         write: Callable[[nn.Module, Path], object] | None,
     ) -> None:
-        """Writes the files, on the first process; `digest` is that of the original's weights."""
+        """Writes the model's files, on the first process."""
         refuse_foreign(place)
-        facts = {"split": self.split.digest(), "recipe": repr(self.method), "seed": self.seed}
-        checkpoint.save(place, state, {**facts, "original": digest, "code": record.environment()["code"]})
-        self.split.save(place / "split.json")
+        checkpoint.save(place, state, facts)
+        shutil.rmtree(place / SHARDED, ignore_errors=True)  # of an earlier save
         with replace_folder(place / PRETRAINED) as draft_folder:
             model = whole_copy(self.model, state) if is_model_sharded(self.model) else self.model
             if write is not None:
                 write(model, draft_folder)
             elif isinstance(model, Pretrained):
                 model.save_pretrained(str(draft_folder))
+
+    def _write_rest(self, place: Path) -> None:
+        """Writes what is beside the model, on the first process."""
+        self.split.save(place / "split.json")
         if self.additions is not None:
             with replace_folder(place / ADDITIONS) as draft_folder:
                 self.additions.save(draft_folder)
         record.write(self.as_record(), place)
 
 
+def remove_whole(folder: Path) -> None:
+    """Removes the whole model of an earlier save."""
+    for name in (checkpoint.WEIGHTS, checkpoint.SIDECAR):
+        (folder / name).unlink(missing_ok=True)
+    shutil.rmtree(folder / PRETRAINED, ignore_errors=True)
+
+
 def refuse_foreign(folder: Path) -> None:
     """Raises if a folder holds a model or a record that unweave did not write: saving would replace it."""
-    sidecar, schema = (
-        read_if_present(folder / checkpoint.SIDECAR),
-        read_if_present(folder / record.FILE).get("schema"),
+    sidecar, pieces = (
+        read_if_present(place / checkpoint.SIDECAR).keys() for place in (folder, folder / SHARDED)
     )
+    schema = read_if_present(folder / record.FILE).get("schema")
+    whole = {"architecture", "weights"} <= sidecar
     ours = {
-        checkpoint.WEIGHTS: {"architecture", "weights"} <= sidecar.keys(),
-        PRETRAINED: {"architecture", "weights"} <= sidecar.keys(),
-        ADDITIONS: {"architecture", "weights"} <= sidecar.keys(),
+        checkpoint.WEIGHTS: whole,
+        PRETRAINED: whole,
+        SHARDED: "architecture" in pieces,
+        ADDITIONS: whole or "architecture" in pieces,
         record.FILE: str(schema).startswith("unweave.record/"),
     }
     for name, is_ours in ours.items():

@@ -1,6 +1,7 @@
 """Makes a copy of a model forget, with checks before and after."""
 
 import copy
+import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import FunctionType
@@ -15,7 +16,7 @@ from unweave.methods.lora import LoRA
 from unweave.methods.pipeline import Pipeline, Stage
 from unweave.methods.unfit_targets import refuse_unfit_targets
 from unweave.problem import Problem
-from unweave.record.checkpoint import contents, difference, shapes
+from unweave.record.checkpoint import difference, shapes
 from unweave.record.record import package_digest
 from unweave.result import Method, Result
 from unweave.split import Split
@@ -25,8 +26,15 @@ from unweave.tasks.copies import editable_copy
 from unweave.weights.identity import digest_function, digest_model, plain_repr
 from unweave.weights.processes import Processes
 from unweave.weights.sharded import names_where, not_finite
-from unweave.weights.sharded_model import ShardedOriginal, is_model_sharded, refuse_wrapped, whole_state
+from unweave.weights.sharded_model import (
+    ShardedOriginal,
+    digest_weights,
+    is_model_sharded,
+    refuse_wrapped,
+)
 from unweave.weights.state_folder import States
+
+log = logging.getLogger(__name__)
 
 __all__ = ["unlearn"]
 
@@ -78,6 +86,8 @@ def unlearn(
     if isinstance(task, OfFamily):
         refuse_unfit_targets(method, task.family, "method")
     sharded = is_model_sharded(model)
+    if sharded:
+        log.info("the model is sharded, so it is edited in place: it can't be copied")
     forms, original = shapes(model.state_dict()), ShardedOriginal(model) if sharded else model
     place = torch.device(device) if device is not None else next(model.parameters()).device
     copied = editable_copy if leaves_frozen(method) else copy.deepcopy
@@ -115,7 +125,7 @@ def run_facts(
     original: nn.Module, split: Split, method: Method, task: Task, seed: int
 ) -> dict[str, object] | None:
     """What the states of a run depend on, on the first process; all processes must call this together."""
-    weights = whole_state(original)
+    digest = digest_weights(original)
     if Processes.current().rank > 0:
         return None
     code = digest_function(method) if isinstance(method, FunctionType) else ""
@@ -124,7 +134,7 @@ def run_facts(
         "task": plain_repr(task),
         "seed": seed,
         "split": split.digest(),
-        "original": contents(weights),
+        "original": digest,
         "code": package_digest(),
     }
 

@@ -51,6 +51,21 @@ def test_the_record_on_disk_is_valid_and_the_one_returned(run, tmp_path) -> None
     assert record.write(made, tmp_path).read_bytes() == (folder / record.FILE).read_bytes()
 
 
+def test_it_says_on_which_kind_of_device_each_cell_ran(run) -> None:
+    folder, made = run
+    stage = made["stages"]["tiny"]
+    kind = made["environment"]["processor"]
+    for row in (stage["reference"], *stage["methods"].values()):
+        assert row["ran_on"] == [kind, kind]
+    cell = json.loads((folder / "cells" / "tiny" / "1" / "original.json").read_text())
+    assert cell["ran_on"] == kind
+
+
+def test_cells_of_earlier_versions_do_not_say_where_they_ran() -> None:
+    assert stage_record.devices_row([{"ran_on": "a"}, {"ran_on": "b"}]) == {"ran_on": ["a", "b"]}
+    assert stage_record.devices_row([{"ran_on": "a"}, {}]) == {}
+
+
 def test_its_figures_are_those_of_models_trained_by_hand(run) -> None:
     _, made = run
     recipe = tiny()

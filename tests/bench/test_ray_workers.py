@@ -12,6 +12,7 @@ import pytest
 
 import projects
 from bench.tiny import tiny
+from cli.test_qualify import FEW, METHOD, QUICK
 from unweave.bench.bench import bench
 from unweave.bench.ray_workers import ray_workers
 from unweave.bench.workers import Job
@@ -135,6 +136,27 @@ def test_the_record_is_that_of_processes_on_this_machine(address, tmp_path):
     assert figures(here) == figures(there)
     assert main([*flags, "--ray", address, "--out", str(tmp_path / "here")]) == 0, "resumes, whoever began"
     assert not (tmp_path / "here-2").exists()
+
+
+def test_an_audit_retrains_on_the_cluster(address, tmp_path):
+    place = projects.project(tmp_path / "mine")
+    short = ("--random", "0.1", "--method", "finetune", "--set", "how.steps=2")
+    assert main(["forget", place, *short, "--quiet", "--out", str(tmp_path / "run")]) == 0
+    audit = ["audit", str(tmp_path / "run"), "--references", "2", "--quiet"]
+    for name, executor in (("here", ()), ("cluster", ("--ray", address))):
+        assert main([*audit, *executor, "--out", str(tmp_path / name)]) == 1
+    here, there = (record.load(tmp_path / name)["stages"] for name in ("here", "cluster"))
+    assert figures(here) == figures(there)
+
+
+def test_a_qualification_trains_on_the_cluster(address, tmp_path):
+    place = projects.project(tmp_path / "mine", QUICK)
+    qualify = ["qualify", place, *METHOD, *FEW]
+    for name, executor in (("here", ()), ("cluster", ("--ray", address))):
+        assert main([*qualify, *executor, "--out", str(tmp_path / name)]) == 0
+    here, there = (record.load(tmp_path / name) for name in ("here", "cluster"))
+    assert figures(here["stages"]) == figures(there["stages"])
+    assert here["qualification"]["agreement"] == there["qualification"]["agreement"]
 
 
 def figures(part: object) -> object:

@@ -1,7 +1,9 @@
 """Shadow models of a recipe: what each trains on and forgets, and that nothing is made twice."""
 
 import json
+import pickle
 import runpy
+import shutil
 import sys
 from dataclasses import replace
 from itertools import repeat
@@ -78,6 +80,24 @@ def test_every_kind_of_model_is_attacked_and_the_floor_is_its_own_value(made) ->
     lines = summarize(found)
     assert [line.split()[0] for line in lines[1:]] == ["retrain", "original", "ascent", "finetune"]
     assert found["targets"] == len(study.split.forget)
+
+
+def test_a_crew_runs_the_methods_and_finds_the_same(made, tmp_path) -> None:
+    study, found, _ = made
+    jobs: list[str] = []
+
+    def crew(work):
+        jobs.extend(job.label for job in work)
+        return ((job, job.function(*pickle.loads(pickle.dumps(job.arguments)))) for job in reversed(work))
+
+    shutil.copytree(study.folder, tmp_path / "kept")
+    again = ShadowStudy(study.recipe, 16, tmp_path / "kept")
+    for path in (again.folder / "models").glob("*/model.json"):
+        if "method" in json.loads(path.read_text()):
+            shutil.rmtree(path.parent)
+    rows = run_study(again, ["ascent"], lambda *each: None, crew)["rows"]
+    assert jobs == [f"ascent on model {i}" for i in range(16)]
+    assert rows["ascent"]["attacks"] == found["rows"]["ascent"]["attacks"]
 
 
 def test_nothing_is_made_twice_and_an_interruption_loses_the_running_model(made, monkeypatch) -> None:

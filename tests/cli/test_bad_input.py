@@ -210,6 +210,15 @@ class TestRanges:
         monkeypatch.setattr(importlib.util, "find_spec", lambda name: name)  # Ray need not be installed
         refused(sentence, "bench", projects.recipe(tmp_path), *flags)
 
+    def test_a_cluster_of_trainings(self, refused, tmp_path, here, run, monkeypatch):
+        place = projects.project(tmp_path / "mine")
+        flags = ("--random", 0.1, "--method", "finetune", "--set", "how.steps=2", "--quiet", "--out", "done")
+        assert run("forget", place, *flags).code == 0
+        monkeypatch.setattr(importlib.util, "find_spec", lambda name: name)  # Ray need not be installed
+        for verb in (("qualify", place), ("audit", "done", "--references", 1)):
+            refused("no cluster answers at 127.0.0.1:1: .*refused", *verb, "--ray", "127.0.0.1:1", "--quiet")
+        assert not (here / "done" / "audit").exists() and not (here / "unweave-qualification").exists()
+
     def test_a_cluster_without_ray(self, refused, tmp_path, monkeypatch):
         spec = importlib.util.find_spec
         monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "ray" else spec(name))

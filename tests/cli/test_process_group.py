@@ -1,8 +1,14 @@
 """`torchrun -m unweave forget`: the same model as one process makes, printed and written once."""
 
+import json
+import subprocess
+import sys
+import warnings
 from pathlib import Path
 
 import pytest
+import torch
+import torch.distributed.checkpoint
 from safetensors.torch import load_file
 
 import launched
@@ -79,6 +85,13 @@ def commands(tmp_path_factory) -> dict[str, list[str]]:
         "again": forget(single, place / "out" / "single", "--method", "lur"),
         "double": forget(double, place / "out" / "double", "--method", "salun"),
         "sharded": forget(double, place / "out" / "sharded", "--method", "lur", *SHARDED),
+        "pieces": forget(
+            double, place / "out" / "pieces", "--method", "lur", *SHARDED, "--save-sharded", "--json"
+        ),
+        "pieces again": forget(
+            double, place / "out" / "pieces", "--method", "lur", *SHARDED, "--save-sharded"
+        ),
+        "check": ["check", double, "--random", "0.3", "--methods", "finetune", *SHARDED],
         "not for shards": forget(
             double, place / "out" / "fisher", "--method", "fisher-forgetting", *SHARDED, settings=()
         ),
@@ -115,6 +128,44 @@ def test_two_processes_end_where_one_does(run, commands, outputs, tmp_path, name
     shared, alone = (load_file(folder / "model.safetensors") for folder in (place, tmp_path / "alone"))
     for key, value in alone.items():
         assert float((shared[key] - value).norm() / value.norm()) < tolerance, key
+
+
+def test_each_process_may_write_its_rows(commands, outputs):
+    assert [each.code for each in outputs["pieces"]] == [0, 0], outputs["pieces"]
+    whole, folder = (
+        Path(commands[name][commands[name].index("--out") + 1]) for name in ("sharded", "pieces")
+    )
+    assert json.loads(outputs["pieces"][0].out)["edited_in_place"] is True
+    assert not (folder / "model.safetensors").exists()
+    expected = load_file(whole / "model.safetensors")
+    state = {name: torch.empty_like(each) for name, each in expected.items()}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch warns that there is one process
+        torch.distributed.checkpoint.load(state, checkpoint_id=folder / "sharded")
+    assert all(torch.equal(value, expected[name]) for name, value in state.items())
+    first, second = outputs["pieces again"]
+    assert [first.code, second.code] == [0, 0] and first.out.startswith("Done already")
+    assert f"Model: {folder / 'sharded'}" in first.out and "Next:" not in first.out
+
+
+def test_it_says_that_a_sharded_model_is_edited_in_place(outputs):
+    assert "so it was edited in place" in " ".join(outputs["sharded"][0].out.split())
+    assert outputs["check"][0].code == 0, outputs["check"]
+    assert "forget edits the model in place" in " ".join(outputs["check"][0].out.split())
+    assert "edited in place" not in outputs["single"][0].out
+
+
+@pytest.mark.slow
+def test_accelerate_launches_it(tmp_path, run):
+    pytest.importorskip("accelerate")
+    command = forget(projects.project(tmp_path / "mine", DOUBLE), tmp_path / "both", "--method", "salun")
+    launcher = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
+    subprocess.run([*launcher, "-m", "unweave", *command], check=True, timeout=launched.TIMEOUT)
+    words = [str(tmp_path / "alone") if word == str(tmp_path / "both") else word for word in command]
+    assert run(*words).code == 0
+    shared, alone = (load_file(tmp_path / name / "model.safetensors") for name in ("both", "alone"))
+    for key, value in alone.items():
+        assert float((shared[key] - value).norm() / value.norm()) < 1e-12, key
 
 
 def test_the_first_process_alone_prints(outputs):
@@ -171,5 +222,8 @@ def test_shards_need_processes(refused, tmp_path):
     )
     refused(
         "--save-every needs one step or more, found 0", *forget(place, tmp_path / "out", "--save-every", 0)
+    )
+    refused(
+        "--save-sharded goes with --shard, found it alone", *forget(place, tmp_path / "out", "--save-sharded")
     )
     refused("--blocks goes with --shard, found it alone", *forget(place, tmp_path / "out", "--blocks", "x"))

@@ -1,5 +1,6 @@
 """Data sets in Arrow files are read by columns, and give what reading item by item gives."""
 
+import itertools
 import shutil
 
 import pytest
@@ -12,6 +13,9 @@ from unweave.data.other_libraries import OfAnotherLibrary
 from unweave.data.user_dataset import UserDataset
 
 datasets = pytest.importorskip("datasets")
+
+# Python 3.12 and later warn when a process with threads starts another one, as a DataLoader does
+forks = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 
 N = 7
 ROWS = {
@@ -53,6 +57,44 @@ def test_it_gives_what_single_items_give(columns, tensors, selected):
         )
         pairs = zip(dict(enumerate_inputs(a)).items(), dict(enumerate_inputs(b)).items(), strict=True)
         assert all(i == j and torch.equal(u, v) and u.dtype == v.dtype for (i, u), (j, v) in pairs)
+
+
+@forks
+@pytest.mark.parametrize("prefetch", [1, 3])
+def test_workers_read_the_same_bits_in_the_same_order(prefetch):
+    data = read(rows(), "x", "n")
+    order = [torch.tensor(each) for each in ([3, 1, 6], [0], [5, 2], [4, 4], [1])]
+    ahead = data.read_ahead(workers=2, prefetch=prefetch)
+    assert (ahead.workers, ahead.prefetch, data.workers) == (2, prefetch, 0)
+    ours, theirs = list(ahead.stream(order)), list(data.stream(order))
+    assert [each.ids.tolist() for each in ours] == [each.tolist() for each in order]
+    for a, b in zip(ours, theirs, strict=True):
+        assert torch.equal(a.label, b.label)
+        for key in ("x", "n"):
+            assert torch.equal(a.inputs[key], b.inputs[key]) and a.inputs[key].dtype == b.inputs[key].dtype
+    for a, b in zip(ahead.stream(order[2:]), ours[2:], strict=True):
+        assert torch.equal(a.inputs["x"], b.inputs["x"])
+
+
+@forks
+def test_an_endless_order_is_read_as_far_as_is_asked():
+    ahead = read(rows(("x", "label")), "x").read_ahead(workers=1)
+    order = (torch.tensor([i % N]) for i in itertools.count())
+    assert [raw.ids.item() for raw in itertools.islice(ahead.stream(order), 9)] == [i % N for i in range(9)]
+
+
+@pytest.mark.gpu
+@forks
+def test_workers_pin_memory_for_an_accelerator():
+    data = read(rows(("x", "label")), "x")
+    for a, b in zip(data.read_ahead(workers=1).to("cuda").stream(ORDER), data.stream(ORDER), strict=True):
+        assert a.inputs[0].is_cuda and torch.equal(a.inputs[0].cpu(), b.inputs[0])
+
+
+def read(data, *tensors) -> ArrowDataset:
+    found = source(format_columns(data, *tensors), "train")
+    assert isinstance(found, ArrowDataset)
+    return found
 
 
 def enumerate_inputs(raw):

@@ -1,14 +1,17 @@
 """A model cut over two processes ends where a whole one does; what can't be right is refused by name."""
 
 import json
+import warnings
 
 import pytest
 import torch
+import torch.distributed.checkpoint
 from safetensors.torch import load_file
 
 import fsdp
 from for_each import for_each
 from unweave.record import checkpoint
+from unweave.weights.sharded_files import load_sharded
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +35,10 @@ def test_sharded_processes_end_where_one_does(name: str, results):
         torch.stack([(a[k].double() - b[k].double()).norm() for k in start]).norm()
         for a, b in ((shared, alone), (alone, start), (alone, {k: torch.zeros(()) for k in start}))
     )
-    assert difference < (1e-12 if dtype == torch.float64 else 1e-6) * size
+    if name.endswith("bf16"):  # bfloat16 keeps 8 bits, and each process rounds the gradient of its rows
+        assert difference < 2**-6 * moved
+    else:
+        assert difference < (1e-12 if dtype == torch.float64 else 1e-6) * size
     assert moved > 1e-3 * size
 
 
@@ -76,6 +82,38 @@ def test_one_file_is_saved_and_reads_into_a_whole_model(results, place):
     (stage,) = record["stages"].values()
     assert stage["request"]["model"] == "Transformer"
     assert load_file(place / "saved" / "model.safetensors").keys() == original.keys()
+
+
+def test_a_model_in_pieces_reads_into_sharded_and_whole_models(results, place):
+    expected = results[0]["transformer, nested"]
+    for each in results:
+        read = each["read in pieces"]
+        assert read.keys() == expected.keys()
+        assert all(torch.equal(value, expected[name]) for name, value in read.items())
+    whole = fsdp.Transformer().double()
+    facts = load_sharded(whole, place / "pieces")
+    assert all(torch.equal(value, expected[name]) for name, value in whole.state_dict().items())
+    assert facts["original"] == checkpoint.contents(fsdp.model("transformer", torch.float64).state_dict())
+
+
+def test_a_model_in_pieces_is_no_one_file_and_torch_reads_it(results, place):
+    folder = place / "pieces"
+    assert {each.name for each in folder.iterdir()} == {"sharded", "split.json", "record.json"}
+    assert len([*(folder / "sharded").glob("*.distcp")]) == 2
+    state = {name: torch.empty_like(each) for name, each in results[0]["transformer, nested"].items()}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch warns that there is one process
+        torch.distributed.checkpoint.load(state, checkpoint_id=folder / "sharded")
+    assert all(torch.equal(value, state[name]) for name, value in results[0]["transformer, nested"].items())
+
+
+def test_a_model_in_pieces_of_another_architecture_is_refused(results, place, tmp_path):
+    with pytest.raises(ValueError, match=r"tensor '0.weight' must be .*; build the model that was saved$"):
+        load_sharded(fsdp.mlp().double(), place / "pieces")
+    with pytest.raises(ValueError, match="its tensors have other types"):
+        load_sharded(fsdp.Transformer(), place / "pieces")
+    with pytest.raises(ValueError, match=r"expected a sharded model in .*saved.sharded, found none"):
+        load_sharded(fsdp.Transformer(), place / "saved")
 
 
 def test_additions_are_saved_once_and_merge_into_the_whole_original(results, place):

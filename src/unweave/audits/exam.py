@@ -85,6 +85,10 @@ class Storing(Answering[Outputs], Protocol[Outputs]):
         """Reads answers from a file."""
         ...
 
+    def open(self, path: Path) -> Outputs:
+        """Reads answers from a file that stays as it is, where possible one piece at a time."""
+        return self.load(path)
+
 
 @runtime_checkable
 class Measuring(Protocol[Given]):

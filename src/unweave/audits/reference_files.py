@@ -119,7 +119,7 @@ class ReferenceFiles:
                 f"{self.facts} has the answers of a model that another train() made: give this one another "
                 "folder, or delete that one"
             )
-        found = exam.load(self.facts.with_suffix(f".{exam.suffix}"))
+        found = exam.open(self.facts.with_suffix(f".{exam.suffix}"))
         return Answers(found, content["probes"], Cost(**content["cost"]))
 
     def examine(self, examiner: Examiner, model: nn.Module | None = None) -> Mapping[str, Measurements]:

@@ -145,8 +145,13 @@ def retraining_cost(answers: Sequence[Answers[Outputs]]) -> Cost | None:
     return Cost(gradients=gradients, seconds=median(each.seconds for each in costs))
 
 
-def refuse_copies(exam: Answering[Outputs], references: Sequence[Outputs]) -> None:
-    """Raises if two retrained models give the same answers: copies do not show the spread of retraining."""
+def refuse_copies(
+    exam: Answering[Outputs], references: Sequence[Outputs], original: Outputs | None = None
+) -> None:
+    """Raises if two retrained models give the same answers, or one those of the original.
+
+    Copies do not show the spread of retraining, and a copy of the original was trained on the forget set.
+    """
     first_index: dict[str, int] = {}
     for index, each in enumerate(references):
         first = first_index.setdefault(exam.fingerprint(each), index)
@@ -155,13 +160,9 @@ def refuse_copies(exam: Answering[Outputs], references: Sequence[Outputs]) -> No
                 f"retrained models must differ, found the same answers in numbers {first} and {index}: "
                 "does train(dataset, seed) use its seed?"
             )
-
-
-def refuse_original(exam: Answering[Outputs], retrained: Sequence[Outputs], original: Outputs) -> None:
-    """Raises if a retrained model gives the original's answers: it was trained on the forget set."""
-    for index, each in enumerate(retrained):
-        if exam.fingerprint(each) == exam.fingerprint(original):
-            raise ValueError(
-                f"reference {index} answers as the original does, so it was trained on the forget set: does "
-                "train(dataset, seed) train a fresh model on the dataset that it gets?"
-            )
+    same = None if original is None else first_index.get(exam.fingerprint(original))
+    if same is not None:
+        raise ValueError(
+            f"reference {same} answers as the original does, so it was trained on the forget set: does "
+            "train(dataset, seed) train a fresh model on the dataset that it gets?"
+        )

@@ -21,6 +21,7 @@ from unweave.descent.timing import run_and_time
 from unweave.descent.train import TRAINING_FORMAT, digest
 from unweave.errors import Failed
 from unweave.record.one_model import trace_rows
+from unweave.record.record import device_kind
 from unweave.weights.cost import Cost
 
 REFERENCE = "retrained"
@@ -78,6 +79,7 @@ def run_reference(stage: Stage, seed: int, original: StoredCell | None = None) -
     def make() -> Content:
         trained_model = stage.load_or_train("retain", seed)
         facts = {"repr": stage.describe_retraining(), "peak_mib": None, "trace": {}}
+        facts |= {"ran_on": device_kind(stage.device)}
         return {**cost_row(trained_model.cost), **facts, **write_answers(stage, trained_model.model, place)}
 
     cell = read_or_make(place, cell_key(stage, seed, REFERENCE), make)
@@ -107,6 +109,7 @@ def run_method(
                 cost, failure = problem.cost, str(error)
         trace = trace_rows(problem.traces, problem.curves)
         known = {"repr": repr(method), "peak_mib": peak.mib, "trace": trace}
+        known |= {"ran_on": device_kind(stage.device)}
         found = {"failed": failure, "probes": {}}
         if failure is None:
             found = write_answers(stage, problem.model, place, original())

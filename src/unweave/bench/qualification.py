@@ -34,7 +34,7 @@ from unweave.bench.proxy_requests import whole_classes
 from unweave.bench.stage import Stage
 from unweave.bench.stage_record import calibration_margins, read_values
 from unweave.bench.strata import device_of, silhouette
-from unweave.bench.workers import Job, Listener, run_jobs, workers
+from unweave.bench.workers import Crew, Job, Listener, run_jobs, run_serially
 from unweave.record import record
 from unweave.record.files import sha256
 from unweave.split import Split
@@ -54,7 +54,7 @@ def qualify(
     folder: Path,
     *,
     facts: Mapping[str, Any],
-    jobs: int = 1,
+    crew: Crew = run_serially,
     listener: Listener = lambda progress: None,
 ) -> dict[str, Any]:
     """Qualifies a method, and writes `record.json`; resumes from the models that are finished.
@@ -66,13 +66,13 @@ def qualify(
         plan: The proxy requests.
         folder: The folder of cells and the record.
         facts: What identifies model, data and method, for a later audit.
-        jobs: The number of worker processes.
+        crew: The workers; this process by default.
         listener: Called after every job.
 
     Raises:
         ValueError: If no stratum has enough records.
     """
-    folds = run_folds(make_stage, plan, jobs, listener)
+    folds = run_folds(make_stage, plan, crew, listener)
     split = folds[0][0].split()
     hardness, entangled = mean_loss(folds), silhouettes(original, split)
     requests = draw_requests(split, hardness, entangled, plan)
@@ -81,11 +81,11 @@ def qualify(
     stages = {name: make_stage(name, places) for name, places in requests.positions.items()}
     for name, stage in stages.items():
         refuse_unseen_class(stage.split(), name)
-    content = compare(list(stages.values()), folder, methods=(method,), jobs=jobs, listener=listener)
+    content = compare(list(stages.values()), folder, methods=(method,), crew=crew, listener=listener)
     controls = [
         Job(f"{name}, a control", run_reference, (each, CONTROL_SEED)) for name, each in stages.items()
     ]
-    run_all(controls, jobs, listener)
+    run_all(controls, crew, listener)
     held_out = read_held_out(folds)
     proxies = [
         observe(stage, method, held_out, entangled, requests.strata[name], content["stages"][name])
@@ -105,7 +105,7 @@ def qualify(
     return content
 
 
-def run_folds(make_stage: MakeStage, plan: Plan, jobs: int, listener: Listener) -> list[tuple[Stage, int]]:
+def run_folds(make_stage: MakeStage, plan: Plan, crew: Crew, listener: Listener) -> list[tuple[Stage, int]]:
     """Trains models without each fold; returns the stage and the seed of each model."""
     n = len(make_stage("fold", torch.tensor([0])).split().train)
     if n < 2 * plan.folds:
@@ -117,7 +117,7 @@ def run_folds(make_stage: MakeStage, plan: Plan, jobs: int, listener: Listener) 
             folds.append((make_stage(f"fold-{repeat}-{i}", part.sort().values), FOLD_SEED + repeat))
     for stage, _ in folds:
         refuse_unseen_class(stage.split(), stage.name)
-    run_all([Job(fold_name(*each), run_reference, each) for each in folds], jobs, listener)
+    run_all([Job(fold_name(*each), run_reference, each) for each in folds], crew, listener)
     return folds
 
 
@@ -131,11 +131,10 @@ def refuse_unseen_class(split: Split, name: str) -> None:
         )
 
 
-def run_all(work: Sequence[Job], jobs: int, listener: Listener) -> None:
+def run_all(work: Sequence[Job], crew: Crew, listener: Listener) -> None:
     """Runs jobs whose results are files."""
-    with workers(min(jobs, len(work))) as crew:
-        for _ in run_jobs(crew, work, listener):
-            pass
+    for _ in run_jobs(crew, work, listener):
+        pass
 
 
 def fold_name(stage: Stage, seed: int) -> str:

@@ -11,7 +11,7 @@ the same command goes on after an interruption, and another method shares the or
 
 import copy
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
 
@@ -26,6 +26,7 @@ from unweave.audits.classifier.logits import confidence, margin
 from unweave.bench.cell import METHODS_FORMAT
 from unweave.bench.recipe import Recipe
 from unweave.bench.split_data import make_split
+from unweave.bench.workers import Crew, Job, run_serially
 from unweave.data.part_of_source import PartOfSource
 from unweave.descent.populations.halves import antithetic_halves, half_members
 from unweave.descent.populations.population import Member, train_population
@@ -126,6 +127,10 @@ class ShadowStudy:
         """Models trained on the retain set alone, which share no target with any original."""
         return self.train([Member(self.split, "retain", FLOOR_SEED + i) for i in range(self.models)])
 
+    def original(self, index: int) -> TrainedModel:
+        """Model i before unlearning, read if it was trained with the others."""
+        return self.train(half_members(self.split, self.halves)[index : index + 1])[0]
+
     def request(self, index: int) -> Split:
         """What a method gets of model i: its training data, with its half of the targets to forget."""
         split, own = self.split, self.split.forget[self.halves[index]]
@@ -141,7 +146,7 @@ class ShadowStudy:
             Failed: If the method failed; the message names it and the model.
         """
         method, request = self.recipe.method(name), self.request(index)
-        original = self.originals[index].model
+        original = self.original(index).model
         facts = {
             **training_facts(self.recipe.train, request, "mixed", index, None),
             "method": repr(method),
@@ -169,17 +174,18 @@ class ShadowStudy:
         model = copy.deepcopy(original)
         return Problem(task, model, request, generator, self.build, caller_model=original)
 
-    def population(self, name: str, listener: Listener) -> Population:
-        """The answers of the models of one kind: "original", "retrain" or a method."""
+    def population(self, name: str, listener: Listener, crew: Crew = run_serially) -> Population:
+        """The answers of the models of one kind: "original", "retrain" or a method, which a crew runs."""
         if name in ("original", "retrain"):
             models = self.originals if name == "original" else self.retrained_models
             listener(name, len(models), self.models)
             return self.answers(models)
-        made = []
-        for index in range(self.models):
-            made.append(self.unlearn(name, index))
-            listener(name, index + 1, self.models)
-        return self.answers(made)
+        assert len(self.originals) == self.models  # trained together, before any worker reads one
+        alone = replace(self)  # without what this process keeps
+        jobs = [Job(f"{name} on model {i}", keep_unlearned, (alone, name, i)) for i in range(self.models)]
+        for done, _ in enumerate(crew(jobs), 1):
+            listener(name, done, self.models)
+        return self.answers([self.unlearn(name, index) for index in range(self.models)])
 
     def answers(self, models: Sequence[TrainedModel]) -> Population:
         """What models answer about the targets and the calibration set."""
@@ -195,3 +201,8 @@ class ShadowStudy:
             seconds=sum(each.cost.seconds for each in models),
         )
         return Population(np.stack(rows["forget"]), np.stack(rows["calibration"]), cost)
+
+
+def keep_unlearned(study: ShadowStudy, name: str, index: int) -> None:
+    """Runs a method on one model of a study, which stores the result."""
+    study.unlearn(name, index)

@@ -58,6 +58,7 @@ def stage_record(
         "reference": {
             **reference_row(references, margins, exam.metrics, spread),
             "gradient_evaluations": mean([cell["gradient_evaluations"] for cell in retrained]),
+            **devices_row(retrained),
         },
         "methods": rows,
         "headline": first,
@@ -152,6 +153,7 @@ def method_row(
         "peak_mib": max(peaks, default=None),
         "gradient_evaluations": mean([each["gradient_evaluations"] for each in cells]),
         "trace": mean_trace([each["trace"] for each in cells]),
+        **devices_row(cells),
     }
     failures = [each["failed"] for each in cells if each["failed"] is not None]
     if failures:
@@ -162,6 +164,12 @@ def method_row(
     times = [each["seconds"] for each in cells]
     apart = figures_per_seed(measurements, references, times, whole, stage.exam().metrics)
     return {**row, **judge_method(stage, name, references, margins), "per_seed": apart, "failed": None}
+
+
+def devices_row(cells: Sequence[Content]) -> dict[str, list[str]]:
+    """The kind of device that ran each cell; empty with cells of earlier versions, which did not keep it."""
+    kinds = [each["ran_on"] for each in cells if "ran_on" in each]
+    return {"ran_on": kinds} if len(kinds) == len(cells) else {}
 
 
 def judge_method(

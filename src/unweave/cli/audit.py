@@ -21,6 +21,7 @@ from unweave.cli.audit_concept import NO_PROMPTS, ConceptFiles, audit_concept, r
 from unweave.cli.audit_evidence import audit_evidence
 from unweave.cli.audit_qualified import audit_qualified
 from unweave.cli.inputs import out, run_folder
+from unweave.cli.inputs.executor import HERE, Executor
 from unweave.cli.options import DEFAULTS, CommonFlags
 from unweave.cli.terminal import progress
 from unweave.cli.terminal.show_audit import print_audit
@@ -46,7 +47,7 @@ def audit(
     attacks: str | None = None,
     tier: int | None = None,
     budget: str | None = None,
-    jobs: int = 1,
+    executor: Executor = HERE,
     answers_only: bool = False,
     flags: CommonFlags = DEFAULTS,
 ) -> int:
@@ -76,8 +77,7 @@ def audit(
         budget: The time for the attacks, such as 10m, or the gradient evaluations for each model, such as
             200. The cheapest attacks run first; the report names those that did not fit. Retraining is not
             counted.
-        jobs: The number of worker processes for retraining, with one thread each; 1 uses this process with
-            all its threads.
+        executor: Where models are retrained.
         answers_only: Store the answers of retrained models and the measurements of attacks, but not the
             models. A later audit with other attacks may need the models.
         flags: The flags of every verb.
@@ -87,17 +87,18 @@ def audit(
     if (run is None) == (evidence is None):
         found = "neither" if run is None else "both"
         raise ValueError(f"audit needs either the folder of a run or --evidence, found {found}")
-    retrains = references is not None or jobs != 1 or answers_only
+    retrains = references is not None or executor not in (HERE, Executor(1)) or answers_only
     refused = (evidence, concept.prompts, reference, request)
     if qualified is not None and (retrains or any(each is not None for each in refused)):
         raise ValueError(
             "--qualified judges a run without retraining: it does not go with --evidence, --prompts, "
-            "--reference, --references, --jobs, --answers-only or --attacks"
+            "--reference, --references, --jobs, --ray, --answers-only or --attacks"
         )
     if evidence is not None:
         if concept != NO_PROMPTS or retrains:
             raise ValueError(
-                "--prompts, --data, --set, --references, --jobs and --answers-only don't go with --evidence"
+                "--prompts, --data, --set, --references, --jobs, --ray and --answers-only don't go with "
+                "--evidence"
             )
         return audit_evidence(evidence, reference, original, request, flags)
     assert run is not None
@@ -106,8 +107,8 @@ def audit(
             raise ValueError("--attacks is for classifiers: with --prompts, give --set attacks=25")
         if retrains:
             raise ValueError(
-                "--references, --jobs and --answers-only are for retraining, which a text-to-image model is "
-                "not here: give --reference"
+                "--references, --jobs, --ray and --answers-only are for retraining, which a text-to-image "
+                "model is not here: give --reference"
             )
         outcome, place, absent = audit_concept(run, original, reference, concept, flags)
         return print_audit(outcome, place, flags, *absent)
@@ -117,7 +118,7 @@ def audit(
     if qualified is not None:
         return audit_qualified(run, qualified, flags)
     count = count_references(references, request)
-    return audit_run(run, count, jobs, request, flags, keep_models=not answers_only)
+    return audit_run(run, count, executor, request, flags, keep_models=not answers_only)
 
 
 def count_references(references: int | None, request: Request | None) -> int:
@@ -131,7 +132,7 @@ def count_references(references: int | None, request: Request | None) -> int:
 def audit_run(
     run: Path,
     references: int,
-    jobs: int,
+    executor: Executor,
     request: Request | None,
     flags: CommonFlags,
     *,
@@ -140,8 +141,7 @@ def audit_run(
     """Audits a folder of forget."""
     if not 0 <= references <= CALIBRATION:
         raise ValueError(f"--references must be in 0..{CALIBRATION}, found {references}")
-    if jobs < 1:
-        raise ValueError(f"--jobs must be at least 1, found {jobs}")
+    executor.refuse_unfit(flags.device or "cpu")
     project, split = run_folder.open_run(str(run.resolve()), flags.device)
     seeds, calibration = seeds_of(references if project.retrain else 0, flags.seed or 0)
     digest = split.digest()
@@ -158,7 +158,11 @@ def audit_run(
         refuse_generator(exam)
         request = repeat_budget(request, place)
     start = f"Auditing {run}{'' if seeds else ', with no retrained models'}"
-    with out.open_folder(place, facts), progress.show_progress(start, quiet=flags.quiet) as listener:
+    with (
+        executor.crew(flags.device or "cpu", 1) as crew,
+        out.open_folder(place, facts),
+        progress.show_progress(start, quiet=flags.quiet) as listener,
+    ):
         result = run_folder.load_result(run, project, split, flags.device)
         # an error that makes the audit useless comes before any retraining
         answer_pair = collect_answer_pair(result, exam)
@@ -169,7 +173,7 @@ def audit_run(
         examined = () if plan is None else tuple(attack.name for attack in plan.model_attacks)
         stored = (out.find_earlier(folder, facts, same_models, REFERENCES) or place) / REFERENCES
         run_folder.retrain_all(
-            run, [*seeds, *calibration], stored, jobs, flags.device, listener, examined,
+            run, [*seeds, *calibration], stored, crew, flags.device, listener, examined,
             keep_models=keep_models,
         )  # fmt: skip
         reference = run_folder.make_reference(project, split, seeds, calibration, stored) if seeds else None

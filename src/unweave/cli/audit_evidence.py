@@ -32,8 +32,8 @@ def audit_evidence(
         raise ValueError(f"--evidence needs {needed}: a figure means nothing without theirs")
     files = list_files(reference)
     subject = read_evidence(evidence)
-    retrained = [read_evidence(path) for path in files]
-    before = None if original is None else read_evidence(original)
+    retrained = [read_evidence(path, like=subject) for path in files]
+    before = None if original is None else read_evidence(original, like=subject)
     cut = len(retrained) - (RETRAINS if len(retrained) >= SEEDS + RETRAINS else 0)
     attacks, tier = (None, None) if request is None else (request.names, request.tier)
     outcome = audit(
@@ -49,9 +49,9 @@ def audit_evidence(
     return print_audit(outcome, place, flags)
 
 
-def read_evidence(path: Path) -> Evidence:
-    """Reads the answers of a model; a class without retain examples counts as forgotten whole."""
-    evidence = parquet.load(path)
+def read_evidence(path: Path, like: Evidence | None = None) -> Evidence:
+    """Opens the answers of a model; a class without retain examples counts as forgotten whole."""
+    evidence = parquet.open_evidence(path, like=like)
     forgotten, retained = (set(np.unique(evidence.labels[part]).tolist()) for part in ("forget", "retain"))
     return replace(evidence, forgotten_classes=tuple(sorted(forgotten - retained)))
 

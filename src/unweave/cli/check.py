@@ -44,6 +44,9 @@ from unweave.weights.processes import Processes
 from unweave.weights.shard import shard_model
 from unweave.weights.sharded_model import is_model_sharded
 
+IN_PLACE = "sharded: forget edits the model in place, as it can't be copied; its files stay"
+"""What `forget` does with a sharded model."""
+
 FOUND = ("model", "data", "notes")
 """The findings that tell one check from another in the same folder."""
 
@@ -105,6 +108,7 @@ def check(
         if trained.is_lora:
             findings["trained"] = additions_facts(original, trained_layers, trained)
         placed = shard_model(original, blocks) if shard else original
+        findings["notes"] += [IN_PLACE] if shard else []
         prices = estimate_costs(names, placed, split, project, trained, listener)
     findings |= {"costs": prices, "costlier_than_a_retrain": list(slower_methods(prices))}
     facts = {"verb": "check", "model": model, "found": {key: findings[key] for key in FOUND}}

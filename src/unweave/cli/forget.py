@@ -44,6 +44,7 @@ def forget(
     data: str | None = None,
     shard: bool = False,
     blocks: str | None = None,
+    save_sharded: bool = False,
     save_every: int | None = None,
     dry_run: bool = False,
     flags: CommonFlags = DEFAULTS,
@@ -74,6 +75,8 @@ def forget(
         shard: Under torchrun, cut the model over the processes (FSDP2); otherwise each holds all of it.
         blocks: With --shard, a pattern for the names of the modules that are gathered one at a time; by
             default the model's own repeated layers.
+        save_sharded: With --shard, write the model into the folder sharded as a checkpoint of
+            torch.distributed.checkpoint, to which each process writes its rows, instead of model.safetensors.
         save_every: The number of steps between two saved states; the same command then resumes an interrupted
             run. By default none is saved.
         dry_run: Only print what forget would do, and its cost.
@@ -86,6 +89,8 @@ def forget(
         concepts, trained = concept_recipe.concepts(concepts), concept_recipe.trained(trained)
         generation = concept_recipe.generation(generation, data)
         tables, recipe = concept_recipe.settings(method, tables), None
+    if save_sharded and not shard:
+        raise ValueError("--save-sharded goes with --shard, found it alone: add --shard")
     refuse_unfit_flags(shard=shard, blocks=blocks, save_every=save_every, concept=bool(concepts.concept))
     if concepts.concept:
         refuse_other_requests(request, tuned, recipe)
@@ -111,6 +116,7 @@ def forget(
         recipe=recipe,
         data=data,
         place_model=lambda original: shard_model(original, blocks) if shard else original,
+        save_sharded=save_sharded,
         save_every=save_every,
         dry_run=dry_run,
         flags=flags,
@@ -128,6 +134,7 @@ def forget_records(
     recipe: str | None,
     data: str | None,
     place_model: Callable[[nn.Module], nn.Module],
+    save_sharded: bool,
     save_every: int | None,
     dry_run: bool,
     flags: CommonFlags,
@@ -150,12 +157,24 @@ def forget_records(
     place = flags.out or Path("forgotten")
     out.refuse_within(place, project.source, data)
     refuse_other_facts(run_facts)
-    folder, done = processes.from_first(lambda: find_folder(place, run_facts, project))
+    folder, done = processes.from_first(lambda: find_folder(place, run_facts, project, sharded=save_sharded))
     if done:
         processes.from_first(lambda: remove_states(folder))
         print_done(split, method, folder=folder, flags=flags)
         return 0
-    run = Run(project, split, chosen_method, method, trained, model, request, folder, save_every, flags)
+    run = Run(
+        project,
+        split,
+        chosen_method,
+        method,
+        trained,
+        model,
+        request,
+        folder,
+        save_every,
+        flags,
+        save_sharded,
+    )
     if dry_run:
         return processes.from_first(run.print_dry_run)  # alone: a clock decides how long it measures
     run.write_result(run_facts, place_model)

@@ -10,9 +10,9 @@ from unweave.bench.qualification import MakeStage
 from unweave.bench.qualification import qualify as run_qualification
 from unweave.bench.setup import Tuning
 from unweave.bench.stage import Stage
-from unweave.bench.workers import refuse_too_many
 from unweave.cli.inputs import out
 from unweave.cli.inputs.choose_method import Retraining, configure_method, read_search
+from unweave.cli.inputs.executor import HERE, Executor
 from unweave.cli.inputs.qualification import facts_of
 from unweave.cli.options import DEFAULTS, CommonFlags, parse_settings
 from unweave.cli.project.place import Place, is_given, load_project, weights_digest
@@ -36,7 +36,7 @@ def qualify(
     strata: str = ",".join(STRATA),
     requests: int = 5,
     fraction: float = 0.05,
-    jobs: int = 1,
+    executor: Executor = HERE,
     flags: CommonFlags = DEFAULTS,
 ) -> int:
     """Test a method on proxy requests of a classifier, once; audit --qualified then retrains nothing.
@@ -54,14 +54,14 @@ def qualify(
         strata: Some of random, memorized, generalized, entangled, class and single, separated by commas.
         requests: The number of proxy requests of each stratum, at least four.
         fraction: The size of a proxy request, as a fraction of the training data.
-        jobs: The number of worker processes, with one thread each; 1 uses this process.
+        executor: Where the models are trained.
         flags: The flags of every verb.
     """
     tables, seed, device = parse_settings(set), flags.seed or 0, flags.device or "cpu"
     names = tuple(dict.fromkeys(each.strip() for each in strata.split(",") if each.strip()))
     plan = Plan(names, requests, fraction, seed=seed)
     method_named(method)
-    refuse_too_many(jobs, device)
+    executor.refuse_unfit(device)
     if not is_given([model]):
         raise ValueError(f"qualify takes one given model, project.py or a folder, found {model!r}")
     place = Place(model, recipe, None)
@@ -86,9 +86,13 @@ def qualify(
     make_stage("fold", torch.tensor([0]))  # raises if there is no way to retrain
     assert project.model is not None
     start = f"Qualifying {method} on {model} in {folder}"
-    with out.open_folder(folder, run_facts), progress.show_progress(start, quiet=flags.quiet) as listener:
+    with (
+        executor.crew(device, 1) as crew,
+        out.open_folder(folder, run_facts),
+        progress.show_progress(start, quiet=flags.quiet) as listener,
+    ):
         run_qualification(
-            make_stage, project.model, method, plan, folder, facts=facts, jobs=jobs, listener=listener
+            make_stage, project.model, method, plan, folder, facts=facts, crew=crew, listener=listener
         )
         html.write(record.load(folder), folder / html.FILE)
     print_qualification(folder, flags)

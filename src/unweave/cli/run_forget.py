@@ -3,10 +3,11 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 
-from unweave.audits.exam import glance
+from unweave.audits.exam import Glancing, glance
 from unweave.bench.workers import Listener, Progress
 from unweave.cli.checks.dry_run import print_plan
 from unweave.cli.inputs import out
@@ -50,6 +51,7 @@ class Run:
         folder: The folder of the result.
         save_every: The number of steps between two saved states; None saves none.
         flags: The flags of every verb.
+        save_sharded: Whether each process writes its rows of the model.
     """
 
     project: Project
@@ -62,6 +64,7 @@ class Run:
     folder: Path
     save_every: int | None
     flags: CommonFlags
+    save_sharded: bool = False
 
     def print_dry_run(self) -> int:
         """Prints what the run would do, and its cost."""
@@ -95,16 +98,31 @@ class Run:
             before = processes.from_first(lambda: glance(exam, original))
             listener(Progress(f"the original; now {self.name}", 1, 2))
             result = self.unlearn(place(original), seed)
-            whole = gather_on_first(result.model)
-            after = processes.from_first(lambda: glance(exam, whole))
+            after = self.glance_after(exam, result.model)
             listener(Progress(self.name, 2, 2))
-            save_result(
-                result, self.project, self.folder, name=self.name, model=self.model, request=self.request
-            )
+            self.save(result)
             processes.from_first(lambda: remove_states(self.folder))
         print_result(
             result, self.name, exam=exam, before=before, after=after, folder=self.folder, flags=flags
         )
+
+    def glance_after(self, exam: Glancing[Any], model: nn.Module) -> dict[str, float]:
+        """The figures after unlearning; a model that is not to be gathered answers over all processes."""
+        if self.save_sharded:
+            return glance(exam, model)
+        whole = gather_on_first(model)
+        return Processes.current().from_first(lambda: glance(exam, whole))
+
+    def save(self, result: Result) -> None:
+        """Writes the result, and the request into its record."""
+        if not self.save_sharded:
+            save_result(
+                result, self.project, self.folder, name=self.name, model=self.model, request=self.request
+            )
+            return
+        result.save(self.folder, sharded=True)
+        words = self.request.words()
+        Processes.current().from_first(lambda: write_request(self.folder, model_label(self.model), words))
 
     def unlearn(self, original: nn.Module, seed: int) -> Result:
         """Unlearns; a run that can't succeed leaves no states."""

@@ -6,12 +6,12 @@ with other columns, such as images, or with a transform are read item by item.
 """
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from os import SEEK_END
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 import torch
@@ -26,6 +26,8 @@ from unweave.data.user_items import ID, LABELS, refuse_repeated_names
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+T = TypeVar("T")
 
 END = b"\xff\xff\xff\xff\0\0\0\0"
 """The last bytes of a stream of Arrow, as `datasets` writes it."""
@@ -88,9 +90,13 @@ class ArrowDataset(UserDataset):
 
     def stream(self, order: Iterable[Tensor], *, generator: torch.Generator | None = None) -> Iterator[Raw]:
         """Yield the examples at the positions of each index tensor; see `Source.stream`."""
-        for index in order:
-            rows: Any = self._arrow[index.tolist()]
-            fields = {key: as_tensor(rows[key]).to(self.device) for key in self._fields}
+        data = Batches(self._arrow, self._fields)
+        if self.workers:
+            read = self._read(data, order, first_of)
+        else:
+            read = ((index, data.read(index.tolist())) for index in order)
+        for index, values in read:
+            fields = {key: self._send(value) for key, value in values.items()}
             inputs = fields if len(fields) > 1 else tuple(fields.values())
             yield Raw(index.to(self.device), inputs, self.labels[index].to(self.device))
 
@@ -127,6 +133,34 @@ class ArrowDataset(UserDataset):
         rows: Any = rows_of(self.dataset)
         for block in rows.with_format("arrow", columns=list(self.columns)).iter(BLOCK):
             yield {name: block[name].combine_chunks() for name in self.columns}
+
+
+@dataclass(frozen=True, eq=False)
+class Batches(Dataset[Any]):
+    """Batches of columns, for a `DataLoader`.
+
+    Args:
+        rows: The rows, as Arrow's columns.
+        fields: The names of the columns.
+    """
+
+    rows: Any
+    fields: Sequence[str]
+
+    def read(self, positions: list[int]) -> dict[str, Tensor]:
+        """The columns of some rows."""
+        found = self.rows[positions]
+        return {key: as_tensor(found[key]) for key in self.fields}
+
+    def __getitems__(self, positions: list[int]) -> list[tuple[Tensor, dict[str, Tensor]]]:
+        """The positions and the columns of a batch, in a list of one."""
+        return [(torch.tensor(positions), self.read(positions))]
+
+
+def first_of(batches: list[T]) -> T:
+    """The only batch of a list."""
+    (batch,) = batches
+    return batch
 
 
 def rows_of(data: object) -> object:

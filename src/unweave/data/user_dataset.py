@@ -7,7 +7,7 @@ random transforms is refused.
 import copy
 import hashlib
 from array import array
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
@@ -18,9 +18,10 @@ from jaxtyping import Int64
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Subset
 
+from unweave.choices import refuse_outside
 from unweave.data import Raw, Source
 from unweave.data.names import Names
-from unweave.data.user_items import Item, Items, refuse_repeated_names, stack_field
+from unweave.data.user_items import Item, Items, refuse_repeated_names, stack_items
 
 SCAN = 256
 
@@ -36,8 +37,10 @@ class UserDataset:
         dataset: A data set with a length; `dataset[i]` is the same at every call.
         label: Key of the label in a dict, position in a tuple. None: "label" or "labels"; the last one.
         id: Key of the string id in a dict. None: "id" if the items have it.
-        workers: The number of processes that read ahead; 0: this process.
-        device: The device of the batches.
+        workers: The number of processes that read ahead; 0: this process. Batches are the same for any
+            number, in the same order.
+        device: The device of the batches. For CUDA, workers' batches go through pinned memory.
+        prefetch: The number of batches that each worker reads ahead.
     """
 
     dataset: Dataset[Any]
@@ -45,8 +48,11 @@ class UserDataset:
     id: str | None = None
     workers: int = 0
     device: torch.device | str = "cpu"
+    prefetch: int = 2
 
     def __post_init__(self) -> None:
+        refuse_outside(self, "[0, inf)", "workers")
+        refuse_outside(self, "[1, inf)", "prefetch")
         for position in sorted({0, len(self) // 2, len(self) - 1}):
             if self._items[position].digest() != self._items[position].digest():
                 raise ValueError(
@@ -69,11 +75,10 @@ class UserDataset:
 
     def stream(self, order: Iterable[Tensor], *, generator: torch.Generator | None = None) -> Iterator[Raw]:
         """Yield the examples at the positions of each index tensor; see `Source.stream`."""
-        for items in self._batches(order):
-            fields = {key: stack_field(key, items).to(self.device) for key in items[0].fields}
-            inputs = fields if items[0].keywords else tuple(fields.values())
-            ids = torch.tensor([item.position for item in items], device=self.device)
-            yield Raw(ids, inputs, torch.tensor([item.label for item in items], device=self.device))
+        for ids, labels, values, keywords in self._read(self._items, order, stack_items):
+            fields = {key: self._send(value) for key, value in values.items()}
+            inputs = fields if keywords else tuple(fields.values())
+            yield Raw(self._send(ids), inputs, self._send(labels))
 
     def digest(self) -> str:
         """SHA-256 of the fields, label and id of every example, in order."""
@@ -85,15 +90,35 @@ class UserDataset:
         object.__setattr__(on_device, "device", device)
         return on_device
 
-    def _batches(self, order: Iterable[Tensor]) -> Iterator[list[Item]]:
+    def read_ahead(self, *, workers: int, prefetch: int = 2) -> "UserDataset":
+        """The same, read by that many processes, each that many batches ahead."""
+        ahead = copy.copy(self)
+        object.__setattr__(ahead, "workers", workers)
+        object.__setattr__(ahead, "prefetch", prefetch)
+        refuse_outside(ahead, "[0, inf)", "workers")
+        refuse_outside(ahead, "[1, inf)", "prefetch")
+        return ahead
+
+    def _read(
+        self, data: Dataset[Any], order: Iterable[Tensor], collate: Callable[[list[Any]], Any]
+    ) -> Iterator[Any]:
         loader = DataLoader(
-            self._items,
+            data,
             batch_sampler=_Lists(order),
             num_workers=self.workers,
-            collate_fn=list,
+            collate_fn=collate,
+            pin_memory=self._pins,
+            prefetch_factor=self.prefetch if self.workers else None,
             generator=torch.Generator(),  # otherwise it would draw from the global generator
         )
         return iter(loader)
+
+    @property
+    def _pins(self) -> bool:
+        return self.workers > 0 and torch.device(self.device).type == "cuda"
+
+    def _send(self, values: Tensor) -> Tensor:
+        return values.to(self.device, non_blocking=self._pins)
 
     @cached_property
     def _items(self) -> Items:
@@ -122,7 +147,8 @@ class UserDataset:
         """Every item, in batches that hold no index of the whole data set."""
         n = len(self)
         starts = range(0, n, SCAN)
-        return chain.from_iterable(self._batches(torch.arange(i, min(i + SCAN, n)) for i in starts))
+        order = (torch.arange(i, min(i + SCAN, n)) for i in starts)
+        return chain.from_iterable(self._read(self._items, order, list))
 
 
 @dataclass(frozen=True, eq=False)

@@ -142,6 +142,13 @@ def stack_field(key: str, items: Sequence[Item]) -> Tensor:
     return torch.stack([item.fields[key] for item in items])
 
 
+def stack_items(items: Sequence[Item]) -> tuple[Tensor, Tensor, dict[str, Tensor], bool]:
+    """The positions, the labels and the fields of a batch, and whether a model takes the fields by name."""
+    fields = {key: stack_field(key, items) for key in items[0].fields}
+    positions = torch.tensor([item.position for item in items])
+    return positions, torch.tensor([item.label for item in items]), fields, items[0].keywords
+
+
 def refuse_repeated_names(names: Names) -> None:
     """Raises if two ids are equal."""
     if (found := names.most_common()) and found[1] > 1:

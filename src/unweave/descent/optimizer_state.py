@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from unweave.descent.importance import Mask
-from unweave.weights.sharded import local_rows, pieces
+from unweave.weights.sharded import WHOLE, local_rows, pieces
 from unweave.weights.shift import HALF
 
 UPDATE, AVERAGE = "update", "average"
@@ -118,4 +118,12 @@ class PinnedWeights:
             weights.copy_(torch.where(mask, start, weights))
             for state in update.state[p].values():
                 if isinstance(state, Tensor) and state.shape == p.shape:
-                    local_rows(state).masked_fill_(mask, 0)
+                    zero_where(local_rows(state), mask)
+
+
+def zero_where(state: Tensor, mask: Tensor) -> None:
+    """Zeroes some numbers of an optimizer's state, in place; one of 8 bits is rounded anew."""
+    if type(state) in WHOLE:
+        state.masked_fill_(mask, 0)
+    else:
+        state.copy_(state.dequantize().masked_fill_(mask, 0))

@@ -14,6 +14,7 @@ from typing import Any
 
 from torch import Tensor
 
+from unweave.descent.eight_bit import EIGHT_BIT
 from unweave.descent.losses import collect_losses
 from unweave.descent.memories import can_resume, memories, terms_of
 from unweave.descent.optimizer_state import TrainState
@@ -175,8 +176,9 @@ def open_saved(
 ) -> Iterator[SavedDescent]:
     """Opens the saved state of a descent, if its problem has a folder for states.
 
-    A descent within the step of another is not saved. Neither is one with a user's optimizer, or with a
-    `watch`, an `until` or a term of which it is unknown what they remember: it resumes from its beginning.
+    A descent within the step of another is not saved. Neither is one with a user's optimizer or one of 8
+    bits, or with a `watch`, an `until` or a term of which it is unknown what they remember: it resumes from
+    its beginning.
 
     Raises:
         ValueError: If the state is that of another descent.
@@ -187,7 +189,7 @@ def open_saved(
         return
     number, states.descents, states.busy = states.descents, states.descents + 1, True
     try:
-        if optimizer is not None or not can_resume(problem, phases):
+        if optimizer is not None or how.optimizer == EIGHT_BIT or not can_resume(problem, phases):
             yield SavedDescent(None, number, problem, phases, None, {})
             return
         begin = fingerprint(problem, how, phases)

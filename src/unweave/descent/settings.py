@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from unweave.choices import refuse_outside, refuse_unknown_choices
+from unweave.descent.eight_bit import eight_bit_adamw
 from unweave.descent.feed import FeedName
 from unweave.descent.importance import Mask
 from unweave.descent.losses import is_forgotten
@@ -31,7 +32,8 @@ class Descent:
         batch: The number of retain (or mixed) examples per step, over all processes.
         forget_batch: The number of forget examples per step; `batch` if None.
         micro_batch: The largest number of examples in one forward pass; no limit if None.
-        optimizer: The optimizer; `descend` takes a user's own instead.
+        optimizer: The optimizer; `descend` takes a user's own instead. "adamw8bit" keeps its states in a byte
+            per weight, and needs the extra `eight-bit`.
         momentum: The momentum of SGD.
         weight_decay: The weight decay.
         schedule: How the learning rate falls, after the warm-up.
@@ -59,7 +61,7 @@ class Descent:
     batch: int = 128
     forget_batch: int | None = None
     micro_batch: int | None = None
-    optimizer: Literal["sgd", "adam", "adamw"] = "sgd"
+    optimizer: Literal["sgd", "adam", "adamw", "adamw8bit"] = "sgd"
     momentum: float = 0.9
     weight_decay: float = 0.0
     schedule: Literal["constant", "cosine", "linear"] = "constant"
@@ -100,9 +102,15 @@ class Descent:
                 return (1 + math.cos(math.pi * decay)) / 2
 
     def optimizer_over(self, weights: list[nn.Parameter]) -> torch.optim.Optimizer:
-        """The optimizer over these weights."""
+        """The optimizer over these weights.
+
+        Raises:
+            ValueError: If its library is not installed.
+        """
         if self.optimizer == "sgd":
             return SGD(weights, self.lr, self.momentum, weight_decay=self.weight_decay)
+        if self.optimizer == "adamw8bit":
+            return eight_bit_adamw()(weights, self.lr, weight_decay=self.weight_decay)
         kind = torch.optim.Adam if self.optimizer == "adam" else torch.optim.AdamW
         return kind(weights, self.lr, weight_decay=self.weight_decay)
 

@@ -8,7 +8,7 @@ atomically, and a model changes only after all checks of the files.
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
@@ -144,8 +144,12 @@ def difference(expected: Mapping[str, str], found: Mapping[str, str]) -> str:
     return ""
 
 
-def contents(state: Mapping[str, object]) -> str:
+def contents(state: Mapping[str, object], whole: Callable[[Tensor], Tensor] = Tensor.detach) -> str:
     """SHA-256 of a model's tensors, names, types, shapes and bytes, in order of their names, and extra state.
+
+    Args:
+        state: `model.state_dict()`.
+        whole: Makes a tensor whole, if the state is sharded; each is freed before the next.
 
     Raises:
         ValueError: If a value is neither a tensor nor JSON.
@@ -154,7 +158,7 @@ def contents(state: Mapping[str, object]) -> str:
     digest = hashlib.sha256(architecture(state).encode())
     for _, tensor in sorted(tensors_of(state).items()):
         # bytes, because NumPy lacks some types of torch; a scalar has no dimension to view as bytes
-        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+        digest.update(whole(tensor).cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
     if extra:
         digest.update(json.dumps(extra, sort_keys=True).encode())
     return digest.hexdigest()

@@ -44,7 +44,7 @@ def environment() -> dict[str, Any]:
         "python": platform.python_version(),
         "packages": {name: version for name in PACKAGES if (version := _version(name)) is not None},
         "system": f"{platform.system()} {platform.machine()}",
-        "processor": _processor(),
+        "processor": device_kind("cpu"),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "devices": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
@@ -198,6 +198,16 @@ def _version(package: str) -> str | None:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
         return None
+
+
+def device_kind(device: str) -> str:
+    """The model name of a device; it names no machine."""
+    import torch
+
+    place = torch.device(device)
+    if place.type == "cpu":
+        return _processor()
+    return torch.cuda.get_device_name(place) if place.type == "cuda" else place.type
 
 
 def _processor() -> str:

@@ -8,7 +8,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from unweave.record.checkpoint import difference, shapes
+from unweave.record.checkpoint import contents, difference, shapes
 from unweave.tasks import evaluating
 from unweave.weights.sharded import cut, is_sharded, local_rows
 
@@ -161,6 +161,17 @@ def whole_state(model: nn.Module) -> Mapping[str, Tensor]:
         return state
     whole = ((name, gather(each)) for name, each in state.items())
     return {name: each.cpu() for name, each in whole if dist.get_rank() == 0}
+
+
+def digest_weights(model: nn.Module) -> str:
+    """The digest of a model's state, as `checkpoint.contents` has it; one sharded tensor is whole at a time.
+
+    All processes that share a model must call this together.
+    """
+    if isinstance(model, ShardedOriginal):
+        with model.put_back() as restored:
+            return digest_weights(restored)
+    return contents(model.state_dict(), gather)
 
 
 def load_whole(model: nn.Module, state: Mapping[str, Tensor]) -> None:

@@ -11,6 +11,7 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Bool, Float, Int, Shaped
 
+from unweave.audits.classifier.logits_in_file import LogitsInFile, reorder, shape_of
 from unweave.split import PARTS
 
 __all__ = ["Evidence"]
@@ -29,7 +30,7 @@ class Evidence:
 
     Args:
         logits: Unnormalised scores `[batch, class]` by part, in the order of the split. The parts are forget,
-            retain, calibration and, except while tuning, test.
+            retain, calibration and, except while tuning, test. `parquet.open_evidence` leaves them in a file.
         labels: The true classes `[batch]` by part.
         ids: The ids or positions `[batch]` of the examples, by part.
         forgotten_classes: Classes forgotten whole. They are left out of RA, TA and MIA, and F is compared
@@ -46,8 +47,8 @@ class Evidence:
         absent = [part for part in PARTS[:3] if part not in self.logits]
         if unknown or absent:
             raise ValueError(f"expected logits of the parts {PARTS}: missing {absent}, unknown {unknown}")
-        for part, logits in self.logits.items():
-            self._check(part, logits)
+        for part in self.logits:
+            self._check(part)
         if self.n_classes < 2:
             raise ValueError(
                 f"expected logits of at least two classes, found {self.n_classes}: write a single logit z as "
@@ -57,11 +58,12 @@ class Evidence:
             classes = f"the forgotten classes {self.forgotten_classes}"
             raise ValueError(f"the calibration part has no example of {classes} to compare F with: add some")
 
-    def _check(self, part: str, logits: Logits) -> None:
-        if logits.ndim != 2 or logits.shape[1] != self.n_classes:
-            found = list(logits.shape)
+    def _check(self, part: str) -> None:
+        shape = shape_of(self.logits, part)
+        if len(shape) != 2 or shape[1] != self.n_classes:
+            found = list(shape)
             raise ValueError(f"expected logits [batch, {self.n_classes}] in part {part!r}, found {found}")
-        lengths = [len(logits), len(self.labels[part]), len(self.ids[part])]
+        lengths = [shape[0], len(self.labels[part]), len(self.ids[part])]
         if len(set(lengths)) != 1 or 0 in lengths:
             raise ValueError(
                 f"part {part!r} needs as many logits as labels and ids, at least one: found {lengths}"
@@ -74,11 +76,13 @@ class Evidence:
     @property
     def n_classes(self) -> int:
         """Number of logits per example."""
-        return self.logits["forget"].shape[-1]
+        return shape_of(self.logits, "forget")[-1]
 
     @property
     def finite(self) -> bool:
         """Whether every logit is finite."""
+        if isinstance(self.logits, LogitsInFile):
+            return True
         return all(bool(np.isfinite(logits).all()) for logits in self.logits.values())
 
     @property
@@ -89,9 +93,15 @@ class Evidence:
             return np.ones(len(labels), dtype=bool)
         return np.isin(labels, self.forgotten_classes)
 
+    def is_kept(self, part: str) -> Bool[np.ndarray, "_"]:
+        """Whether each example of a part is of a class that is not forgotten whole."""
+        return ~np.isin(self.labels[part], self.forgotten_classes)
+
     def without_forgotten_classes(self, part: str, most: int | None = None) -> tuple[Logits, Labels]:
         """The logits and labels of a part without the classes forgotten whole; of the first `most` rows."""
-        keep = np.flatnonzero(~np.isin(self.labels[part], self.forgotten_classes))[:most]
+        if not self.forgotten_classes:
+            return self.logits[part][:most], self.labels[part][:most]
+        keep = np.flatnonzero(self.is_kept(part))[:most]
         return self.logits[part][keep], self.labels[part][keep]
 
     def with_test(self, on: HeldOut) -> "Evidence":
@@ -120,7 +130,7 @@ class Evidence:
                 example = reference.ids[part][differing[0]]
                 raise ValueError(f"example {example} of part {part!r} has another label in the reference")
         return Evidence(
-            logits={part: self.logits[part][rows[part]] for part in common_parts},
+            logits=reorder(self.logits, rows),
             labels={part: reference.labels[part] for part in common_parts},
             ids={part: reference.ids[part] for part in common_parts},
             forgotten_classes=self.forgotten_classes,

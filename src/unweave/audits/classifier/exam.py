@@ -108,6 +108,10 @@ class ClassifierExam(Exam[Evidence]):
         """Reads the logits."""
         return parquet.load(path)
 
+    def open(self, path: Path) -> Evidence:
+        """Checks the logits, which are read when they are used."""
+        return parquet.open_evidence(path)
+
     def probes(self, model: nn.Module, original: nn.Module | None = None) -> dict[str, float]:
         """Attacks on the features, if classes are forgotten whole."""
         if not self.forgotten_classes:

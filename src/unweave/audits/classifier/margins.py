@@ -29,6 +29,6 @@ def calibrate(
     pairs = [measure_pair(first, second, on=on) for first, second in combinations(retrains, 2)]
     first = retrains[0].with_test(on)
     forget_size = len(first.labels["forget"])
-    sizes = {part: len(first.without_forgotten_classes(part)[1]) for part in ("retain", "test")}
+    sizes = {part: int(first.is_kept(part).sum()) for part in ("retain", "test")}
     sizes |= {"forget": forget_size, "probe": probe_size(forget_size)}
     return margins(alone, pairs, sizes=sizes, metrics=METRICS)

@@ -17,12 +17,17 @@ from unweave.audits.classifier.columns import (
     CLASSES_KEY,
     Keys,
     Rows,
-    iterate_logits,
     open_parquet,
     read_keys,
-    unequal_rows,
 )
 from unweave.audits.classifier.evidence import Evidence
+from unweave.audits.classifier.logits_in_file import (
+    LogitsInFile,
+    check_rows,
+    read_rows,
+    stamp,
+    without_gaps,
+)
 from unweave.record.files import draft
 
 if TYPE_CHECKING:
@@ -38,7 +43,7 @@ def save(evidence: Evidence, path: str | Path) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    rows = sum(len(logits) for logits in evidence.logits.values())
+    rows = sum(map(len, evidence.labels.values()))
     step = min(MOST_ROWS, max(1, GROUP // (4 * evidence.n_classes)))
     ids, kind = list(evidence.ids.values()), None
     if any(each.dtype == object for each in ids):  # each object has a type, and the column one for all
@@ -71,6 +76,34 @@ def load(path: str | Path, *, forgotten_classes: tuple[int, ...] | None = None) 
         return _read(file, keys, keys.rows, forgotten_classes, path)
 
 
+def open_evidence(path: str | Path, *, like: Evidence | None = None) -> Evidence:
+    """Checks a file as `load` does, and leaves its logits there: a part is read when it is asked for.
+
+    Args:
+        path: The file, which stays as it is while the evidence is used.
+        like: Evidence whose labels and ids are used where they are the same, so that the files of many models
+            hold them once.
+
+    Raises:
+        ValueError: As `load` does.
+    """
+    with open_parquet(path) as file:
+        place = Path(path).resolve()
+        checked, keys = stamp(place), read_keys(file, path)
+        width, strange = check_rows(file, np.arange(len(keys.ids)), path)
+    if strange is not None:
+        raise infinite_row(path, keys, strange)
+    rows = {part: without_gaps(here) for part, here in keys.rows.items()}
+    labels, ids = (
+        {part: _take(each, rows[part], None if same is None else same[part]) for part in rows}
+        for each, same in (
+            (keys.labels, None if like is None else like.labels),
+            (keys.ids, None if like is None else like.ids),
+        )
+    )
+    return Evidence(LogitsInFile(place, rows, width, checked), labels, ids, keys.forgotten_classes)
+
+
 def load_unseen(path: str | Path, forget: Shaped[np.ndarray, " id"] | None = None) -> Evidence | None:
     """Reads what evidence says of some forget examples beside unseen ones, in little memory.
 
@@ -93,13 +126,19 @@ def load_unseen(path: str | Path, forget: Shaped[np.ndarray, " id"] | None = Non
         return _read(file, keys, rows, keys.forgotten_classes, path) if len(wanted) else None
 
 
+def _take(array: np.ndarray, rows: Rows | range, same: np.ndarray | None) -> np.ndarray:
+    """Some rows of a column, as the array `same` if they are equal to it."""
+    found = array[rows.start : rows.stop].copy() if isinstance(rows, range) else array[rows]
+    return found if same is None or not np.array_equal(found, same) else same
+
+
 def _group(evidence: Evidence, rows: slice, kind: "pa.DataType | None") -> "pa.Table":
     """Some rows of the file, in which part follows part."""
     import pyarrow as pa
 
-    parts = list(evidence.logits)
+    parts = list(evidence.labels)
     names = [np.broadcast_to(np.array(part), len(evidence.labels[part])) for part in parts]
-    logits = _cut([evidence.logits[part] for part in parts], rows).astype(np.float32, copy=False)
+    logits = _cut_logits(evidence, rows).astype(np.float32, copy=False)
     offsets = np.arange(0, logits.size + 1, logits.shape[1], dtype=np.int32)
     columns = {
         "part": pa.array(_cut(names, rows)),
@@ -118,6 +157,17 @@ def _cut(arrays: Sequence[np.ndarray], rows: slice) -> np.ndarray:
     return np.concatenate([array[i:j] for array, i, j in zip(arrays, starts, stops, strict=True)])
 
 
+def _cut_logits(evidence: Evidence, rows: slice) -> np.ndarray:
+    """The logits of some rows of the file; parts without such rows are not read."""
+    found, begin = [], 0
+    for part, labels in evidence.labels.items():
+        start, stop = (int(np.clip(end - begin, 0, len(labels))) for end in (rows.start, rows.stop))
+        if start < stop:
+            found.append(evidence.logits[part][start:stop])
+        begin += len(labels)
+    return np.concatenate(found)
+
+
 def _read(
     file: "ParquetFile",
     keys: Keys,
@@ -125,18 +175,7 @@ def _read(
     forgotten_classes: tuple[int, ...],
     path: str | Path,
 ) -> Evidence:
-    """Reads some rows of each part; beside their logits one piece of the file is in memory."""
-    pieces = iterate_logits(file, rows.values(), path)
-    first = next(pieces)
-    width, finite = first[1].shape[1], True
-    logits = {part: np.empty((len(here), width), dtype=np.float32) for part, here in rows.items()}
-    for begin, piece in chain([first], pieces):
-        if piece.shape[1] != width:
-            raise unequal_rows(path, (width, piece.shape[1]))
-        finite &= bool(np.isfinite(piece).all())
-        for part, here in rows.items():
-            start, stop = np.searchsorted(here, (begin, begin + len(piece)))
-            logits[part][start:stop] = piece[here[start:stop] - begin]
+    logits, finite = read_rows(file, rows, path)
     if not finite:
         _refuse_infinite(logits, rows, keys, path)
     labels, ids = ({part: each[here] for part, here in rows.items()} for each in (keys.labels, keys.ids))
@@ -148,5 +187,10 @@ def _refuse_infinite(
 ) -> None:
     strange = [here[~np.isfinite(logits[part]).all(axis=1)] for part, here in rows.items()]
     if any(map(len, strange)):  # a piece may also hold rows that are not wanted
-        name = keys.ids[np.concatenate(strange).min()]
-        raise ValueError(f"logits contain NaN or infinity in {path}, first at id {name}: score it again")
+        raise infinite_row(path, keys, int(np.concatenate(strange).min()))
+
+
+def infinite_row(path: str | Path, keys: Keys, row: int) -> ValueError:
+    """The error of a row with NaN or infinity."""
+    name = keys.ids[row]
+    return ValueError(f"logits contain NaN or infinity in {path}, first at id {name}: score it again")

@@ -1,4 +1,4 @@
-"""The executor of a benchmark's cells, by `--jobs` or `--ray`, checked before any computation."""
+"""The executor of independent runs, by `--jobs` or `--ray`, checked before any computation."""
 
 import os
 import sys
@@ -16,11 +16,11 @@ from unweave.bench.workers import Crew, refuse_too_many, workers
 @Parameter(name="*")
 @dataclass(frozen=True)
 class Executor:
-    """The executor of independent cells: processes on this machine, or a Ray cluster.
+    """The executor of independent cells or trainings: processes on this machine, or a Ray cluster.
 
     Args:
-        jobs: The number of worker processes, at most one per core or GPU; by default one per core, or one on
-            a device or for a given model.
+        jobs: The number of worker processes of one thread, at most one per core or GPU; 1 uses this process
+            with all its threads. By default one per core, or 1 on a device or for a given model.
         ray: Run the cells on a Ray cluster instead of processes on this machine: auto for the cluster that
             it belongs to, or HOST:PORT of the head node.
         cores: With --ray, the CPU cores and threads of a cell; 1 by default.

@@ -11,6 +11,7 @@ from unweave.record.files import sha256
 from unweave.record.one_model import add_request
 from unweave.result import ADDITIONS, PRETRAINED, Pretrained, Result, read_if_present, refuse_foreign
 from unweave.split import Split
+from unweave.weights.sharded_files import SHARDED
 
 CLAIM = "forget.json"
 MODELS = "models"
@@ -18,14 +19,16 @@ SPLIT = "split.json"
 STATES = "states"
 
 
-def find_folder(place: Path, run_facts: out.Facts, project: Project) -> tuple[Path, bool]:
+def find_folder(
+    place: Path, run_facts: out.Facts, project: Project, *, sharded: bool = False
+) -> tuple[Path, bool]:
     """The folder of a run, and whether it holds the finished run.
 
     Raises:
         ValueError: If the folder can't be used.
     """
     folder = out.choose_folder(place, run_facts, claim=CLAIM)
-    done = is_done(folder, project, additions="trained" in run_facts)
+    done = is_done(folder, project, additions="trained" in run_facts, sharded=sharded)
     if not done:
         refuse_foreign(folder)
     return folder, done
@@ -53,17 +56,19 @@ def write_request(folder: Path, model: str, words: str) -> None:
     record.write(add_request(saved, facts), folder)
 
 
-def is_done(folder: Path, project: Project, *, additions: bool) -> bool:
+def is_done(folder: Path, project: Project, *, additions: bool, sharded: bool = False) -> bool:
     """Whether a folder holds all files of this run, as they were written."""
-    own_form = project.write is not None or isinstance(project.model, Pretrained)
-    files = [checkpoint.WEIGHTS, checkpoint.SIDECAR, SPLIT, record.FILE]
+    own_form = not sharded and (project.write is not None or isinstance(project.model, Pretrained))
+    files = [SHARDED] if sharded else [checkpoint.WEIGHTS, checkpoint.SIDECAR]
+    files += [SPLIT, record.FILE]
     files += [name for name, written in ((PRETRAINED, own_form), (ADDITIONS, additions)) if written]
     return all((folder / name).exists() for name in files) and is_whole(folder, project)
 
 
 def is_whole(folder: Path, project: Project) -> bool:
     """Whether the files of a run fit together: after a crash or a full disk some may be cut or missing."""
-    sidecar = read_if_present(folder / checkpoint.SIDECAR)
+    pieces = (folder / SHARDED).is_dir()  # these were renamed when all were written
+    sidecar = read_if_present((folder / SHARDED if pieces else folder) / checkpoint.SIDECAR)
     try:
         (stage,) = record.load(folder)["stages"].values()
         split = Split.load(folder / SPLIT, project.train, project.test)
@@ -71,4 +76,4 @@ def is_whole(folder: Path, project: Project) -> bool:
         return False
     dated = stage.get("request", {}).get("date") is not None  # what is added last
     same = sidecar.get("split") == split.digest()
-    return dated and same and sidecar.get("weights") == sha256(folder / checkpoint.WEIGHTS)
+    return dated and same and (pieces or sidecar.get("weights") == sha256(folder / checkpoint.WEIGHTS))

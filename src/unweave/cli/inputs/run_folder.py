@@ -15,7 +15,7 @@ from unweave.audits.attack_runs.plan import attack_named
 from unweave.audits.classifier.prepare_attacks import examine_with
 from unweave.audits.exam import Exam
 from unweave.audits.references import Retrain
-from unweave.bench.workers import Job, Listener, run_jobs, workers
+from unweave.bench.workers import Crew, Job, Listener, run_jobs
 from unweave.cli.inputs.choose_method import Retraining, tuned_method
 from unweave.cli.inputs.forget_folder import CLAIM, MODELS, SPLIT
 from unweave.cli.inputs.scope import read_trained_weights
@@ -171,7 +171,7 @@ def retrain_all(
     run: Path,
     seeds: Sequence[int],
     folder: Path,
-    jobs: int,
+    crew: Crew,
     device: str | None,
     listener: Listener,
     attacks: Sequence[str] = (),
@@ -182,9 +182,8 @@ def retrain_all(
     more = () if keep_models and not attacks else (tuple(attacks), keep_models)
     arguments = [(str(run.resolve()), seed, str(folder), device, *more) for seed in seeds]
     work = [Job(f"retrained with seed {each[1]}", retrain_one, each) for each in arguments]
-    with workers(min(jobs, max(1, len(seeds)))) as crew:
-        for _ in run_jobs(crew, work, listener):
-            pass
+    for _ in run_jobs(crew, work, listener):
+        pass
 
 
 def retrain_one(

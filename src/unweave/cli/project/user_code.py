@@ -1,8 +1,9 @@
 """A user's own code: `project.py`, which may raise anything and return anything.
 
 It defines `load()`, which returns a dict: `model` (a trained `nn.Module`), `train` and `test` (map-style data
-sets), and optionally `ids` (a string per training example) and `calibration` (a separate data set, positions
-in `test`, or a fraction of it). A family's table, as in a recipe, makes the model one of that family: with
+sets), and optionally `ids` (a string per training example), `calibration` (a separate data set, positions
+in `test`, or a fraction of it) and `loader` (the `workers` that read batches, and the `prefetch` of each). A
+family's table, as in a recipe, makes the model one of that family: with
 `generation` it is a denoiser `f(x_t, t, condition)`, and the examples are images as bytes with their class.
 The file may define `train(dataset, seed) -> model`, which trains the retrained references.
 """
@@ -22,7 +23,7 @@ from unweave.cli.project.named_dataset import NamedDataset
 from unweave.cli.project.project import Project, Retraining
 from unweave.data import Source
 from unweave.data.other_libraries import OfAnotherLibrary, ReadInBatches
-from unweave.data.user_dataset import dataset_of
+from unweave.data.user_dataset import UserDataset, dataset_of
 from unweave.errors import Failed
 from unweave.families import families_by_table, read_family
 from unweave.record.checkpoint import contents, difference, shapes
@@ -32,8 +33,11 @@ from unweave.tables import refuse_unknown
 from unweave.unlearning import refuse_unusable
 
 T = TypeVar("T")
-KEYS = ("model", "train", "test", "ids", "calibration")
+KEYS = ("model", "train", "test", "ids", "calibration", "loader")
 """What `load()` may return, beside the table of a family; the first three are needed."""
+
+LOADER = ("workers", "prefetch")
+"""The keys of a loader."""
 
 
 def from_file(path: Path) -> Project:
@@ -51,6 +55,7 @@ def from_file(path: Path) -> Project:
         train_data if returned.get("ids") is None else name_examples(returned["train"], returned["ids"])
     )
     test, calibration = split_held_out(returned["test"], test, returned.get("calibration", 0.5))
+    train_data, test = (read_ahead(data, returned.get("loader", {})) for data in (train_data, test))
     refuse_unusable(model)
     family = read_family(returned)
     sources = {name: family.source(data) for name, data in (("train", train_data), ("test", test))}
@@ -133,6 +138,20 @@ def source(data: object, key: str) -> Source:
     if not isinstance(data, Dataset | Source):
         raise ValueError(f"{key!r} must be a torch Dataset, found {type(data).__name__}: wrap it in one")
     return as_source(data)
+
+
+def read_ahead(data: Source, loader: object) -> Source:
+    """The data, read by the processes that `loader` asks for."""
+    if not isinstance(loader, Mapping) or not all(type(each) is int for each in loader.values()):
+        raise ValueError(
+            f"'loader' must be a table such as {{'workers': 2, 'prefetch': 4}}, found {loader!r}"
+        )
+    refuse_unknown(loader, LOADER, "'loader'")
+    if not loader:
+        return data
+    if not isinstance(data, UserDataset):
+        raise ValueError(f"'loader' is for data sets, found a {type(data).__name__}, which reads itself")
+    return data.read_ahead(workers=loader.get("workers", 0), prefetch=loader.get("prefetch", 2))
 
 
 def name_examples(data: object, ids: object) -> NamedDataset:

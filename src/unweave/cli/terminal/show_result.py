@@ -13,6 +13,11 @@ from unweave.record import checkpoint
 from unweave.report.numbers import number
 from unweave.result import PRETRAINED, Result
 from unweave.split import Split
+from unweave.weights.sharded_files import SHARDED
+from unweave.weights.sharded_model import is_model_sharded
+
+IN_PLACE = "The model is sharded, so it was edited in place: it can't be copied."
+"""What happened to a sharded model; the files of the original stay."""
 
 DAMAGED = 5.0
 """The loss of accuracy on retained data, in points, that triggers a warning."""
@@ -34,10 +39,12 @@ def print_result(
         cost = {"seconds": seconds, "gradient_evaluations": result.cost.gradients}
         facts = {"method": name, "forgotten": n, "request": about_own_images(result.split)}
         figures = {"before": before, "after": after, "glance": exam.glance_note}
+        figures |= {"edited_in_place": is_model_sharded(result.model)}
         show.print_json({"out": str(folder), "done_before": False, **facts, **figures, **cost})
         return
     show.print_lines(f"Forgot {n} of {of} examples with {name} in {seconds:.1f} s. Not audited yet.")
-    show.print_sentences(*about_own_images(result.split), "")
+    in_place = [IN_PLACE] if is_model_sharded(result.model) else []
+    show.print_sentences(*in_place, *about_own_images(result.split), "")
     rows = exam.glances
     cells = [(row.title, *(number(each[row.id], row.digits) for each in (before, after))) for row in rows]
     show.print_table(("", "Before", "After"), cells)
@@ -60,8 +67,10 @@ def print_done(split: Split, name: str, *, folder: Path, flags: CommonFlags) -> 
 
 def print_next(folder: Path) -> None:
     """Prints the place of the model and the next commands."""
-    command = ("unweave", "audit", str(folder))
-    show.print_lines("", f"Model: {model_path(folder)}", f"Next:  {shlex.join(command)}")
+    place = model_path(folder)
+    show.print_lines("", f"Model: {place}")
+    if place.name != SHARDED:  # an audit reads a whole model
+        show.print_lines(f"Next:  {shlex.join(('unweave', 'audit', str(folder)))}")
 
 
 def damage_warning(before: Mapping[str, float], after: Mapping[str, float]) -> list[str]:
@@ -77,5 +86,5 @@ def damage_warning(before: Mapping[str, float], after: Mapping[str, float]) -> l
 
 def model_path(folder: Path) -> Path:
     """The place from which to load the model: the diffusers folder, if there is one, or the weights."""
-    loadable = folder / PRETRAINED
-    return loadable if loadable.is_dir() else folder / checkpoint.WEIGHTS
+    folders = (folder / PRETRAINED, folder / SHARDED)
+    return next((each for each in folders if each.is_dir()), folder / checkpoint.WEIGHTS)

@@ -1,0 +1,161 @@
+"""Logits that stay in their file: a part is read when it is asked for, and the last small ones are kept.
+
+An audit compares the answers of two dozen models, and at any time needs one part of one or two of them.
+"""
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from itertools import chain
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from jaxtyping import Float, Float32, Shaped
+
+from unweave.audits.classifier.columns import Rows, iterate_logits, open_parquet, unequal_rows
+
+if TYPE_CHECKING:
+    from pyarrow.parquet import ParquetFile
+
+KEPT = 2**27
+"""The most bytes of logits that all files together keep in memory between two uses."""
+
+Stamp = tuple[int, int]
+"""Size and time of change of a file."""
+
+Order = Shaped[np.ndarray, "_"] | slice
+"""Which rows to take, in this order; a slice takes all as they are."""
+
+
+class LastUsed:
+    """The arrays that were used last, up to a number of bytes."""
+
+    def __init__(self, most: int) -> None:
+        self.most, self.arrays = most, OrderedDict[object, np.ndarray]()
+
+    def read(self, key: object, read: Callable[[], np.ndarray]) -> np.ndarray:
+        """The array of a key, which is read if it is not kept."""
+        found = self.arrays.pop(key, None)
+        if found is None:
+            found = read()
+        if found.nbytes > self.most:
+            return found
+        self.arrays[key] = found
+        while sum(each.nbytes for each in self.arrays.values()) > self.most:
+            self.arrays.popitem(last=False)
+        return found
+
+
+LAST_USED = LastUsed(KEPT)
+
+
+@dataclass(frozen=True, eq=False)
+class LogitsInFile(Mapping[str, Float32[np.ndarray, "_ _"]]):
+    """The logits `[batch, class]` of each part of a parquet file, all finite.
+
+    Args:
+        path: The file.
+        rows: The rows of each part in the file, ascending.
+        classes: The number of logits of each row.
+        stamp: The size and the time of change of the file when it was checked.
+        order: The order in which a part's rows are wanted; as in the file if it is missing.
+    """
+
+    path: Path
+    rows: Mapping[str, Rows | range]
+    classes: int
+    stamp: Stamp
+    order: Mapping[str, Shaped[np.ndarray, "_"]] = field(default_factory=dict)
+
+    def __getitem__(self, part: str) -> Float32[np.ndarray, "_ _"]:
+        """Reads a part.
+
+        Raises:
+            ValueError: If the file has changed since it was checked.
+        """
+        rows = self.rows[part]
+        logits = LAST_USED.read((self.path, self.stamp, part), lambda: self._read(rows))
+        return logits[self.order[part]] if part in self.order else logits
+
+    def _read(self, rows: Rows | range) -> Float32[np.ndarray, "_ _"]:
+        with open_parquet(self.path) as file:
+            if stamp(self.path) != self.stamp:
+                raise ValueError(f"{self.path} has changed while its model was audited: audit it again")
+            wanted = np.arange(rows.start, rows.stop) if isinstance(rows, range) else rows
+            return read_rows(file, {"": wanted}, self.path)[0][""]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.rows)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def reorder(self, order: Mapping[str, Order]) -> "LogitsInFile":
+        """The same logits of some parts, with the rows of each in another order."""
+        after = {part: each for part, each in order.items() if not isinstance(each, slice)}
+        after |= {part: each[order[part]] for part, each in self.order.items() if part in order}
+        return replace(self, rows={part: self.rows[part] for part in order}, order=after)
+
+
+def shape_of(logits: Mapping[str, Float[np.ndarray, "_ _"]], part: str) -> tuple[int, ...]:
+    """The shape of the logits of a part, which are not read for it."""
+    if isinstance(logits, LogitsInFile):
+        return len(logits.rows[part]), logits.classes
+    return logits[part].shape
+
+
+def reorder(
+    logits: Mapping[str, Float[np.ndarray, "_ _"]], order: Mapping[str, Order]
+) -> Mapping[str, Float[np.ndarray, "_ _"]]:
+    """The logits of some parts with the rows of each in another order."""
+    if isinstance(logits, LogitsInFile):
+        return logits.reorder(order)
+    return {part: logits[part][rows] for part, rows in order.items()}
+
+
+def stamp(path: Path) -> Stamp:
+    """The size and the time of change of a file."""
+    found = path.stat()
+    return found.st_size, found.st_mtime_ns
+
+
+def without_gaps(rows: Rows) -> Rows | range:
+    """Ascending rows, as a range if they follow each other: of 10^6 rows these are 8 MB less."""
+    if len(rows) and rows[-1] - rows[0] == len(rows) - 1:
+        return range(int(rows[0]), int(rows[-1]) + 1)
+    return rows
+
+
+def read_rows(
+    file: "ParquetFile", rows: Mapping[str, Rows], path: str | Path
+) -> tuple[dict[str, Float32[np.ndarray, "_ _"]], bool]:
+    """Reads some rows of each part, and says whether all logits beside them are finite too.
+
+    Beside the result, one piece of the file is in memory.
+    """
+    pieces = iterate_logits(file, rows.values(), path)
+    first = next(pieces)
+    width, finite = first[1].shape[1], True
+    logits = {part: np.empty((len(here), width), dtype=np.float32) for part, here in rows.items()}
+    for begin, piece in chain([first], pieces):
+        if piece.shape[1] != width:
+            raise unequal_rows(path, (width, piece.shape[1]))
+        finite &= bool(np.isfinite(piece).all())
+        for part, here in rows.items():
+            start, stop = np.searchsorted(here, (begin, begin + len(piece)))
+            logits[part][start:stop] = piece[here[start:stop] - begin]
+    return logits, finite
+
+
+def check_rows(file: "ParquetFile", rows: Rows, path: str | Path) -> tuple[int, int | None]:
+    """Reads a file once, a piece at a time: the number of classes, and the first row with NaN or infinity."""
+    width, strange = None, None
+    for begin, piece in iterate_logits(file, [rows], path):
+        width = piece.shape[1] if width is None else width
+        if piece.shape[1] != width:
+            raise unequal_rows(path, (width, piece.shape[1]))
+        if strange is None and len(found := np.flatnonzero(~np.isfinite(piece).all(axis=1))):
+            strange = begin + int(found[0])
+    assert width is not None
+    return width, strange
