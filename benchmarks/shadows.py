@@ -12,8 +12,8 @@ loses at most the running model, or the running group of models that are trained
 
 import argparse
 import json
+import os
 import sys
-import time
 from pathlib import Path
 
 import torch
@@ -34,6 +34,11 @@ def hear(name: str, done: int, total: int) -> None:
         print(f"{name}: {done} of {total} models", file=sys.stderr, flush=True)
 
 
+def cpu_seconds() -> float:
+    """What this process and its finished workers have taken."""
+    return sum(os.times()[:4])
+
+
 def main() -> None:
     """Trains, unlearns, attacks, prints, and keeps a record if asked to."""
     parser = argparse.ArgumentParser(
@@ -42,16 +47,20 @@ def main() -> None:
     parser.add_argument("--recipe", default="digits-trace", help="a recipe of classifiers")
     parser.add_argument("--models", type=int, default=64, help="T, an even number from 16 on")
     parser.add_argument("--methods", default=METHODS, help="names with commas between")
+    parser.add_argument(
+        "--jobs", type=int, default=1, help="worker processes for models that can't be trained together"
+    )
     parser.add_argument("--out", type=Path, default=Path("unweave-shadows"), help="where models are stored")
     parser.add_argument("--record", type=Path, help="the file to keep everything in as JSON")
     asked = parser.parse_args()
     torch.set_num_threads(1)
-    start, study = time.process_time(), ShadowStudy(load(asked.recipe), asked.models, asked.out)
+    study = ShadowStudy(load(asked.recipe), asked.models, asked.out, jobs=asked.jobs)
+    start = cpu_seconds()
     methods = [name for name in asked.methods.split(",") if name]
     for name in methods:
         study.recipe.method(name)  # raises for an unknown name before anything is trained
     found = run_study(study, methods, hear)
-    found |= {"cpu_seconds": time.process_time() - start, "environment": environment()}
+    found |= {"cpu_seconds": cpu_seconds() - start, "environment": environment()}
     if asked.record:
         write_atomically(asked.record, json.dumps(to_json_values(found), indent=1) + "\n")
     print("\n".join(summarize(found)))

@@ -26,6 +26,7 @@ from unweave.audits.classifier.logits import confidence, margin
 from unweave.bench.cell import METHODS_FORMAT
 from unweave.bench.recipe import Recipe
 from unweave.bench.split_data import make_split
+from unweave.bench.workers import runner_of, workers
 from unweave.data.part_of_source import PartOfSource
 from unweave.descent.populations.halves import antithetic_halves, half_members
 from unweave.descent.populations.population import Member, train_population
@@ -76,6 +77,8 @@ class ShadowStudy:
         models: The number T of originals, of retrained models, and of models of each method; even.
         folder: Where models are stored.
         device: The device of the models.
+        jobs: The number of worker processes for models that can't be trained together, of one thread each;
+            with 1 this process trains them.
 
     Raises:
         ValueError: If T is odd or too small for U-LiRA, or the recipe's family is not that of classifiers.
@@ -85,6 +88,7 @@ class ShadowStudy:
     models: int
     folder: Path
     device: str = "cpu"
+    jobs: int = 1
 
     def __post_init__(self) -> None:
         fewest = 2 * ulira.FEWEST
@@ -114,7 +118,12 @@ class ShadowStudy:
     def train(self, members: Sequence[Member]) -> list[TrainedModel]:
         """Trains models, or reads them."""
         cache, how = self.folder / "models", self.recipe.train
-        return [*train_population(how, self.build, members, device=self.device, cache=cache).models]
+        with workers(self.jobs) as crew:
+            runner = runner_of(crew) if self.jobs > 1 else None
+            population = train_population(
+                how, self.build, members, device=self.device, cache=cache, runner=runner
+            )
+        return [*population.models]
 
     @cached_property
     def originals(self) -> list[TrainedModel]:
