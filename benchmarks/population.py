@@ -11,6 +11,7 @@ accuracy of the models on the test set, which must not depend on the way.
 
 import argparse
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from statistics import mean, median
 from time import process_time
@@ -18,9 +19,11 @@ from typing import Any
 
 import torch
 from timed_rounds import write_record
+from torch import nn
 
 from unweave.audits.classifier.accuracy import ta
 from unweave.audits.classifier.collect import collect
+from unweave.audits.classifier.evidence import Evidence
 from unweave.bench.recipe import Recipe, load
 from unweave.bench.split_data import make_split
 from unweave.descent.populations.halves import antithetic_halves, half_members
@@ -44,16 +47,28 @@ def train(recipe: Recipe, members: Sequence[Member], together: int) -> tuple[flo
     return process_time() - start, found
 
 
-def accuracies(members: Sequence[Member], population: Population) -> list[float]:
-    """The accuracy of each model on the test set, in percent."""
+def answers_of(members: Sequence[Member], population: Population) -> list[Evidence]:
+    """The answers of each model."""
     parts = [
         {name: member.split.part(name) for name in ("forget", "retain", "calibration", "test")}
         for member in members
     ]
     return [
-        ta(collect(trained.model, cut, device="cpu"))
+        collect(trained.model, cut, device="cpu")
         for trained, cut in zip(population.models, parts, strict=True)
     ]
+
+
+def count_other_answers(one: Evidence, other: Evidence) -> int:
+    """The test examples that two models assign to different classes."""
+    ours, theirs = (each.logits["test"].argmax(1) for each in (one, other))
+    return int((ours != theirs).sum())
+
+
+def weight_difference(one: nn.Module, other: nn.Module) -> float:
+    """The largest difference of a weight."""
+    pairs = zip(one.parameters(), other.parameters(), strict=True)
+    return max(float((p - q).detach().abs().max()) for p, q in pairs)
 
 
 def measure(models: int, rounds: int) -> dict[str, Any]:
@@ -62,15 +77,19 @@ def measure(models: int, rounds: int) -> dict[str, Any]:
     members = members_of(recipe, models)
     train(recipe, members[:2], TOGETHER), train(recipe, members[:1], 1)  # the first run imports and allocates
     seconds: dict[int, list[float]] = {TOGETHER: [], 1: []}
-    tested: dict[int, list[float]] = {}
+    found: dict[int, Population] = {}
     for number in range(rounds):
         for together in (1, TOGETHER) if number % 2 else (TOGETHER, 1):
             spent, population = train(recipe, members, together)
             assert not population.alone, population.alone
             seconds[together].append(spent)
-            tested[together] = accuracies(members, population)
+            found[together] = population
     ratios = [one / other for one, other in zip(seconds[1], seconds[TOGETHER], strict=True)]
+    answers = {how: answers_of(members, population) for how, population in found.items()}
+    tested = {how: [ta(each) for each in models] for how, models in answers.items()}
     differences = [abs(one - other) for one, other in zip(tested[1], tested[TOGETHER], strict=True)]
+    twins = [*zip(found[1].models, found[TOGETHER].models, strict=True)]
+    pairs = [*zip(answers[1], answers[TOGETHER], strict=True)]
     return {
         "models": models,
         "rounds": rounds,
@@ -81,6 +100,12 @@ def measure(models: int, rounds: int) -> dict[str, Any]:
         "ratio": median(ratios),
         "accuracy": {"together": mean(tested[TOGETHER]), "alone": mean(tested[1])},
         "largest_difference": max(differences),
+        "other_answers": {
+            "of a pair": mean(count_other_answers(*pair) for pair in pairs),
+            "of two seeds": mean(count_other_answers(*pair) for pair in pairwise(answers[1])),
+            "examples": len(answers[1][0].logits["test"]),
+        },
+        "weights": sorted(weight_difference(one.model, other.model) for one, other in twins),
         "environment": environment(),
     }
 
@@ -104,7 +129,10 @@ def main() -> None:
         f"  ratio     {found['ratio']:.2f}  at least 2.00: {'yes' if found['ratio'] >= 2 else 'NO'}\n"
         "  accuracy  "
         f"{found['accuracy']['together']:.2f} % together, {found['accuracy']['alone']:.2f} % alone, "
-        f"largest difference of a pair {found['largest_difference']:.2f} points"
+        f"largest difference of a pair {found['largest_difference']:.2f} points\n"
+        f"  answers   {found['other_answers']['of a pair']:.1f} of {found['other_answers']['examples']} test "
+        f"examples differ within a pair, {found['other_answers']['of two seeds']:.1f} between two seeds\n"
+        f"  weights   differ by at most {found['weights'][0]:.1g} to {found['weights'][-1]:.1g}"
     )
 
 

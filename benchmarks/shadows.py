@@ -12,8 +12,8 @@ loses at most the running model, or the running group of models that are trained
 
 import argparse
 import json
+import os
 import sys
-import time
 from pathlib import Path
 
 import torch
@@ -35,6 +35,11 @@ def hear(name: str, done: int, total: int) -> None:
         print(f"{name}: {done} of {total} models", file=sys.stderr, flush=True)
 
 
+def cpu_seconds() -> float:
+    """What this process and its finished workers have taken."""
+    return sum(os.times()[:4])
+
+
 def main() -> None:
     """Trains, unlearns, attacks, prints, and keeps a record if asked to."""
     parser = argparse.ArgumentParser(
@@ -45,17 +50,20 @@ def main() -> None:
     parser.add_argument("--methods", default=METHODS, help="names with commas between")
     parser.add_argument("--out", type=Path, default=Path("unweave-shadows"), help="where models are stored")
     parser.add_argument("--record", type=Path, help="the file to keep everything in as JSON")
-    parser.add_argument("--jobs", type=int, help="worker processes that run methods; 1 by default")
-    parser.add_argument("--ray", help="run methods on a Ray cluster instead: auto, or HOST:PORT")
+    parser.add_argument(
+        "--jobs", type=int, help="worker processes for methods, and for what can't be trained together (1)"
+    )
+    parser.add_argument("--ray", help="a Ray cluster instead of them: auto, or HOST:PORT")
     asked = parser.parse_args()
     torch.set_num_threads(1)
-    start, study = time.process_time(), ShadowStudy(load(asked.recipe), asked.models, asked.out)
+    recipe, start = load(asked.recipe), cpu_seconds()
     methods = [name for name in asked.methods.split(",") if name]
     for name in methods:
-        study.recipe.method(name)  # raises for an unknown name before anything is trained
+        recipe.method(name)  # raises for an unknown name before anything is trained
     with Executor(asked.jobs, asked.ray).crew("cpu", 1) as crew:
-        found = run_study(study, methods, hear, crew)
-    found |= {"cpu_seconds": time.process_time() - start, "environment": environment()}
+        study = ShadowStudy(recipe, asked.models, asked.out, crew=crew)
+        found = run_study(study, methods, hear)
+    found |= {"cpu_seconds": cpu_seconds() - start, "environment": environment()}
     if asked.record:
         write_atomically(asked.record, json.dumps(to_json_values(found), indent=1) + "\n")
     print("\n".join(summarize(found)))

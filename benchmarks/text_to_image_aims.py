@@ -24,6 +24,8 @@ RELEARNED = ("relearn_10", "relearn_10_old_words")
 """Steps of relearning, with the model's own text encoder and with that of the original."""
 
 Run = Mapping[str, Any]
+Count = Mapping[str, float | None]
+"""How many runs meet an aim, of how many, and the mean and the largest shortfall; None if all runs failed."""
 
 
 def shortfalls(run: Run, original: Run, retrained: Run, steps: int) -> dict[str, float]:
@@ -49,7 +51,7 @@ def shortfalls(run: Run, original: Run, retrained: Run, steps: int) -> dict[str,
     return found | ({"attacks": max(more)} if more else {})
 
 
-def tabulate(runs: Mapping[str, Any], steps: int) -> dict[str, dict[str, dict[str, dict[str, float]]]]:
+def tabulate(runs: Mapping[str, Any], steps: int) -> dict[str, dict[str, dict[str, Count]]]:
     """By factor, method and aim: how many runs meet it, of how many, and the mean and the largest shortfall.
 
     Args:
@@ -75,9 +77,11 @@ def by_method(values: Mapping[str, Any], steps: int) -> dict[str, list[dict[str,
     return found
 
 
-def count_met(rows: Sequence[Mapping[str, float] | None]) -> dict[str, dict[str, float]]:
-    """How many runs of a method meet each aim."""
+def count_met(rows: Sequence[Mapping[str, float] | None]) -> dict[str, Count]:
+    """How many runs of a method meet each aim; of every aim none, if all runs failed."""
     failed = sum(row is None for row in rows)
+    if failed == len(rows):
+        return {aim: {"met": 0, "of": failed, "mean": None, "most": None} for aim in AIMS}
     measured = {aim: [row[aim] for row in rows if row is not None and aim in row] for aim in AIMS}
     return {
         aim: {
@@ -91,7 +95,7 @@ def count_met(rows: Sequence[Mapping[str, float] | None]) -> dict[str, dict[str,
     }
 
 
-def print_aims(found: Mapping[str, Mapping[str, Mapping[str, Mapping[str, float]]]]) -> None:
+def print_aims(found: Mapping[str, Mapping[str, Mapping[str, Count]]]) -> None:
     """Prints, for each factor, the runs of each method that meet an aim, and the mean shortfall."""
     for factor, methods in found.items():
         titles = [f"{aim} ({unit})" for aim, unit in AIMS.items()]
@@ -100,8 +104,10 @@ def print_aims(found: Mapping[str, Mapping[str, Mapping[str, Mapping[str, float]
             print(f"{name:16}  " + "  ".join(f"{cell(row.get(aim)):>24}" for aim in AIMS))
 
 
-def cell(counted: Mapping[str, float] | None) -> str:
+def cell(counted: Count | None) -> str:
     """The number of runs that meet an aim, and the mean shortfall."""
     if counted is None:
         return "–"
+    if counted["mean"] is None:
+        return f"0 of {counted['of']}, all failed"
     return f"{counted['met']} of {counted['of']} ({counted['mean']:+.3f})"

@@ -91,11 +91,11 @@ def test_a_crew_runs_the_methods_and_finds_the_same(made, tmp_path) -> None:
         return ((job, job.function(*pickle.loads(pickle.dumps(job.arguments)))) for job in reversed(work))
 
     shutil.copytree(study.folder, tmp_path / "kept")
-    again = ShadowStudy(study.recipe, 16, tmp_path / "kept")
+    again = ShadowStudy(study.recipe, 16, tmp_path / "kept", crew=crew)
     for path in (again.folder / "models").glob("*/model.json"):
         if "method" in json.loads(path.read_text()):
             shutil.rmtree(path.parent)
-    rows = run_study(again, ["ascent"], lambda *each: None, crew)["rows"]
+    rows = run_study(again, ["ascent"], lambda *each: None)["rows"]
     assert jobs == [f"ascent on model {i}" for i in range(16)]
     assert rows["ascent"]["attacks"] == found["rows"]["ascent"]["attacks"]
 

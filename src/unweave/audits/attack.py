@@ -62,7 +62,7 @@ class Subject:
 ModelAnswers = Answers[Evidence]
 """What an attack sees of one model: its logits, and what the attacks measured of it."""
 
-EXAMINING_FORMAT = 2
+EXAMINING_FORMAT = 3
 """Raised with every change of what an attack keeps of a model, so that stored models are examined again."""
 
 Figures = Mapping[str, Interval]

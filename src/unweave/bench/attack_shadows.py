@@ -13,30 +13,26 @@ from unweave.audits.attacks.rmia import Confidences
 from unweave.audits.attacks.ulira import Shadows
 from unweave.audits.score import Z
 from unweave.bench.shadows import Listener, Margins, Population, ShadowStudy
-from unweave.bench.workers import Crew, run_serially
 from unweave.errors import Failed
 
 REFERENCES = 8
 """The retrained models that RMIA takes as references."""
 
 
-def run_study(
-    study: ShadowStudy, methods: Sequence[str], listener: Listener, crew: Crew = run_serially
-) -> dict[str, Any]:
+def run_study(study: ShadowStudy, methods: Sequence[str], listener: Listener) -> dict[str, Any]:
     """Attacks the retrained models, the originals and every method; a failed method keeps its row.
 
     Args:
         study: The shadow models.
         methods: The names of methods or pipelines.
         listener: Hears of every model.
-        crew: The workers that run methods; this process by default.
     """
     floor, ceiling = (study.population(name, listener) for name in ("retrain", "original"))
     rows: dict[str, Any] = {}
     for name in ("retrain", "original", *methods):
         try:
             known = {"retrain": floor, "original": ceiling}.get(name)
-            found = known or study.population(name, listener, crew)
+            found = known or study.population(name, listener)
         except Failed as error:
             rows[name] = {"failed": str(error)}
             continue

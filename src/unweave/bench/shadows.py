@@ -26,7 +26,7 @@ from unweave.audits.classifier.logits import confidence, margin
 from unweave.bench.cell import METHODS_FORMAT
 from unweave.bench.recipe import Recipe
 from unweave.bench.split_data import make_split
-from unweave.bench.workers import Crew, Job, run_serially
+from unweave.bench.workers import Crew, Job, run_serially, runner_of
 from unweave.data.part_of_source import PartOfSource
 from unweave.descent.populations.halves import antithetic_halves, half_members
 from unweave.descent.populations.population import Member, train_population
@@ -77,6 +77,8 @@ class ShadowStudy:
         models: The number T of originals, of retrained models, and of models of each method; even.
         folder: Where models are stored.
         device: The device of the models.
+        crew: The workers that run methods, and train what can't be trained together; this process by
+            default.
 
     Raises:
         ValueError: If T is odd or too small for U-LiRA, or the recipe's family is not that of classifiers.
@@ -86,6 +88,7 @@ class ShadowStudy:
     models: int
     folder: Path
     device: str = "cpu"
+    crew: Crew = run_serially
 
     def __post_init__(self) -> None:
         fewest = 2 * ulira.FEWEST
@@ -115,7 +118,9 @@ class ShadowStudy:
     def train(self, members: Sequence[Member]) -> list[TrainedModel]:
         """Trains models, or reads them."""
         cache, how = self.folder / "models", self.recipe.train
-        return [*train_population(how, self.build, members, device=self.device, cache=cache).models]
+        runner = runner_of(self.crew)
+        found = train_population(how, self.build, members, device=self.device, cache=cache, runner=runner)
+        return [*found.models]
 
     @cached_property
     def originals(self) -> list[TrainedModel]:
@@ -174,16 +179,16 @@ class ShadowStudy:
         model = copy.deepcopy(original)
         return Problem(task, model, request, generator, self.build, caller_model=original)
 
-    def population(self, name: str, listener: Listener, crew: Crew = run_serially) -> Population:
-        """The answers of the models of one kind: "original", "retrain" or a method, which a crew runs."""
+    def population(self, name: str, listener: Listener) -> Population:
+        """The answers of the models of one kind: "original", "retrain" or a method."""
         if name in ("original", "retrain"):
             models = self.originals if name == "original" else self.retrained_models
             listener(name, len(models), self.models)
             return self.answers(models)
         assert len(self.originals) == self.models  # trained together, before any worker reads one
-        alone = replace(self)  # without what this process keeps
+        alone = replace(self, crew=run_serially)  # without what this process keeps
         jobs = [Job(f"{name} on model {i}", keep_unlearned, (alone, name, i)) for i in range(self.models)]
-        for done, _ in enumerate(crew(jobs), 1):
+        for done, _ in enumerate(self.crew(jobs), 1):
             listener(name, done, self.models)
         return self.answers([self.unlearn(name, index) for index in range(self.models)])
 

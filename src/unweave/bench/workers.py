@@ -84,6 +84,16 @@ def workers(count: int) -> Iterator[Crew]:
         pool.shutdown(cancel_futures=True)
 
 
+def runner_of(crew: Crew) -> Callable[[Callable[..., None], Sequence[tuple[Any, ...]]], None]:
+    """Calls of one function as jobs of a crew; returns when all have ended."""
+
+    def run(function: Callable[..., None], arguments: Sequence[tuple[Any, ...]]) -> None:
+        for _ in crew([Job(str(number), function, each) for number, each in enumerate(arguments)]):
+            pass
+
+    return run
+
+
 def refuse_too_many(jobs: int | None, device: str) -> None:
     """Raises if there are more worker processes than cores, or than GPUs of the device."""
     cores, place = os.cpu_count() or 1, torch.device(device)

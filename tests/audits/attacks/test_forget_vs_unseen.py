@@ -33,6 +33,7 @@ def test_entropy_equals_scipy() -> None:
 
 
 def test_modified_entropy_is_its_formula_and_that_of_released_code_is_not() -> None:
+    """SalUn's code writes log p into whole columns: a statistic without the label."""
     p = probabilities(LOGITS)
     rows, own = np.arange(40), probabilities(LOGITS)[np.arange(40), LABELS]
     others = p * np.log(1 - p)

@@ -56,6 +56,7 @@ def test_the_update_of_another_record_does_not_identify_this_one() -> None:
 
 
 def test_restarts_are_compared_by_what_was_minimised() -> None:
+    """TASI-LAB's code compares its restarts without the normalisation that it optimised with."""
     _, model = digits()
     update, labels, search = (
         update_between(model, ascend(3)),

@@ -33,6 +33,16 @@ def test_retrained_models_lie_at_the_floor() -> None:
     assert shifted.besides["published"] > 2 * shifted.besides["published floor"]
 
 
+def test_its_interval_holds_what_all_examples_share() -> None:
+    def draw(seed: int) -> np.ndarray:
+        rng = np.random.default_rng(seed)
+        return 0.5 * rng.normal(size=(50, 1)) + rng.normal(size=(50, 40))  # some models are surer of all
+
+    found = [klom(draw(seed) + 1, draw(seed + 1000)) for seed in range(40)]
+    expected = np.mean([each.value for each in found])
+    assert sum(each.low <= expected <= each.high for each in found) >= 32
+
+
 def test_the_floor_of_quantile_bins_is_that_of_every_distribution() -> None:
     normal = [margins(60, 300, seed) for seed in (1, 2)]
     warped = [np.exp(each / 4) for each in normal]
@@ -41,6 +51,7 @@ def test_the_floor_of_quantile_bins_is_that_of_every_distribution() -> None:
 
 @pytest.mark.parametrize("divergence", [by_quantiles, by_equal_bins])
 def test_constant_outputs_cannot_look_alike(divergence) -> None:
+    """EasyDUB's code leaves the largest value out of its histogram: constants of 3 and 5 are then at 0."""
     three, five = np.full((60, 4), 3.0), np.full((60, 4), 5.0)
     for found in (divergence(three, five), divergence(five, three)):
         assert np.isfinite(found).all() and (found > 2).all()
@@ -59,5 +70,7 @@ def test_unfit_evidence_is_refused() -> None:
         klom(margins(49, 5, 1), margins(50, 5, 2))
     with pytest.raises(ValueError, match="as many models of both kinds, found 52 and 50"):
         klom(margins(52, 5, 1), margins(50, 5, 2))
+    with pytest.raises(ValueError, match="at least 2 examples, found 1"):
+        klom(margins(50, 1, 1), margins(50, 1, 2))
     with pytest.raises(ValueError, match="the same examples"):
         klom(margins(50, 5, 1), margins(50, 6, 2))

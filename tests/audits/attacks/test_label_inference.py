@@ -179,9 +179,32 @@ def test_models_of_another_architecture_can_be_queried_and_have_no_update(traine
         examine(label_inference, nn.Linear(64, 11), trained["original"])
 
 
+class HeadFirst(nn.Module):
+    """Defines the layer of its logits first, and last a layer of that size for something else."""
+
+    def __init__(self, temperature: float = 1.0) -> None:
+        super().__init__()
+        self.temperature = temperature
+        self.head, self.body, self.gate = nn.Linear(12, 10), nn.Linear(64, 12), nn.Linear(10, 10)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(self.body(x).relu()) / self.temperature
+
+
+def test_the_bias_is_that_of_the_layer_that_makes_the_logits() -> None:
+    original = HeadFirst()
+    after = copy.deepcopy(original)
+    with torch.no_grad():
+        after.head.bias[DIGIT] -= 1
+        after.gate.bias[DIGIT - 1] -= 2
+    found = examine(last_layer_bias, after, original)
+    assert f"concerns class {DIGIT}, and the forget set has" in last_layer_bias.check(found, None).says
+
+
 @for_each(
     "model",
     [
+        HeadFirst(temperature=2.0),
         nn.Linear(64, 10, bias=False),
         nn.Sequential(nn.Linear(64, 12), nn.Linear(12, 10, bias=False)),
         nn.Sequential(nn.Linear(64, 12), nn.Linear(12, 10, bias=False)).requires_grad_(False),
@@ -192,7 +215,7 @@ def test_a_model_without_a_last_bias_has_no_figure(model: nn.Module) -> None:
     found = examine(last_layer_bias, after, model)
     assert last_layer_bias.attack_figures(found, []) == {}
     said = last_layer_bias.check(found, None)
-    assert not said.is_valid and "is no bias with a number for each class" in said.says
+    assert not said.is_valid and "no layer that the original trains adds a bias to each logit" in said.says
 
 
 def test_the_bias_of_softmax_regression_tells_the_label() -> None:

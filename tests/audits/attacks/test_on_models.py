@@ -279,6 +279,7 @@ class TestOnAnswers:
         assert distances(Answers(ours), []) == {}
 
     def test_opposite_answers_are_as_far_as_can_be_and_the_defect_of_released_code_is_not_bounded(self):
+        """SSD's and Bad Teacher's code take KL(m || p), as a mean over classes as well."""
         base = draw_evidence(0)
         sure = np.full((100, 4), -50.0, dtype=np.float32)
         one, other = sure.copy(), sure.copy()

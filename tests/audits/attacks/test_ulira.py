@@ -27,6 +27,7 @@ def test_a_known_shift_is_found_as_often_as_it_should_be(pairs: int, shift: floa
 
 
 def test_scoring_what_was_fitted_would_find_something_where_nothing_is() -> None:
+    """Deep Unlearn's code scores the observations that it fitted: 0.56 where there is nothing to find."""
     ours, never = shadows(32, 3000, 1).sides
     fits = [(side.mean(axis=0), side.std(axis=0, ddof=1)) for side in (ours, never)]
 
@@ -49,6 +50,7 @@ def test_a_pair_has_no_part_in_its_own_score() -> None:
 
 @pytest.mark.parametrize("pairs", [8, 40])
 def test_correctness_alone_or_a_constant_gives_no_nan(pairs: int) -> None:
+    """Deep Unlearn's code fits correctness, 0 or 1, and divides by a deviation of zero."""
     seen = shadows(pairs, 30, 1).seen
     constant = Shadows(np.full(seen.shape, 0.1), seen)
     found = ulira(constant, constant, fpr=0.1)

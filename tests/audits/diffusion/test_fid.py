@@ -82,6 +82,7 @@ def test_an_fid_refuses_floats_few_images_and_other_resolutions(weights, package
 
 
 def test_an_fid_hands_torchmetrics_rgb_bytes_and_the_file(weights, packages, monkeypatch):
+    """SalUn's code computes an "FID" of 64 features; the FID is of 2,048."""
     given = []
 
     class Stub:

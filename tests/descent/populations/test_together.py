@@ -9,6 +9,7 @@ from torch import nn
 
 import every_family
 from for_each import for_each
+from unweave.bench.workers import runner_of, workers
 from unweave.data.in_memory import Resident
 from unweave.descent.descend import Descent
 from unweave.descent.populations import population
@@ -162,7 +163,29 @@ def test_what_cannot_be_batched_is_trained_alone_and_says_why(build, how: Descen
 def test_the_reason_is_also_logged_once(caplog: pytest.LogCaptureFixture) -> None:
     train_population(replace(HOW, micro_batch=4, epochs=1), mlp, members(4), together=2)
     assert [each.levelname for each in caplog.records] == ["WARNING"]
-    assert "models are trained one after the other: micro_batch=4 limits the memory" in caplog.text
+    assert "models are trained one by one: micro_batch=4 limits the memory" in caplog.text
+
+
+def test_what_cannot_be_batched_is_trained_by_worker_processes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    both, how = members(2), replace(HOW, micro_batch=4, epochs=1)
+    expected = [alone(member, how, mlp) for member in both]
+
+    def refuse(*given: object) -> None:
+        raise AssertionError("this process trains nothing")
+
+    monkeypatch.setattr("unweave.descent.train.descend", refuse)
+    with workers(2) as crew:
+        found = train_population(how, mlp, both, cache=tmp_path, runner=runner_of(crew))
+    assert all(
+        torch.equal(weights(each.model), one) for each, one in zip(found.models, expected, strict=True)
+    )
+
+
+def test_worker_processes_without_a_cache_are_refused() -> None:
+    with pytest.raises(ValueError, match="hand models over in the cache, found none"):
+        train_population(HOW, mlp, members(2), runner=lambda function, arguments: None)
 
 
 def test_frozen_batch_norm_trains_together() -> None:

@@ -16,16 +16,20 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd
 
 from unweave.audits.attack import Attack, Check, Figures, Measurements, ModelAnswers, Subject
 from unweave.audits.attacks.label_inference import describe_guess, forgotten_labels
 from unweave.audits.attacks.update_alignment import weight_changes
 from unweave.audits.rates import placements
 from unweave.audits.score import Interval
-from unweave.weights.params import Params
+from unweave.tasks import call, evaluating
+from unweave.tasks.classifier import to_device
 
 NAME = "last-layer-bias"
+LAYERS = (nn.Linear, nn.Bilinear, _ConvNd)
+"""The layers that may make logits and add a bias to them."""
 
 
 def label_from_bias(bias_update: Float[Tensor, " class"]) -> int:
@@ -39,25 +43,47 @@ def examine(subject: Subject) -> Measurements:
     Raises:
         ValueError: If the model has other weights than the original.
     """
-    bias = last_bias(weight_changes(subject.original, subject.model))
+    update = weight_changes(subject.original, subject.model)
+    bias = update.get(logits_bias(subject) or "")
     if bias is None:
         return {}
     return {"change": bias.double().tolist(), "concerned": forgotten_labels(subject).double().tolist()}
 
 
-def last_bias(update: Params) -> Float[Tensor, " class"] | None:
-    """The change of the last of the weights that the original trains, if it is a bias."""
-    for name in [*update][-1:]:
-        if name.split(".")[-1] == "bias" and update[name].ndim == 1:
-            return update[name]
-    return None
+def logits_bias(subject: Subject) -> str | None:
+    """The name of the bias of the layer whose output is the logits; None if no layer with one makes them.
+
+    Names and the order of weights do not tell it: a model may define its last layer first.
+    """
+    model, outputs = subject.original, {}
+    (raw,) = subject.cuts["forget"][0].stream([subject.cuts["forget"][1][:2]])
+    layers = {name: each for name, each in model.named_modules() if isinstance(each, LAYERS)}
+
+    def keep(layer: nn.Module, inputs: object, output: Tensor) -> None:
+        outputs[layer] = output
+
+    hooks = [layer.register_forward_hook(keep) for layer in layers.values()]
+    try:
+        with evaluating(model), torch.no_grad():
+            logits = call(model, to_device(raw, subject.device))
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return next(
+        (
+            f"{name}.bias".removeprefix(".")
+            for name, layer in layers.items()
+            if layer in outputs and torch.equal(outputs[layer].flatten(), logits.flatten())
+        ),
+        None,
+    )
 
 
 def explain_lack(model: ModelAnswers) -> str:
     """Why a model has no figure, as a clause; empty if it has one."""
     kept = model.measurements[NAME]
     if len(kept.get("change", ())) != model.found.n_classes:
-        return "the last of the weights that the original trains is no bias with a number for each class"
+        return "no layer that the original trains adds a bias to each logit as its last step"
     if len(kept["concerned"]) == model.found.n_classes:
         return "the forget set has examples of every class, so there is no other to compare with"
     return ""

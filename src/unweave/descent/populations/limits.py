@@ -16,7 +16,7 @@ from unweave.tasks.classifier import classifies
 
 
 def why_alone(problems: Sequence[Problem], how: Descent, part: Part) -> str:
-    """Why these models are trained one after the other; empty if they can be trained together."""
+    """Why these models are trained one by one; empty if they can be trained together."""
     first = problems[0]
     source, ids = first.split.part(part)
     if not classifies(first.task):

@@ -4,7 +4,7 @@ import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from torch import nn
 
@@ -40,6 +40,10 @@ Raise it in the commit that changes their weights by more than rounding; they ar
 """
 
 
+Runner = Callable[[Callable[..., None], Sequence[tuple[Any, ...]]], None]
+"""Calls a function of a module with each tuple of arguments, perhaps in other processes."""
+
+
 @dataclass(frozen=True)
 class Member:
     """One model of a population, before its training.
@@ -61,7 +65,7 @@ class Population:
 
     Args:
         models: The models with their costs; one that was trained together has its share of the seconds.
-        alone: Why models were trained one after the other, each reason once; empty if none was.
+        alone: Why models were trained one by one, each reason once; empty if none was.
     """
 
     models: tuple[TrainedModel, ...]
@@ -77,11 +81,12 @@ def train_population(
     device: str = "cpu",
     cache: Path | None = None,
     together: int = TOGETHER,
+    runner: Runner | None = None,
 ) -> Population:
     """Trains every member as `train.train_model` would, up to rounding.
 
     Members with one source and as many examples are trained as one batched model, in groups. What can't be
-    batched is trained one after the other; the population says why, and so does the logger of this module.
+    batched is trained one by one; the population says why, and so does the logger of this module.
 
     Args:
         how: The training.
@@ -91,14 +96,19 @@ def train_population(
         device: The device to train on.
         cache: The folder of stored models, one folder per model, named by the digest of all it depends on;
             None stores nothing. An interruption loses at most the running group.
-        together: The largest number of models trained at once; 1 trains one after the other.
+        together: The largest number of models trained at once; 1 trains one by one.
+        runner: Trains what can't be batched in other processes, which store it in the cache; one after the
+            other in this process if None.
 
     Raises:
         Failed: If a loss is no longer finite.
-        ValueError: If a stored model was trained on other data, or `together` is below 1.
+        ValueError: If a stored model was trained on other data, `together` is below 1, or there is a runner
+            and no cache.
     """
     if together < 1:
         raise ValueError(f"together must be at least 1 model at once, found {together}")
+    if runner is not None and cache is None:
+        raise ValueError("other processes hand models over in the cache, found none")
     found: dict[int, TrainedModel] = {}
     fresh: dict[int, Problem] = {}
     for position, member in enumerate(members):
@@ -109,21 +119,25 @@ def train_population(
         else:
             found[position] = stored
     reasons: dict[str, None] = {}
+    apart: list[int] = []
     for group in group_members(members, fresh, together):
         problems, part = [fresh[position] for position in group], members[group[0]].part
         reason = why_alone(problems, how, part) if len(group) > 1 else ""
         if reason and reason not in reasons:
-            log.warning("models are trained one after the other: %s", reason)
+            log.warning("models are trained one by one: %s", reason)
             reasons[reason] = None
         if reason or len(group) == 1:
-            for position in group:
-                found[position] = train_alone(how, build, members[position], task, device, cache)
+            apart += group
             continue
         for position, trained in zip(group, train_group(how, problems, part, device), strict=True):
             found[position] = trained
             if cache is not None:
                 facts = together_facts(how, members[position], task)
                 keep_trained(cache / model_key(facts, trained.model, device), trained, facts)
+    if runner is not None and len(apart) > 1:
+        runner(store_alone, [(how, build, members[position], task, device, cache) for position in apart])
+    for position in apart:
+        found[position] = train_alone(how, build, members[position], task, device, cache)
     return Population(tuple(found[position] for position in range(len(members))), tuple(reasons))
 
 
@@ -181,3 +195,15 @@ def train_alone(
     """Trains one member by itself."""
     split, part, seed = member.split, member.part, member.seed
     return train_model(how, build, split, part, seed, task=task, device=device, cache=cache)
+
+
+def store_alone(
+    how: Descent,
+    build: Callable[[], nn.Module],
+    member: Member,
+    task: Task | None,
+    device: str,
+    cache: Path,
+) -> None:
+    """Trains one member and stores it, for the process that reads it from the cache."""
+    train_alone(how, build, member, task, device, cache)
