@@ -13,7 +13,14 @@ from bench.tiny import tiny
 from records import MARGINS, at_budgets, put
 from unweave.bench.bench import bench
 from unweave.bench.cell import cell_path
-from unweave.bench.frontier import cost_of_pass, differences, frontier, margin_of_gap, paired_difference
+from unweave.bench.frontier import (
+    PAIRS,
+    cost_of_pass,
+    differences,
+    frontier,
+    margin_of_gap,
+    paired_difference,
+)
 from unweave.bench.recipe import Recipe, load, parse
 from unweave.bench.stage import Stage
 from unweave.bench.study import study_from
@@ -123,7 +130,16 @@ def test_methods_are_paired_where_both_ran() -> None:
     assert rows[list(found).index(0.3)]["difference"] == pytest.approx(np.mean(apart[0]) - np.mean(apart[1]))
     assert differences("lur", "diverged", found) == [] and differences("lur", "absent", found) == []
     pairs = {(row["first"], row["second"]) for row in frontier(found)["paired"]}
-    assert pairs == {("lur", "joint"), ("lur-exact", "joint")}
+    assert pairs == {("lur", "joint"), ("lur-exact", "joint"), ("lur-match", "joint-match")}
+
+
+def test_a_match_of_each_kind_is_paired_with_one_without_a_lookahead() -> None:
+    kinds = [pair for pair in PAIRS if "match" in pair[0]]
+    assert kinds == [
+        ("lur-match", "joint-match"),
+        ("lur-match:recover", "joint-match:recover"),
+        ("shrink-perturb:lur-match:recover", "shrink-perturb:joint-match:recover"),
+    ]
 
 
 def test_a_method_that_ran_at_one_of_several_budgets_has_no_curve() -> None:
@@ -131,7 +147,8 @@ def test_a_method_that_ran_at_one_of_several_budgets_has_no_curve() -> None:
     for budget in (0.1, 0.6):
         del found[budget]["methods"]["joint"]
     made = frontier(found)
-    assert "joint" not in made["methods"] and not made["paired"]
+    assert "joint" not in made["methods"]
+    assert {row["first"] for row in made["paired"]} == {"lur-match"}
     assert "joint" in frontier({0.3: found[0.3]})["methods"], "one budget is all there is"
 
 

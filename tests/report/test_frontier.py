@@ -73,7 +73,11 @@ def test_every_form_tells_the_seconds(record, form):
 
 def test_pairs_have_a_difference_with_its_interval_at_each_budget(trace):
     header, lines = paired_grid(trace)
-    assert [line[0] for line in lines] == ["lur less joint", "lur-exact less joint"]
+    assert [line[0] for line in lines] == [
+        "lur less joint",
+        "lur-exact less joint",
+        "lur-match less joint-match",
+    ]
     row = next(row for row in trace["paired"] if row["first"] == "lur" and row["budget"] == 0.3)
     assert lines[0][header.index("0.3")] == interval(row["difference"], row["low"], row["high"])
 

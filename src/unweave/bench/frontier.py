@@ -20,8 +20,11 @@ from unweave.report.numbers import finite
 KINDS = ("{}", "{}:recover", "shrink-perturb:{}:recover")
 """The forms of a method: alone, with a recovery, and with a start and a recovery."""
 
+LOOKAHEADS = {"lur": "joint", "lur-exact": "joint", "lur-lagged": "joint", "lur-match": "joint-match"}
+"""The methods with a lookahead, each with the one of the same objective without it."""
+
 PAIRS = tuple(
-    (kind.format(mode), kind.format("joint")) for kind in KINDS for mode in ("lur", "lur-exact", "lur-lagged")
+    (kind.format(ahead), kind.format(without)) for kind in KINDS for ahead, without in LOOKAHEADS.items()
 )
 """The methods compared seed by seed at each budget: with and without a lookahead, tuned alike."""
 
