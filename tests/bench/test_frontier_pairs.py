@@ -34,7 +34,7 @@ def test_a_pair_that_a_record_loses_comes_back_to_its_place(script: ModuleType, 
             for one, row in zip(again, stage["paired"], strict=True):
                 assert [one[key] for key in KEYS] == [row[key] for key in KEYS]
                 numbers = [[each[key] for key in NUMBERS] for each in (one, row)]
-                assert numbers[0] == pytest.approx(numbers[1], abs=0.01), "the gaps are rounded"
+                assert numbers[0] == pytest.approx(numbers[1], abs=0.02), "the gaps are rounded"
 
 
 def test_a_failed_seed_leaves_a_pair_out_at_that_budget(script: ModuleType) -> None:
