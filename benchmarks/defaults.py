@@ -107,7 +107,35 @@ JUDGED: Mapping[str, Table] = {
         "train": {"lr": 0.05, "batch": 64, "epochs": 40, **SGD, "weight_decay": 5e-4},
     },
 }
-"""Written down before anything was run on them."""
+"""The first round: written down before anything was run on them."""
+
+JUDGED_AGAIN: Mapping[str, Table] = {
+    # a net that overfits: few images, and no normalisation
+    "cifar10-2000-conv-random20": {
+        "data": {"name": "cifar10", "limit": 2000, "seed": 14, "fraction": 0.2, "augment": False},
+        "model": {"name": "conv", "settings": {"channels": 3, "size": 32, "width": 8, "hidden": 64}},
+        "train": {"lr": 0.05, "batch": 50, "epochs": 25, "schedule": "linear", "warmup": 0.1},
+    },
+    # batch normalisation in small batches, few images, a fifth of the labels wrong
+    "digit-images-800-noisy-random15": {
+        "data": {"name": "digit-images", "limit": 800, "seed": 15, "noise": 0.2, "fraction": 0.15},
+        "model": {"name": "resnet18", "settings": {"channels": 1, "width": 6}},
+        "train": {"lr": 0.05, "batch": 40, "epochs": 20, **SGD, "weight_decay": 1e-4},
+    },
+    # a class that others resemble, in a convolutional net that is narrow before its head
+    "fashion-mnist-2500-coats": {
+        "data": {"name": "fashion-mnist", "limit": 2500, "seed": 16, "forget": "class", "label": 4},
+        "model": {"name": "conv", "settings": {"width": 8, "hidden": 32, "bottleneck": 16}},
+        "train": {"lr": 0.1, "batch": 100, "epochs": 25, **SGD, "weight_decay": 5e-4},
+    },
+    # a third of the wrong labels, a quarter of the recipe's width, trained by Adam
+    "digits-adam-mislabelled": {
+        "data": {"name": "digits", "seed": 17, "noise": 0.15, "forget": "mislabelled", "fraction": 0.05},
+        "model": {"name": "mlp", "settings": {"hidden": 128}},
+        "train": {"lr": 0.003, "batch": 32, "epochs": 40, "optimizer": "adam", "schedule": "cosine"},
+    },
+}
+"""The second round: written down before anything was run on them."""
 
 
 def candidates() -> Iterator[Recipe]:
