@@ -3,8 +3,8 @@
     python benchmarks/defaults.py choose --record records/defaults.json
     python benchmarks/defaults.py judge --cifar10 FOLDER --fashion-mnist FOLDER --record records/defaults.json
 
-A second round has the parts `choose-again` and `judge-again`, with the same arguments. It compares the
-default with one candidate, first on other cuts and seeds of all these stages, then on those in `JUDGED_AGAIN`.
+With `judge-again` in place of `judge` it judges on the stages of the second round, in `JUDGED_AGAIN`. The
+candidate of that round is in the record, and no longer in the code.
 
 Candidates differ in the settings of `lur:recover`. They run on cuts and training seeds that no recipe
 reports. The stages in `JUDGED` were written down before anything was run on them. There the defaults must not
@@ -141,42 +141,6 @@ JUDGED_AGAIN: Mapping[str, Table] = {
 """The second round: written down before anything was run on them."""
 
 
-FORGETS: Mapping[str, Table] = {
-    "before": {"kind": "unseen", "caution": 0.0},
-    "candidate": {"kind": "unseen", "caution": 2.0},
-}
-"""The forget losses that the second round compares; all else is the default."""
-
-ALIASES = ("lur:recover", "joint:recover")
-"""The methods that carry them, both in mode nested, so that one stage compares both with the same models."""
-
-
-def both(table: Table) -> Table:
-    """The table of a stage with both forget losses, on further names of one method."""
-    methods: dict[str, Table] = {}
-    for alias, forget in zip(ALIASES, FORGETS.values(), strict=True):
-        first, again = alias.split(":")
-        chosen = settings(forget, 1.0, 30, 15)
-        methods[alias] = {first: {**chosen["lur"], "mode": "nested"}, again: chosen[again]}
-    return {**table, "methods": methods}
-
-
-def development(folders: Mapping[str, str | None]) -> Iterator[Recipe]:
-    """The stages of the first round with other cuts and seeds; on CIFAR-10 with a net that trains faster."""
-    few = {"seeds": SEEDS["seeds"][:4], "calibration_seeds": SEEDS["calibration_seeds"], "probe": 0}
-    for stage, (recipe, data) in STUDY.items():
-        table = load(recipe).table()
-        cut = {**table["data"], **data, "seed": CUT}
-        yield parse(both({**table, **few, "name": stage, "data": cut}))
-    for stage, table in JUDGED.items():
-        if stage == "cifar10-1500-random10":
-            model = {"name": "conv", "settings": {"channels": 3, "size": 32, "width": 6}}
-            table = {**table, "model": model, "train": {**table["train"], "lr": 0.03}}
-            stage = "cifar10-1500-conv"
-        data = {**table["data"], "folder": folders.get(table["data"]["name"])}
-        yield parse(both({**table, **few, "name": stage, "data": {**data, "seed": data["seed"] + 10}}))
-
-
 def candidates() -> Iterator[Recipe]:
     """Every stage of the study with every candidate."""
     for stage, (recipe, data) in STUDY.items():
@@ -188,7 +152,7 @@ def candidates() -> Iterator[Recipe]:
 
 
 def judging_recipes(stages: Mapping[str, Table], folders: Mapping[str, str | None]) -> Iterator[Recipe]:
-    """The stages that judge; methods without a table have default settings."""
+    """The stages that judge the defaults; their methods have default settings."""
     for name, table in stages.items():
         data = {**table["data"], "folder": folders.get(table["data"]["name"])}
         yield parse({**table, "name": name, "data": data})
@@ -204,14 +168,14 @@ def run(recipe: Recipe, arguments: argparse.Namespace, *methods: str) -> Row:
     return run(recipe.with_budget(min(1.0, share)), arguments, *methods, "short-retrain")
 
 
-def compact(stage: Row, names: Mapping[str, str]) -> Row:
-    """A stage without what only a page draws: each number once, with four digits; some methods renamed."""
+def compact(stage: Row) -> Row:
+    """A stage without what only a page draws: each number once, with four digits."""
     whole = stage["reference"]["gradient_evaluations"]
     return {
         "gradient_evaluations_of_a_retraining": whole,
         "margins": {name: short(each) for name, each in stage["margins"].items()},
         "floor": short(stage["floor"]),
-        "methods": {names.get(name, name): row_of(row, whole) for name, row in stage["methods"].items()},
+        "methods": {name: row_of(row, whole) for name, row in stage["methods"].items()},
     }
 
 
@@ -238,7 +202,7 @@ def keep(part: str, results: Row, arguments: argparse.Namespace) -> None:
         for method, each in row["methods"].items():
             gap = number(each["gap"]["mean"]) if "gap" in each else "-"
             print(f"{name:44} {method:14} {each['share']:5.2f} {gap:>6} {each['reason'][:90]}")
-    if arguments.record and not arguments.stage:
+    if arguments.record:
         before = read_record(arguments.record) if arguments.record.exists() else {}
         record = {"question": (__doc__ or "").splitlines()[0], **before, part: results}
         write_compact(record, arguments.record)
@@ -254,8 +218,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("part", choices=("choose", "judge", "choose-again", "judge-again"))
-    parser.add_argument("--stage", help="run this stage alone, and write no record")
+    parser.add_argument("part", choices=("choose", "judge", "judge-again"))
     parser.add_argument("--cifar10", help="the folder of CIFAR-10")
     parser.add_argument("--fashion-mnist", help="the folder of Fashion-MNIST")
     parser.add_argument("--jobs", type=int)
@@ -264,27 +227,14 @@ def main() -> None:
     )
     parser.add_argument("--record", type=Path, help="the file that the rows are written to")
     arguments = parser.parse_args()
-    folders = {"cifar10": arguments.cifar10, "fashion-mnist": arguments.fashion_mnist}
-    recipes, methods = parts(folders)[arguments.part]
-    stages = {
-        recipe.name: run(recipe, arguments, *methods)
-        for recipe in recipes
-        if arguments.stage in (None, recipe.name)
-    }
-    names: Mapping[str, str] = dict(zip(ALIASES, FORGETS, strict=True)) if "again" in arguments.part else {}
-    rows = {name: compact(stage, names) for name, stage in stages.items()}
+    if arguments.part == "choose":
+        stages = {recipe.name: run(recipe, arguments, DEFAULT) for recipe in candidates()}
+    else:
+        folders = {"cifar10": arguments.cifar10, "fashion-mnist": arguments.fashion_mnist}
+        judged = judging_recipes(JUDGED if arguments.part == "judge" else JUDGED_AGAIN, folders)
+        stages = {each.name: run(each, arguments, DEFAULT, "retrain") for each in judged}
+    rows = {name: compact(stage) for name, stage in stages.items()}
     keep(arguments.part, {"environment": next(iter(stages.values()))["environment"], "rows": rows}, arguments)
-
-
-def parts(folders: Mapping[str, str | None]) -> Mapping[str, tuple[Iterator[Recipe], tuple[str, ...]]]:
-    """The stages and the methods of each part."""
-    again = {name: both(table) for name, table in JUDGED_AGAIN.items()}
-    return {
-        "choose": (candidates(), (DEFAULT,)),
-        "judge": (judging_recipes(JUDGED, folders), (DEFAULT, "retrain")),
-        "choose-again": (development(folders), ALIASES),
-        "judge-again": (judging_recipes(again, folders), (*ALIASES, "retrain")),
-    }
 
 
 if __name__ == "__main__":

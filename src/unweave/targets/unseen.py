@@ -13,7 +13,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from unweave.choices import refuse_outside
 from unweave.descent.descend import Descent
 from unweave.descent.losses import mean_loss_at
 from unweave.descent.objective import Objective, on
@@ -36,28 +35,12 @@ class Unseen:
     Of a classifier, c is the mean loss on held-out examples, and for forget examples that the model names
     wrongly by then the mean over those that the original names wrongly. Examples of a class that is wholly
     forgotten end at a guess among all classes, :math:`c = \log n`. For other tasks c is the mean.
-
-    Where the original names much of the held-out data wrongly, a wrong name is what unseen data gets, and
-    these levels push examples further than that. `caution` lowers both, to the mean over held-out examples
-    that the original names rightly, and to zero:
-
-    .. math:: c_r = a^k \bar\ell + (1 - a^k) \bar\ell_r, \qquad c_w = a^k \bar\ell_w
-
-    with a the accuracy on held-out data and the means over all, those named rightly, and those named wrongly.
-
-    Args:
-        caution: The power k; at 0 the levels do not depend on the accuracy.
     """
-
-    caution: float = 0.0
-
-    def __post_init__(self) -> None:
-        refuse_outside(self, "[0, inf)", "caution")
 
     def __call__(self, problem: Problem, how: Descent) -> Objective:
         """The forget objective."""
         if classifies(problem.task):
-            return ascend_to_levels(*levels_of(problem, self.caution))
+            return ascend_to_levels(*levels_of(problem))
         with torch.no_grad():
             mean = mean_loss_at(problem, problem.original, *problem.split.part("calibration"), how.batch)
         level = torch.full((len(problem.split.train),), mean)
@@ -78,8 +61,8 @@ def ascend_to_levels(right: Float[Tensor, " n"], wrong_levels: Float[Tensor, " n
     return on("forget", "unseen", value, idle=True)
 
 
-def levels_of(problem: Problem, caution: float) -> Levels:
-    """The levels of a classifier's training examples; see `Unseen`.
+def levels_of(problem: Problem) -> Levels:
+    """The levels of a classifier's training examples.
 
     Raises:
         ValueError: If some are of a class of which something is retained, and no held-out example is.
@@ -101,9 +84,5 @@ def levels_of(problem: Problem, caution: float) -> Levels:
     )
     losses, is_wrong = problem.task.loss(outputs, labels), outputs.argmax(1) != labels
     mean = float(losses.mean())
-    better, worse = (
-        float(losses[each].mean()) if bool(each.any()) else mean for each in (~is_wrong, is_wrong)
-    )
-    share = (1 - float(is_wrong.float().mean())) ** caution
-    right, wrong = share * mean + (1 - share) * better, share * worse
-    return torch.where(is_forgotten, guess, right), torch.where(is_forgotten, guess, wrong)
+    worse = float(losses[is_wrong].mean()) if bool(is_wrong.any()) else mean
+    return torch.where(is_forgotten, guess, mean), torch.where(is_forgotten, guess, worse)
