@@ -28,6 +28,7 @@ from unweave.audits.classifier.exam import ANSWERED
 from unweave.audits.classifier.prepare_attacks import (
     attack_answers,
     attack_request,
+    attacked_exam,
     examiner_of,
     plan_of_answers,
     plan_of_audit,
@@ -129,9 +130,10 @@ def audit(
         original: The answers of the model before unlearning; a `Result` knows its original.
         exam: The questions to the models of a `Result`; those of its family if None. A generator needs one:
             `unweave.families.diffusion.DiffusionFamily(attacks=25).exam(result.split)`.
-        attacks: The attacks on a classifier: "default", "all", or names of `unweave attacks` with commas
-            between; None for none. An attack that finds something takes a PASS away, and controls say
-            whether the audit is valid.
+        attacks: The attacks: "default", "all", or names of `unweave attacks` with commas between; None for
+            none. On a classifier, an attack that finds something takes a PASS away, and controls say whether
+            the audit is valid. On a generator they are figures of its exam, with 25 images of each setting
+            unless the exam has another number.
         tier: The largest tier of the attacks; None for any.
         budget: The most gradient evaluations that attacks may take to examine each model, the cheapest first;
             None for any.
@@ -153,7 +155,7 @@ def audit(
         return judge_answers(ANSWERED, result, answers, before, compared, calibrating, plan=plan)
     from unweave.families import default_exam  # attackers and recognisers take time to import
 
-    exam = exam or default_exam(result)
+    exam, request = attacked_exam(exam or default_exam(result), request)
     answer_pair = collect_answer_pair(result, exam)
     refuse_other_weights(result)
     plan = None if request is None else plan_of_audit(request, reference, exam)

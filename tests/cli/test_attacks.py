@@ -17,6 +17,7 @@ from unweave.audits.attack import TIERS
 from unweave.audits.attack_runs import budget
 from unweave.audits.attacks import ATTACKS
 from unweave.audits.classifier import parquet
+from unweave.audits.diffusion.image_attacks import IMAGE_ATTACKS
 from unweave.record import record
 
 
@@ -27,14 +28,17 @@ class TestList:
         first, _, limits = told.out.partition("What each cannot show:")
         for text in (first, limits):
             names = re.findall(r"^([a-z-]+)  ", text, re.MULTILINE)
-            assert sorted(set(names)) == sorted(names) == sorted(ATTACKS)
+            assert sorted(set(names)) == sorted(names) == sorted([*ATTACKS, *IMAGE_ATTACKS])
         assert all(f"T{tier}" in first for tier in TIERS)
 
     def test_the_list_in_json_is_the_registry(self, run):
         found = json.loads(run("attacks", "--json").out)
-        assert list(found) == list(ATTACKS)
-        for name, each in found.items():
-            attack = ATTACKS[name]
+        assert list(found) == [*ATTACKS, *IMAGE_ATTACKS]
+        for name, attack in IMAGE_ATTACKS.items():
+            assert found[name]["families"] == list(attack.families)
+        for name, attack in ATTACKS.items():
+            each = found[name]
+            assert each["families"] == ["classifier"]
             assert (each["tier"], each["cost"], each["cannot"]) == (attack.tier, attack.cost, attack.cannot)
 
     def test_one_attack_is_shown_alone(self, run):
@@ -48,6 +52,10 @@ class TestList:
 
     def test_an_unknown_name_is_refused(self, refused):
         refused("unknown attack 'rima' .did you mean 'rmia'", "attacks", "rima")
+
+    def test_an_attack_on_generators_says_for_which(self, run):
+        told = run("attacks", "chosen-prefix")
+        assert "For: text-to-image." in told.out and "UnlearnDiffAtk" in told.out
 
 
 @pytest.fixture(scope="module")

@@ -18,6 +18,12 @@ SHORT = ("--method", "finetune", "--set", "how.steps=1", "--quiet")
 def test_a_denoiser_is_audited_by_its_images(run, here, tmp_path):
     source, recipe = folders.diffusers_folder(tmp_path / "source"), folders.recipe(tmp_path)
     assert run("forget", source, "--recipe", recipe, *SHORT).code == 0
+    for attacks, sentence in (
+        ("rmia", "unknown attack on a model of the family diffusion 'rmia'"),
+        ("guidance", "of class 3: leave attacks out, or give more"),
+    ):
+        told = run("audit", "forgotten", "--attacks", attacks)
+        assert told.code == 2 and sentence in told.error, told
     told = run("audit", "forgotten", "--references", 2, "--quiet")
     assert told.code == 1, told.error
     assert re.match(

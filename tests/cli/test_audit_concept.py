@@ -66,7 +66,7 @@ def test_a_folder_is_compared_with_retrained_ones_and_nothing_else_is_written(ru
     assert told.code == 1, told.error
     assert told.out.startswith("INCONCLUSIVE: ")
     assert (
-        "Not run: attacks (give --set attacks=25), a classifier of your own (give --classifier)," in told.out
+        "Not run: attacks (give --attacks default), a classifier of your own (give --classifier)," in told.out
     )
     assert contents(given) == before
     made = json.loads((here / "out" / "record.json").read_text())
@@ -80,7 +80,7 @@ def test_a_folder_is_compared_with_retrained_ones_and_nothing_else_is_written(ru
     assert len(stage["data"]["recogniser"]["digest"]) == 64
     assert stage["sheets"].keys() == {"model", "original", "retrained"}
     assert stage["data"]["not run"] == [
-        "attacks (give --set attacks=25)",
+        "attacks (give --attacks default)",
         "a classifier of your own (give --classifier)",
         "detections of nudity (give --nudenet)",
         "the CLIP score (give --clip)",
@@ -103,7 +103,15 @@ def test_an_attack_that_a_model_does_not_allow_is_named(tmp_path: Path, lora: bo
     named = explain_not_run(TextToImageFamily(attacks=2), folders, NO_PROMPTS)
     assert ("the attack without adapter (there is no LoRA file to leave out)" in named) == (not lora)
     unknown = explain_not_run(TextToImageFamily(), replace(folders, run=None), NO_PROMPTS)
-    assert unknown[0] == "attacks (give --set attacks=25)" and "retrained" in unknown[1]
+    assert unknown[0] == "attacks (give --attacks default)" and "retrained" in unknown[1]
+    some = explain_not_run(TextToImageFamily().with_attacks("guidance"), folders, NO_PROMPTS)
+    assert "best-prompt" in some[0] and "name them in --attacks" in some[0] and "guidance" not in some[0]
+
+
+def test_attacks_are_chosen_by_names_of_their_family(refused, given: Path):
+    asked = ("audit", given / "edited", *flags(given))
+    refused("unknown attack on a model of the family text-to-image 'rmia'", *asked, "--attacks", "rmia")
+    refused("a tier and a budget are of attacks on classifiers", *asked, "--attacks", "all", "--tier", "1")
 
 
 def test_a_run_of_forget_knows_its_original_and_its_method(run, given: Path, here: Path):

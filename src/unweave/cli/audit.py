@@ -11,10 +11,11 @@ from unweave.audits.attack_runs.budget import Duration, parse_budget
 from unweave.audits.attack_runs.plan import Request
 from unweave.audits.classifier.prepare_attacks import (
     attack_request,
+    attacked_exam,
     measure_budget,
     plan_of_models,
-    refuse_generator,
 )
+from unweave.audits.diffusion.image_attacks import choose_image_attacks, names_for
 from unweave.audits.margins import RETRAINS
 from unweave.audits.verdict import SEEDS
 from unweave.cli.audit_concept import NO_PROMPTS, ConceptFiles, audit_concept, refuse_no_prompts
@@ -71,12 +72,12 @@ def audit(
             needs ten; twelve more models are then retrained to fix the margins.
         qualified: The folder of unweave qualify for this model and method. Nothing is retrained: the verdict
             is predicted from proxy requests, and is weaker.
-        attacks: Attack a classifier as well: default, all, or names of attacks separated by commas.
-        tier: The largest tier of the attacks, by the models that they need: 0 the two models, 1 one retrained
-            model, 2 those of a verdict.
-        budget: The time for the attacks, such as 10m, or the gradient evaluations for each model, such as
-            200. The cheapest attacks run first; the report names those that did not fit. Retraining is not
-            counted.
+        attacks: Attack the model as well: default, all, or names of unweave attacks separated by commas.
+        tier: The largest tier of attacks on a classifier, by the models that they need: 0 the two models, 1
+            one retrained model, 2 those of a verdict.
+        budget: The time for attacks on a classifier, such as 10m, or the gradient evaluations for each model,
+            such as 200. The cheapest attacks run first; the report names those that did not fit. Retraining
+            is not counted.
         executor: Where models are retrained.
         answers_only: Store the answers of retrained models and the measurements of attacks, but not the
             models. A later audit with other attacks may need the models.
@@ -103,14 +104,12 @@ def audit(
         return audit_evidence(evidence, reference, original, request, flags)
     assert run is not None
     if concept.prompts is not None:
-        if request is not None:
-            raise ValueError("--attacks is for classifiers: with --prompts, give --set attacks=25")
         if retrains:
             raise ValueError(
                 "--references, --jobs, --ray and --answers-only are for retraining, which a text-to-image "
                 "model is not here: give --reference"
             )
-        outcome, place, absent = audit_concept(run, original, reference, concept, flags)
+        outcome, place, absent = audit_concept(run, original, reference, concept, request, flags)
         return print_audit(outcome, place, flags, *absent)
     refuse_no_prompts(run, concept)
     if reference is not None or original is not None:
@@ -153,9 +152,10 @@ def audit_run(
     folder = flags.out or run / "audit"
     out.refuse_within(folder, project.source, run_folder.read_request(run).get("data"))
     place = out.choose_folder(folder, facts, goes_on=extends)
-    exam = run_folder.make_exam(run, project, split)
+    asked = request
+    exam, request = attacked_exam(run_folder.make_exam(run, project, split), request)
+    image_attacks = None if asked is None or request is not None else asked.names
     if request is not None:
-        refuse_generator(exam)
         request = repeat_budget(request, place)
     start = f"Auditing {run}{'' if seeds else ', with no retrained models'}"
     with (
@@ -174,13 +174,26 @@ def audit_run(
         stored = (out.find_earlier(folder, facts, same_models, REFERENCES) or place) / REFERENCES
         run_folder.retrain_all(
             run, [*seeds, *calibration], stored, crew, flags.device, listener, examined,
-            keep_models=keep_models,
+            keep_models=keep_models, image_attacks=image_attacks,
         )  # fmt: skip
         reference = run_folder.make_reference(project, split, seeds, calibration, stored) if seeds else None
         outcome = audit_answers(result, answer_pair, reference, exam=exam, plan=plan)
         outcome = replace(outcome, record=add_request(outcome.record, run_folder.request_facts(run)))
         outcome.save(place)
-    return print_audit(outcome, place, flags, *disk_sentences(stored))
+    absent = absent_attacks(image_attacks, project.family.name)
+    return print_audit(outcome, place, flags, *absent, *disk_sentences(stored))
+
+
+def absent_attacks(names: str | None, family: str) -> list[str]:
+    """A sentence on the attacks on a generator that were not chosen; none if all were.
+
+    Args:
+        names: The chosen attacks; None without attacks on a generator.
+        family: The family of the generator.
+    """
+    chosen = () if names is None else choose_image_attacks(names, family)
+    others = [name for name in names_for(family) if chosen and name not in chosen]
+    return [f"Not run: the attacks {', '.join(others)}."] if others else []
 
 
 def disk_sentences(stored: Path) -> list[str]:

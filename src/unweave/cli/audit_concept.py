@@ -7,6 +7,9 @@ from typing import Any, Protocol, runtime_checkable
 from cyclopts import Parameter
 
 from unweave.auditing import Audit
+from unweave.audits.attack_runs.plan import Request
+from unweave.audits.classifier.prepare_attacks import refuse_tier_of_generator
+from unweave.audits.diffusion.image_attacks import CONCEPTS, names_for
 from unweave.bench.workers import Listener
 from unweave.cli.audit_evidence import natural_key
 from unweave.cli.inputs import out
@@ -32,8 +35,8 @@ class ConceptFiles:
         prompts: For a text-to-image model: a file in TOML with the prompts of the concept and those to keep.
         data: With --prompts: a folder of real images with captions and a column for each factor, such as
             object and colour; a recogniser is trained on them, unless --classifier names one.
-        set: With --prompts: a setting, such as images=50, attacks=25 or sampler.steps=10; can be given
-            several times.
+        set: With --prompts: a setting, such as images=50, attacks=25, the images that each attack
+            draws, or sampler.steps=10; can be given several times.
         nudenet: With --prompts: the file 320n.onnx of NudeNet 3.4.2, which then counts explicit images.
         classifier: With --prompts: the weights of a classifier in torchvision's layout (.pth or
             .safetensors), which is the recogniser; the concept's factor is then the column of the data with
@@ -101,7 +104,12 @@ def refuse_no_prompts(run: Path | None, given: ConceptFiles) -> None:
 
 
 def audit_concept(
-    run: Path, original: Path | None, reference: Path | None, given: ConceptFiles, flags: CommonFlags
+    run: Path,
+    original: Path | None,
+    reference: Path | None,
+    given: ConceptFiles,
+    request: Request | None,
+    flags: CommonFlags,
 ) -> tuple[Audit, Path, list[str]]:
     """Audits a text-to-image model.
 
@@ -114,6 +122,9 @@ def audit_concept(
         )
     refuse_no_classifier(given)
     family = configure(TextToImageFamily(), parse_settings(given.set), "--set")
+    if request is not None:
+        refuse_tier_of_generator(request)
+        family = family.with_attacks(request.names)
     folders = find_folders(run, original, reference)
     place = flags.out or (Path("unweave-audit") if folders.run is None else folders.run / "audit")
     for folder in (folders.edited, folders.original, *folders.retrained):
@@ -196,10 +207,12 @@ def refuse_no_classifier(given: ConceptFiles) -> None:
 
 def explain_not_run(family: TextToImageFamily, folders: Folders, given: ConceptFiles) -> list[str]:
     """What an audit does not run, and how to run it."""
-    attacked = family.attacks > 0
+    attacked, chosen = family.attacks > 0, family.attacker.names
+    others = [name for name in names_for(CONCEPTS) if chosen and name not in chosen]
     has_additions = folders.run is not None and (folders.run / ADDITIONS).is_dir()
     optional = (
-        (attacked, "attacks (give --set attacks=25)"),
+        (attacked, "attacks (give --attacks default)"),
+        (not others, f"the attacks {' '.join(others)} (name them in --attacks)"),
         (has_additions or not attacked, "the attack without adapter (there is no LoRA file to leave out)"),
         (bool(folders.retrained), "retrained models (give --reference)"),
         (given.classifier is not None, "a classifier of your own (give --classifier)"),

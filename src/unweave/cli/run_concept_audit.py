@@ -78,6 +78,7 @@ class ConceptAudit:
             "prompts": repr(self.prompts),
             "data": self.real.digest,
             "family": repr(self.family),
+            "attacks": list(self.family.attacker.names),
             "device": self.device,
             **self.models.digests,
             "code": package_digest(),

@@ -13,6 +13,7 @@ from unweave.audits.diffusion.concept_exam import ConceptExam
 from unweave.audits.diffusion.concept_prompts import ConceptPrompts
 from unweave.audits.diffusion.concept_verdict import EVERY
 from unweave.audits.diffusion.factor_recogniser import FactorRecogniser
+from unweave.audits.diffusion.image_attacks import IMAGES, choose_image_attacks
 from unweave.audits.diffusion.kid import FEWEST
 from unweave.audits.diffusion.real_concepts import RealImages
 from unweave.audits.exam import Exam
@@ -72,6 +73,11 @@ class TextToImageFamily(Family):
     def budget(self) -> Budget | None:
         """The budget of attackers; None if no attack runs."""
         return replace(self.attacker, images=self.attacks) if self.attacks else None
+
+    def with_attacks(self, names: str) -> "TextToImageFamily":
+        """The family with some attacks; see `choose_image_attacks`."""
+        attacker = replace(self.attacker, names=choose_image_attacks(names, self.name))
+        return replace(self, attacks=self.attacks or IMAGES, attacker=attacker)
 
     @property
     def methods(self) -> Mapping[str, Method]:

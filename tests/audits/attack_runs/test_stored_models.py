@@ -2,14 +2,17 @@
 
 import json
 from dataclasses import replace
+from unittest.mock import Mock
 
 import pytest
 from torch import nn
 
 import unweave
 from trainer import Trainer, make_data
-from unweave.audits.classifier.prepare_attacks import refuse_generator
+from unweave.audits.attack_runs.plan import Request, plan_attacks
+from unweave.audits.classifier.prepare_attacks import attacked_exam
 from unweave.audits.diffusion.exam import DiffusionExam
+from unweave.audits.exam import Exam
 from unweave.audits.references import Retrain
 from unweave.descent.descend import Descent
 from unweave.methods.simple import FineTune
@@ -100,7 +103,12 @@ def test_a_model_without_an_update_has_no_alignment_and_it_is_said(result, tmp_p
     assert "a model without an update" in found["not_run"]["update-alignment"]
 
 
-def test_a_generator_is_refused_with_what_to_set() -> None:
+def test_attacks_on_a_generator_are_part_of_its_exam() -> None:
     exam = DiffusionExam.__new__(DiffusionExam)  # its kind is all that is asked
-    with pytest.raises(ValueError, match="these attacks are for classifiers.* set attacks in its table"):
-        refuse_generator(exam)
+    with pytest.raises(ValueError, match="a tier and a budget are of attacks on classifiers"):
+        attacked_exam(exam, Request(tier=1))
+    with pytest.raises(ValueError, match="for classifiers and generators of images, found Mock"):
+        attacked_exam(Mock(spec=Exam), Request())
+    with pytest.raises(ValueError, match="the attack guidance is on generators of images"):
+        plan_attacks(Request("guidance"), retrained=10, has_models=True)
+    assert attacked_exam(exam, None) == (exam, None)

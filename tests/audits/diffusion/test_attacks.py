@@ -108,6 +108,12 @@ def test_attacks_that_a_denoiser_does_not_allow_are_absent():
     assert set(found) == set(ATTACKS) - ADAPTER - {"guidance", "unasked", "line", "vector"}
 
 
+def test_named_attacks_run_alone_and_find_what_they_find_among_all():
+    target = Target(drawing("mixed"), GONE, hit, IMAGES)
+    everything, some = attack(target, SHORT), attack(target, replace(SHORT, names=("guidance",)))
+    assert some == {name: everything[name] for name in ("asked", "guidance")}
+
+
 def test_numbers_hang_on_the_denoiser_and_the_budget_alone():
     target = Target(drawing("mixed"), GONE, hit, IMAGES)
     state = torch.get_rng_state()

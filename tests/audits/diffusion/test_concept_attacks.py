@@ -111,6 +111,11 @@ def test_eight_bits_round_the_denoiser_and_the_text_encoder(model: PromptedPipel
         assert found == (100 if len(parts) == 2 else 0), parts
 
 
+def test_named_attacks_run_alone(model: PromptedPipeline):
+    named = replace(BUDGET, names=("best-prompt", "original-words"))
+    assert set(attack_concept(concept(model, original=model), named)) == {"asked", "prompt", "old_words"}
+
+
 def reset_words(model: PromptedPipeline) -> PromptedPipeline:
     """The pipeline with other embeddings of tokens."""
     plain = text_to_image.pipeline()

@@ -74,6 +74,16 @@ def test_it_is_an_exam() -> None:
     assert isinstance(exam(), Exam)
 
 
+def test_named_attacks_are_part_of_its_digest() -> None:
+    train, held_out = images(100, 0), images(20, 1)
+    split = Split(train, (train.labels > 0).nonzero()[:, 0], held_out)
+    task, recogniser = Diffusion(CLASSES, null=CLASSES), make_recogniser(nearest(), train, held_out)
+    asked = DiffusionExam(split, task, recogniser, Sampler(steps=5), COUNT, budget=Budget())
+    some = asked.with_attacks("interpolation,guidance")
+    assert some.budget is not None and some.budget.names == ("guidance", "interpolation")
+    assert some.digest != asked.digest == asked.with_attacks("all").digest
+
+
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # of peft, under NumPy 2
 def test_attackers_of_an_addition_alone_have_the_original_and_classes_are_averaged(monkeypatch) -> None:
     pytest.importorskip("peft")

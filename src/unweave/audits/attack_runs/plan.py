@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from unweave.audits.attack import TIERS, Attack
 from unweave.audits.attack_runs.budget import Duration
 from unweave.audits.attacks import ATTACKS
+from unweave.audits.diffusion.image_attacks import IMAGE_ATTACKS
 from unweave.choices import explain_unknown
 
 GROUPS = ("default", "all")
@@ -16,7 +17,7 @@ class Request:
     """The attacks of an audit, as requested.
 
     Args:
-        names: "default", "all", or names with commas between.
+        names: "default", "all", or names with commas between, of attacks on any family.
         tier: The largest tier; None for any.
         budget: The most gradient evaluations that examining a model may take, or the time of examining all
             of them; None for any. Retraining is not counted: a verdict needs the retrained models without
@@ -31,7 +32,9 @@ class Request:
     budget: int | Duration | None = None
 
     def __post_init__(self) -> None:
-        choose_attacks(self.names)
+        for name in () if self.names in GROUPS else split_names(self.names):
+            if name not in IMAGE_ATTACKS:
+                attack_named(name)
         if self.tier is not None and self.tier not in TIERS:
             raise ValueError(f"a tier must be one of {', '.join(map(str, TIERS))}, found {self.tier}")
         if isinstance(self.budget, int) and self.budget < 0:
@@ -59,11 +62,13 @@ class Plan:
 
 
 def attack_named(name: str) -> Attack:
-    """The attack of a name.
+    """The attack on classifiers of a name.
 
     Raises:
         ValueError: If there is none; the message lists all.
     """
+    if name in IMAGE_ATTACKS:
+        raise ValueError(f"the attack {name} is on generators of images, found a classifier")
     if name not in ATTACKS:
         raise ValueError(explain_unknown("attack", name, ATTACKS))
     return ATTACKS[name]
@@ -77,10 +82,19 @@ def choose_attacks(names: str) -> list[Attack]:
     """
     if names in GROUPS:
         return [attack for attack in ATTACKS.values() if names == "all" or attack.default]
+    return [attack_named(name) for name in split_names(names)]
+
+
+def split_names(names: str) -> list[str]:
+    """The different names between commas.
+
+    Raises:
+        ValueError: If there are none.
+    """
     parts = [name.strip() for name in names.split(",") if name.strip()]
     if not parts:
         raise ValueError(f"attacks must be default, all, or names such as rmia, found {names!r}")
-    return [attack_named(name) for name in dict.fromkeys(parts)]
+    return [*dict.fromkeys(parts)]
 
 
 def plan_attacks(request: Request, *, retrained: int, has_models: bool) -> Plan:

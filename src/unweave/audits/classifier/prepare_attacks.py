@@ -49,7 +49,6 @@ def measure_budget(request: Request, result: Result, exam: Exam[Any], models: in
         exam: The questions of the audit.
         models: The number of models that an attack examines.
     """
-    refuse_generator(exam)
     if not isinstance(request.budget, Duration):
         return request
     assert isinstance(exam, ClassifierExam)
@@ -58,21 +57,34 @@ def measure_budget(request: Request, result: Result, exam: Exam[Any], models: in
 
 
 def plan_of_models(request: Request, exam: Exam[Any], references: int) -> Plan:
-    """The attacks on a result, which can be examined together with its references.
-
-    Raises:
-        ValueError: If the result is no classifier.
-    """
-    refuse_generator(exam)
+    """The attacks on a result, which can be examined together with its references."""
     return plan_attacks(request, retrained=references, has_models=True)
 
 
-def refuse_generator(exam: Exam[Any]) -> None:
-    """Raises if an exam is not of classifiers."""
-    if not isinstance(exam, ClassifierExam):
+def attacked_exam(exam: Exam[Any], request: Request | None) -> tuple[Exam[Any], Request | None]:
+    """The exam with the attacks of a request, and the request if attacks on classifiers remain to be run.
+
+    Attacks on generators are part of their exam.
+
+    Raises:
+        ValueError: If a generator is to be attacked by tier or budget, or models of the family can't be.
+    """
+    if request is None or isinstance(exam, ClassifierExam):
+        return exam, request
+    from unweave.audits.diffusion.images_exam import ImagesExam  # takes time to import
+
+    if not isinstance(exam, ImagesExam):
+        raise ValueError(f"attacks are for classifiers and generators of images, found {type(exam).__name__}")
+    refuse_tier_of_generator(request)
+    return exam.with_attacks(request.names), None
+
+
+def refuse_tier_of_generator(request: Request) -> None:
+    """Raises if a request has a tier or a budget, which attacks on generators have not."""
+    if request.tier is not None or request.budget is not None:
         raise ValueError(
-            "these attacks are for classifiers, and the attacks on a generator belong to its exam: set "
-            "attacks in its table generation"
+            "a tier and a budget are of attacks on classifiers: of a generator, the setting attacks is the "
+            "number of images that each attack draws"
         )
 
 

@@ -5,8 +5,9 @@ and on the original, which shows the power of the attack. None is a bound: a str
 """
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -78,6 +79,9 @@ class Target:
         return next(each for each in self.drawing.task.retained_classes if each != self.condition)
 
 
+T = TypeVar("T")
+
+
 @dataclass(frozen=True)
 class Budget:
     """The budget of an attacker.
@@ -95,6 +99,7 @@ class Budget:
         relearning: The descent that learns the class again.
         looks: The steps after which relearning is checked.
         seed: The seed of everything but the images.
+        names: The attacks to run, as `image_attacks` names them; all if empty.
     """
 
     images: int = 50
@@ -107,6 +112,7 @@ class Budget:
     relearning: Descent = RELEARNING
     looks: Sequence[int] = CHECKS
     seed: int = 0
+    names: tuple[str, ...] = field(default=(), repr=False)  # so that digests without names stay as they are
 
     def __post_init__(self) -> None:
         if self.relearning.steps is None:
@@ -115,6 +121,10 @@ class Budget:
             raise ValueError(
                 f"an attacker needs images >= 1 and seeds >= {PATIENCE}, found {self.images} and {self.seeds}"
             )
+
+    def runs(self, name: str) -> bool:
+        """Whether an attack runs."""
+        return not self.names or name in self.names
 
     @property
     def longest(self) -> float:
@@ -135,21 +145,39 @@ class Budget:
         return range(first, first + self.seeds)
 
 
+Try = Callable[[Target, Budget], Numbers]
+
+
 def attack(target: Target, budget: Budget = Budget()) -> Numbers:
-    """Runs all attacks; returns the numbers of `ATTACKS`, by id.
+    """Runs the attacks of a budget; returns the numbers of `ATTACKS`, by id.
 
     Attacks that the denoiser does not allow are left out: by guidance and without a condition if it has no
     null condition, by vectors if it takes none, and by dropping the adapter if it has none or there is no
     `original` to compare with. None means that the class did not come back within the budget.
     """
-    numbers = try_condition(target, budget) | try_seeds(target, budget) | try_relearning(target, budget)
-    if target.drawing.task.null is not None:
-        numbers |= try_guidances(target, budget) | try_unconditional(target, budget)
-    if takes_vectors(target.drawing.model):
-        numbers |= try_interpolation(target, budget) | try_optimised_vector(target, budget)
-    if find_additions(target.drawing.model) and target.original is not None:
-        numbers |= without_adapter(target, target.original, budget)
+    numbers = try_condition(target, budget) | run_chosen(attacks_on(target), target, budget)
     return {name: numbers[name] for name in ATTACKS if name in numbers}
+
+
+def attacks_on(target: Target) -> dict[str, Try]:
+    """The attacks that a denoiser allows, by name."""
+    allowed: dict[str, Try] = {"many-seeds": try_seeds, "relearning-from-images": try_relearning}
+    if target.drawing.task.null is not None:
+        allowed |= {"guidance": try_guidances, "no-condition": try_unconditional}
+    if takes_vectors(target.drawing.model):
+        allowed |= {"interpolation": try_interpolation, "optimised-vector": try_optimised_vector}
+    if find_additions(target.drawing.model) and target.original is not None:
+        allowed["without-adapter"] = try_without_adapter
+    return allowed
+
+
+def run_chosen(attacks: Mapping[str, Callable[[T, Budget], Numbers]], attacked: T, budget: Budget) -> Numbers:
+    """The numbers of those attacks that a budget names."""
+    numbers: Numbers = {}
+    for name, of in attacks.items():
+        if budget.runs(name):
+            numbers |= of(attacked, budget)
+    return numbers
 
 
 def try_condition(target: Target, budget: Budget) -> Numbers:
@@ -234,6 +262,12 @@ def relearning_curves(target: Target, budget: Budget) -> dict[int, Relearning]:
         sizes=target.sizes,
         generator=torch.Generator().manual_seed(budget.seed),
     )
+
+
+def try_without_adapter(target: Target, budget: Budget) -> Numbers:
+    """Leaves the adapter out, beside the known original."""
+    assert target.original is not None, "only such targets are attacked"
+    return without_adapter(target, target.original, budget)
 
 
 def without_adapter(target: Target, original: Drawing, budget: Budget) -> Numbers:

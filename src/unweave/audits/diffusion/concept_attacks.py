@@ -5,6 +5,7 @@ it, and on the original, which shows the power of the attack. None is a bound: a
 """
 
 import copy
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -15,14 +16,16 @@ from unweave.audits.diffusion.attacks import (
     Budget,
     Numbers,
     Target,
+    Try,
     percent,
+    run_chosen,
     try_condition,
     try_guidances,
     try_optimised_vector,
     try_relearning,
     try_seeds,
     try_unconditional,
-    without_adapter,
+    try_without_adapter,
 )
 from unweave.audits.diffusion.concept_prompts import ConceptPrompts
 from unweave.audits.diffusion.drawing import denoising_loss
@@ -59,21 +62,19 @@ class ConceptTarget:
 
 
 def attack_concept(concept: ConceptTarget, budget: Budget) -> Numbers:
-    """Runs all attacks; returns the numbers of `CONCEPT_ATTACKS` by id.
+    """Runs the attacks of a budget; returns the numbers of `CONCEPT_ATTACKS` by id.
 
     An attack on an addition of low rank is left out if the model has none or the original is unknown, and
     that with the original's text encoder if this is unknown. None means that the concept did not come back
     within the budget.
     """
-    target, numbers = concept.target, {}
-    for of_class in ON_CONDITIONS:
-        numbers |= of_class(target, budget)
-    for of_prompt in ON_PROMPTS:
-        numbers |= of_prompt(concept, budget)
-    if concept.before is not None:
+    target = concept.target
+    numbers = try_condition(target, budget) | run_chosen(ON_CONDITIONS, target, budget)
+    numbers |= run_chosen(ON_PROMPTS, concept, budget)
+    if concept.before is not None and budget.runs("original-words"):
         numbers |= try_old_words(target, concept.before, budget, numbers)
     if find_additions(target.drawing.model) and target.original is not None:
-        numbers |= without_adapter(target, target.original, budget)
+        numbers |= run_chosen({"without-adapter": try_without_adapter}, target, budget)
     return numbers
 
 
@@ -163,15 +164,21 @@ def share_under(embedding: Tensor, concept: ConceptTarget, budget: Budget) -> fl
     return 100 * count_hits(drawn, target.hit).value
 
 
-ON_CONDITIONS = (
-    try_condition,
-    try_guidances,
-    try_unconditional,
-    try_seeds,
-    try_optimised_vector,
-    try_relearning,
-)
+ON_CONDITIONS: Mapping[str, Try] = {
+    "guidance": try_guidances,
+    "no-condition": try_unconditional,
+    "many-seeds": try_seeds,
+    "optimised-vector": try_optimised_vector,
+    "relearning-from-images": try_relearning,
+}
 """The attacks that a class-conditional denoiser has, too."""
 
-ON_PROMPTS = (try_paraphrases, try_concept_vector, try_pictures, try_token, try_prefix, try_eight_bits)
+ON_PROMPTS: Mapping[str, Callable[[ConceptTarget, Budget], Numbers]] = {
+    "best-prompt": try_paraphrases,
+    "concept-vector": try_concept_vector,
+    "from-a-picture": try_pictures,
+    "new-token": try_token,
+    "chosen-prefix": try_prefix,
+    "eight-bit-weights": try_eight_bits,
+}
 """The attacks on prompts, words and the file."""

@@ -7,7 +7,7 @@ equal weights, and held-out real images of the classes that these prompts name, 
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, ClassVar
 
@@ -28,11 +28,12 @@ from unweave.audits.diffusion.concept_samples import (
 from unweave.audits.diffusion.concept_verdict import EVERY, explain_never_drawn, judge_concept
 from unweave.audits.diffusion.draws import require_draws
 from unweave.audits.diffusion.factor_recogniser import FactorRecogniser, RecognisedImages
+from unweave.audits.diffusion.image_attacks import CONCEPTS, IMAGES, choose_image_attacks
 from unweave.audits.diffusion.images_exam import APART, Drawn, ImagesExam
 from unweave.audits.diffusion.local_models import LocalModels
 from unweave.audits.diffusion.metrics import measure_generation, measure_generation_pair
 from unweave.audits.diffusion.real_concepts import PICTURES, RealImages
-from unweave.audits.diffusion.verdict import calibrate_generation
+from unweave.audits.diffusion.verdict import calibrate_generation, name_attacks
 from unweave.audits.exam import Glance
 from unweave.audits.margins import Margins
 from unweave.audits.metrics import Metric, Values
@@ -136,7 +137,13 @@ class ConceptExam(ImagesExam):
         """Digest of prompts, sampler, seeds, the budget of attackers, the recogniser and the real images."""
         drawing = self.prompts, self.sampler, self.count, self.first_seed
         contents = *drawing, self.budget, self.recogniser.digest, self.real.digest
+        contents += () if self.budget is None else self.budget.names
         return hashlib.sha256(repr(contents).encode()).hexdigest()[:16]
+
+    def with_attacks(self, names: str) -> "ConceptExam":
+        """The exam with these attacks."""
+        budget = self.budget or Budget(images=IMAGES)
+        return replace(self, budget=replace(budget, names=choose_image_attacks(names, CONCEPTS)))
 
     def answers(self, model: nn.Module) -> Drawn:
         """Draws images of every prompt; images at the same position have the same seed for all models."""
@@ -210,12 +217,9 @@ class ConceptExam(ImagesExam):
         answers: Callable[[], Sequence[Drawn]],
     ) -> Judgement:
         """Judges the models; inconclusive if the original never draws the concept."""
-        return judge_concept(
-            values,
-            references,
-            margins,
-            original,
-            missing=explain_never_drawn([self.samples(each) for each in answers()], self.prompts),
+        missing = explain_never_drawn([self.samples(each) for each in answers()], self.prompts)
+        return name_attacks(
+            judge_concept(values, references, margins, original, missing=missing), self.budget
         )
 
 

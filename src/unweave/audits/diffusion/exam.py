@@ -9,7 +9,7 @@ image, and other seeds than reported images.
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
@@ -21,6 +21,7 @@ from torch import nn
 from unweave.audits.diffusion.attacks import Budget, Target, attack, without_adapter
 from unweave.audits.diffusion.drawing import Drawing
 from unweave.audits.diffusion.fid import fid, inception_digest, refuse_no_fid
+from unweave.audits.diffusion.image_attacks import IMAGES, choose_image_attacks
 from unweave.audits.diffusion.images_exam import APART, Drawn, ImagesExam
 from unweave.audits.diffusion.metrics import GENERATION, measure_generation, measure_generation_pair
 from unweave.audits.diffusion.real_images import images_of, refuse_unfit, shape_of
@@ -31,6 +32,7 @@ from unweave.audits.diffusion.verdict import (
     calibrate_generation,
     judge_generation,
     list_never_generated,
+    name_attacks,
 )
 from unweave.audits.exam import Glance
 from unweave.audits.margins import Margins
@@ -134,7 +136,13 @@ class DiffusionExam(ImagesExam):
     def digest(self) -> str:
         """Digest of the sampler and its seeds, the budget of attackers, and the recogniser."""
         asked = self.task, self.sampler, self.count, self.first_seed, self.budget, self.recogniser.digest
+        asked += () if self.budget is None else self.budget.names
         return hashlib.sha256(repr(asked).encode()).hexdigest()[:16]
+
+    def with_attacks(self, names: str) -> "DiffusionExam":
+        """The exam with these attacks."""
+        budget = self.budget or Budget(images=IMAGES)
+        return replace(self, budget=replace(budget, names=choose_image_attacks(names, self.task.family)))
 
     def answers(self, model: nn.Module) -> Drawn:
         """Draws images of every class; images at the same position have the same seed for all models."""
@@ -168,7 +176,7 @@ class DiffusionExam(ImagesExam):
         real = images_of(self.split.train, label)
         target = Target(self.drawing(model), label, lambda images: hits(self.recogniser(images), label), real)
         numbers = attack(target, budget)
-        if original is not None:
+        if original is not None and budget.runs("without-adapter"):
             numbers |= without_adapter(target, self.drawing(original), budget)
         return {name: budget.longest if value is None else value for name, value in numbers.items()}
 
@@ -218,4 +226,5 @@ class DiffusionExam(ImagesExam):
     ) -> Judgement:
         """Judges the models; inconclusive if the original never generates a forgotten class."""
         missing = list_never_generated([self.samples(each) for each in answers()])
-        return judge_generation(values, references, margins, original=original, missing=missing)
+        judgement = judge_generation(values, references, margins, original=original, missing=missing)
+        return name_attacks(judgement, self.budget)

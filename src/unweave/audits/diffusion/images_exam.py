@@ -65,6 +65,18 @@ class ImagesExam(Exam[Drawn]):
         """The recogniser's view of the images, with real images to compare."""
         ...
 
+    @abstractmethod
+    def with_attacks(self, names: str) -> "ImagesExam":
+        """The exam with some attacks that try to recover what was forgotten.
+
+        Args:
+            names: "default" or "all", or names of `image_attacks` with commas between.
+
+        Raises:
+            ValueError: If an attack is unknown or of another family.
+        """
+        ...
+
     def save(self, found: Drawn, path: Path) -> None:
         """Writes the images as arrays named by their condition."""
         write_images(found, path)

@@ -51,5 +51,5 @@ def refuse_unfit(split: Split, *, searching: bool = False, attacked: bool = Fals
         if counts[label] < max(SIZES):
             raise ValueError(
                 f"relearning needs {max(SIZES)} training images of a forgotten class, found "
-                f"{int(counts[label])} of class {label}: set attacks = 0, or give more"
+                f"{int(counts[label])} of class {label}: leave attacks out, or give more"
             )

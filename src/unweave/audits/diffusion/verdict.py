@@ -19,6 +19,7 @@ import numpy as np
 
 from unweave.audits.diffusion import recognition
 from unweave.audits.diffusion.attack_metrics import ATTACKS
+from unweave.audits.diffusion.attacks import Budget
 from unweave.audits.diffusion.metrics import GENERATION, measure_generation, measure_generation_pair
 from unweave.audits.diffusion.recognition import hit_rate
 from unweave.audits.diffusion.samples import Samples
@@ -88,6 +89,15 @@ def missing_parts(judgement: Judgement, unattacked: str) -> list[str]:
     """What a verdict needs and lacks."""
     reasons = [judgement.reason.removeprefix(NONE)] if judgement.reason.startswith(NONE) else []
     return [*reasons, unattacked] if unattacked else reasons
+
+
+def name_attacks(judgement: Judgement, budget: Budget | None) -> Judgement:
+    """The judgement whose PASS names the attacks that ran, if they were chosen."""
+    if budget is None or not budget.names or judgement.verdict is not Verdict.PASS:
+        return judgement
+    return replace(
+        judgement, reason=f"{judgement.reason}; the only attacks that ran: {', '.join(budget.names)}"
+    )
 
 
 def as_inconclusive(judgement: Judgement, why: str) -> Judgement:

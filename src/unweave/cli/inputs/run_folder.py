@@ -11,8 +11,8 @@ from torch.utils.data import Dataset
 
 from unweave.auditing import load_or_retrain
 from unweave.audits.attack import Examiner
-from unweave.audits.attack_runs.plan import attack_named
-from unweave.audits.classifier.prepare_attacks import examine_with
+from unweave.audits.attack_runs.plan import Request, attack_named
+from unweave.audits.classifier.prepare_attacks import attacked_exam, examine_with
 from unweave.audits.exam import Exam
 from unweave.audits.references import Retrain
 from unweave.bench.workers import Crew, Job, Listener, run_jobs
@@ -177,9 +177,11 @@ def retrain_all(
     attacks: Sequence[str] = (),
     *,
     keep_models: bool = True,
+    image_attacks: str | None = None,
 ) -> None:
     """Retrains every missing model, and stores its answers and what these attacks need of it."""
-    more = () if keep_models and not attacks else (tuple(attacks), keep_models)
+    usual = keep_models and not attacks and image_attacks is None
+    more = () if usual else (tuple(attacks), keep_models, image_attacks)
     arguments = [(str(run.resolve()), seed, str(folder), device, *more) for seed in seeds]
     work = [Job(f"retrained with seed {each[1]}", retrain_one, each) for each in arguments]
     for _ in run_jobs(crew, work, listener):
@@ -193,10 +195,13 @@ def retrain_one(
     device: str | None,
     attacks: Sequence[str] = (),
     keep_models: bool = True,
+    image_attacks: str | None = None,
 ) -> None:
     """Retrains one model, in this process or a worker."""
     project, split = open_run(run, device)
-    exam = make_exam(Path(run), project, split)
+    exam, _ = attacked_exam(
+        make_exam(Path(run), project, split), None if image_attacks is None else Request(image_attacks)
+    )
     examiner = make_examiner(run, device, attacks) if attacks else None
     reference = make_reference(project, split, [seed], [], Path(folder), keep_models=keep_models)
     load_or_retrain(reference, split, seed, exam, examiner=examiner)

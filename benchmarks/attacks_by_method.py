@@ -1,0 +1,246 @@
+"""What attacks that examine models find of each method, beside its verdict and gap in the benchmark.
+
+    export OMP_NUM_THREADS=1
+    python benchmarks/attacks_by_method.py digits-trace --record records/attacks-by-method.json
+
+The benchmark gives the verdict and the mean gap of each method on all seeds of a recipe. Then the models of
+its first seeds are attacked one at a time, as `unweave audit --attacks` does: beside the retrained models of
+all seeds, with margins from the calibration retrains. The order of methods by an attack is that of the
+distance from retrained models in margins, of the figure that is furthest, as a mean over seeds. Kendall's tau
+compares it with the order by gap; p is that of two independent orders. An attack takes a PASS away if it
+finds more than half of the attacked models.
+
+Recipes may differ in the settings of methods alone; models and what attacks keep of them are stored in --out.
+"""
+
+import argparse
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+import torch
+from attack_ranking import compare
+from rows import write_json
+from torch import nn
+
+from unweave.audits.answers import Answers
+from unweave.audits.attack import EXAMINING_FORMAT, Attack, ModelAnswers
+from unweave.audits.attack_runs.compare import AuditedModels, figures_of, judge_figures, null_of
+from unweave.audits.attack_runs.plan import choose_attacks
+from unweave.audits.attack_runs.report import distance_in_margins
+from unweave.audits.classifier.prepare_attacks import examine_with
+from unweave.bench.bench import bench
+from unweave.bench.cache import read_or_make
+from unweave.bench.recipe import load
+from unweave.bench.stage import Stage
+from unweave.bench.study import REFERENCES
+from unweave.descent.train import digest
+from unweave.record import checkpoint
+from unweave.record.record import environment
+
+ATTACKS = "representation,compression,relearning,update-alignment,inversion"
+METHODS = (
+    "lur,lur:recover,lur-lagged:recover,joint,joint:recover,salun,salun:recover,neggrad+,"
+    "neggrad+:recover,scissorhands,msg,msg:recover,ascent"
+)
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class AttackedSeed:
+    """One seed of a stage: its original, and all retrained models, which are examined beside it.
+
+    Args:
+        stage: The stage, with the models of all seeds.
+        seed: The seed of the original.
+        attacks: The attacks.
+    """
+
+    stage: Stage
+    seed: int
+    attacks: Sequence[Attack]
+
+    @cached_property
+    def original(self) -> nn.Module:
+        """The model before unlearning."""
+        return self.stage.load_or_train("mixed", self.seed).model
+
+    @cached_property
+    def case(self) -> AuditedModels:
+        """The models of an audit, with the original as the model to attack."""
+        recipe = self.stage.recipe
+        retrained, calibration = (
+            [self.examine(self.stage.load_or_train("retain", each).model) for each in seeds]
+            for seeds in (recipe.seeds, recipe.calibration_seeds)
+        )
+        before = self.examine(self.original)
+        return AuditedModels(before, retrained, calibration, before)
+
+    def unlearn(self, name: str) -> nn.Module:
+        """The model after a method."""
+        problem = self.stage.problem(self.original, self.seed, {})
+        self.stage.recipe.method(name)(problem)
+        return problem.model.eval()
+
+    def examine(self, model: nn.Module) -> ModelAnswers:
+        """The answers of a model, and what each attack keeps of it."""
+        exam, weights = self.stage.exam(), checkpoint.contents(model.state_dict())
+
+        def make() -> Row:
+            examiner = examine_with([each for each in self.attacks if each.examine], exam, self.original)
+            return {"kept": examiner(model)}
+
+        facts = {"attacks": [each.name for each in self.attacks], "format": EXAMINING_FORMAT}
+        facts |= {"data": self.stage.split().digest(), "model": weights}
+        facts |= {"original": checkpoint.contents(self.original.state_dict())}
+        key = digest(facts)
+        kept = read_or_make(self.stage.folder / "examined" / key, key, make)["kept"]
+        return Answers(exam.answers(model), measurements=kept)
+
+    def attack(self, model: ModelAnswers) -> dict[str, Row]:
+        """The figures of a model by "attack: figure"; none of an attack that can't be read."""
+        return {
+            f"{attack.name}: {name}": {
+                "value": each.value,
+                "retrained": each.retrained,
+                "margins": distance_in_margins(each),
+                "found": each.finding is not None,
+            }
+            for attack in self.attacks
+            if attack.check is None or attack.check(model, self.case.original).is_valid
+            for name, each in judge_figures(
+                attack, figures_of(attack, model, self.case.retrained), self.nulls[attack.name]
+            ).items()
+        }
+
+    @cached_property
+    def nulls(self) -> Mapping[str, Any]:
+        """The figures of the retrained models, by attack."""
+        return {attack.name: null_of(attack, self.case) for attack in self.attacks}
+
+
+def attack_stage(stage: Stage, stage_record: Mapping[str, Any], seeds: int, attacks: Sequence[Attack]) -> Row:
+    """The verdict, the gap and the figures of every method of a stage that did not fail."""
+    cases = [AttackedSeed(stage, seed, attacks) for seed in stage.recipe.seeds[:seeds]]
+    rows = {}
+    for name, method in stage_record["methods"].items():
+        if method["failed"] is not None:
+            rows[name] = {"failed": method["failed"]}
+            continue
+        found = [case.attack(case.examine(case.unlearn(name))) for case in cases]
+        gap = round(method["gap"]["mean"], 3)
+        rows[name] = {"failed": None, "verdict": method["verdict"], "gap": gap, "figures": merge(found)}
+    return {
+        "methods": rows,
+        "kendall": {attack.name: rank(rows, attack.name) for attack in attacks},
+        "passes": [name for name in ranked(rows) if rows[name]["verdict"] == "PASS"],
+        "taken away": {attack.name: overturned_passes(rows, attack.name) for attack in attacks},
+    }
+
+
+def merge(found: Sequence[Mapping[str, Row]]) -> dict[str, Row]:
+    """The figures of several models of one method: means, and how many models are found."""
+    return {
+        name: {
+            **{
+                key: round(mean(each[name][key] for each in found), 3)
+                for key in ("value", "retrained", "margins")
+            },
+            "found": sum(each[name]["found"] for each in found),
+            "models": len(found),
+        }
+        for name in found[0]
+        if all(name in each for each in found)
+    }
+
+
+def figures_by(row: Row, attack: str) -> list[Row]:
+    """The figures of an attack on one method."""
+    return [each for name, each in row["figures"].items() if name.startswith(f"{attack}: ")]
+
+
+def ranked(rows: Mapping[str, Row]) -> list[str]:
+    """The methods that are compared: all that did not fail and are no reference."""
+    return [name for name, row in rows.items() if row["failed"] is None and name not in REFERENCES]
+
+
+def rank(rows: Mapping[str, Row], attack: str) -> Row:
+    """Kendall's tau of the order by gap with that by an attack."""
+    pairs = [
+        (rows[name]["gap"], max(each["margins"] for each in figures))
+        for name in ranked(rows)
+        if (figures := figures_by(rows[name], attack))
+    ]
+    return compare(*zip(*pairs, strict=True)) if len(pairs) > 1 else {"tau": None, "p": None, "methods": 0}
+
+
+def overturned_passes(rows: Mapping[str, Row], attack: str) -> list[str]:
+    """The methods with a PASS of which an attack finds more than half of the models by one figure."""
+    return [
+        name
+        for name in ranked(rows)
+        if rows[name]["verdict"] == "PASS"
+        and any(2 * each["found"] > each["models"] for each in figures_by(rows[name], attack))
+    ]
+
+
+def summarize(found: Row) -> list[str]:
+    """The table of a recipe as text: the distance in margins by attack, and how many models were found."""
+    attacks = [*found["kendall"]]
+    lines = [f"{'':<22}{'gap':>6}  " + "".join(f"{name:>18}" for name in attacks)]
+    for name, row in found["methods"].items():
+        if row["failed"] is not None:
+            lines.append(f"{name:<22}FAILED: {row['failed']}")
+            continue
+        lines.append(
+            f"{name:<22}{row['gap']:>6.2f}  " + "".join(f"{cell(row, each):>18}" for each in attacks)
+        )
+    for attack, each in found["kendall"].items():
+        taken = found["taken away"][attack]
+        lines.append(
+            f"{attack}: tau {each['tau']}, p {each['p']}, {each['methods']} methods; takes away "
+            f"{len(taken)} of {len(found['passes'])} PASSes: {', '.join(taken)}"
+        )
+    return lines
+
+
+def cell(row: Row, attack: str) -> str:
+    """The distance of the figure that is furthest, and how many models that figure finds."""
+    figures = figures_by(row, attack)
+    if not figures:
+        return "–"
+    furthest = max(figures, key=lambda each: each["margins"])
+    return f"{furthest['margins']:.1f} ({max(each['found'] for each in figures)})"
+
+
+def main() -> None:
+    """Runs the benchmark, attacks, prints, and keeps a record if asked to."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("recipes", nargs="+", help="recipes of classifiers")
+    parser.add_argument("--methods", default=METHODS, help="without a budget; names with commas between")
+    parser.add_argument("--attacks", default=ATTACKS, help="names with commas between")
+    parser.add_argument("--seeds", type=int, default=2, help="the seeds whose models are attacked")
+    parser.add_argument("--out", type=Path, default=Path("unweave-attacked"), help="where models are stored")
+    parser.add_argument("--record", type=Path, help="the file to keep everything in as JSON")
+    asked = parser.parse_args()
+    torch.set_num_threads(1)
+    attacks, found = choose_attacks(asked.attacks), {}
+    for name in asked.recipes:
+        recipe = load(name)
+        names = recipe.methods if recipe.tuning.budgets else asked.methods.split(",")
+        methods = [*REFERENCES, *(each for each in names if each in recipe.methods)]
+        (stage_record,) = bench([recipe], asked.out, methods=methods, jobs=1)["stages"].values()
+        found[name] = attack_stage(Stage(recipe, asked.out), stage_record, asked.seeds, attacks)
+        print(name, *summarize(found[name]), sep="\n", flush=True)
+    if asked.record:
+        write_json(asked.record, {"seeds": asked.seeds, "recipes": found, "environment": environment()})
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,74 @@
+"""`benchmarks/attacks_by_method.py`, its record, and the table of docs/attacks.md."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from bench.tiny import tiny
+from pages import ROOT, table
+from unweave.audits.attack_runs.plan import choose_attacks
+from unweave.bench.stage import Stage
+from unweave.record.files import read_object
+
+PAGE = "docs/attacks.md"
+METHODS = "| Model | audit, gap | representation | compression | relearning | update-alignment | inversion |"
+ORDERS = "| Attack | Methods | Kendall's tau with the gap | PASSes taken away |"
+RECORD = ROOT / "records" / "attacks-by-method.json"
+in_the_clone = pytest.mark.skipif(not RECORD.exists(), reason="the records are in the clone only")
+
+
+@pytest.fixture
+def script(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    import attacks_by_method
+
+    return attacks_by_method
+
+
+def test_a_model_is_attacked_beside_its_original_and_examined_once(
+    script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage, attacks = Stage(tiny(), tmp_path), choose_attacks("compression,update-alignment")
+    seed = script.AttackedSeed(stage, 0, attacks)
+    found = seed.attack(seed.examine(seed.unlearn("finetune")))
+    (figure,) = (each for name, each in found.items() if name.startswith("update-alignment"))
+    others = [each["auc"].value for each in seed.nulls["update-alignment"].references]
+    assert figure["retrained"] == pytest.approx(sum(others) / len(others)) and not figure["found"]
+    assert not any(name.startswith("update-alignment") for name in seed.attack(seed.case.unlearned))
+    monkeypatch.setattr(script, "examine_with", None)  # nothing is examined again
+    again = script.AttackedSeed(stage, 0, attacks)
+    assert again.attack(again.examine(again.unlearn("finetune"))) == found
+
+
+def row(gap: float, verdict: str, margins: float, found: int) -> Mapping[str, Any]:
+    one = {"margins": margins, "found": found, "models": 3}
+    return {"failed": None, "gap": gap, "verdict": verdict, "figures": {"zrf: zrf": one}}
+
+
+def test_orders_are_of_methods_alone_and_most_models_must_be_found(script: ModuleType) -> None:
+    rows = {str(i): row(i, "PASS", 2 * i, found) for i, found in enumerate((0, 1, 2, 3))}
+    rows |= {"original": row(99, "FAIL", 0, 3), "failing": {"failed": "NaN"}}
+    assert script.rank(rows, "zrf") == {"tau": 1.0, "p": 0.083, "methods": 4}
+    assert script.overturned_passes(rows, "zrf") == ["2", "3"]
+    assert script.rank(rows, "rmia") == {"tau": None, "p": None, "methods": 0}
+    found = {"methods": rows, "kendall": {"zrf": script.rank(rows, "zrf")}, "passes": ["0", "1", "2", "3"]}
+    shown = script.summarize({**found, "taken away": {"zrf": ["2", "3"]}})
+    assert "FAILED: NaN" in shown[-2] and shown[-1].endswith("takes away 2 of 4 PASSes: 2, 3")
+
+
+@in_the_clone
+def test_the_page_and_the_orders_are_those_of_the_record(script: ModuleType) -> None:
+    found = read_object(RECORD)["recipes"]["digits-trace"]
+    rows, said, orders = found["methods"], table(PAGE, METHODS), table(PAGE, ORDERS)
+    assert said.keys() == rows.keys() and orders.keys() == found["kendall"].keys()
+    for name, cells in said.items():
+        audited = f"{rows[name]['verdict']} {rows[name]['gap']:.2f}"
+        assert cells[1:] == [audited, *(script.cell(rows[name], each) for each in orders)]
+    for attack, (_, methods, order, taken) in orders.items():
+        kept, lost = script.rank(rows, attack), script.overturned_passes(rows, attack)
+        assert (kept, lost) == (found["kendall"][attack], found["taken away"][attack])
+        assert (int(methods), order) == (kept["methods"], f"{kept['tau']:.2f} (p = {kept['p']:.3f})")
+        assert taken == f"{len(lost)} of {len(found['passes'])}" + "".join(f", `{each}`" for each in lost)
