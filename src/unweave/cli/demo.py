@@ -22,8 +22,11 @@ QUICK = 2
 CLASSIFIERS = "lur:recover,lur-lagged:recover,joint:recover,short-retrain,scissorhands,salun:recover,retrain"
 """The methods of a demo of classifiers; each recipe runs those that it has settings of."""
 
-DIGITS = ("digits-trace@0.1", "digits-trace@0.2", "digits-trace@0.3", "digits-class@0.3")
+DIGITS = ("digits-trace@0.1", "digits-trace@0.3", "digits-class@0.3")
 """The recipes of a demo of classifiers, at their budgets."""
+
+PROBE = 8
+"""The number of steps between two measurements of the conflict of gradients: each costs about five steps."""
 
 IMAGES = 50
 """The number of images of each class."""
@@ -62,9 +65,9 @@ class Demonstration:
 
 
 def digits(quick: bool) -> Demonstration:
-    """Classifiers that forget mislabelled examples at several budgets, and one digit at one."""
+    """Classifiers that forget mislabelled examples at two budgets, and one digit at one."""
     return Demonstration(
-        tuple(map(load_recipe, DIGITS)),
+        tuple(replace(load_recipe(name), probe=PROBE) for name in DIGITS),
         CLASSIFIERS,
         seeds=QUICK if quick else None,
         untuned=load_recipe("digits-class"),
@@ -99,7 +102,7 @@ def demo(
     """Train, forget and compare with retraining on real data, in minutes.
 
     With digits, a classifier forgets a tenth of its training set, whose wrong labels it has memorised, at
-    several budgets; another one forgets all images of one digit. With diffusion, a generator forgets one
+    two budgets; another one forgets all images of one digit. With diffusion, a generator forgets one
     digit, and the report shows the images of each model. With text-to-image, a model that draws digits from
     prompts forgets an object, and a copy of it forgets a colour. The demo writes the cells, record.json and
     report.html.
