@@ -26,7 +26,7 @@ from unweave.audits.classifier.logits import confidence, margin
 from unweave.bench.cell import METHODS_FORMAT
 from unweave.bench.recipe import Recipe
 from unweave.bench.split_data import make_split
-from unweave.bench.workers import Crew, Job, run_serially, runner_of
+from unweave.bench.workers import Crew, Job, run_calls, run_serially
 from unweave.data.part_of_source import PartOfSource
 from unweave.descent.populations.halves import antithetic_halves, half_members
 from unweave.descent.populations.population import Member, train_population
@@ -77,8 +77,8 @@ class ShadowStudy:
         models: The number T of originals, of retrained models, and of models of each method; even.
         folder: Where models are stored.
         device: The device of the models.
-        crew: The workers that run methods, and train what can't be trained together; this process by
-            default.
+        crew: The workers that run methods and train the models that can't be trained together; this process
+            by default.
 
     Raises:
         ValueError: If T is odd or too small for U-LiRA, or the recipe's family is not that of classifiers.
@@ -118,7 +118,7 @@ class ShadowStudy:
     def train(self, members: Sequence[Member]) -> list[TrainedModel]:
         """Trains models, or reads them."""
         cache, how = self.folder / "models", self.recipe.train
-        runner = runner_of(self.crew)
+        runner = partial(run_calls, self.crew)
         found = train_population(how, self.build, members, device=self.device, cache=cache, runner=runner)
         return [*found.models]
 
@@ -185,9 +185,9 @@ class ShadowStudy:
             models = self.originals if name == "original" else self.retrained_models
             listener(name, len(models), self.models)
             return self.answers(models)
-        assert len(self.originals) == self.models  # trained together, before any worker reads one
-        alone = replace(self, crew=run_serially)  # without what this process keeps
-        jobs = [Job(f"{name} on model {i}", keep_unlearned, (alone, name, i)) for i in range(self.models)]
+        originals = self.originals  # trained together here, before a worker reads one of them
+        study = replace(self, crew=run_serially)  # without models in memory and a crew
+        jobs = [Job(f"{name} on model {i}", store_unlearned, (study, name, i)) for i in range(len(originals))]
         for done, _ in enumerate(self.crew(jobs), 1):
             listener(name, done, self.models)
         return self.answers([self.unlearn(name, index) for index in range(self.models)])
@@ -208,6 +208,6 @@ class ShadowStudy:
         return Population(np.stack(rows["forget"]), np.stack(rows["calibration"]), cost)
 
 
-def keep_unlearned(study: ShadowStudy, name: str, index: int) -> None:
-    """Runs a method on one model of a study, which stores the result."""
+def store_unlearned(study: ShadowStudy, name: str, index: int) -> None:
+    """Runs a method on one model of a study and stores the result, for the process that reads it."""
     study.unlearn(name, index)

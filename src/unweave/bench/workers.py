@@ -84,14 +84,10 @@ def workers(count: int) -> Iterator[Crew]:
         pool.shutdown(cancel_futures=True)
 
 
-def runner_of(crew: Crew) -> Callable[[Callable[..., None], Sequence[tuple[Any, ...]]], None]:
-    """Calls of one function as jobs of a crew; returns when all have ended."""
-
-    def run(function: Callable[..., None], arguments: Sequence[tuple[Any, ...]]) -> None:
-        for _ in crew([Job(str(number), function, each) for number, each in enumerate(arguments)]):
-            pass
-
-    return run
+def run_calls(crew: Crew, function: Callable[..., None], arguments: Sequence[tuple[Any, ...]]) -> None:
+    """Calls a function with each tuple of arguments, one job per call; returns when all have ended."""
+    for _ in crew([Job(str(number), function, each) for number, each in enumerate(arguments)]):
+        pass
 
 
 def refuse_too_many(jobs: int | None, device: str) -> None:

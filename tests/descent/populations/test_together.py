@@ -1,6 +1,7 @@
 """Models trained together: each equals its twin trained alone, and what can't be batched says why."""
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ from torch import nn
 
 import every_family
 from for_each import for_each
-from unweave.bench.workers import runner_of, workers
+from unweave.bench.workers import run_calls, workers
 from unweave.data.in_memory import Resident
 from unweave.descent.descend import Descent
 from unweave.descent.populations import population
@@ -177,14 +178,14 @@ def test_what_cannot_be_batched_is_trained_by_worker_processes(
 
     monkeypatch.setattr("unweave.descent.train.descend", refuse)
     with workers(2) as crew:
-        found = train_population(how, mlp, both, cache=tmp_path, runner=runner_of(crew))
+        found = train_population(how, mlp, both, cache=tmp_path, runner=partial(run_calls, crew))
     assert all(
         torch.equal(weights(each.model), one) for each, one in zip(found.models, expected, strict=True)
     )
 
 
 def test_worker_processes_without_a_cache_are_refused() -> None:
-    with pytest.raises(ValueError, match="hand models over in the cache, found none"):
+    with pytest.raises(ValueError, match="hands models over in the cache, found none"):
         train_population(HOW, mlp, members(2), runner=lambda function, arguments: None)
 
 

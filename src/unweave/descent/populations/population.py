@@ -39,9 +39,8 @@ TOGETHER_FORMAT = 1
 Raise it in the commit that changes their weights by more than rounding; they are then trained again.
 """
 
-
 Runner = Callable[[Callable[..., None], Sequence[tuple[Any, ...]]], None]
-"""Calls a function of a module with each tuple of arguments, perhaps in other processes."""
+"""Calls a module's function with each tuple of arguments, in other processes if it has any."""
 
 
 @dataclass(frozen=True)
@@ -97,8 +96,8 @@ def train_population(
         cache: The folder of stored models, one folder per model, named by the digest of all it depends on;
             None stores nothing. An interruption loses at most the running group.
         together: The largest number of models trained at once; 1 trains one by one.
-        runner: Trains what can't be batched in other processes, which store it in the cache; one after the
-            other in this process if None.
+        runner: Runs the trainings of what can't be batched, which store each model in the cache; None trains
+            in this process.
 
     Raises:
         Failed: If a loss is no longer finite.
@@ -108,7 +107,7 @@ def train_population(
     if together < 1:
         raise ValueError(f"together must be at least 1 model at once, found {together}")
     if runner is not None and cache is None:
-        raise ValueError("other processes hand models over in the cache, found none")
+        raise ValueError("a runner hands models over in the cache, found none: give `cache`")
     found: dict[int, TrainedModel] = {}
     fresh: dict[int, Problem] = {}
     for position, member in enumerate(members):
@@ -118,27 +117,39 @@ def train_population(
             fresh[position] = training_problem(model, build, member.split, member.seed, task)
         else:
             found[position] = stored
-    reasons: dict[str, None] = {}
-    apart: list[int] = []
-    for group in group_members(members, fresh, together):
+    groups, single, reasons = divide(members, fresh, how, together)
+    for group in groups:
         problems, part = [fresh[position] for position in group], members[group[0]].part
-        reason = why_alone(problems, how, part) if len(group) > 1 else ""
-        if reason and reason not in reasons:
-            log.warning("models are trained one by one: %s", reason)
-            reasons[reason] = None
-        if reason or len(group) == 1:
-            apart += group
-            continue
         for position, trained in zip(group, train_group(how, problems, part, device), strict=True):
             found[position] = trained
             if cache is not None:
                 facts = together_facts(how, members[position], task)
                 keep_trained(cache / model_key(facts, trained.model, device), trained, facts)
-    if runner is not None and len(apart) > 1:
-        runner(store_alone, [(how, build, members[position], task, device, cache) for position in apart])
-    for position in apart:
-        found[position] = train_alone(how, build, members[position], task, device, cache)
-    return Population(tuple(found[position] for position in range(len(members))), tuple(reasons))
+    calls = [(how, build, members[position], task, device, cache) for position in single]
+    if runner is not None and len(calls) > 1:
+        runner(store_alone, calls)
+    found |= {position: train_alone(*call) for position, call in zip(single, calls, strict=True)}
+    return Population(tuple(found[position] for position in range(len(members))), reasons)
+
+
+def divide(
+    members: Sequence[Member], fresh: Mapping[int, Problem], how: Descent, together: int
+) -> tuple[list[list[int]], list[int], tuple[str, ...]]:
+    """The groups that are trained together, the members that are trained one by one, and why these are."""
+    groups: list[list[int]] = []
+    single: list[int] = []
+    reasons: list[str] = []
+    for group in group_members(members, fresh, together):
+        problems = [fresh[position] for position in group]
+        reason = why_alone(problems, how, members[group[0]].part) if len(group) > 1 else ""
+        if reason and reason not in reasons:
+            log.warning("models are trained one by one: %s", reason)
+            reasons.append(reason)
+        if reason or len(group) == 1:
+            single += group
+        else:
+            groups.append(group)
+    return groups, single, tuple(reasons)
 
 
 def load_member(
