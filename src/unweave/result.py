@@ -138,9 +138,9 @@ class Result:
         Args:
             folder: Created if it is missing.
             write: Writes the model in its own format into a folder, instead of `save_pretrained`.
-            sharded: Writes a sharded model into the folder `sharded` as a checkpoint of
-                `torch.distributed.checkpoint`, and in no other format: each process writes its rows, and none
-                gathers the model. `unweave.weights.sharded_files.load_sharded` reads it.
+            sharded: Each process writes its rows of a sharded model into the folder `sharded`, a checkpoint
+                of `torch.distributed.checkpoint`; none gathers the model, and no other format is written.
+                `unweave.weights.sharded_files.load_sharded` reads it.
 
         Raises:
             ValueError: If the folder holds a model or a record that unweave did not write, or `sharded` is
@@ -196,16 +196,14 @@ def remove_whole(folder: Path) -> None:
 
 def refuse_foreign(folder: Path) -> None:
     """Raises if a folder holds a model or a record that unweave did not write: saving would replace it."""
-    sidecar, pieces = (
-        read_if_present(place / checkpoint.SIDECAR).keys() for place in (folder, folder / SHARDED)
-    )
     schema = read_if_present(folder / record.FILE).get("schema")
-    whole = {"architecture", "weights"} <= sidecar
+    whole = {"architecture", "weights"} <= read_if_present(folder / checkpoint.SIDECAR).keys()
+    sharded = "architecture" in read_if_present(folder / SHARDED / checkpoint.SIDECAR)
     ours = {
         checkpoint.WEIGHTS: whole,
         PRETRAINED: whole,
-        SHARDED: "architecture" in pieces,
-        ADDITIONS: whole or "architecture" in pieces,
+        SHARDED: sharded,
+        ADDITIONS: whole or sharded,
         record.FILE: str(schema).startswith("unweave.record/"),
     }
     for name, is_ours in ours.items():

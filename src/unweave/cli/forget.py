@@ -75,8 +75,8 @@ def forget(
         shard: Under torchrun, cut the model over the processes (FSDP2); otherwise each holds all of it.
         blocks: With --shard, a pattern for the names of the modules that are gathered one at a time; by
             default the model's own repeated layers.
-        save_sharded: With --shard, write the model into the folder sharded as a checkpoint of
-            torch.distributed.checkpoint, to which each process writes its rows, instead of model.safetensors.
+        save_sharded: With --shard, each process writes its rows of the model into the folder sharded, a
+            checkpoint of torch.distributed.checkpoint, and none writes model.safetensors, which audit needs.
         save_every: The number of steps between two saved states; the same command then resumes an interrupted
             run. By default none is saved.
         dry_run: Only print what forget would do, and its cost.
@@ -148,7 +148,7 @@ def forget_records(
     if tuned is not None:
         refuse_unfit_search(project, model, method, tuned_tables, tuned, seed)
         tables = merge_tables(tuned_tables, tables)
-    chosen_method = configure_method(project, method, tables=tables, seed=seed, trained=trained)
+    chosen = configure_method(project, method, tables=tables, seed=seed, trained=trained)
     run_facts = {
         **place_facts(model, recipe, data),
         **request_facts(project, split, method, tables=tables, seed=seed, device=flags.device),
@@ -163,17 +163,7 @@ def forget_records(
         print_done(split, method, folder=folder, flags=flags)
         return 0
     run = Run(
-        project,
-        split,
-        chosen_method,
-        method,
-        trained,
-        model,
-        request,
-        folder,
-        save_every,
-        flags,
-        save_sharded,
+        project, split, chosen, method, trained, model, request, folder, save_every, flags, save_sharded
     )
     if dry_run:
         return processes.from_first(run.print_dry_run)  # alone: a clock decides how long it measures

@@ -51,7 +51,7 @@ class Run:
         folder: The folder of the result.
         save_every: The number of steps between two saved states; None saves none.
         flags: The flags of every verb.
-        save_sharded: Whether each process writes its rows of the model.
+        save_sharded: Whether each process writes its rows of the model, so that none gathers it.
     """
 
     project: Project
@@ -107,7 +107,7 @@ class Run:
         )
 
     def glance_after(self, exam: Glancing[Any], model: nn.Module) -> dict[str, float]:
-        """The figures after unlearning; a model that is not to be gathered answers over all processes."""
+        """The figures after unlearning; with `save_sharded` the model is not gathered for them."""
         if self.save_sharded:
             return glance(exam, model)
         whole = gather_on_first(model)
@@ -115,12 +115,8 @@ class Run:
 
     def save(self, result: Result) -> None:
         """Writes the result, and the request into its record."""
-        if not self.save_sharded:
-            save_result(
-                result, self.project, self.folder, name=self.name, model=self.model, request=self.request
-            )
-            return
-        result.save(self.folder, sharded=True)
+        write = None if self.save_sharded else folder_writer(self.project, result, name=self.name)
+        result.save(self.folder, write=write, sharded=self.save_sharded)
         words = self.request.words()
         Processes.current().from_first(lambda: write_request(self.folder, model_label(self.model), words))
 
@@ -142,14 +138,6 @@ class Run:
             if Processes.current().rank == 0:
                 remove_states(self.folder)
             raise
-
-
-def save_result(
-    result: Result, project: Project, folder: Path, *, name: str, model: str, request: Request
-) -> None:
-    """Writes the result, and the request into its record; on the first process."""
-    result.save(folder, write=folder_writer(project, result, name=name))
-    Processes.current().from_first(lambda: write_request(folder, model_label(model), request.words()))
 
 
 def folder_writer(

@@ -37,8 +37,8 @@ class UserDataset:
         dataset: A data set with a length; `dataset[i]` is the same at every call.
         label: Key of the label in a dict, position in a tuple. None: "label" or "labels"; the last one.
         id: Key of the string id in a dict. None: "id" if the items have it.
-        workers: The number of processes that read ahead; 0: this process. Batches are the same for any
-            number, in the same order.
+        workers: The number of processes that read ahead; 0 reads in this process. Batches and their order
+            don't depend on it.
         device: The device of the batches. For CUDA, workers' batches go through pinned memory.
         prefetch: The number of batches that each worker reads ahead.
     """
@@ -51,8 +51,7 @@ class UserDataset:
     prefetch: int = 2
 
     def __post_init__(self) -> None:
-        refuse_outside(self, "[0, inf)", "workers")
-        refuse_outside(self, "[1, inf)", "prefetch")
+        self._refuse_unfit_workers()
         for position in sorted({0, len(self) // 2, len(self) - 1}):
             if self._items[position].digest() != self._items[position].digest():
                 raise ValueError(
@@ -91,13 +90,20 @@ class UserDataset:
         return on_device
 
     def read_ahead(self, *, workers: int, prefetch: int = 2) -> "UserDataset":
-        """The same, read by that many processes, each that many batches ahead."""
-        ahead = copy.copy(self)
+        """The same, with `workers` processes that each read `prefetch` batches ahead.
+
+        Raises:
+            ValueError: If `workers` is negative, or `prefetch` below 1.
+        """
+        ahead = copy.copy(self)  # as in `to`
         object.__setattr__(ahead, "workers", workers)
         object.__setattr__(ahead, "prefetch", prefetch)
-        refuse_outside(ahead, "[0, inf)", "workers")
-        refuse_outside(ahead, "[1, inf)", "prefetch")
+        ahead._refuse_unfit_workers()
         return ahead
+
+    def _refuse_unfit_workers(self) -> None:
+        refuse_outside(self, "[0, inf)", "workers")
+        refuse_outside(self, "[1, inf)", "prefetch")
 
     def _read(
         self, data: Dataset[Any], order: Iterable[Tensor], collate: Callable[[list[Any]], Any]

@@ -27,18 +27,20 @@ class SGD(torch.optim.SGD):
         for group in self.param_groups:
             weights = [p for p in group["params"] if p.grad is not None]
             if weights:
-                self.move(weights, group)
+                self.update(weights, group)
 
-    def move(self, weights: Sequence[nn.Parameter], group: dict[str, Any]) -> None:
-        """Takes a step of the weights of a group."""
+    def update(self, weights: Sequence[nn.Parameter], group: dict[str, Any]) -> None:
+        """Updates the weights of a group, in place."""
         local, slopes = pieces(weights), pieces(p.grad for p in weights if p.grad is not None)
         if group["weight_decay"] != 0:
             slopes = list(torch._foreach_add(slopes, local, alpha=group["weight_decay"]))
         if group["momentum"] != 0:
-            slopes = self.follow(weights, slopes, group["momentum"])
+            slopes = self.update_momentum(weights, slopes, group["momentum"])
         torch._foreach_add_(local, slopes, alpha=-group["lr"])
 
-    def follow(self, weights: Sequence[nn.Parameter], slopes: list[Tensor], momentum: float) -> list[Tensor]:
+    def update_momentum(
+        self, weights: Sequence[nn.Parameter], slopes: list[Tensor], momentum: float
+    ) -> list[Tensor]:
         """Updates the momentum of each weight, which begins as its first gradient, and returns it."""
         moving = [(p, slope) for p, slope in zip(weights, slopes, strict=True) if BUFFER in self.state[p]]
         if moving:

@@ -1,4 +1,4 @@
-"""Logits that stay in their file: a part is read when it is asked for, and the last small ones are kept.
+"""Logits that stay in their file: a part is read on use, and the parts used last stay in memory.
 
 An audit compares the answers of two dozen models, and at any time needs one part of one or two of them.
 """
@@ -19,10 +19,10 @@ if TYPE_CHECKING:
     from pyarrow.parquet import ParquetFile
 
 KEPT = 2**27
-"""The most bytes of logits that all files together keep in memory between two uses."""
+"""The most bytes of logits that stay in memory between two uses, over all files."""
 
 Stamp = tuple[int, int]
-"""Size and time of change of a file."""
+"""Size and modification time of a file."""
 
 Order = Shaped[np.ndarray, "_"] | slice
 """Which rows to take, in this order; a slice takes all as they are."""
@@ -58,8 +58,8 @@ class LogitsInFile(Mapping[str, Float32[np.ndarray, "_ _"]]):
         path: The file.
         rows: The rows of each part in the file, ascending.
         classes: The number of logits of each row.
-        stamp: The size and the time of change of the file when it was checked.
-        order: The order in which a part's rows are wanted; as in the file if it is missing.
+        stamp: The size and the modification time of the file when it was checked.
+        order: The order of the rows of a part; a part that it lacks keeps the order of the file.
     """
 
     path: Path
@@ -99,7 +99,7 @@ class LogitsInFile(Mapping[str, Float32[np.ndarray, "_ _"]]):
 
 
 def shape_of(logits: Mapping[str, Float[np.ndarray, "_ _"]], part: str) -> tuple[int, ...]:
-    """The shape of the logits of a part, which are not read for it."""
+    """The shape of the logits of a part, found without reading them."""
     if isinstance(logits, LogitsInFile):
         return len(logits.rows[part]), logits.classes
     return logits[part].shape
@@ -115,13 +115,13 @@ def reorder(
 
 
 def stamp(path: Path) -> Stamp:
-    """The size and the time of change of a file."""
+    """The size and the modification time of a file."""
     found = path.stat()
     return found.st_size, found.st_mtime_ns
 
 
 def without_gaps(rows: Rows) -> Rows | range:
-    """Ascending rows, as a range if they follow each other: of 10^6 rows these are 8 MB less."""
+    """Ascending rows, as a range if none is left out: for 10^6 rows that saves 8 MB."""
     if len(rows) and rows[-1] - rows[0] == len(rows) - 1:
         return range(int(rows[0]), int(rows[-1]) + 1)
     return rows
@@ -130,9 +130,9 @@ def without_gaps(rows: Rows) -> Rows | range:
 def read_rows(
     file: "ParquetFile", rows: Mapping[str, Rows], path: str | Path
 ) -> tuple[dict[str, Float32[np.ndarray, "_ _"]], bool]:
-    """Reads some rows of each part, and says whether all logits beside them are finite too.
+    """Reads some rows of each part, and tells whether every logit that was read on the way is finite.
 
-    Beside the result, one piece of the file is in memory.
+    Only the result and one piece of the file are in memory.
     """
     pieces = iterate_logits(file, rows.values(), path)
     first = next(pieces)

@@ -77,12 +77,12 @@ def load(path: str | Path, *, forgotten_classes: tuple[int, ...] | None = None) 
 
 
 def open_evidence(path: str | Path, *, like: Evidence | None = None) -> Evidence:
-    """Checks a file as `load` does, and leaves its logits there: a part is read when it is asked for.
+    """Checks a file as `load` does, and leaves its logits there: a part is read on use.
 
     Args:
-        path: The file, which stays as it is while the evidence is used.
-        like: Evidence whose labels and ids are used where they are the same, so that the files of many models
-            hold them once.
+        path: The file, which must not change while the evidence is used.
+        like: Evidence whose labels and ids are shared where they are equal, so that many models take the
+            memory of one.
 
     Raises:
         ValueError: As `load` does.

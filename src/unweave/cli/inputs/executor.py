@@ -19,12 +19,13 @@ class Executor:
     """The executor of independent cells or trainings: processes on this machine, or a Ray cluster.
 
     Args:
-        jobs: The number of worker processes of one thread, at most one per core or GPU; 1 uses this process
-            with all its threads. By default one per core, or 1 on a device or for a given model.
-        ray: Run the cells on a Ray cluster instead of processes on this machine: auto for the cluster that
-            it belongs to, or HOST:PORT of the head node.
-        cores: With --ray, the CPU cores and threads of a cell; 1 by default.
-        gpus: With --ray and --device cuda, the GPUs of a cell, in (0, 1]; 1 by default, less to share one.
+        jobs: The number of worker processes with one thread each, at most one per core or GPU; 1 uses this
+            process with all its threads. By default one per core, or 1 on a device or for a given model.
+        ray: Use a Ray cluster instead of processes on this machine: auto for the cluster of this machine, or
+            HOST:PORT of the head node.
+        cores: With --ray, the CPU cores and threads of a cell or training; 1 by default.
+        gpus: With --ray and --device cuda, the GPUs of a cell or training, in (0, 1]; 1 by default, less to
+            share one.
     """
 
     jobs: int | None = None

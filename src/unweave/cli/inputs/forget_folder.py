@@ -67,8 +67,8 @@ def is_done(folder: Path, project: Project, *, additions: bool, sharded: bool = 
 
 def is_whole(folder: Path, project: Project) -> bool:
     """Whether the files of a run fit together: after a crash or a full disk some may be cut or missing."""
-    pieces = (folder / SHARDED).is_dir()  # these were renamed when all were written
-    sidecar = read_if_present((folder / SHARDED if pieces else folder) / checkpoint.SIDECAR)
+    sharded = (folder / SHARDED).is_dir()  # it gets this name when all is written
+    sidecar = read_if_present((folder / SHARDED if sharded else folder) / checkpoint.SIDECAR)
     try:
         (stage,) = record.load(folder)["stages"].values()
         split = Split.load(folder / SPLIT, project.train, project.test)
@@ -76,4 +76,4 @@ def is_whole(folder: Path, project: Project) -> bool:
         return False
     dated = stage.get("request", {}).get("date") is not None  # what is added last
     same = sidecar.get("split") == split.digest()
-    return dated and same and (pieces or sidecar.get("weights") == sha256(folder / checkpoint.WEIGHTS))
+    return dated and same and (sharded or sidecar.get("weights") == sha256(folder / checkpoint.WEIGHTS))
