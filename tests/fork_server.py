@@ -1,8 +1,8 @@
 """Processes that begin with all packages loaded, forked from one server that imports them once for all tests.
 
-The server has computed nothing, and its one thread beside is jemalloc's, which is made for forks; so forking
-it is safe. Importing what a run needs beside the command line takes several seconds: torch._dynamo, which
-comes with the first step of an optimizer, scikit-learn with pandas, and diffusers.
+Forking the server is safe: it has computed nothing, and its only other thread is jemalloc's, which is made
+for forks. Without it each process would spend seconds on imports: torch._dynamo, which comes with the first
+step of an optimizer, scikit-learn with pandas, and diffusers.
 """
 
 from collections.abc import Callable
