@@ -145,7 +145,7 @@ def test_a_tier_sets_the_number_of_references_and_the_budget_what_fits(run, here
     assert ran == {"forget-vs-unseen", "transfer", "streisand"}
     reasons = found["attacks"]["not_run"]
     assert reasons["rmia"] == "its tier is T1, and T0 was asked for"
-    assert reasons["relearning"].endswith("gradient evaluations per model, and 5 of the budget are left")
+    assert reasons["relearning"].endswith("gradient evaluations per model, and 4 of the budget are left")
     (stage,) = record.load(here / "audit")["stages"].values()
     assert stage["attacks"] == found["attacks"]
 

@@ -157,7 +157,8 @@ class Attack:
         """What it costs, in one clause."""
         if self.function:
             return self.function_cost
-        many = f"about {self.gradients} gradient evaluations per model"
+        plural = "" if self.gradients == 1 else "s"
+        many = f"about {self.gradients} gradient evaluation{plural} per model"
         return many if self.gradients else "no further pass of the model"
 
 

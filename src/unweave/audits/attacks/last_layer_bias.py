@@ -135,6 +135,7 @@ ATTACK = Attack(
     ),
     figures=attack_figures,
     examine=examine,
+    gradients=1,
     above="a leak of the deletion",
     below=None,
     floor=0.25,  # with ten classes a step is a ninth: two of them may be chance
