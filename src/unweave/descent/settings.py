@@ -15,7 +15,6 @@ from unweave.descent.importance import Mask
 from unweave.descent.losses import is_forgotten
 from unweave.descent.optimizer_state import TrainState
 from unweave.descent.rules import Rule, RuleName
-from unweave.descent.sgd import SGD
 from unweave.problem import Problem
 from unweave.weights.runtime import Precision
 from unweave.weights.step import Term
@@ -108,7 +107,7 @@ class Descent:
             ValueError: If its library is not installed.
         """
         if self.optimizer == "sgd":
-            return SGD(weights, self.lr, self.momentum, weight_decay=self.weight_decay)
+            return torch.optim.SGD(weights, self.lr, self.momentum, weight_decay=self.weight_decay)
         if self.optimizer == "adamw8bit":
             return eight_bit_adamw()(weights, self.lr, weight_decay=self.weight_decay)
         kind = torch.optim.Adam if self.optimizer == "adam" else torch.optim.AdamW
