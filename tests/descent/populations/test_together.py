@@ -1,7 +1,6 @@
 """Models trained together: each equals its twin trained alone, and what can't be batched says why."""
 
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -174,6 +173,10 @@ def test_the_reason_is_also_logged_once(caplog: pytest.LogCaptureFixture) -> Non
     assert "models are trained one by one: micro_batch=4 limits the memory" in caplog.text
 
 
+def store(how: Descent, member: Member, cache: Path) -> None:
+    train_model(how, mlp, member.split, member.part, member.seed, cache=cache)
+
+
 def test_what_cannot_be_batched_is_trained_by_worker_processes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -184,8 +187,11 @@ def test_what_cannot_be_batched_is_trained_by_worker_processes(
         raise AssertionError("this process trains nothing")
 
     monkeypatch.setattr("unweave.descent.train.descend", refuse)
+    calls = [(how, member, tmp_path) for member in both]
     with workers(2) as crew:
-        found = train_population(how, mlp, both, cache=tmp_path, runner=partial(run_calls, crew))
+        found = train_population(
+            how, mlp, both, cache=tmp_path, runner=lambda positions: run_calls(crew, store, calls)
+        )
     assert all(
         torch.equal(weights(each.model), one) for each, one in zip(found.models, expected, strict=True)
     )
@@ -193,7 +199,7 @@ def test_what_cannot_be_batched_is_trained_by_worker_processes(
 
 def test_worker_processes_without_a_cache_are_refused() -> None:
     with pytest.raises(ValueError, match="hands models over in the cache, found none"):
-        train_population(HOW, mlp, members(2), runner=lambda function, arguments: None)
+        train_population(HOW, mlp, members(2), runner=lambda positions: None)
 
 
 def test_frozen_batch_norm_trains_together() -> None:
