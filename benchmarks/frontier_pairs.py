@@ -21,11 +21,14 @@ Stage = Mapping[str, Any]
 
 
 def with_pairs(stage: Stage) -> dict[str, Any]:
-    """A stage with the difference of every pair of `PAIRS` at every budget at which both finished."""
+    """A stage with the difference of every pair of `PAIRS` at every budget at which both finished.
+
+    Pairs of the record that `PAIRS` lacks follow.
+    """
     by_budget = {budget: {"methods": rows_at(budget, stage)} for budget in stage["budgets"]}
-    known = {(row["first"], row["second"]) for row in stage["paired"]}
+    known = dict.fromkeys((row["first"], row["second"]) for row in stage["paired"])
     paired: list[Any] = []
-    for pair in PAIRS:
+    for pair in dict.fromkeys([*PAIRS, *known]):
         if pair in known:
             paired += [row for row in stage["paired"] if (row["first"], row["second"]) == pair]
         elif set(pair) <= set(stage["methods"]):

@@ -37,11 +37,14 @@ def test_a_pair_that_a_record_loses_comes_back_to_its_place(script: ModuleType, 
                 assert numbers[0] == pytest.approx(numbers[1], abs=0.02), "the gaps are rounded"
 
 
-def test_a_failed_seed_leaves_a_pair_out_at_that_budget(script: ModuleType) -> None:
+def test_a_failed_seed_leaves_a_pair_out_at_that_budget_and_other_pairs_stay(script: ModuleType) -> None:
     small, large, failed = ({"budget": 0.1}, {"budget": 0.3}, {"budget": 0.3, "failed": "NaN"})
     methods = {
         "lur": {"points": [small | {"gaps": [1.0, 2.0]}, failed]},
         "joint": {"points": [small | {"gaps": [2.0, 2.0]}, large | {"gaps": [1.0, 1.0]}]},
     }
-    (row,) = script.with_pairs({"budgets": [0.1, 0.3], "methods": methods, "paired": []})["paired"]
+    stage = {"budgets": [0.1, 0.3], "methods": methods}
+    (row,) = script.with_pairs({**stage, "paired": []})["paired"]
     assert [row[key] for key in (*KEYS, *NUMBERS)] == ["lur", "joint", 0.1, -0.5, None, None]
+    other = {"first": "salun", "second": "ascent", "budget": 0.1}
+    assert script.with_pairs({**stage, "paired": [other]})["paired"] == [row, other], "others stay"

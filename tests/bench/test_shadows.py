@@ -100,6 +100,23 @@ def test_a_crew_runs_the_methods_and_finds_the_same(made, tmp_path) -> None:
     assert rows["ascent"]["attacks"] == found["rows"]["ascent"]["attacks"]
 
 
+def test_a_crew_trains_models_of_which_only_the_number_is_sent(tmp_path) -> None:
+    recipe = load(projects.recipe(tmp_path))
+    recipe = replace(recipe, train=replace(recipe.train, steps=2, micro_batch=8))
+    sent: list[bytes] = []
+
+    def crew(work):
+        sent.extend(pickle.dumps(job.arguments) for job in work)
+        return ((job, job.function(*pickle.loads(pickle.dumps(job.arguments)))) for job in work)
+
+    ours = ShadowStudy(recipe, 16, tmp_path / "kept", crew=crew)
+    theirs = ShadowStudy(recipe, 16, tmp_path / "other")
+    for kind in ("originals", "retrained_models"):
+        pairs = zip(getattr(ours, kind), getattr(theirs, kind), strict=True)
+        assert all(torch.equal(a.model[-1].weight, b.model[-1].weight) for a, b in pairs)
+    assert len(sent) == 32 and max(map(len, sent)) < 10_000, "the data alone has 51 kB"
+
+
 def test_nothing_is_made_twice_and_an_interruption_loses_the_running_model(made, monkeypatch) -> None:
     study, found, heard = made
     assert heard[-1] == ("finetune", 16, 16)

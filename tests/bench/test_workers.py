@@ -1,13 +1,17 @@
 """Work spread over processes, and how these end."""
 
 import os
+import pickle
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from fork_server import fork_server
+from unweave.bench.ray_workers import run_on_cluster
 from unweave.bench.workers import Job, workers
+from unweave.errors import Failed
 
 
 def note_pid(folder: Path, name: str) -> None:
@@ -35,6 +39,48 @@ def test_workers_end_when_their_parent_is_killed(tmp_path: Path):
     parent.kill()
     parent.join()
     wait_until(lambda: not any(map(alive, working)))
+
+
+def work(folder: Path, number: int, seconds: float, failing: set[int]) -> None:
+    """Takes a while, and then raises or leaves a file."""
+    time.sleep(seconds)
+    if number in failing:
+        raise Failed(f"job {number}")
+    (folder / str(number)).touch()
+
+
+def jobs_of(folder: Path, seconds: list[float], failing: set[int]) -> list[Job]:
+    folder.mkdir()
+    return [Job(str(i), work, (folder, i, each, failing)) for i, each in enumerate(seconds)]
+
+
+@pytest.mark.usefixtures("forked_workers")
+def test_a_job_that_fails_cancels_those_that_wait_and_the_crew_goes_on(tmp_path: Path):
+    with workers(2) as crew:
+        with pytest.raises(Failed, match="^job 1$"):
+            list(crew(jobs_of(tmp_path / "first", [0.2] * 20, {1})))
+        list(crew(jobs_of(tmp_path / "second", [0.0] * 2, set())))
+        # besides the running job, the pool has handed out three that nothing recalls
+        assert len(list((tmp_path / "first").iterdir())) < 10
+        assert len(list((tmp_path / "second").iterdir())) == 2
+
+
+@pytest.mark.usefixtures("forked_workers")
+def test_the_failure_of_the_first_job_is_reported_whichever_fails_first(tmp_path: Path):
+    with workers(2) as crew, pytest.raises(Failed, match="^job 0$"):
+        list(crew(jobs_of(tmp_path / "jobs", [0.5, 0.0, 0.0], {0, 1, 2})))
+
+
+def test_a_crew_on_ray_that_is_left_early_cancels_what_runs():
+    cancelled, numbers = [], iter(range(4))
+    ray = SimpleNamespace(
+        cloudpickle=pickle, wait=lambda tasks: (tasks[:1], tasks[1:]), get=str, cancel=cancelled.append
+    )
+    task = SimpleNamespace(remote=lambda *given: next(numbers))
+    found = run_on_cluster(ray, task, [Job(str(i), abs, (i,)) for i in range(4)], 1)
+    assert [result for _, result in (next(found), next(found))] == ["0", "1"]
+    found.close()
+    assert cancelled == [2, 3]
 
 
 def wait_until(so, seconds: float = 300) -> None:

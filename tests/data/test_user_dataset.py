@@ -1,5 +1,6 @@
 """Any map-style data set is a source; whatever does not fit is refused by item."""
 
+import multiprocessing
 from collections.abc import Iterator
 from typing import Any
 
@@ -237,10 +238,22 @@ def test_items_that_make_no_batch_are_named(item: Any, message: str) -> None:
 
 
 @forks
-@pytest.mark.slow  # torch waits five seconds for a worker that raised
 def test_an_error_in_a_worker_still_names_the_item() -> None:
-    with pytest.raises(ValueError, match="item 6 must have one label"):
+    with pytest.raises(ValueError, match="^item 6 must have one label"):
         one(user_dataset(replace_item(6, {"tokens": vector(0)}), workers=1), [5, 6])
+
+
+@forks
+def test_workers_need_no_import_of_the_data_set() -> None:
+    class Local(Listed):
+        pass
+
+    before = multiprocessing.get_start_method(allow_none=True)
+    multiprocessing.set_start_method("spawn", force=True)
+    try:
+        assert one(UserDataset(Local(pairs()), workers=1), [4]).label.tolist() == [1]
+    finally:
+        multiprocessing.set_start_method(before, force=True)
 
 
 def test_settings_for_dicts_are_refused_on_tuples() -> None:

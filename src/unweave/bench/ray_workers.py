@@ -85,16 +85,25 @@ def run_on_cluster(ray: Any, task: Any, jobs: Sequence[Job], cores: int) -> Iter
     """Submits all jobs at once, and yields each with its result when it ends."""
     place = str(Path.cwd()), sys.path, cores
     running = {task.remote(*place, ray.cloudpickle.dumps((job.function, job.arguments))): job for job in jobs}
-    while running:
-        (ended, *_), _ = ray.wait(list(running))
-        job = running.pop(ended)
-        try:
-            yield job, ray.get(ended)
-        except ray.exceptions.RayTaskError as error:
-            raise error.cause from None  # its own text is a whole traceback
-        except ray.exceptions.RayError as error:
-            reason = str(error).partition("\n")[0]
-            raise Failed(f"{job.label} lost its worker {RETRIES + 1} times: {reason}") from error
+    try:
+        while running:
+            (ended, *_), _ = ray.wait(list(running))
+            job = running.pop(ended)
+            yield job, result_of(ray, ended, job)
+    finally:
+        for each in running:  # after a failure, or a caller that stopped
+            ray.cancel(each)
+
+
+def result_of(ray: Any, ended: Any, job: Job) -> object:
+    """The result of a job that ended, or its error as it was raised."""
+    try:
+        return ray.get(ended)
+    except ray.exceptions.RayTaskError as error:
+        raise error.cause from None  # its own text is a whole traceback
+    except ray.exceptions.RayError as error:
+        reason = str(error).partition("\n")[0]
+        raise Failed(f"{job.label} lost its worker {RETRIES + 1} times: {reason}") from error
 
 
 def run_on_node(folder: str, path: list[str], cores: int, job: bytes) -> object:

@@ -115,26 +115,39 @@ class ShadowStudy:
         """Makes a fresh model."""
         return partial(self.recipe.build, self.split.n_classes)
 
-    def train(self, members: Sequence[Member]) -> list[TrainedModel]:
-        """Trains models, or reads them."""
-        cache, how = self.folder / "models", self.recipe.train
-        runner = partial(run_calls, self.crew)
-        found = train_population(how, self.build, members, device=self.device, cache=cache, runner=runner)
+    def member(self, kind: str, index: int) -> Member:
+        """Model i of a kind, "original" or "retrain", before its training."""
+        if kind == "retrain":
+            return Member(self.split, "retain", FLOOR_SEED + index)
+        return half_members(self.split, self.halves[index : index + 1], seed=index)[0]
+
+    def train(self, kind: str, indices: Sequence[int]) -> list[TrainedModel]:
+        """Models of a kind, trained or read."""
+        members, cache = [self.member(kind, index) for index in indices], self.folder / "models"
+
+        def run(positions: Sequence[int]) -> None:
+            study = replace(self, crew=run_serially)  # without data, models in memory and a crew
+            run_calls(self.crew, store_trained, [(study, kind, indices[each]) for each in positions])
+
+        runner = None if self.crew is run_serially else run
+        found = train_population(
+            self.recipe.train, self.build, members, device=self.device, cache=cache, runner=runner
+        )
         return [*found.models]
 
     @cached_property
     def originals(self) -> list[TrainedModel]:
         """The models before unlearning."""
-        return self.train(half_members(self.split, self.halves))
+        return self.train("original", range(self.models))
 
     @cached_property
     def retrained_models(self) -> list[TrainedModel]:
         """Models trained on the retain set alone, which share no target with any original."""
-        return self.train([Member(self.split, "retain", FLOOR_SEED + i) for i in range(self.models)])
+        return self.train("retrain", range(self.models))
 
     def original(self, index: int) -> TrainedModel:
         """Model i before unlearning, read if it was trained with the others."""
-        return self.train(half_members(self.split, self.halves)[index : index + 1])[0]
+        return self.train("original", [index])[0]
 
     def request(self, index: int) -> Split:
         """What a method gets of model i: its training data, with its half of the targets to forget."""
@@ -206,6 +219,11 @@ class ShadowStudy:
             seconds=sum(each.cost.seconds for each in models),
         )
         return Population(np.stack(rows["forget"]), np.stack(rows["calibration"]), cost)
+
+
+def store_trained(study: ShadowStudy, kind: str, index: int) -> None:
+    """Trains one model of a study and stores it, for the process that reads it."""
+    study.train(kind, [index])
 
 
 def store_unlearned(study: ShadowStudy, name: str, index: int) -> None:

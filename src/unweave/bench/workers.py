@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing.connection import wait
 from typing import Any
 
@@ -69,13 +70,8 @@ def workers(count: int) -> Iterator[Crew]:
         return
     before = set(multiprocessing.active_children())
     pool = ProcessPoolExecutor(count, multiprocessing.get_context("spawn"), prepare_worker)
-
-    def at_once(jobs: Sequence[Job]) -> Iterator[tuple[Job, Any]]:
-        tasks = {pool.submit(job.function, *job.arguments): job for job in jobs}
-        return ((tasks[task], task.result()) for task in as_completed(tasks))
-
     try:
-        yield at_once
+        yield partial(run_on_pool, pool)
     except BaseException:
         for process in set(multiprocessing.active_children()) - before:
             process.terminate()
@@ -98,6 +94,25 @@ def refuse_too_many(jobs: int | None, device: str) -> None:
     gpus = torch.cuda.device_count() if place.index is None else 1
     if jobs is not None and place.type == "cuda" and jobs > gpus:
         raise ValueError(f"--jobs must be at most the number of GPUs in {device}, {gpus}, found {jobs}")
+
+
+def run_on_pool(pool: ProcessPoolExecutor, jobs: Sequence[Job]) -> Iterator[tuple[Job, Any]]:
+    """Submits all jobs at once, and yields each with its result when it ends.
+
+    After a failure those that wait are cancelled. The first job that failed is reported, as by one process.
+    """
+    tasks = {pool.submit(job.function, *job.arguments): job for job in jobs}
+    try:
+        for task in as_completed(tasks):
+            if task.exception() is not None:
+                break
+            yield tasks[task], task.result()
+    finally:
+        for task in tasks:
+            task.cancel()
+    for task in tasks:
+        if not task.cancelled():  # those before a failed one have begun
+            task.result()
 
 
 def run_serially(jobs: Sequence[Job]) -> Iterator[tuple[Job, Any]]:

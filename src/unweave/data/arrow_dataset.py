@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from os import SEEK_END
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -26,8 +26,6 @@ from unweave.data.user_items import ID, LABELS, refuse_repeated_names
 
 if TYPE_CHECKING:
     import pyarrow as pa
-
-T = TypeVar("T")
 
 END = b"\xff\xff\xff\xff\0\0\0\0"
 """The last bytes of a stream of Arrow, as `datasets` writes it."""
@@ -92,7 +90,7 @@ class ArrowDataset(UserDataset):
         """Yield the examples at the positions of each index tensor; see `Source.stream`."""
         data = Batches(self._arrow, self._fields)
         if self.workers:
-            read = self._read(data, order, first_of)
+            read = self._read(data.read_with_positions, order)
         else:
             read = ((index, data.read(index.tolist())) for index in order)
         for index, values in read:
@@ -136,8 +134,8 @@ class ArrowDataset(UserDataset):
 
 
 @dataclass(frozen=True, eq=False)
-class Batches(Dataset[Any]):
-    """Batches of columns, for a `DataLoader`.
+class Batches:
+    """Batches of columns.
 
     Args:
         rows: The rows, as Arrow's columns.
@@ -152,15 +150,9 @@ class Batches(Dataset[Any]):
         found = self.rows[positions]
         return {key: as_tensor(found[key]) for key in self.fields}
 
-    def __getitems__(self, positions: list[int]) -> list[tuple[Tensor, dict[str, Tensor]]]:
-        """The positions and the columns of a batch, in a list of one."""
-        return [(torch.tensor(positions), self.read(positions))]
-
-
-def first_of(batches: list[T]) -> T:
-    """The only batch of a list."""
-    (batch,) = batches
-    return batch
+    def read_with_positions(self, positions: list[int]) -> tuple[Tensor, dict[str, Tensor]]:
+        """The positions and the columns of some rows."""
+        return torch.tensor(positions), self.read(positions)
 
 
 def rows_of(data: object) -> object:

@@ -6,12 +6,13 @@ random transforms is refused.
 
 import copy
 import hashlib
+import multiprocessing
 from array import array
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import chain
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from jaxtyping import Int64
@@ -21,8 +22,9 @@ from torch.utils.data import DataLoader, Dataset, Subset
 from unweave.choices import refuse_outside
 from unweave.data import Raw, Source
 from unweave.data.names import Names
-from unweave.data.user_items import Item, Items, refuse_repeated_names, stack_items
+from unweave.data.user_items import Item, Items, refuse_repeated_names
 
+T = TypeVar("T")
 SCAN = 256
 
 
@@ -38,7 +40,7 @@ class UserDataset:
         label: Key of the label in a dict, position in a tuple. None: "label" or "labels"; the last one.
         id: Key of the string id in a dict. None: "id" if the items have it.
         workers: The number of processes that read ahead; 0 reads in this process. Batches and their order
-            don't depend on it.
+            don't depend on it. They are forks where the platform has these, and else import the data set.
         device: The device of the batches. For CUDA, workers' batches go through pinned memory.
         prefetch: The number of batches that each worker reads ahead.
     """
@@ -74,7 +76,7 @@ class UserDataset:
 
     def stream(self, order: Iterable[Tensor], *, generator: torch.Generator | None = None) -> Iterator[Raw]:
         """Yield the examples at the positions of each index tensor; see `Source.stream`."""
-        for ids, labels, values, keywords in self._read(self._items, order, stack_items):
+        for ids, labels, values, keywords in self._read(self._items.stack, order):
             fields = {key: self._send(value) for key, value in values.items()}
             inputs = fields if keywords else tuple(fields.values())
             yield Raw(self._send(ids), inputs, self._send(labels))
@@ -105,19 +107,23 @@ class UserDataset:
         refuse_outside(self, "[0, inf)", "workers")
         refuse_outside(self, "[1, inf)", "prefetch")
 
-    def _read(
-        self, data: Dataset[Any], order: Iterable[Tensor], collate: Callable[[list[Any]], Any]
-    ) -> Iterator[Any]:
+    def _read(self, read: Callable[[list[int]], T], order: Iterable[Tensor]) -> Iterator[T]:
+        """Yields what `read` returns of each index tensor."""
         loader = DataLoader(
-            data,
+            range(len(self)),  # pyright: ignore[reportArgumentType]  # a DataLoader reads any sequence
             batch_sampler=_Lists(order),
             num_workers=self.workers,
-            collate_fn=collate,
+            collate_fn=partial(batch_or_error, read),
             pin_memory=self._pins,
             prefetch_factor=self.prefetch if self.workers else None,
+            # another process that is no fork could not import a user's file
+            multiprocessing_context="fork" if self.workers and can_fork() else None,
             generator=torch.Generator(),  # otherwise it would draw from the global generator
         )
-        return iter(loader)
+        for batch in loader:
+            if isinstance(batch, ValueError):
+                raise batch
+            yield batch
 
     @property
     def _pins(self) -> bool:
@@ -154,7 +160,20 @@ class UserDataset:
         n = len(self)
         starts = range(0, n, SCAN)
         order = (torch.arange(i, min(i + SCAN, n)) for i in starts)
-        return chain.from_iterable(self._read(self._items, order, list))
+        return chain.from_iterable(self._read(self._items.read, order))
+
+
+def can_fork() -> bool:
+    """Whether processes of this platform can be copies of their parent."""
+    return "fork" in multiprocessing.get_all_start_methods()
+
+
+def batch_or_error(read: Callable[[list[int]], T], positions: list[int]) -> T | ValueError:
+    """A batch, or the error of reading it: raised in a worker, it would become the text of a traceback."""
+    try:
+        return read(positions)
+    except ValueError as error:
+        return error
 
 
 @dataclass(frozen=True, eq=False)

@@ -85,6 +85,14 @@ class Items(Dataset[Item]):
             return self._from_tuple(position, list(item))
         raise ValueError(f"item {position} must be a tuple (input..., label) or a dict, found {_kind(item)}")
 
+    def read(self, positions: Sequence[int]) -> list[Item]:
+        """The items at some positions."""
+        return [self[position] for position in positions]
+
+    def stack(self, positions: Sequence[int]) -> tuple[Tensor, Tensor, dict[str, Tensor], bool]:
+        """The items at some positions as a batch; see `stack_items`."""
+        return stack_items(self.read(positions))
+
     def _read(self, position: int) -> Any:
         """Reads an item; an error of the data set's own code becomes a sentence that names the item."""
         try:

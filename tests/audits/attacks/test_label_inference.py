@@ -201,10 +201,54 @@ def test_the_bias_is_that_of_the_layer_that_makes_the_logits() -> None:
     assert f"concerns class {DIGIT}, and the forget set has" in last_layer_bias.check(found, None).says
 
 
+class InPlace(HeadFirst):
+    """Changes what its head returned, in place."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(self.body(x).relu()).mul_(-1)
+
+
+class TwoHeads(nn.Module):
+    """Calls an auxiliary head of the same numbers before its head, which it calls once more."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.auxiliary = nn.Linear(64, 10)
+        self.head = copy.deepcopy(self.auxiliary)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.auxiliary(x)
+        logits = self.head(x)
+        self.head(x + 1)
+        return logits
+
+
+class TiedBias(nn.Module):
+    """Adds one bias in two layers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body, self.head = nn.Linear(64, 10), nn.Linear(10, 10)
+        self.head.bias = self.body.bias
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(self.body(x).relu())
+
+
+@for_each("model", [TwoHeads(), TiedBias()])
+def test_the_last_layer_that_made_the_logits_is_taken(model: nn.Module) -> None:
+    after = copy.deepcopy(model)
+    with torch.no_grad():
+        after.head.bias[DIGIT] -= 1
+    found = examine(last_layer_bias, after, model)
+    assert f"concerns class {DIGIT}, and the forget set has" in last_layer_bias.check(found, None).says
+
+
 @for_each(
     "model",
     [
         HeadFirst(temperature=2.0),
+        InPlace(),
         nn.Linear(64, 10, bias=False),
         nn.Sequential(nn.Linear(64, 12), nn.Linear(12, 10, bias=False)),
         nn.Sequential(nn.Linear(64, 12), nn.Linear(12, 10, bias=False)).requires_grad_(False),

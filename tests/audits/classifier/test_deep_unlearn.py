@@ -119,6 +119,13 @@ def test_two_examples_are_the_least():
     assert indiscernibility(np.array([0.0, 0.1]), np.array([9.0, 9.1])) == 0
 
 
+@pytest.mark.parametrize("loss", [math.nan, math.inf])
+def test_losses_that_are_not_finite_have_no_indiscernibility(loss: float):
+    # scikit-learn refuses them, so its cross-validation says NaN
+    for given in ((np.append(np.ones(20), loss), np.ones(30)), (np.ones(20), np.append(np.ones(30), loss))):
+        assert math.isnan(attack_accuracy(*given)) and math.isnan(indiscernibility(*given))
+
+
 def test_the_published_order_agrees_with_itself_and_disagrees_with_its_reverse():
     order = {name: float(tier) for tier, names in enumerate((FIRST, MIDDLE, LAST)) for name in names}
     pairs = 2 * len(MIDDLE) + 2 * 2 + 2 * len(MIDDLE)

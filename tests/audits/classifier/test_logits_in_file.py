@@ -1,6 +1,7 @@
 """Evidence whose logits stay in their file: the figures are those of evidence in memory."""
 
 import os
+from contextlib import contextmanager
 from dataclasses import replace
 
 import numpy as np
@@ -10,6 +11,7 @@ import unweave
 from audits.answers import SIZES, draw_evidence
 from audits.classifier.test_parquet_memory import CLASSES, RETAIN, SIZE, peak
 from unweave.audits.classifier import logits_in_file, parquet
+from unweave.audits.classifier.columns import open_parquet
 from unweave.audits.classifier.evidence import Evidence
 from unweave.audits.classifier.logits_in_file import LastUsed
 
@@ -94,6 +96,34 @@ def test_a_file_that_changes_is_refused(opened, tmp_path, monkeypatch):
     os.utime(tmp_path / "evidence.parquet", (1, 1))
     with pytest.raises(ValueError, match=r"has changed while its model was audited: audit it again$"):
         found.logits["retain"]
+
+
+def test_a_file_of_the_same_size_and_time_is_not_taken_for_another(opened, tmp_path):
+    path, other = tmp_path / "evidence.parquet", tmp_path / "other.parquet"
+    found, second = opened(draw_evidence(0)), opened(draw_evidence(1), "other")
+    before, expected = path.stat(), second.logits["forget"]
+    assert other.stat().st_size == before.st_size and not np.array_equal(found.logits["forget"], expected)
+    other.replace(path)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    with pytest.raises(ValueError, match="has changed while its model was audited"):
+        found.logits["test"]
+    assert np.array_equal(parquet.open_evidence(path).logits["forget"], expected)
+
+
+def test_a_file_that_is_replaced_once_it_is_open_is_refused(tmp_path, monkeypatch):
+    path, other = tmp_path / "evidence.parquet", tmp_path / "other.parquet"
+    for place, seed in ((path, 0), (other, 1)):
+        parquet.save(draw_evidence(seed), place)
+
+    @contextmanager
+    def open_and_replace(place):
+        with open_parquet(place) as file:
+            other.replace(path)
+            yield file
+
+    monkeypatch.setattr(parquet, "open_parquet", open_and_replace)
+    with pytest.raises(ValueError, match="has changed while its model was audited"):
+        parquet.open_evidence(path).logits["test"]
 
 
 def test_logits_that_are_none_are_named(opened):

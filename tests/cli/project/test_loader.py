@@ -1,5 +1,7 @@
 """The key `loader` of a project: its data is read ahead by workers, and unlearning ends in the same bits."""
 
+import multiprocessing
+
 import pytest
 from safetensors.torch import load_file
 
@@ -44,3 +46,12 @@ def test_what_is_no_loader_is_refused(tmp_path, loader, sentence):
     projects.project(tmp_path / "mine", SEEDED.format(f"loader={loader}"))
     with pytest.raises(ValueError, match=sentence):
         from_file(tmp_path / "mine" / "project.py")
+
+
+def test_workers_are_refused_where_no_process_can_fork(tmp_path, monkeypatch):
+    monkeypatch.setattr(multiprocessing, "get_all_start_methods", lambda: ["spawn"])
+    projects.project(tmp_path / "mine", SEEDED.format("loader={'workers': 1}"))
+    with pytest.raises(ValueError, match=r"cannot fork here, .* set 'workers' to 0, found 1$"):
+        from_file(tmp_path / "mine" / "project.py")
+    projects.project(tmp_path / "other", SEEDED.format("loader={'workers': 0}"))
+    assert from_file(tmp_path / "other" / "project.py")

@@ -51,32 +51,27 @@ def examine(subject: Subject) -> Measurements:
 
 
 def logits_bias(subject: Subject) -> str | None:
-    """The name of the bias of the layer whose output is the logits; None if no layer with one makes them.
+    """The name of the bias of the last layer whose output is the logits; None without such a bias.
 
-    Names and the order of weights do not tell it: a model may define its last layer first.
+    Names and the order of weights do not tell it: a model may define its last layer first. A step after the
+    layer that changes none of the logits of two forget examples, as ReLU may, is not seen.
     """
-    model, outputs = subject.original, {}
+    model, made = subject.original, list[tuple[nn.Module, Tensor]]()
     (raw,) = subject.cuts["forget"][0].stream([subject.cuts["forget"][1][:2]])
-    layers = {name: each for name, each in model.named_modules() if isinstance(each, LAYERS)}
 
     def keep(layer: nn.Module, inputs: object, output: Tensor) -> None:
-        outputs[layer] = output
+        made.append((layer, output.clone()))  # a later step may change it in place
 
-    hooks = [layer.register_forward_hook(keep) for layer in layers.values()]
+    hooks = [each.register_forward_hook(keep) for each in model.modules() if isinstance(each, LAYERS)]
     try:
         with evaluating(model), torch.no_grad():
             logits = call(model, to_device(raw, subject.device))
     finally:
         for hook in hooks:
             hook.remove()
-    return next(
-        (
-            f"{name}.bias".removeprefix(".")
-            for name, layer in layers.items()
-            if layer in outputs and torch.equal(outputs[layer].flatten(), logits.flatten())
-        ),
-        None,
-    )
+    names = {id(weight): name for name, weight in model.named_parameters()}  # one of a bias of two layers
+    makers = [layer for layer, output in made if torch.equal(output.flatten(), logits.flatten())]
+    return names.get(id(makers[-1].bias)) if makers else None
 
 
 def explain_lack(model: ModelAnswers) -> str:

@@ -50,13 +50,18 @@ def open_parquet(path: str | Path) -> "Iterator[ParquetFile]":
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    if not Path(path).is_file():
-        raise ValueError(f"expected evidence at {path}, found no such file")
+    refuse_absent(path)
     try:
         with pq.ParquetFile(path, buffer_size=BUFFER) as file:
             yield file
     except (pa.ArrowException, OSError) as error:  # a page that can't be decompressed raises an OSError
         raise ValueError(f"expected a parquet file at {path}, found: {error}") from error
+
+
+def refuse_absent(path: str | Path) -> None:
+    """Raises if there is no such file."""
+    if not Path(path).is_file():
+        raise ValueError(f"expected evidence at {path}, found no such file")
 
 
 def read_keys(file: "ParquetFile", path: str | Path) -> Keys:

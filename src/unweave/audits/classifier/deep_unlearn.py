@@ -88,14 +88,19 @@ def unseen_losses(evidence: Evidence, part: str) -> Float64[np.ndarray, " unseen
 
 
 def indiscernibility(forget: Float64[np.ndarray, " forget"], unseen: Float64[np.ndarray, " unseen"]) -> float:
-    """The indiscernibility of two sets of losses, in [0, 1]; NaN with fewer than two examples of either."""
+    """The indiscernibility of two sets of losses, in [0, 1].
+
+    It is NaN with fewer than two examples of either, or if a loss is not finite.
+    """
     if min(len(forget), len(unseen)) < 2:
         return math.nan
     return 1 - abs(attack_accuracy(forget, unseen) - 0.5) / 0.5
 
 
 def attack_accuracy(forget: Float64[np.ndarray, " forget"], unseen: Float64[np.ndarray, " unseen"]) -> float:
-    """The accuracy of the attack; deterministic."""
+    """The accuracy of the attack; deterministic, and NaN if a loss is not finite."""
+    if not np.isfinite(forget).all() or not np.isfinite(unseen).all():
+        return math.nan
     n, rng = min(len(forget), len(unseen)), np.random.default_rng(0)
     draws = [np.sort(rng.permutation(len(losses))[:n]) for losses in (forget, unseen)]
     losses = np.concatenate([forget[draws[0]], unseen[draws[1]]])

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 KEPT = 2**27
 """The most bytes of logits that stay in memory between two uses, over all files."""
 
-Stamp = tuple[int, int]
-"""Size and modification time of a file."""
+Stamp = tuple[int, int, int, int]
+"""Size, modification time, number and change time of a file: a copy may keep the first two of another."""
 
 Order = Shaped[np.ndarray, "_"] | slice
 """Which rows to take, in this order; a slice takes all as they are."""
@@ -58,7 +58,7 @@ class LogitsInFile(Mapping[str, Float32[np.ndarray, "_ _"]]):
         path: The file.
         rows: The rows of each part in the file, ascending.
         classes: The number of logits of each row.
-        stamp: The size and the modification time of the file when it was checked.
+        stamp: What told the file from others when it was checked.
         order: The order of the rows of a part; a part that it lacks keeps the order of the file.
     """
 
@@ -115,9 +115,9 @@ def reorder(
 
 
 def stamp(path: Path) -> Stamp:
-    """The size and the modification time of a file."""
+    """What tells a file from others, and from itself after a change."""
     found = path.stat()
-    return found.st_size, found.st_mtime_ns
+    return found.st_size, found.st_mtime_ns, found.st_ino, found.st_ctime_ns
 
 
 def without_gaps(rows: Rows) -> Rows | range:

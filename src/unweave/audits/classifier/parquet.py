@@ -19,6 +19,7 @@ from unweave.audits.classifier.columns import (
     Rows,
     open_parquet,
     read_keys,
+    refuse_absent,
 )
 from unweave.audits.classifier.evidence import Evidence
 from unweave.audits.classifier.logits_in_file import (
@@ -87,9 +88,11 @@ def open_evidence(path: str | Path, *, like: Evidence | None = None) -> Evidence
     Raises:
         ValueError: As `load` does.
     """
+    refuse_absent(path)
+    place = Path(path).resolve()
+    checked = stamp(place)  # before it is opened: one that is replaced meanwhile differs from it
     with open_parquet(path) as file:
-        place = Path(path).resolve()
-        checked, keys = stamp(place), read_keys(file, path)
+        keys = read_keys(file, path)
         width, strange = check_rows(file, np.arange(len(keys.ids)), path)
     if strange is not None:
         raise infinite_row(path, keys, strange)

@@ -23,7 +23,7 @@ from unweave.cli.project.named_dataset import NamedDataset
 from unweave.cli.project.project import Project, Retraining
 from unweave.data import Source
 from unweave.data.other_libraries import OfAnotherLibrary, ReadInBatches
-from unweave.data.user_dataset import UserDataset, dataset_of
+from unweave.data.user_dataset import UserDataset, can_fork, dataset_of
 from unweave.errors import Failed
 from unweave.families import families_by_table, read_family
 from unweave.record.checkpoint import contents, difference, shapes
@@ -151,6 +151,9 @@ def read_ahead(data: Source, loader: object) -> Source:
         return data
     if not isinstance(data, UserDataset):
         raise ValueError(f"'loader' is for data sets, found a {type(data).__name__}, which reads itself")
+    if loader.get("workers") and not can_fork():
+        found = loader["workers"]
+        raise ValueError(f"processes cannot fork here, as 'loader' needs: set 'workers' to 0, found {found}")
     return data.read_ahead(workers=loader.get("workers", 0), prefetch=loader.get("prefetch", 2))
 
 

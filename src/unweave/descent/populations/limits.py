@@ -9,6 +9,7 @@ from torch.nn.modules.dropout import _DropoutNd
 
 from unweave.data import Source
 from unweave.descent.descend import Descent, training_mode
+from unweave.descent.eight_bit import EIGHT_BIT
 from unweave.descent.populations.together import batch_losses, stack_fixed, stack_weights, stacked_forward
 from unweave.problem import Problem
 from unweave.split import Part
@@ -35,6 +36,8 @@ def descent_reason(how: Descent, examples: int) -> str:
         return f"stop={how.stop!r} ends the training of each model at another step"
     if how.precision != "fp32":
         return f"precision={how.precision!r} is not implemented for several models"
+    if how.optimizer == EIGHT_BIT:
+        return f"optimizer={EIGHT_BIT!r} rounds its states in blocks, which stacked weights would share"
     if how.compile:
         return "compile=True is not implemented for several models"
     if how.micro_batch is not None and how.micro_batch < min(how.batch, examples):

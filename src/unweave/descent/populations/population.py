@@ -4,7 +4,7 @@ import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from torch import nn
 
@@ -39,8 +39,8 @@ TOGETHER_FORMAT = 1
 Raise it in the commit that changes their weights by more than rounding; they are then trained again.
 """
 
-Runner = Callable[[Callable[..., None], Sequence[tuple[Any, ...]]], None]
-"""Calls a module's function with each tuple of arguments, in other processes if it has any."""
+Runner = Callable[[Sequence[int]], None]
+"""Trains the members at some positions, in other processes if it has any, and stores them in the cache."""
 
 
 @dataclass(frozen=True)
@@ -96,8 +96,7 @@ def train_population(
         cache: The folder of stored models, one folder per model, named by the digest of all it depends on;
             None stores nothing. An interruption loses at most the running group.
         together: The largest number of models trained at once; 1 trains one by one.
-        runner: Runs the trainings of what can't be batched, which store each model in the cache; None trains
-            in this process.
+        runner: Trains what can't be batched; None trains in this process.
 
     Raises:
         Failed: If a loss is no longer finite.
@@ -125,10 +124,11 @@ def train_population(
             if cache is not None:
                 facts = together_facts(how, members[position], task)
                 keep_trained(cache / model_key(facts, trained.model, device), trained, facts)
-    calls = [(how, build, members[position], task, device, cache) for position in single]
-    if runner is not None and len(calls) > 1:
-        runner(store_alone, calls)
-    found |= {position: train_alone(*call) for position, call in zip(single, calls, strict=True)}
+    if runner is not None and len(single) > 1:
+        runner(single)
+    for position in single:
+        split, part, seed = members[position].split, members[position].part, members[position].seed
+        found[position] = train_model(how, build, split, part, seed, task=task, device=device, cache=cache)
     return Population(tuple(found[position] for position in range(len(members))), reasons)
 
 
@@ -193,28 +193,3 @@ def train_group(how: Descent, problems: Sequence[Problem], part: Part, device: s
     for problem in problems:
         problem.cost.seconds += shared.seconds / len(problems)
     return [TrainedModel(problem.model.eval(), problem.cost) for problem in problems]
-
-
-def train_alone(
-    how: Descent,
-    build: Callable[[], nn.Module],
-    member: Member,
-    task: Task | None,
-    device: str,
-    cache: Path | None,
-) -> TrainedModel:
-    """Trains one member by itself."""
-    split, part, seed = member.split, member.part, member.seed
-    return train_model(how, build, split, part, seed, task=task, device=device, cache=cache)
-
-
-def store_alone(
-    how: Descent,
-    build: Callable[[], nn.Module],
-    member: Member,
-    task: Task | None,
-    device: str,
-    cache: Path,
-) -> None:
-    """Trains one member and stores it, for the process that reads it from the cache."""
-    train_alone(how, build, member, task, device, cache)
