@@ -153,6 +153,7 @@ def forget_records(
         **place_facts(model, recipe, data),
         **request_facts(project, split, method, tables=tables, seed=seed, device=flags.device),
         **trained.facts(),
+        **form_facts(save_sharded=save_sharded),
     }
     place = flags.out or Path("forgotten")
     out.refuse_within(place, project.source, data)
@@ -184,6 +185,11 @@ def place_facts(model: str, recipe: str | None, data: str | None) -> out.Facts:
     places = {"model": model, "recipe": recipe, "data": data}
     known = {key: None if place is None else absolute_place(place) for key, place in places.items()}
     return {"verb": "forget", **known}
+
+
+def form_facts(*, save_sharded: bool) -> out.Facts:
+    """The form in which a run writes its model; none for a whole one, as in earlier versions."""
+    return {"save_sharded": True} if save_sharded else {}
 
 
 def request_facts(
