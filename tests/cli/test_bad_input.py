@@ -8,6 +8,7 @@ import pytest
 import projects
 from for_each import for_each
 from projects import loads
+from unweave.cli import audit
 from unweave.cli.inputs.out import CLAIM
 
 FORGET = ("--method", "finetune", "--set", "how.epochs=1", "--quiet")
@@ -215,9 +216,13 @@ class TestRanges:
         flags = ("--random", 0.1, "--method", "finetune", "--set", "how.steps=2", "--quiet", "--out", "done")
         assert run("forget", place, *flags).code == 0
         monkeypatch.setattr(importlib.util, "find_spec", lambda name: name)  # Ray need not be installed
+        monkeypatch.setattr(audit, "collect_answer_pair", None)  # nothing is computed before
         for verb in (("qualify", place), ("audit", "done", "--references", 1)):
             refused("no cluster answers at 127.0.0.1:1: .*refused", *verb, "--ray", "127.0.0.1:1", "--quiet")
         assert not (here / "done" / "audit").exists() and not (here / "unweave-qualification").exists()
+        request = here / "done" / "forget.json"
+        request.write_text(request.read_text().replace('"device": null', '"device": "cpu:0"'))
+        refused("give --device cpu, found cpu:0", "audit", "done", "--ray", "127.0.0.1:1", "--quiet")
 
     def test_a_cluster_without_ray(self, refused, tmp_path, monkeypatch):
         spec = importlib.util.find_spec
