@@ -211,6 +211,15 @@ class TestRanges:
         monkeypatch.setattr(importlib.util, "find_spec", lambda name: name)  # Ray need not be installed
         refused(sentence, "bench", projects.recipe(tmp_path), *flags)
 
+    @for_each(("method", "stage"), [("lur", ""), ("lur:recover", "recover."), ("kde", "")])
+    def test_states_that_are_not_saved(self, refused, tmp_path, method, stage):
+        place = projects.project(tmp_path / "mine")
+        refused(
+            f"--save-every saves no state of adamw8bit, found {stage}how.optimizer=adamw8bit: leave one",
+            *("forget", place, "--random", 0.1, "--method", method, "--save-every", 2),
+            *("--set", f"{stage}how.optimizer=adamw8bit"),
+        )
+
     def test_a_cluster_of_trainings(self, refused, tmp_path, here, run, monkeypatch):
         place = projects.project(tmp_path / "mine")
         flags = ("--random", 0.1, "--method", "finetune", "--set", "how.steps=2", "--quiet", "--out", "done")

@@ -8,7 +8,12 @@ from torch import nn
 
 from unweave.cli.forget_concept import forget_concept
 from unweave.cli.inputs import out
-from unweave.cli.inputs.choose_method import configure_method, read_search, tuned_method
+from unweave.cli.inputs.choose_method import (
+    configure_method,
+    read_search,
+    refuse_unsaved,
+    tuned_method,
+)
 from unweave.cli.inputs.concept_recipe import read_concept_recipe
 from unweave.cli.inputs.concept_source import NO_GENERATION, Generation
 from unweave.cli.inputs.concepts import NO_CONCEPT, Concepts, refuse_no_concept, refuse_other_requests
@@ -149,6 +154,8 @@ def forget_records(
         refuse_unfit_search(project, model, method, tuned_tables, tuned, seed)
         tables = merge_tables(tuned_tables, tables)
     chosen = configure_method(project, method, tables=tables, seed=seed, trained=trained)
+    if save_every is not None:
+        refuse_unsaved(chosen)
     run_facts = {
         **place_facts(model, recipe, data),
         **request_facts(project, split, method, tables=tables, seed=seed, device=flags.device),
