@@ -22,7 +22,7 @@ from unweave.tasks import OfFamily, Task
 from unweave.tasks.low_rank import Additions
 from unweave.weights.cost import Cost
 from unweave.weights.processes import Processes
-from unweave.weights.sharded_files import SHARDED, save_sharded
+from unweave.weights.sharded_files import DRAFT, SHARDED, remove_sharded, save_sharded
 from unweave.weights.sharded_model import (
     class_name,
     digest_weights,
@@ -170,7 +170,7 @@ class Result:
         """Writes the model's files, on the first process."""
         refuse_foreign(place)
         checkpoint.save(place, state, facts)
-        shutil.rmtree(place / SHARDED, ignore_errors=True)  # of an earlier save
+        remove_sharded(place)  # of an earlier save
         with replace_folder(place / PRETRAINED) as draft_folder:
             model = whole_copy(self.model, state) if is_model_sharded(self.model) else self.model
             if write is not None:
@@ -188,17 +188,19 @@ class Result:
 
 
 def remove_whole(folder: Path) -> None:
-    """Removes the whole model of an earlier save."""
+    """Removes the whole model of an earlier save; last the file that says whose it is."""
+    if (folder / PRETRAINED).exists():
+        shutil.rmtree(folder / PRETRAINED)
     for name in (checkpoint.WEIGHTS, checkpoint.SIDECAR):
         (folder / name).unlink(missing_ok=True)
-    shutil.rmtree(folder / PRETRAINED, ignore_errors=True)
 
 
 def refuse_foreign(folder: Path) -> None:
     """Raises if a folder holds a model or a record that unweave did not write: saving would replace it."""
     schema = read_if_present(folder / record.FILE).get("schema")
     whole = {"architecture", "weights"} <= read_if_present(folder / checkpoint.SIDECAR).keys()
-    sharded = "architecture" in read_if_present(folder / SHARDED / checkpoint.SIDECAR)
+    places = (SHARDED, DRAFT)  # after a crash a finished draft may not have its name yet
+    sharded = any("architecture" in read_if_present(folder / name / checkpoint.SIDECAR) for name in places)
     ours = {
         checkpoint.WEIGHTS: whole,
         PRETRAINED: whole,

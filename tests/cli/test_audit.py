@@ -2,7 +2,10 @@
 
 import json
 import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -10,8 +13,11 @@ import projects
 import unweave
 from cli.written import bits, names, row_of, stage_of
 from unweave.audits.classifier import parquet
+from unweave.bench.workers import Crew, run_serially
+from unweave.cli import audit
 from unweave.cli.audit import CALIBRATION
 from unweave.cli.inputs import run_folder
+from unweave.cli.inputs.executor import Executor
 from unweave.record import record
 
 FILES = ["evidence.parquet", "record.json", "references", "report.html", "run.json"]
@@ -218,6 +224,28 @@ class TestFolder:
         before = listed(forgotten / "audit" / "references")
         assert run("audit", forgotten, "--references", 2, "--quiet").code == 1
         assert before.items() <= listed(forgotten / "audit" / "references").items() and len(before) == 5
+
+    def test_workers_live_while_models_are_retrained_and_no_longer(self, run, here, forgotten, monkeypatch):
+        seen = []
+
+        @contextmanager
+        def crew(self: Executor, device: str, jobs: int) -> Iterator[Crew]:
+            seen.append(f"workers on {device}")
+            yield run_serially
+            seen.append("no workers")
+
+        def note(function: Callable[..., Any]) -> None:
+            def call(*arguments: Any, **more: Any) -> Any:
+                seen.append(function.__name__)
+                return function(*arguments, **more)
+
+            monkeypatch.setattr(audit, function.__name__, call)
+
+        note(audit.collect_answer_pair)
+        note(audit.audit_answers)
+        monkeypatch.setattr(Executor, "crew", crew)
+        assert run("audit", forgotten, "--references", 1, "--quiet").code == 1
+        assert seen == ["collect_answer_pair", "workers on cpu", "no workers", "audit_answers"]
 
     def test_out_may_be_elsewhere(self, run, here, listed, forgotten):
         before = listed(forgotten)

@@ -8,6 +8,7 @@ import pytest
 import projects
 from for_each import for_each
 from projects import loads
+from unweave.cli import audit
 from unweave.cli.inputs.out import CLAIM
 
 FORGET = ("--method", "finetune", "--set", "how.epochs=1", "--quiet")
@@ -210,14 +211,27 @@ class TestRanges:
         monkeypatch.setattr(importlib.util, "find_spec", lambda name: name)  # Ray need not be installed
         refused(sentence, "bench", projects.recipe(tmp_path), *flags)
 
+    @for_each(("method", "stage"), [("lur", ""), ("lur:recover", "recover."), ("kde", "")])
+    def test_states_that_are_not_saved(self, refused, tmp_path, method, stage):
+        place = projects.project(tmp_path / "mine")
+        refused(
+            f"--save-every saves no state of adamw8bit, found {stage}how.optimizer=adamw8bit: leave one",
+            *("forget", place, "--random", 0.1, "--method", method, "--save-every", 2),
+            *("--set", f"{stage}how.optimizer=adamw8bit"),
+        )
+
     def test_a_cluster_of_trainings(self, refused, tmp_path, here, run, monkeypatch):
         place = projects.project(tmp_path / "mine")
         flags = ("--random", 0.1, "--method", "finetune", "--set", "how.steps=2", "--quiet", "--out", "done")
         assert run("forget", place, *flags).code == 0
         monkeypatch.setattr(importlib.util, "find_spec", lambda name: name)  # Ray need not be installed
+        monkeypatch.setattr(audit, "collect_answer_pair", None)  # nothing is computed before
         for verb in (("qualify", place), ("audit", "done", "--references", 1)):
             refused("no cluster answers at 127.0.0.1:1: .*refused", *verb, "--ray", "127.0.0.1:1", "--quiet")
         assert not (here / "done" / "audit").exists() and not (here / "unweave-qualification").exists()
+        request = here / "done" / "forget.json"
+        request.write_text(request.read_text().replace('"device": null', '"device": "cpu:0"'))
+        refused("give --device cpu, found cpu:0", "audit", "done", "--ray", "127.0.0.1:1", "--quiet")
 
     def test_a_cluster_without_ray(self, refused, tmp_path, monkeypatch):
         spec = importlib.util.find_spec

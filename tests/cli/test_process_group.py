@@ -86,10 +86,10 @@ def commands(tmp_path_factory) -> dict[str, list[str]]:
         "double": forget(double, place / "out" / "double", "--method", "salun"),
         "sharded": forget(double, place / "out" / "sharded", "--method", "lur", *SHARDED),
         "pieces": forget(
-            double, place / "out" / "pieces", "--method", "lur", *SHARDED, "--save-sharded", "--json"
+            double, place / "out" / "sharded", "--method", "lur", *SHARDED, "--save-sharded", "--json"
         ),
         "pieces again": forget(
-            double, place / "out" / "pieces", "--method", "lur", *SHARDED, "--save-sharded"
+            double, place / "out" / "sharded", "--method", "lur", *SHARDED, "--save-sharded"
         ),
         "check": ["check", double, "--random", "0.3", "--methods", "finetune", *SHARDED],
         "not for shards": forget(
@@ -130,12 +130,11 @@ def test_two_processes_end_where_one_does(run, commands, outputs, tmp_path, name
         assert float((shared[key] - value).norm() / value.norm()) < tolerance, key
 
 
-def test_each_process_may_write_its_rows(commands, outputs):
+def test_each_process_may_write_its_rows_into_a_folder_of_their_own(commands, outputs):
     assert [each.code for each in outputs["pieces"]] == [0, 0], outputs["pieces"]
-    whole, folder = (
-        Path(commands[name][commands[name].index("--out") + 1]) for name in ("sharded", "pieces")
-    )
-    assert json.loads(outputs["pieces"][0].out)["edited_in_place"] is True
+    whole = Path(commands["sharded"][commands["sharded"].index("--out") + 1])
+    folder, said = whole.with_name("sharded-2"), json.loads(outputs["pieces"][0].out)
+    assert said["edited_in_place"] is True and Path(said["out"]) == folder
     assert not (folder / "model.safetensors").exists()
     expected = load_file(whole / "model.safetensors")
     state = {name: torch.empty_like(each) for name, each in expected.items()}

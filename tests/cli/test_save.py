@@ -1,6 +1,10 @@
 """A model that forgot is never written over one that unweave did not write."""
 
 import json
+import os
+import shutil
+import warnings
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,6 +15,8 @@ import unweave
 from cli.written import bits, row_of
 from unweave.descent.descend import Descent
 from unweave.methods.simple import FineTune
+from unweave.result import remove_whole
+from unweave.weights.sharded_files import save_sharded
 
 
 @pytest.fixture(scope="module")
@@ -60,3 +66,43 @@ def test_a_record_of_an_earlier_version_is_ours(result, tmp_path):
     (tmp_path / "record.json").write_text(json.dumps({"schema": "unweave.record/0"}))
     result.save(tmp_path)
     assert row_of(tmp_path)["verdict"] == "INCONCLUSIVE"
+
+
+@pytest.mark.parametrize("last", ["pretrained", "model.safetensors", "model.json"])
+def test_a_model_whose_removal_was_cut_off_is_still_ours(result, tmp_path, monkeypatch, last: str):
+    def cut_off(path: Path, ignore_errors: bool = False, missing_ok: bool = False) -> None:
+        if path.name == last:
+            raise KeyboardInterrupt
+        remove(path) if path.is_dir() else os.remove(path)
+
+    def own_form(model: nn.Module, folder: Path) -> None:
+        folder.mkdir()
+        (folder / "weights").touch()
+
+    remove = shutil.rmtree
+    result.save(tmp_path, write=own_form)
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "rmtree", cut_off)
+        patch.setattr(Path, "unlink", cut_off)
+        with pytest.raises(KeyboardInterrupt):
+            remove_whole(tmp_path)
+    result.save(tmp_path)
+    assert row_of(tmp_path)["verdict"] == "INCONCLUSIVE"
+
+
+def test_a_sharded_model_that_can_not_be_removed_is_an_error(result, tmp_path, monkeypatch):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch warns that there is one process
+        save_sharded(tmp_path, result.model, {})
+
+    def refuse(path: object, ignore_errors: bool = False, **more: object) -> None:
+        if not ignore_errors:
+            raise PermissionError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "rmtree", refuse)
+        with pytest.raises(PermissionError):
+            result.save(tmp_path)
+    assert not (tmp_path / "sharded").exists()  # part of it would be taken for somebody else's
+    result.save(tmp_path)
+    assert not [each for each in tmp_path.iterdir() if "sharded" in each.name]

@@ -42,9 +42,7 @@ def ray_workers(address: str, *, cores: int = 1, gpus: float = 0) -> Iterator[Cr
         ValueError: If Ray is not installed, no cluster answers, or it lacks what a job needs.
         Failed: If the workers of a job are lost RETRIES + 1 times.
     """
-    if importlib.util.find_spec("ray") is None:
-        raise ValueError("--ray needs Ray, which is not installed: pip install 'unweave[ray]'")
-    refuse_dead(address)
+    refuse_unreachable(address)
     ray = importlib.import_module("ray")  # the extra may be missing
     try:
         ray.init(address, log_to_driver=False, logging_level="ERROR")
@@ -59,8 +57,10 @@ def ray_workers(address: str, *, cores: int = 1, gpus: float = 0) -> Iterator[Cr
         ray.shutdown()
 
 
-def refuse_dead(address: str) -> None:
-    """Raises if nothing listens at an address. "auto" without RAY_ADDRESS is left to Ray."""
+def refuse_unreachable(address: str) -> None:
+    """Raises if Ray is not installed or nothing listens at an address; "auto" needs RAY_ADDRESS for that."""
+    if importlib.util.find_spec("ray") is None:
+        raise ValueError("--ray needs Ray, which is not installed: pip install 'unweave[ray]'")
     place = os.environ.get("RAY_ADDRESS", AUTO) if address == AUTO else address
     if place == AUTO:
         return

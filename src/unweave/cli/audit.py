@@ -140,7 +140,9 @@ def audit_run(
     """Audits a folder of forget."""
     if not 0 <= references <= CALIBRATION:
         raise ValueError(f"--references must be in 0..{CALIBRATION}, found {references}")
-    executor.refuse_unfit(flags.device or "cpu")
+    asked = run_folder.read_request(run)
+    device = flags.device or asked["device"] or "cpu"
+    executor.refuse_unfit(device)
     project, split = run_folder.open_run(str(run.resolve()), flags.device)
     seeds, calibration = seeds_of(references if project.retrain else 0, flags.seed or 0)
     digest = split.digest()
@@ -150,16 +152,15 @@ def audit_run(
     facts = {"verb": "audit", "weights": weights, "facts": project.facts, "references": seeds}
     facts |= {} if request is None else {"attacks": asdict(request)}
     folder = flags.out or run / "audit"
-    out.refuse_within(folder, project.source, run_folder.read_request(run).get("data"))
+    out.refuse_within(folder, project.source, asked.get("data"))
     place = out.choose_folder(folder, facts, goes_on=extends)
-    asked = request
+    names = None if request is None else request.names
     exam, request = attacked_exam(run_folder.make_exam(run, project, split), request)
-    image_attacks = None if asked is None or request is not None else asked.names
+    image_attacks = names if request is None else None
     if request is not None:
         request = repeat_budget(request, place)
     start = f"Auditing {run}{'' if seeds else ', with no retrained models'}"
     with (
-        executor.crew(flags.device or "cpu", 1) as crew,
         out.open_folder(place, facts),
         progress.show_progress(start, quiet=flags.quiet) as listener,
     ):
@@ -172,10 +173,11 @@ def audit_run(
             plan = plan_of_models(request, exam, len(seeds))
         examined = () if plan is None else tuple(attack.name for attack in plan.model_attacks)
         stored = (out.find_earlier(folder, facts, same_models, REFERENCES) or place) / REFERENCES
-        run_folder.retrain_all(
-            run, [*seeds, *calibration], stored, crew, flags.device, listener, examined,
-            keep_models=keep_models, image_attacks=image_attacks,
-        )  # fmt: skip
+        with executor.crew(device, 1) as crew:  # workers hold memory, which the attacks need
+            run_folder.retrain_all(
+                run, [*seeds, *calibration], stored, crew, flags.device, listener, examined,
+                keep_models=keep_models, image_attacks=image_attacks,
+            )  # fmt: skip
         reference = run_folder.make_reference(project, split, seeds, calibration, stored) if seeds else None
         outcome = audit_answers(result, answer_pair, reference, exam=exam, plan=plan)
         outcome = replace(outcome, record=add_request(outcome.record, run_folder.request_facts(run)))

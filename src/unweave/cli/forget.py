@@ -8,7 +8,12 @@ from torch import nn
 
 from unweave.cli.forget_concept import forget_concept
 from unweave.cli.inputs import out
-from unweave.cli.inputs.choose_method import configure_method, read_search, tuned_method
+from unweave.cli.inputs.choose_method import (
+    configure_method,
+    read_search,
+    refuse_unsaved,
+    tuned_method,
+)
 from unweave.cli.inputs.concept_recipe import read_concept_recipe
 from unweave.cli.inputs.concept_source import NO_GENERATION, Generation
 from unweave.cli.inputs.concepts import NO_CONCEPT, Concepts, refuse_no_concept, refuse_other_requests
@@ -149,10 +154,13 @@ def forget_records(
         refuse_unfit_search(project, model, method, tuned_tables, tuned, seed)
         tables = merge_tables(tuned_tables, tables)
     chosen = configure_method(project, method, tables=tables, seed=seed, trained=trained)
+    if save_every is not None:
+        refuse_unsaved(chosen)
     run_facts = {
         **place_facts(model, recipe, data),
         **request_facts(project, split, method, tables=tables, seed=seed, device=flags.device),
         **trained.facts(),
+        **form_facts(save_sharded=save_sharded),
     }
     place = flags.out or Path("forgotten")
     out.refuse_within(place, project.source, data)
@@ -184,6 +192,11 @@ def place_facts(model: str, recipe: str | None, data: str | None) -> out.Facts:
     places = {"model": model, "recipe": recipe, "data": data}
     known = {key: None if place is None else absolute_place(place) for key, place in places.items()}
     return {"verb": "forget", **known}
+
+
+def form_facts(*, save_sharded: bool) -> out.Facts:
+    """The form in which a run writes its model; none for a whole one, as in earlier versions."""
+    return {"save_sharded": True} if save_sharded else {}
 
 
 def request_facts(

@@ -5,11 +5,15 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from unweave.weights.sharded import as_sharded, local_rows
+
+if TYPE_CHECKING:
+    from torch.distributed.checkpoint.metadata import Metadata
 
 PIECES = ".metadata"
 """What `torch.distributed.checkpoint` writes last."""
@@ -54,15 +58,44 @@ def stored_tensors(path: Path) -> Iterator[tuple[str, torch.Size, torch.dtype]]:
     """
     from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 
-    try:
-        with path.open("rb") as file:
-            stored = PlainMetadata(file).load().state_dict_metadata
-    except (AttributeError, EOFError, pickle.UnpicklingError) as error:
-        raise ValueError(f"{path.parent} is no saved state: delete it to start again") from error
-    for name, each in stored.items():
+    for name, each in read_metadata(path).state_dict_metadata.items():
         if not isinstance(each, TensorStorageMetadata):
             raise ValueError(f"{path.parent} holds {name!r}, which is no tensor: delete it to start again")
         yield name, each.size, each.properties.dtype
+
+
+def stored_files(folder: Path) -> list[str]:
+    """The names of the files that a distributed checkpoint consists of.
+
+    Raises:
+        ValueError: If one is missing: its process wrote to another disk.
+    """
+    names = {each.relative_path for each in (read_metadata(folder / PIECES).storage_data or {}).values()}
+    absent = [name for name in sorted(names) if not (folder / name).is_file()]
+    if absent:
+        raise ValueError(
+            f"expected {absent[0]} in {folder}, found none: all processes need one disk, so choose a folder "
+            "that they share"
+        )
+    return [PIECES, *sorted(names)]
+
+
+def read_metadata(path: Path) -> "Metadata":
+    """The metadata of a distributed checkpoint.
+
+    Raises:
+        ValueError: If the file holds anything else.
+    """
+    from torch.distributed.checkpoint.metadata import Metadata
+
+    try:
+        with path.open("rb") as file:
+            found = PlainMetadata(file).load()
+    except (AttributeError, EOFError, pickle.UnpicklingError) as error:
+        raise ValueError(f"{path.parent} is no saved state: delete it to start again") from error
+    if not isinstance(found, Metadata):
+        raise ValueError(f"{path.parent} is no saved state: delete it to start again")
+    return found
 
 
 class PlainMetadata(pickle.Unpickler):

@@ -65,6 +65,23 @@ class Processes:
             raise error
         return value  # pyright: ignore[reportReturnType]  # None only if `make` returned it
 
+    def from_each(self, make: Callable[[], T]) -> list[T]:
+        """What each process gets from its call of a function, in their order, on every process.
+
+        All processes must call this together. The results are pickled.
+
+        Raises:
+            Exception: On every process, what the function raised on the first that failed.
+        """
+        if self.count == 1:
+            return [make()]
+        found: list[tuple[T | None, Exception | None]] = [(None, None)] * self.count
+        dist.all_gather_object(found, attempt_alone(make))
+        for _, error in found:
+            if error is not None:
+                raise error
+        return [value for value, _ in found]  # pyright: ignore[reportReturnType]  # as in from_first
+
     def shard(self, ids: Tensor) -> Tensor:
         """The rows of a whole batch that this process takes."""
         return ids if self.count == 1 else ids[self.rank :: self.count]

@@ -39,7 +39,9 @@ def test_workers_read_a_project_and_the_bits_stay(run, here, tmp_path):
         ("{'workers': 'two'}", "'loader' must be a table"),
         ("{'worker': 2}", "worker"),
         ("{'workers': -1}", r"workers must be in \[0, inf\), found -1"),
-        ("{'prefetch': 0}", r"prefetch must be in \[1, inf\), found 0"),
+        ("{'prefetch': 4}", "'loader' needs workers, .* found {'prefetch': 4}: add 'workers'"),
+        ("{'workers': 0, 'prefetch': 4}", "'loader' needs workers"),
+        ("{'workers': 1, 'prefetch': 0}", r"prefetch must be in \[1, inf\), found 0"),
     ],
 )
 def test_what_is_no_loader_is_refused(tmp_path, loader, sentence):

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from cyclopts import Parameter
 
-from unweave.bench.ray_workers import ray_workers
+from unweave.bench.ray_workers import ray_workers, refuse_unreachable
 from unweave.bench.workers import Crew, refuse_too_many, workers
 
 
@@ -46,13 +46,15 @@ class Executor:
             raise ValueError(f"--gpus must be in (0, 1], as a cell uses one device, found {self.gpus}")
 
     def refuse_unfit(self, device: str) -> None:
-        """Raises if the executor can't run cells on the device."""
+        """Raises if the executor can't run cells on the device, or no cluster answers."""
         refuse_too_many(self.jobs, device)
         place = torch.device(device)
         if self.ray is not None and place.index is not None:
             raise ValueError(f"Ray chooses the GPU of each cell: give --device {place.type}, found {device}")
         if self.gpus is not None and place.type != "cuda":
             raise ValueError(f"--gpus needs --device cuda, found {device}")
+        if self.ray is not None:
+            refuse_unreachable(self.ray)
 
     @contextmanager
     def crew(self, device: str, jobs: int) -> Iterator[Crew]:

@@ -11,7 +11,7 @@ from unweave.record.files import sha256
 from unweave.record.one_model import add_request
 from unweave.result import ADDITIONS, PRETRAINED, Pretrained, Result, read_if_present, refuse_foreign
 from unweave.split import Split
-from unweave.weights.sharded_files import SHARDED
+from unweave.weights.sharded_files import SHARDED, read_undamaged
 
 CLAIM = "forget.json"
 MODELS = "models"
@@ -57,23 +57,25 @@ def write_request(folder: Path, model: str, words: str) -> None:
 
 
 def is_done(folder: Path, project: Project, *, additions: bool, sharded: bool = False) -> bool:
-    """Whether a folder holds all files of this run, as they were written."""
+    """Whether a folder holds all files of this run, as they were written, and no model of another form."""
     own_form = not sharded and (project.write is not None or isinstance(project.model, Pretrained))
-    files = [SHARDED] if sharded else [checkpoint.WEIGHTS, checkpoint.SIDECAR]
+    whole = [checkpoint.WEIGHTS, checkpoint.SIDECAR]
+    files, others = ([SHARDED], whole) if sharded else (whole, [SHARDED])
     files += [SPLIT, record.FILE]
     files += [name for name, written in ((PRETRAINED, own_form), (ADDITIONS, additions)) if written]
-    return all((folder / name).exists() for name in files) and is_whole(folder, project)
+    complete = all((folder / name).exists() for name in files)
+    cut_off = any((folder / name).exists() for name in others)
+    return complete and not cut_off and is_whole(folder, project, sharded=sharded)
 
 
-def is_whole(folder: Path, project: Project) -> bool:
+def is_whole(folder: Path, project: Project, *, sharded: bool) -> bool:
     """Whether the files of a run fit together: after a crash or a full disk some may be cut or missing."""
-    sharded = (folder / SHARDED).is_dir()  # it gets this name when all is written
-    sidecar = read_if_present((folder / SHARDED if sharded else folder) / checkpoint.SIDECAR)
     try:
         (stage,) = record.load(folder)["stages"].values()
         split = Split.load(folder / SPLIT, project.train, project.test)
+        facts = read_undamaged(folder / SHARDED) if sharded else read_if_present(folder / checkpoint.SIDECAR)
     except ValueError:
         return False
     dated = stage.get("request", {}).get("date") is not None  # what is added last
-    same = sidecar.get("split") == split.digest()
-    return dated and same and (sharded or sidecar.get("weights") == sha256(folder / checkpoint.WEIGHTS))
+    same = facts.get("split") == split.digest()
+    return dated and same and (sharded or facts.get("weights") == sha256(folder / checkpoint.WEIGHTS))

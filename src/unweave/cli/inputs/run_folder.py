@@ -27,6 +27,7 @@ from unweave.record.files import read_object
 from unweave.result import PRETRAINED, Result
 from unweave.split import Split
 from unweave.weights.cost import Cost
+from unweave.weights.sharded_files import SHARDED
 
 REQUEST_KEYS = ("model", "recipe", "device", "method", "settings", "seed")
 """The keys of a request."""
@@ -44,9 +45,19 @@ def read_request(run: Path) -> Mapping[str, Any]:
     return request
 
 
+def refuse_sharded(run: Path) -> None:
+    """Raises if the model of a run is sharded on disk."""
+    if (run / SHARDED).is_dir() and not (run / checkpoint.WEIGHTS).exists():
+        raise ValueError(
+            f"an audit needs {checkpoint.WEIGHTS}, found only a sharded model in {run / SHARDED}: run forget "
+            "again without --save-sharded"
+        )
+
+
 @cache
 def open_run(run: str, device: str | None) -> tuple[Project, Split]:
     """The project of a run and its split; once per process."""
+    refuse_sharded(Path(run))
     request, place = read_request(Path(run)), Path(run) / SPLIT
     if not place.is_file():
         raise ValueError(f"{run} is not finished, it has no {SPLIT}: run forget again")

@@ -149,6 +149,10 @@ def read_ahead(data: Source, loader: object) -> Source:
     refuse_unknown(loader, LOADER, "'loader'")
     if not loader:
         return data
+    if "prefetch" in loader and not loader.get("workers"):
+        raise ValueError(
+            f"'loader' needs workers, which read the batches of 'prefetch', found {loader!r}: add 'workers'"
+        )
     if not isinstance(data, UserDataset):
         raise ValueError(f"'loader' is for data sets, found a {type(data).__name__}, which reads itself")
     if loader.get("workers") and not can_fork():
