@@ -252,7 +252,7 @@ def test_bad_settings_are_named_with_what_was_found(message: str):
 @for_each(
     ("field", "choices"),
     [
-        ("optimizer", "'sgd', 'adam', 'adamw'"),
+        ("optimizer", "'sgd', 'adam', 'adamw', 'adamw8bit'"),
         ("schedule", "'constant', 'cosine', 'linear'"),
         ("norm", "'train', 'frozen'"),
         ("dropout", "'off', 'same'"),
