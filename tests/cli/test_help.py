@@ -51,7 +51,7 @@ class TestMethods:
         assert names == list(STAGES) and "such as lur:recover" in told
 
     @pytest.mark.parametrize("width", [80, 120])
-    @pytest.mark.parametrize("name", ["lur", "lur:recover", "salun", "scrub", "kde", "sa", "lur-match"])
+    @for_each("name", ["lur", "lur:recover", "salun", "scrub", "kde", "sa", "lur-match"])
     def test_every_setting_is_shown_with_its_default_and_meaning(self, run, monkeypatch, name, width):
         monkeypatch.setattr(show, "WIDTH", width)
         _, *tables = run("methods", name).out.partition("\nChoice for ")[0].split("\nSetting ")

@@ -2,6 +2,7 @@ from pathlib import Path
 
 import pytest
 
+from for_each import for_each
 from unweave.audits.diffusion.concept_prompts import ConceptPrompts, Prompt
 from unweave.audits.diffusion.prompt_file import read_factor, read_prompts
 
@@ -51,7 +52,7 @@ def test_a_kind_may_be_left_out(tmp_path):
     assert found.kinds.keys() == {"trained", "combined", "neighbours"}
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("lines", "expected"),
     [
         ({"concept": None}, "concept is missing"),

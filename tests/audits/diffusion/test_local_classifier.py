@@ -8,6 +8,8 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from for_each import for_each
+
 models: Any = pytest.importorskip(
     "torchvision.models", reason="architectures and preparation are torchvision's"
 )
@@ -156,7 +158,7 @@ def test_the_digest_depends_on_the_preparation(place: Path):
     assert classifier.facts["preparation"].startswith("MobileNet_V3_Small_Weights.IMAGENET1K_V1: ")
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("change", "expected"),
     [
         ({"file": "none.pth"}, "expected a classifier in .*none.pth, found no such file"),
