@@ -29,7 +29,7 @@ def problem() -> Problem:
     return Problem(Classifier(CLASSES), model, split, torch.Generator().manual_seed(0))
 
 
-def moved(how: Descent, where: dict[str, torch.Tensor] | None = None) -> dict[str, torch.Tensor]:
+def weight_changes(how: Descent, where: dict[str, torch.Tensor] | None = None) -> dict[str, torch.Tensor]:
     of = problem()
     start = {name: p.detach().clone() for name, p in of.params.items()}
     descend(of, how, Phase([nll("retain")], where=where))
@@ -39,13 +39,13 @@ def moved(how: Descent, where: dict[str, torch.Tensor] | None = None) -> dict[st
 @pytest.mark.skipif(installed, reason="torchao is installed")
 def test_without_its_library_it_names_the_extra():
     with pytest.raises(ValueError, match=r"needs torchao, .* pip install 'unweave\[eight-bit\]'$"):
-        moved(HOW)
+        weight_changes(HOW)
 
 
 @pytest.mark.skipif(not installed, reason="torchao is not installed")
 class TestTorchao:
     def test_it_moves_weights_about_as_adamw(self):
-        ours, theirs = moved(HOW), moved(replace(HOW, optimizer="adamw"))
+        ours, theirs = weight_changes(HOW), weight_changes(replace(HOW, optimizer="adamw"))
         for name, expected in theirs.items():
             assert (ours[name] - expected).norm() < 0.2 * expected.norm(), name
 
@@ -61,7 +61,7 @@ class TestTorchao:
     def test_masked_weights_stay(self):
         of = problem()
         where = {name: (torch.rand(p.shape) > 0.5).float() for name, p in of.params.items()}
-        for name, change in moved(HOW, where).items():
+        for name, change in weight_changes(HOW, where).items():
             assert not change[where[name] == 0].any() and change.any()
 
 

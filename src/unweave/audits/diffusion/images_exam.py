@@ -67,7 +67,7 @@ class ImagesExam(Exam[Drawn]):
 
     @abstractmethod
     def with_attacks(self, names: str) -> "ImagesExam":
-        """The exam with some attacks that try to recover what was forgotten.
+        """The exam with some attacks that try to recover the forgotten class or concept.
 
         Args:
             names: "default" or "all", or names of `image_attacks` with commas between.
