@@ -35,6 +35,7 @@ ADAM = replace(HOW, optimizer="adam", lr=0.01, ema=0.9, schedule="cosine", warmu
 METHODS: Mapping[str, tuple[str, Method]] = {
     "rule that draws": ("layernorm", LUR(rule="pcgrad", how=ADAM)),
     "lagged": ("layernorm", LUR(mode="lagged", alpha=0.01, how=HOW)),
+    "replayed steps": ("layernorm", LUR(mode="lagged", alpha=0.01, how=replace(HOW, compile="step"))),
     "batch statistics": ("batchnorm", FineTune(how=ADAM)),
     "reused gradient": ("layernorm", Scissorhands(forget=Mislabel(), how=HOW)),
     "two phases": ("layernorm", SCRUB(how=HOW)),

@@ -10,6 +10,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 
 from unweave.descent.batches import plan_inputs, step_batches
+from unweave.descent.captured import CapturedDirection, refuse_changing_steps
 from unweave.descent.feed import steps_per_epoch
 from unweave.descent.importance import Mask
 from unweave.descent.losses import collect_losses, refuse_nonfinite
@@ -59,6 +60,7 @@ def descend(
     with training_mode(problem.model, how, still), open_saved(problem, how, phases, optimizer) as saved:
         refuse_batch_statistics(problem, how)
         refuse_compiled_shards(problem, how)
+        refuse_changing_steps(problem, how, phases)
         finished = saved.restore_end()
         if finished is not None:
             return finished
@@ -98,8 +100,9 @@ def run_phase(
     `span` is its first step, its end and the total; `taken` are the steps of the earlier phases.
     """
     (begin, end, of), weights, update = span, train_state.weights, train_state.update
-    runtime = make_runtime(problem, how, phase.where, compile=how.compile)
+    runtime = make_runtime(problem, how, phase.where, compile=how.compile is True)
     runtime.shifts = []
+    direction_of = CapturedDirection(combined_direction) if how.compile == "step" else combined_direction
     saved.start_phase(train_state, runtime, phase.terms)
     pinned = PinnedWeights(weights, phase.where)
     index = -1
@@ -113,7 +116,7 @@ def run_phase(
         set_rate(update, how, (begin + index) / of)
         runtime.noise = problem.seed() if how.dropout == "same" else None
         step = Step(weights, runtime, batches, sizes, index=index, of=end - begin, before=runtime.before)
-        move_weights(step, combined_direction(step, phase, problem.generator), how, update)
+        move_weights(step, direction_of(step, phase, problem.generator), how, update)
         pinned.restore(update)
         train_state.follow_average(how.ema, begin + index)
         runtime.before = {key: step.memory[key][1] for key in runtime.lagged_terms if key in step.memory}

@@ -167,7 +167,7 @@ def l1(strength: Callable[[float], float]) -> Objective:
         sums = [local_with_gradient(p).abs().sum() for p in step.params.values()]
         return strength(step.index / step.of) * add_up(step.params.values(), sums)
 
-    return Objective(((1.0, OnWeights("l1", value)),))
+    return Objective(((1.0, OnWeights("l1", value, follows_progress=True)),))
 
 
 def ewc(anchor: Params, importance: Params) -> Objective:

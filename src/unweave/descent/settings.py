@@ -45,9 +45,11 @@ class Descent:
             steps the decay is at most (1 + n) / (10 + n), as in TensorFlow: with a constant decay a short run
             would end near its first weights, and the average would hide what it forgot.
         precision: The number type of the forward passes.
-        compile: Compile the forward passes. Compilation takes minutes and needs a C++ compiler; it pays on a
-            GPU in long trainings. torch then chooses the memory layout of convolutions, and no second
-            derivative is available.
+        compile: True compiles the forward passes. Compilation takes minutes and needs a C++ compiler; it pays
+            on a GPU in long trainings. torch then chooses the memory layout of convolutions, and no second
+            derivative is available. "step" records the gradients of a step as a CUDA graph and replays it;
+            on a small model the GPU then waits for Python no more. It takes nothing that changes from step to
+            step: several processes, dropout, a rule, a target that is measured again.
         stop: "forgotten" ends a phase that uses the forget set once the mean loss on the forget set has
             reached the mean loss on the calibration set.
         stop_every: The number of steps between two checks of `stop`.
@@ -70,7 +72,7 @@ class Descent:
     dropout: Literal["off", "same"] = "off"
     ema: float | None = None
     precision: Precision = "fp32"
-    compile: bool = False
+    compile: bool | Literal["step"] = False
     stop: Literal["never", "forgotten"] = "never"
     stop_every: int = 10
     unused: tuple[str, ...] = ()

@@ -48,10 +48,12 @@ class OnWeights:
     Args:
         name: Its name in curves and records.
         value: The penalty.
+        follows_progress: Whether it changes with the number of the step.
     """
 
     name: str
     value: Callable[[Step], Float[Tensor, ""]]
+    follows_progress: bool = False
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,7 +10,7 @@ import math
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from unweave.descent.descend import Descent
@@ -50,12 +50,16 @@ class Unseen:
 def ascend_to_levels(right: Float[Tensor, " n"], wrong_levels: Float[Tensor, " n"]) -> Objective:
     """Ascent that leaves an example alone once its loss has reached the level."""
 
+    def levels_at(ids: Int[Tensor, " n"], like: Tensor) -> Levels:
+        return right[ids].to(like), wrong_levels[ids].to(like)
+
     def value(step: Step, batch: Batch) -> Tensor:
-        output, ids = step.predict(batch), batch.ids.cpu()
+        output = step.predict(batch)
         loss = step.runtime.task.loss(output, batch.target)
-        level = right[ids].to(loss)
+        like = loss.detach()
+        level, wrong = step.once(("unseen", id(batch)), lambda: levels_at(batch.ids.cpu(), like))
         if right is not wrong_levels:
-            level = torch.where(output.argmax(1) == batch.target, level, wrong_levels[ids].to(loss))
+            level = torch.where(output.argmax(1) == batch.target, level, wrong)
         return -torch.where(loss < level, loss, level)  # at a tie nothing pulls
 
     return on("forget", "unseen", value, idle=True)

@@ -54,6 +54,10 @@ class Step:
         index: The number of this step, from 0.
         of: The total number of steps.
         before: The gradients of the previous step, for `PreviousGradient`.
+
+    Attributes:
+        constants: What `once` made.
+        makers: The functions that made it, if somebody will make it again.
     """
 
     def __init__(
@@ -71,7 +75,8 @@ class Step:
         self.index, self.of, self.before = index, of, before or {}
         self.ahead = False
         self.memory: dict[int, tuple[Term, Params]] = {}
-        self._constants: dict[object, object] = {}
+        self.constants: dict[object, object] = {}
+        self.makers: dict[object, Callable[[], object]] | None = None
         self._passed: dict[int, int] = {}
         self._outputs: dict[int, Tensor] = {}
 
@@ -94,9 +99,11 @@ class Step:
 
     def once(self, key: object, make: Callable[[], T]) -> T:
         """Computes a constant of the step once, also for shifted weights: a teacher's output, latents."""
-        if key not in self._constants:
-            self._constants[key] = make()
-        return cast(T, self._constants[key])
+        if key not in self.constants:
+            self.constants[key] = make()
+            if self.makers is not None:
+                self.makers[key] = make
+        return cast(T, self.constants[key])
 
     def predict(self, batch: Batch) -> Tensor:
         """The model's output on a batch, in float32 or float64.
@@ -216,5 +223,6 @@ class Step:
         child = Step(
             params, self.runtime, self.batches, self.sizes, index=self.index, of=self.of, before=self.before
         )
-        child.ahead, child._constants, child._passed = True, self._constants, self._passed
+        child.ahead, child._passed = True, self._passed
+        child.constants, child.makers = self.constants, self.makers
         return child

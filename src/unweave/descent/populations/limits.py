@@ -39,7 +39,7 @@ def descent_reason(how: Descent, examples: int) -> str:
     if how.optimizer == EIGHT_BIT:
         return f"optimizer={EIGHT_BIT!r} rounds its states in blocks, which stacked weights would share"
     if how.compile:
-        return "compile=True is not implemented for several models"
+        return "compile is not implemented for several models"
     if how.micro_batch is not None and how.micro_batch < min(how.batch, examples):
         return f"micro_batch={how.micro_batch} limits the memory, which several models need at once"
     return ""

@@ -1,0 +1,238 @@
+"""Steps whose gradients are recorded once as a CUDA graph and replayed over fixed memory.
+
+On a small model a GPU waits for Python between two kernels. A replay launches all kernels of a step at once.
+What a step draws on the host, such as wrong labels, is drawn before the replay and copied into the memory
+that the graph reads. The update of the optimizer stays outside.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from unweave.descent.lookahead import Lookahead, PreviousGradient
+from unweave.descent.settings import Descent, Phase
+from unweave.descent.weighted_sum import Objective, OnWeights
+from unweave.problem import Problem
+from unweave.split import Part
+from unweave.tasks import Batch
+from unweave.weights.cost import Cost
+from unweave.weights.params import Params
+from unweave.weights.step import NOTED, Step, Term
+
+__all__ = ["CapturedDirection", "refuse_changing_steps"]
+
+Direction = Callable[[Step, Phase, torch.Generator], Params]
+Batches = Mapping[Part, Sequence[Batch]]
+
+
+def capture(run: Callable[[], None]) -> Callable[[], None]:
+    """Records the kernels of `run` as a CUDA graph, replays it once, and returns its replay."""
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        run()
+    graph.replay()
+    return graph.replay
+
+
+@dataclass(eq=False)
+class CapturedDirection:
+    """The combined gradient of a step, replayed where an earlier step had batches of the same shapes.
+
+    The first step of each shape runs eagerly, which prepares the device; the second is recorded. Every
+    `NOTED`-th step runs eagerly too, because it checks gradients or notes the size of a lookahead. On the
+    CPU there are no graphs, so each step runs eagerly over the fixed memory, with the same result.
+
+    Args:
+        direction: Combines the gradients of a step.
+        recorded: The steps that were prepared or recorded, by the shapes of their batches.
+    """
+
+    direction: Direction
+    recorded: dict[object, "RecordedStep"] = field(default_factory=dict)
+
+    def __call__(self, step: Step, phase: Phase, generator: torch.Generator) -> Params:
+        """The direction; valid until the next step."""
+        if step.index % NOTED == 0:
+            return self.direction(step, phase, generator)
+        key = shapes_of(step)
+        if key not in self.recorded:
+            self.recorded[key] = RecordedStep(step, lambda fixed: self.direction(fixed, phase, generator))
+        return self.recorded[key](step)
+
+
+class RecordedStep:
+    """One step over fixed memory: batches, constants of the step, and gradients of the step before.
+
+    Args:
+        step: The step to copy.
+        direction: Combines the gradients of a step.
+    """
+
+    def __init__(self, step: Step, direction: Callable[[Step], Params]) -> None:
+        self.step, self.direction = step, direction
+        self.batches: Batches = {
+            part: [copy_batch(each) for each in batches] for part, batches in step.batches.items()
+        }
+        self.before = {key: clone(gradient) for key, gradient in step.before.items()}
+        self.constants: dict[object, object] = {}
+        self.makers: dict[object, Callable[[], object]] = {}
+        self.replay: Callable[[], None] | None = None
+        self.prepared = False
+
+    def __call__(self, step: Step) -> Params:
+        """The direction at another step with batches of the same shapes."""
+        self.fill(step)
+        if self.replay is not None:
+            self.replay()
+        elif self.prepared and self.on_gpu:
+            self.replay = capture(self.run)
+        else:
+            self.run()
+            self.constants = {key: copy_constant(value) for key, value in self.constants.items()}
+            self.prepared = True
+        # a replay writes the next losses over these
+        step.runtime.losses += [(name, [share.clone() for share in shares]) for name, shares in self.losses]
+        step.runtime.cost += self.cost
+        step.memory.update(self.kept)
+        step.before = step.runtime.before = {}
+        return self.found
+
+    @property
+    def on_gpu(self) -> bool:
+        """Whether the weights are on a CUDA device."""
+        return next(iter(self.step.params.values())).is_cuda
+
+    def fill(self, step: Step) -> None:
+        """Copies what a step reads into the fixed memory."""
+        for part, batches in step.batches.items():
+            for fixed, batch in zip(self.batches[part], batches, strict=True):
+                fill_batch(fixed, batch)
+        for key, gradient in self.before.items():
+            torch._foreach_copy_(list(gradient.values()), list(step.before[key].values()))
+        for key, make in self.makers.items():
+            fill_constant(self.constants[key], make())
+
+    def run(self) -> None:
+        """Runs the step over the fixed memory."""
+        runtime = self.step.runtime
+        of, sizes = self.step.of, self.step.sizes
+        step = Step(self.step.params, runtime, self.batches, sizes, index=1, of=of, before=self.before)
+        step.constants, step.makers = self.constants, self.makers
+        own = runtime.losses, runtime.cost
+        runtime.losses, runtime.cost = [], Cost()
+        try:
+            self.found = self.direction(step)
+        finally:
+            (self.losses, self.cost), (runtime.losses, runtime.cost) = (runtime.losses, runtime.cost), own
+        self.kept = {key: step.memory[key] for key in runtime.lagged_terms if key in step.memory}
+
+
+def shapes_of(step: Step) -> object:
+    """What two steps share if one can replay the other: the shapes of batches, and what they remember."""
+    batches = [
+        (part, [(each.blank, [(t.shape, t.dtype) for t in tensors_of(each)]) for each in found])
+        for part, found in step.batches.items()
+    ]
+    return repr((batches, sorted(step.sizes.items()), sorted(step.before)))
+
+
+def tensors_of(batch: Batch) -> list[Tensor]:
+    """The tensors of a batch that a step may read on the device."""
+    inputs = list(batch.inputs.values()) if isinstance(batch.inputs, Mapping) else list(batch.inputs)
+    return [batch.ids, *inputs, batch.target, *([] if batch.forget is None else [batch.forget])]
+
+
+def copy_batch(batch: Batch) -> Batch:
+    """A batch in memory of its own."""
+    inputs = batch.inputs
+    copies = (
+        {name: each.clone() for name, each in inputs.items()}
+        if isinstance(inputs, Mapping)
+        else tuple(each.clone() for each in inputs)
+    )
+    forget = None if batch.forget is None else batch.forget.clone()
+    return Batch(
+        batch.ids.clone(), copies, batch.target.clone(), batch.counterfactual, forget, batch.key, batch.blank
+    )
+
+
+def fill_batch(fixed: Batch, batch: Batch) -> None:
+    """Copies a batch into the memory of another, with what its later draws depend on."""
+    for own, new in zip(tensors_of(fixed), tensors_of(batch), strict=True):
+        own.copy_(new)
+    fixed.__dict__.update(key=batch.key, counterfactual=batch.counterfactual)
+    fixed.__dict__.pop("other", None)  # it is drawn again
+
+
+def copy_constant(value: object) -> object:
+    """A constant of a step, a tensor or a batch or several, in memory of its own.
+
+    Raises:
+        ValueError: If it is anything else.
+    """
+    if isinstance(value, Tensor):
+        return value.clone()
+    if isinstance(value, Batch):
+        return copy_batch(value)
+    if isinstance(value, tuple):
+        return tuple(map(copy_constant, value))
+    raise ValueError(
+        f"compile='step' copies tensors, and a loss draws a {type(value).__name__}: set compile = false"
+    )
+
+
+def fill_constant(fixed: object, new: object) -> None:
+    """Copies a constant of a step into the memory of an earlier one."""
+    if isinstance(fixed, Tensor) and isinstance(new, Tensor):
+        fixed.copy_(new)
+    elif isinstance(fixed, Batch) and isinstance(new, Batch):
+        fill_batch(fixed, new)
+    elif isinstance(fixed, tuple) and isinstance(new, tuple):
+        for own, each in zip(fixed, new, strict=True):
+            fill_constant(own, each)
+
+
+def clone(gradient: Params) -> dict[str, Tensor]:
+    """A gradient in memory of its own."""
+    return {name: each.clone() for name, each in gradient.items()}
+
+
+def refuse_changing_steps(problem: Problem, how: Descent, phases: Sequence[Phase]) -> None:
+    """Raises if steps are to be replayed, and two of them may run different kernels or read other numbers.
+
+    Raises:
+        ValueError: Names what changes from step to step.
+    """
+    if how.compile != "step":
+        return
+    found = ["several processes"] * (problem.processes.count > 1) + ["dropout"] * (how.dropout == "same")
+    found += [each for phase in phases for each in changes_of(phase)]
+    if found:
+        raise ValueError(f"compile='step' replays one step, and {found[0]} changes it: set compile = false")
+
+
+def changes_of(phase: Phase) -> Iterator[str]:
+    """What a phase changes from one step to the next, in words."""
+    if phase.rule != "total":
+        yield f"the rule {phase.rule!r}"
+    terms = list(terms_in(phase.terms))
+    if phase.watch is not None and getattr(phase.watch, "__self__", None) not in terms:
+        yield "what runs before every step"
+    for term in terms:
+        if not isinstance(term, Objective | Lookahead | PreviousGradient):
+            yield f"a term of the type {type(term).__name__}"
+        for _, piece in term.pieces if isinstance(term, Objective) else ():
+            if piece.follows_progress if isinstance(piece, OnWeights) else piece.watch is not None:
+                yield f"the loss {piece.name!r}"
+
+
+def terms_in(terms: Sequence[Term]) -> Iterator[Term]:
+    """The terms, and all that they are made of."""
+    for term in terms:
+        yield term
+        if isinstance(term, Lookahead):
+            yield from terms_in([term.outer, term.through])
+        elif isinstance(term, PreviousGradient):
+            yield from terms_in([term.first])  # the term that it follows is in the phase
