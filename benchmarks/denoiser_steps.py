@@ -62,11 +62,11 @@ class Setting:
 
     def run(self, competitor: str, problem: Problem, how: Descent, tick: Tick) -> None:
         """One descent."""
-        forget = mislabel(teacher=frozen_copy(problem.model))
+        problem.watch, forget = tick, mislabel(teacher=frozen_copy(problem.model))
         if competitor == "salun":
-            phase = Phase([forget + nll("retain")], where=half(problem), watch=tick)
+            phase = Phase([forget + nll("retain")], where=half(problem))
         else:
-            phase = phase_of(competitor, WEIGHT * forget, ALPHA, tick)
+            phase = phase_of(competitor, WEIGHT * forget, ALPHA)
         descend(problem, how, phase)
 
 

@@ -118,10 +118,11 @@ class Size:
 
     def run(self, competitor: str, problem: Problem, how: Descent, tick: Tick) -> None:
         """One descent."""
+        problem.watch = tick
         if competitor == "by hand":
             by_hand(problem, how, tick)
         else:
-            descend(problem, how, phase_of(competitor, WEIGHT * bounded(), ALPHA, tick))
+            descend(problem, how, phase_of(competitor, WEIGHT * bounded(), ALPHA))
 
 
 def noise(n: int, width: int) -> Resident:

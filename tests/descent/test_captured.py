@@ -20,7 +20,7 @@ from unweave.descent.descend import Descent, Phase, descend
 from unweave.descent.lookahead import EveryNthStep, ReusedGradient, exact, lagged, nested
 from unweave.descent.objective import Objective, bounded, distill, l1, mislabel, nll
 from unweave.problem import Problem, frozen_copy
-from unweave.split import Part
+from unweave.split import Part, Split
 from unweave.targets import Level, Unseen
 from unweave.weights.step import Term
 
@@ -67,19 +67,19 @@ def tapes(monkeypatch: pytest.MonkeyPatch) -> list[Tape]:
     return found
 
 
-def wrong(kind: str, part: Part = "forget") -> Objective:
+def wrong(problem: Problem, part: Part = "forget") -> Objective:
     """A loss that draws on the host and runs a teacher."""
-    return mislabel(part, teacher=frozen_copy(every_family.original(kind)))
+    return mislabel(part, teacher=frozen_copy(problem.model))
 
 
-TERMS: dict[str, Callable[[str], list[Term]]] = {
-    "joint": lambda kind: [nll("retain") + 0.3 * wrong(kind)],
-    "two terms": lambda kind: [distill(frozen_copy(every_family.original(kind)), "retain"), 0.3 * bounded()],
-    "mixed": lambda kind: [wrong(kind, "mixed")],
-    "nested": lambda kind: nested(nll("retain"), 0.3 * wrong(kind), 0.02),
-    "lagged": lambda kind: lagged(nll("retain"), 0.3 * wrong(kind), 0.02),
-    "exact": lambda kind: exact(nll("retain"), 0.3 * wrong(kind), 0.02),
-    "unseen": lambda kind: [nll("retain") + 0.3 * Unseen()(every_family.problem(kind), HOW)],
+TERMS: dict[str, Callable[[Problem], list[Term]]] = {
+    "joint": lambda problem: [nll("retain") + 0.3 * wrong(problem)],
+    "two terms": lambda problem: [distill(frozen_copy(problem.model), "retain"), 0.3 * bounded()],
+    "mixed": lambda problem: [wrong(problem, "mixed")],
+    "nested": lambda problem: nested(nll("retain"), 0.3 * wrong(problem), 0.02),
+    "lagged": lambda problem: lagged(nll("retain"), 0.3 * wrong(problem), 0.02),
+    "exact": lambda problem: exact(nll("retain"), 0.3 * wrong(problem), 0.02),
+    "unseen": lambda problem: [nll("retain") + 0.3 * Unseen()(problem, HOW)],
 }
 CASES = [("batchnorm", name) for name in TERMS]
 CASES += [("denoiser", "lagged"), ("language", "nested"), ("layernorm", "exact")]
@@ -97,7 +97,7 @@ def test_replays_end_where_eager_steps_do(kind: str, name: str, tapes: list[Tape
     problems, passes = [every_family.problem(kind) for _ in range(2)], ([], [])
     for each, compile, seen in zip(problems, (False, "step"), passes, strict=True):
         each.model.register_forward_hook(lambda *_, seen=seen: seen.append(1))
-        descend(each, replace(HOW, compile=compile), Phase(TERMS[name](kind)))
+        descend(each, replace(HOW, compile=compile), Phase(TERMS[name](each)))
     torch.testing.assert_close(*map(state_of, problems), rtol=0, atol=0, equal_nan=True)
     assert tapes
     assert len(passes[1]) < len(passes[0]), "a replay runs no Python"
@@ -106,8 +106,20 @@ def test_replays_end_where_eager_steps_do(kind: str, name: str, tapes: list[Tape
 def test_without_a_gpu_the_same_steps_run_over_fixed_memory() -> None:
     problems = [every_family.problem("batchnorm") for _ in range(2)]
     for each, compile in zip(problems, (False, "step"), strict=True):
-        descend(each, replace(HOW, compile=compile), Phase(TERMS["lagged"]("batchnorm")))
+        descend(each, replace(HOW, compile=compile), Phase(TERMS["lagged"](each)))
     torch.testing.assert_close(*map(state_of, problems), rtol=0, atol=0, equal_nan=True)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", TERMS)
+def test_a_graph_ends_where_eager_steps_do(name: str) -> None:
+    data = every_family.split("batchnorm")
+    split = Split(data.train.to("cuda"), data.forget, data.held_out.to("cuda"))
+    problems = [replace(every_family.problem("batchnorm"), split=split) for _ in range(2)]
+    for each, compile in zip(problems, (False, "step"), strict=True):
+        each.model.cuda()
+        descend(each, replace(HOW, steps=120, compile=compile), Phase(TERMS[name](each)))
+    torch.testing.assert_close(*map(state_of, problems), rtol=1e-3, atol=1e-4, equal_nan=True)
 
 
 def test_each_shape_has_a_graph(tapes: list[Tape]) -> None:
