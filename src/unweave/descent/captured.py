@@ -9,8 +9,15 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
-from torch import Tensor
 
+from unweave.descent.fixed_memory import (
+    clone,
+    copy_batch,
+    copy_constant,
+    fill_batch,
+    fill_constant,
+    tensors_of,
+)
 from unweave.descent.lookahead import Lookahead, PreviousGradient
 from unweave.descent.settings import Descent, Phase
 from unweave.descent.weighted_sum import Objective, OnWeights
@@ -71,7 +78,8 @@ class RecordedStep:
     """
 
     def __init__(self, step: Step, direction: Callable[[Step], Params]) -> None:
-        self.step, self.direction = step, direction
+        self.params, self.runtime, self.sizes, self.of = step.params, step.runtime, step.sizes, step.of
+        self.direction = direction
         self.batches: Batches = {
             part: [copy_batch(each) for each in batches] for part, batches in step.batches.items()
         }
@@ -102,7 +110,7 @@ class RecordedStep:
     @property
     def on_gpu(self) -> bool:
         """Whether the weights are on a CUDA device."""
-        return next(iter(self.step.params.values())).is_cuda
+        return next(iter(self.params.values())).is_cuda
 
     def fill(self, step: Step) -> None:
         """Copies what a step reads into the fixed memory."""
@@ -116,9 +124,8 @@ class RecordedStep:
 
     def run(self) -> None:
         """Runs the step over the fixed memory."""
-        runtime = self.step.runtime
-        of, sizes = self.step.of, self.step.sizes
-        step = Step(self.step.params, runtime, self.batches, sizes, index=1, of=of, before=self.before)
+        runtime = self.runtime
+        step = Step(self.params, runtime, self.batches, self.sizes, index=1, of=self.of, before=self.before)
         step.constants, step.makers = self.constants, self.makers
         own = runtime.losses, runtime.cost
         runtime.losses, runtime.cost = [], Cost()
@@ -136,67 +143,6 @@ def shapes_of(step: Step) -> object:
         for part, found in step.batches.items()
     ]
     return repr((batches, sorted(step.sizes.items()), sorted(step.before)))
-
-
-def tensors_of(batch: Batch) -> list[Tensor]:
-    """The tensors of a batch that a step may read on the device."""
-    inputs = list(batch.inputs.values()) if isinstance(batch.inputs, Mapping) else list(batch.inputs)
-    return [batch.ids, *inputs, batch.target, *([] if batch.forget is None else [batch.forget])]
-
-
-def copy_batch(batch: Batch) -> Batch:
-    """A batch in memory of its own."""
-    inputs = batch.inputs
-    copies = (
-        {name: each.clone() for name, each in inputs.items()}
-        if isinstance(inputs, Mapping)
-        else tuple(each.clone() for each in inputs)
-    )
-    forget = None if batch.forget is None else batch.forget.clone()
-    return Batch(
-        batch.ids.clone(), copies, batch.target.clone(), batch.counterfactual, forget, batch.key, batch.blank
-    )
-
-
-def fill_batch(fixed: Batch, batch: Batch) -> None:
-    """Copies a batch into the memory of another, with what its later draws depend on."""
-    for own, new in zip(tensors_of(fixed), tensors_of(batch), strict=True):
-        own.copy_(new)
-    fixed.__dict__.update(key=batch.key, counterfactual=batch.counterfactual)
-    fixed.__dict__.pop("other", None)  # it is drawn again
-
-
-def copy_constant(value: object) -> object:
-    """A constant of a step, a tensor or a batch or several, in memory of its own.
-
-    Raises:
-        ValueError: If it is anything else.
-    """
-    if isinstance(value, Tensor):
-        return value.clone()
-    if isinstance(value, Batch):
-        return copy_batch(value)
-    if isinstance(value, tuple):
-        return tuple(map(copy_constant, value))
-    raise ValueError(
-        f"compile='step' copies tensors, and a loss draws a {type(value).__name__}: set compile = false"
-    )
-
-
-def fill_constant(fixed: object, new: object) -> None:
-    """Copies a constant of a step into the memory of an earlier one."""
-    if isinstance(fixed, Tensor) and isinstance(new, Tensor):
-        fixed.copy_(new)
-    elif isinstance(fixed, Batch) and isinstance(new, Batch):
-        fill_batch(fixed, new)
-    elif isinstance(fixed, tuple) and isinstance(new, tuple):
-        for own, each in zip(fixed, new, strict=True):
-            fill_constant(own, each)
-
-
-def clone(gradient: Params) -> dict[str, Tensor]:
-    """A gradient in memory of its own."""
-    return {name: each.clone() for name, each in gradient.items()}
 
 
 def refuse_changing_steps(problem: Problem, how: Descent, phases: Sequence[Phase]) -> None:

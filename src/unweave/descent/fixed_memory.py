@@ -1,0 +1,69 @@
+"""Batches, and what a loss draws for them, in fixed memory that later batches are copied into."""
+
+from collections.abc import Mapping
+
+from torch import Tensor
+
+from unweave.tasks import Batch
+from unweave.weights.params import Params
+
+
+def tensors_of(batch: Batch) -> list[Tensor]:
+    """The tensors of a batch that a step may read on the device."""
+    inputs = list(batch.inputs.values()) if isinstance(batch.inputs, Mapping) else list(batch.inputs)
+    return [batch.ids, *inputs, batch.target, *([] if batch.forget is None else [batch.forget])]
+
+
+def copy_batch(batch: Batch) -> Batch:
+    """A batch in memory of its own."""
+    inputs = batch.inputs
+    copies = (
+        {name: each.clone() for name, each in inputs.items()}
+        if isinstance(inputs, Mapping)
+        else tuple(each.clone() for each in inputs)
+    )
+    forget = None if batch.forget is None else batch.forget.clone()
+    return Batch(
+        batch.ids.clone(), copies, batch.target.clone(), batch.counterfactual, forget, batch.key, batch.blank
+    )
+
+
+def fill_batch(fixed: Batch, batch: Batch) -> None:
+    """Copies a batch into the memory of another, with what its later draws depend on."""
+    for own, new in zip(tensors_of(fixed), tensors_of(batch), strict=True):
+        own.copy_(new)
+    fixed.__dict__.update(key=batch.key, counterfactual=batch.counterfactual)
+    fixed.__dict__.pop("other", None)  # it is drawn again
+
+
+def copy_constant(value: object) -> object:
+    """A constant of a step, a tensor or a batch or several, in memory of its own.
+
+    Raises:
+        ValueError: If it is anything else.
+    """
+    if isinstance(value, Tensor):
+        return value.clone()
+    if isinstance(value, Batch):
+        return copy_batch(value)
+    if isinstance(value, tuple):
+        return tuple(map(copy_constant, value))
+    raise ValueError(
+        f"compile='step' copies tensors, and a loss draws a {type(value).__name__}: set compile = false"
+    )
+
+
+def fill_constant(fixed: object, new: object) -> None:
+    """Copies a constant of a step into the memory of an earlier one."""
+    if isinstance(fixed, Tensor) and isinstance(new, Tensor):
+        fixed.copy_(new)
+    elif isinstance(fixed, Batch) and isinstance(new, Batch):
+        fill_batch(fixed, new)
+    elif isinstance(fixed, tuple) and isinstance(new, tuple):
+        for own, each in zip(fixed, new, strict=True):
+            fill_constant(own, each)
+
+
+def clone(gradient: Params) -> dict[str, Tensor]:
+    """A gradient in memory of its own."""
+    return {name: each.clone() for name, each in gradient.items()}
