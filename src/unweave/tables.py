@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache, reduce, singledispatch
 from operator import or_
 from types import MappingProxyType, UnionType
@@ -121,7 +121,9 @@ def validate(kind: Any, value: object, path: str) -> Any:  # noqa: ANN401  any t
     try:
         return _reader(kind)(json.dumps(value))
     except ValidationError as error:
-        raise ValueError(_explain(cast(Table, error.errors()[0]), path)) from error
+        errors = cast(list[Table], error.errors())
+        alike = len(members(kind)) > 1 and len(errors) > 1 and all(len(each["loc"]) == 1 for each in errors)
+        raise ValueError(_explain_union(errors, path) if alike else _explain(errors[0], path)) from error
 
 
 def merge_tables(default: Table, overrides: Table) -> dict[str, Any]:
@@ -203,6 +205,12 @@ def _reader(kind: Any) -> Callable[[str], Any]:  # noqa: ANN401  any type can be
 
     adapter = TypeAdapter(kind)
     return lambda text: adapter.validate_json(text, strict=True)
+
+
+def _explain_union(errors: Sequence[Table], path: str) -> str:
+    """One sentence for a value that is of none of several types."""
+    expected = [each.get("ctx", {}).get("expected") or each["msg"].split(" be ")[-1] for each in errors]
+    return f"{path} must be {' or '.join(expected)}, found {errors[0]['input']!r}"
 
 
 def _explain(error: Table, path: str) -> str:

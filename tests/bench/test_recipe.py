@@ -200,6 +200,10 @@ def test_methods_compute_in_the_precision_of_the_training() -> None:
         ({"data": {"name": "digits", "limit": "many"}}, "data.limit: .*valid integer, found 'many'"),
         ({"data": {"name": "digits", "seed": True}}, "data.seed: .*valid integer, found True"),
         ({"data": {}}, "data.name is missing"),
+        (
+            {"train": {"epochs": 1, "compile": "all"}},
+            "train.compile must be a valid boolean or 'step', found 'all'",
+        ),
         ({"model": 3}, "model must be a table, found 3"),
         ({"trian": {}}, "unknown key 'trian' in the recipe .did you mean 'train'"),
         ({"train": {"lr": 1.0}}, "a descent needs either steps or epochs"),
