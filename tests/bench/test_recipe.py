@@ -202,7 +202,7 @@ def test_methods_compute_in_the_precision_of_the_training() -> None:
         ({"data": {}}, "data.name is missing"),
         (
             {"train": {"epochs": 1, "compile": "all"}},
-            "train.compile must be a valid boolean or 'step', found 'all'",
+            "compile must be a valid boolean or 'step', found 'all'",
         ),
         ({"model": 3}, "model must be a table, found 3"),
         ({"trian": {}}, "unknown key 'trian' in the recipe .did you mean 'train'"),
