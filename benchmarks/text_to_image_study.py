@@ -26,8 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from frontier import round_numbers
-from rows import Row, write_json
+from rows import Row, round_numbers, write_json
 from text_to_image_aims import print_aims, tabulate
 from text_to_image_cases import FEW, MANY, REPORTING, SEARCHED, SEARCHING, Study
 from text_to_image_methods import BUDGET, ROWS
