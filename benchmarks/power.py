@@ -35,7 +35,7 @@ from rows import Row
 from timed_rounds import write_record
 
 from unweave.audits.attack_runs.plan import Request
-from unweave.audits.attack_runs.report import judge_with_attacks
+from unweave.audits.attack_runs.verdict import judge_with_attacks
 from unweave.audits.margins import RETRAINS
 from unweave.audits.metrics import Values
 from unweave.audits.verdict import SEEDS, Judgement, Verdict

@@ -10,7 +10,8 @@ from unweave.audits.attack import ModelAnswers
 from unweave.audits.attack_runs.compare import AuditedModels
 from unweave.audits.attack_runs.controls import MetricFaults
 from unweave.audits.attack_runs.plan import Plan, Request, plan_attacks
-from unweave.audits.attack_runs.report import AttackReport, run_attacks
+from unweave.audits.attack_runs.report import AttackReport
+from unweave.audits.attack_runs.run import run_attacks
 from unweave.audits.classifier.evidence import Evidence
 from unweave.audits.classifier.metrics import METRICS
 from unweave.audits.classifier.prepare_attacks import examine_with
