@@ -20,10 +20,10 @@ from pathlib import Path
 from typing import Any
 
 from compact import write_compact
+from frontier import print_progress
 
 from unweave.bench.bench import bench
 from unweave.bench.recipe import Recipe, load, parse
-from unweave.bench.workers import Progress
 from unweave.methods import DEFAULT
 from unweave.record.compact import read_record
 from unweave.report.numbers import number
@@ -160,7 +160,7 @@ def judging_recipes(stages: Mapping[str, Table], folders: Mapping[str, str | Non
 
 def run(recipe: Recipe, arguments: argparse.Namespace, *methods: str) -> Row:
     """A stage of a record; a retrain gets as many gradient evaluations as the defaults took."""
-    content = bench([recipe], arguments.folder, methods=methods, jobs=arguments.jobs, listener=say)
+    content = bench([recipe], arguments.folder, methods=methods, jobs=arguments.jobs, listener=print_progress)
     (stage,) = content["stages"].values()
     if "short-retrain" in methods or len(methods) == 1:
         return {**stage, "environment": content["environment"]}
@@ -206,11 +206,6 @@ def keep(part: str, results: Row, arguments: argparse.Namespace) -> None:
         before = read_record(arguments.record) if arguments.record.exists() else {}
         record = {"question": (__doc__ or "").splitlines()[0], **before, part: results}
         write_compact(record, arguments.record)
-
-
-def say(progress: Progress) -> None:
-    """Says which piece of work is done."""
-    print(f"{progress.done}/{progress.total}  {progress.label}", flush=True)
 
 
 def main() -> None:

@@ -23,13 +23,14 @@ from pathlib import Path
 from typing import Literal
 
 from compact import write_compact
+from frontier import print_progress
 
 from unweave.bench.bench import compare, select_methods
 from unweave.bench.recipe import Recipe, load
 from unweave.bench.stage import Stage
 from unweave.bench.study import REFERENCES, Study
 from unweave.bench.tune import as_toml, prepare, study
-from unweave.bench.workers import Job, Progress, run_jobs, workers
+from unweave.bench.workers import Job, run_jobs, workers
 from unweave.methods.configure import stages_of
 from unweave.methods.recover import Recover
 from unweave.record import record
@@ -92,9 +93,13 @@ def tune_methods(
             work.append(Job(f"{trials} trials of {name}", study, (stages, name, trials, space)))
     seed = recipe.tuning.seeds[0]
     with workers(jobs) as crew:
-        list(run_jobs(crew, [Job(f"original {seed}", train, (stages[0], "mixed", seed, seed))], say))
-        list(run_jobs(crew, [Job(each.recipe.name, prepare, (each, seed)) for each in stages], say))
-        return {job.arguments[1]: found for job, found in run_jobs(crew, work, say)}
+        list(
+            run_jobs(crew, [Job(f"original {seed}", train, (stages[0], "mixed", seed, seed))], print_progress)
+        )
+        list(
+            run_jobs(crew, [Job(each.recipe.name, prepare, (each, seed)) for each in stages], print_progress)
+        )
+        return {job.arguments[1]: found for job, found in run_jobs(crew, work, print_progress)}
 
 
 def space_of(plan: Plan, recipe: Recipe, name: str) -> dict[str, Range]:
@@ -111,11 +116,6 @@ def space_of(plan: Plan, recipe: Recipe, name: str) -> dict[str, Range]:
 def train(stage: Stage, part: Literal["mixed", "retain"], seed: int, tuning_seed: int) -> None:
     """Trains a model, which its stage keeps."""
     stage.load_or_train(part, seed, tuning_seed)
-
-
-def say(progress: Progress) -> None:
-    """Says which piece of work is done."""
-    print(f"{progress.done}/{progress.total}  {progress.label}", flush=True)
 
 
 def main() -> None:
@@ -142,7 +142,7 @@ def main() -> None:
         print(as_toml(studies, search_stages[0].recipe.tuning.seeds))
     if arguments.record or not studies:
         stages = class_stages(plan, plan.classes, out, device)
-        compare(stages, out, methods=methods, jobs=arguments.jobs, studies=studies, listener=say)
+        compare(stages, out, methods=methods, jobs=arguments.jobs, studies=studies, listener=print_progress)
     if arguments.record:
         write_compact(record.load(out), arguments.record)
 

@@ -14,43 +14,27 @@ import argparse
 import json
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, field, replace
-from functools import cached_property, partial
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
-import numpy as np
-import torch
 from compact import write_compact
+from estimator_cases import DESCENT, REACHED, Case
+from estimator_tables import summary, table_lines
+from rows import Row
 from torch import nn
 
-from unweave.audits.classifier.distance import ranks
-from unweave.audits.classifier.logits import Labels, Logits, confidence, margin, probabilities
-from unweave.audits.classifier.metrics import METRICS, measure
-from unweave.audits.metrics import mean_gap
-from unweave.audits.score import FEWEST, interval
 from unweave.bench.recipe import load
-from unweave.bench.search import SECOND
-from unweave.bench.stage import Memory, Stage
-from unweave.descent.descend import Descent, Phase, descend
-from unweave.descent.objective import nll
+from unweave.bench.stage import Stage
+from unweave.bench.workers import prepare_worker
+from unweave.descent.descend import Descent
 from unweave.descent.timing import run_and_time
-from unweave.descent.train import TrainedModel
-from unweave.problem import Problem
 from unweave.record.files import write_atomically
 from unweave.record.record import environment
 from unweave.targets.estimators import Answers, Estimator, Influence, Pool, Proxy, Ranks, Shards, share_length
-from unweave.targets.estimators.held_out import logits, match_table, spread
 
-Row = dict[str, Any]
 BUDGETS = (0.1, 0.2, 0.3, 0.6)
-REACHED = 0.3
-"""The budget at which the joint loss descends to an estimate."""
-DESCENT = 0.3
-"""The gradient evaluations of that descent, relative to retraining."""
-PLAIN = "proxy"
 SECOND_RETRAIN, ORIGINAL, ITSELF = "a second retrained model", "the original", "the retrained model itself"
 SHORT = "a short retraining"
 """From scratch, for as long as an estimate and the descent to it take together."""
@@ -85,94 +69,6 @@ FREE: dict[str, Estimator] = {"original's ranks": Ranks("original"), "influence"
 """Those that train nothing."""
 
 
-@dataclass(frozen=True)
-class Case:
-    """One seed of a stage.
-
-    Args:
-        stage: The stage.
-        seed: Of its models.
-        data_seed: Cuts the data anew; None for the recipe's own cut.
-        memory: Trained proxies, which several estimators share; each is charged for them.
-    """
-
-    stage: Stage
-    seed: int
-    data_seed: int | None = None
-    memory: Memory = field(default_factory=dict)
-
-    @cached_property
-    def original(self) -> nn.Module:
-        """What was trained on all data."""
-        return self.stage.load_or_train("mixed", self.seed, self.data_seed).model
-
-    @cached_property
-    def retrained(self) -> TrainedModel:
-        """What an estimate is compared with."""
-        return self.stage.load_or_train("retain", self.seed, self.data_seed)
-
-    @cached_property
-    def second(self) -> nn.Module:
-        """Another retrained model."""
-        return self.stage.load_or_train("retain", SECOND + self.seed, self.data_seed).model
-
-    def problem(self) -> Problem:
-        """The request to forget."""
-        return self.stage.problem(self.original, self.seed, self.memory, self.data_seed)
-
-    def lasting(self, share: float, price: int = 1) -> Descent:
-        """The recipe's training for a share of its gradient evaluations, at a number of them per step."""
-        steps = max(1, round(share * self.retrained.cost.gradients / price))
-        return replace(self.stage.recipe.train, epochs=None, steps=steps)
-
-    def answers(self, model: nn.Module) -> Logits:
-        """What a model says of the forget part."""
-        return logits(self.problem(), model, "forget").numpy()
-
-    def figures(self, answers: Logits) -> Row:
-        """How far answers on the forget part lie from those of the retrained model, and of the second one.
-
-        The first began at the weights that the original began at, and so may resemble it, and all that
-        begins with it, more than a retrained model must; the second began elsewhere.
-        """
-        split = self.stage.split(self.data_seed)
-        labels = split.train.labels[split.forget].numpy()
-        elsewhere = distances(answers, self.answers(self.second), labels)
-        return {
-            **distances(answers, self.answers(self.retrained.model), labels),
-            "tv_elsewhere": elsewhere["tv"],
-            "rank_elsewhere": elsewhere["rank"],
-        }
-
-    def gap(self, answers: Logits) -> Row:
-        """How near the joint loss comes to the retrained model when it descends to the answers."""
-        problem = self.problem()
-        table = match_table(spread(problem, torch.from_numpy(answers)))
-        descend(problem, self.lasting(DESCENT, price=2), Phase([nll("retain"), table]))
-        return self.standing(problem.model)
-
-    def standing(self, model: nn.Module) -> Row:
-        """The mean gap of a model, and its total variation on the forget part."""
-        exam = self.stage.exam(self.data_seed)
-        reference = exam.answers(self.retrained.model)
-        values = measure(exam.answers(model), reference)
-        return {"gap": mean_gap(values, measure(reference, None), METRICS), "reached_tv": values["tv"]}
-
-
-def distances(answers: Logits, target: Logits, labels: Labels) -> Row:
-    """Per-example distances, means over examples: total variation, divergence, order, and level."""
-    p, q = probabilities(answers), probabilities(target)
-    orders = [ranks(margin(each, labels)) for each in (answers, target)]
-    levels = [confidence(each, labels).mean() for each in (answers, target)]
-    log = np.log(np.maximum(p, 1e-300))
-    return {
-        "tv": float(np.abs(p - q).sum(1).mean() / 2),
-        "kl": float((q * (np.log(np.maximum(q, 1e-300)) - log)).sum(1).mean()),
-        "rank": float(np.corrcoef(np.stack(orders))[0, 1]),
-        "level": float(100 * abs(levels[0] - levels[1])),
-    }
-
-
 def rows_of_seed(folder: str, budgets: Sequence[float], name: str, seed: int) -> list[Row]:
     """All rows of one seed of a stage, from the folder if they were measured before."""
     place = Path(folder) / f"{name}-{seed}.json"
@@ -181,11 +77,9 @@ def rows_of_seed(folder: str, budgets: Sequence[float], name: str, seed: int) ->
     return json.loads(place.read_text())
 
 
-def runs_of(
-    folder: str, budgets: Sequence[float], name: str, seed: int, data_seed: int | None = None
-) -> list[Row]:
+def runs_of(folder: str, budgets: Sequence[float], name: str, seed: int) -> list[Row]:
     """All rows of one seed of a stage; models are kept in the folder."""
-    case = Case(Stage(load(name), Path(folder)), seed, data_seed)
+    case = Case(Stage(load(name), Path(folder)), seed)
     runs = [(each, None, estimator) for each, estimator in FREE.items()]
     for budget in budgets:
         runs += [
@@ -232,7 +126,7 @@ def experiment(stages: Mapping[str, int], budgets: Sequence[float], jobs: int, f
     seeds = {name: load(name).seeds[:count] for name, count in stages.items()}
     tasks = [(place, name, seed) for name in stages for place, seed in enumerate(seeds[name])]
     names, seed_of_task = zip(*((name, seed) for _, name, seed in sorted(tasks)), strict=True)
-    with crew(jobs) as pool:
+    with ProcessPoolExecutor(jobs, get_context("spawn"), prepare_worker) as pool:
         rows = [
             row
             for seed_rows in pool.map(partial(rows_of_seed, folder, budgets), names, seed_of_task)
@@ -249,68 +143,6 @@ def experiment(stages: Mapping[str, int], budgets: Sequence[float], jobs: int, f
         "summary": {name: summary([row for row in rows if row["stage"] == name]) for name in stages},
         "runs": rows,
     }
-
-
-def crew(jobs: int) -> ProcessPoolExecutor:
-    """Processes of one thread each."""
-    return ProcessPoolExecutor(jobs, get_context("spawn"), torch.set_num_threads, (1,))
-
-
-def summary(rows: Sequence[Row]) -> list[Row]:
-    """Per estimator and budget: means over seeds, and the paired difference from the plain proxy."""
-    groups: dict[tuple[str, float | None], list[Row]] = {}
-    for row in rows:
-        groups.setdefault((row["estimator"], row["budget"]), []).append(row)
-    return [
-        {"estimator": name, "budget": budget, **of_group(of_estimator, groups[PLAIN, budget or REACHED])}
-        for (name, budget), of_estimator in groups.items()
-    ]
-
-
-def of_group(rows: Sequence[Row], proxy_rows: Sequence[Row]) -> Row:
-    """The figures of one estimator at one budget; `proxy_rows` are those of the plain proxy, by seed."""
-    finished = [row for row in rows if "refused" not in row]
-    if not finished:
-        return {"refused": rows[0]["refused"]}
-    by_seed = {row["seed"]: row for row in proxy_rows}
-    figures = {}
-    for key in MEASURED:
-        if key in finished[0]:
-            figures[key] = with_interval([row[key] for row in finished])
-            differences = [
-                row[key] - by_seed[row["seed"]][key] for row in finished if key in by_seed[row["seed"]]
-            ]
-            figures[key] |= {"less_the_proxy": with_interval(differences)} if differences else {}
-    cost = {
-        key: float(np.mean([row["cost"][key] for row in finished])) for key in finished[0].get("cost", {})
-    }
-    return {"seeds": len(finished), "cost": cost, **figures}
-
-
-MEASURED = ("tv", "kl", "rank", "level", "tv_elsewhere", "rank_elsewhere", "gap", "reached_tv", "own_gap")
-
-
-def with_interval(values: Sequence[float]) -> Row:
-    """The mean and its 95 % interval, if there are seeds enough for one."""
-    return {"mean": float(np.mean(values)), "interval": interval(values) if len(values) >= FEWEST else None}
-
-
-def table_lines(results: Row) -> list[str]:
-    """The tables as lines."""
-    lines: list[str] = []
-    for name, rows in results["summary"].items():
-        lines += ["", f"{name:40} budget gradients seconds    TV    KL  rank level   gap"]
-        for row in rows:
-            title = f"  {row['estimator']:38} {row['budget'] or '':>6}"
-            lines.append(f"{title} {row.get('refused') or cells(row)}")
-    return lines
-
-
-def cells(row: Row) -> str:
-    """The figures of a row."""
-    costs = [f"{row['cost'][key]:8.2f}" if row["cost"] else " " * 8 for key in ("gradients", "seconds")]
-    keys = ("tv", "kl", "rank", "level", "gap")
-    return " ".join(costs + [f"{row[key]['mean']:6.3f}" for key in keys if key in row])
 
 
 def main() -> None:

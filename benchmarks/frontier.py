@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from compact import write_compact
+from rows import Row, round_numbers
 
 from unweave.bench.bench import bench
 from unweave.bench.recipe import Recipe, load
@@ -24,10 +25,7 @@ from unweave.bench.workers import Progress
 from unweave.report import frontier
 from unweave.report.frontier_figure import figure
 
-Row = dict[str, Any]
 BUDGETS = (0.03, 0.1, 0.2, 0.3, 0.45, 0.6)
-DIGITS = 4
-"""Significant digits of a number: the third says nothing about seeds any more."""
 
 
 def select_figures(made: Mapping[str, Any]) -> Row:
@@ -85,15 +83,6 @@ def seeds(row: Mapping[str, Any]) -> Row:
     """The gap of each seed, where the method ran to its end; and the reason where it did not pass."""
     reason = {} if row["verdict"] == "PASS" else {"reason": row["reason"]}
     return {"gaps": row["per_seed"]["gap"], **reason} if row["failed"] is None else {}
-
-
-def round_numbers(value: object) -> object:
-    """Numbers with `DIGITS` significant digits, also in tables and lists."""
-    if isinstance(value, Mapping):
-        return {key: round_numbers(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [round_numbers(item) for item in value]
-    return float(f"{value:.{DIGITS}g}") if isinstance(value, float) else value
 
 
 def plot(name: str, found: Mapping[str, Any], folder: Path) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from compact import write_compact
-from frontier import round_numbers
+from rows import round_numbers
 
 from unweave.bench.frontier import PAIRS, differences
 from unweave.record.compact import read_record

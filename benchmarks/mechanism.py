@@ -20,15 +20,17 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from multiprocessing import get_context
 from pathlib import Path
 
-import matplotlib
-import numpy as np
 import torch
 from compact import write_compact
-from mechanism_tables import AHEAD, WEIGHED, Row, Table, draw_figure, of_gap, summary, table_text, to_json
+from mechanism_settings import PLAIN, SETTINGS, START
+from mechanism_statistics import AHEAD, WEIGHED, Table, of_gap, summary
+from mechanism_tables import save_figure, table_text
+from mechanism_watch import forget, summarise_watch
+from rows import Row, round_numbers
 from torch import nn
 
 from unweave.audits.classifier.collect import collect
@@ -38,159 +40,23 @@ from unweave.audits.classifier.metrics import GAP, METRICS, measure
 from unweave.audits.metrics import mean_gap
 from unweave.bench.recipe import load
 from unweave.bench.split_data import make_split
-from unweave.descent.descend import Descent, Phase, descend
-from unweave.descent.objective import nll
-from unweave.descent.probe import Probe, cosines
+from unweave.bench.workers import prepare_worker
 from unweave.descent.train import train_model
-from unweave.descent.units import measure_units
 from unweave.errors import Failed
-from unweave.methods.lur import LUR, TERMS
 from unweave.methods.pipeline import Pipeline
-from unweave.methods.starts import Redraw
 from unweave.problem import Problem
 from unweave.record.compact import read_record
+from unweave.record.digest import to_json_values
 from unweave.record.record import environment
 from unweave.split import Split
-from unweave.targets import Bounded, Match
-from unweave.targets.estimators import Proxy
-from unweave.tasks import evaluating
 from unweave.tasks.classifier import Classifier
-from unweave.weights.params import add, gramian, norm
+from unweave.weights.params import add, norm
 
 SEEDS = (0, 1, 2, 3, 4, 5)
 TUNING_SEEDS = (1000, 1001)
 TRIED = (0.045, 0.09, 0.18, 0.36, 0.72, 1.44)
-LOOKS = 10
-
-
-@dataclass(frozen=True)
-class Setting:
-    """All of a comparison but mode and alpha.
-
-    Args:
-        stage: The recipe.
-        lur: The method.
-        source: Where its numbers come from.
-        start: What comes before it, if anything.
-    """
-
-    stage: str
-    lur: LUR
-    source: str
-    start: Redraw | None = None
-
-
-TRACE_HOW = Descent(lr=0.088, steps=50, batch=128, forget_batch=32, max_norm=1.0, schedule="cosine")
-PLAIN = LUR(weight=0.36, forget=Bounded(), how=TRACE_HOW)
-START = Redraw(0.03)
-CLEAN_MATCH = LUR(
-    forget=Match(
-        Proxy(how=Descent(lr=0.1, epochs=3, schedule="cosine", warmup=0.15, weight_decay=5e-4)), sharpen=0.7
-    ),
-    weight=0.033,
-    how=Descent(lr=0.106, steps=100, batch=128, forget_batch=64, max_norm=1.0, weight_decay=5e-4),
-)
-TRACE_MATCH = LUR(
-    forget=Match(
-        Proxy("reinitialized", 0.3, Descent(lr=0.2, epochs=18, schedule="cosine", warmup=0.15)), sharpen=0.7
-    ),
-    weight=0.073,
-    how=Descent(lr=0.24, steps=200, batch=128, forget_batch=32, max_norm=1.0, schedule="cosine"),
-)
-SETTINGS = {
-    "clean, bounded": Setting(
-        "digits-clean",
-        replace(PLAIN, weight=0.09, how=replace(TRACE_HOW, weight_decay=5e-4)),
-        "the study's plain LUR on clean digits",
-        START,
-    ),
-    "trace, bounded": Setting(
-        "digits-trace", PLAIN, "the same; of the weights tried, joint's best on the tuning seeds", START
-    ),
-    "trace, bounded, twice the weight": Setting(
-        "digits-trace", replace(PLAIN, weight=0.72), "the same; joint forgets too much", START
-    ),
-    "clean, match": Setting("digits-clean", CLEAN_MATCH, "the study's targets on clean digits"),
-    "trace, match": Setting("digits-trace", TRACE_MATCH, "the study's targets on trace digits"),
-}
-
-
-@dataclass
-class Watch:
-    """Measures both gradients every few steps.
-
-    Args:
-        probe: Draws the halves, and takes a gradient on one.
-        weight: The weight of the forget loss.
-        every: The number of steps between two measurements.
-        looks: The measurements.
-        clipped: At how many steps the norm was clipped, to 1.
-    """
-
-    probe: Probe
-    weight: float
-    every: int
-    looks: list[dict[str, float]] = field(default_factory=list)
-    clipped: int = 0
-
-    def __call__(self, problem: Problem, index: int) -> None:
-        """Looks, if it is time to."""
-        before = {name: p.grad for name, p in problem.params.items() if p.grad is not None}
-        self.clipped += bool(before) and float(norm(before)) > 0.999
-        if index % self.every == 0:
-            with evaluating(problem.model):
-                self.looks.append({"step": index, **self.look(problem)})
-
-    def look(self, problem: Problem) -> dict[str, float]:
-        """Cosines, and the size of what they are made of."""
-        probe = self.probe
-        if not probe.halves:
-            probe.halves = {
-                part: probe.draw_halves(problem, part) for part in ("retain", "forget", "calibration")
-            }
-        objectives = (probe.retain, probe.forget, -nll("forget"), nll("calibration"))
-        retain, forget, ascent, held_out = (
-            [probe.gradient(problem, each, half) for half in (0, 1)] for each in objectives
-        )
-        g = gramian(retain + forget).double()
-        cosine, disattenuated, reliability = cosines(g)
-        inner, r, f = float(g[:2, 2:].mean()), float(g[:2, :2].mean().sqrt()), float(g[2:, 2:].mean().sqrt())
-        forget_norm = self.weight * f
-        total = max(0.0, r**2 + 2 * self.weight * inner + forget_norm**2) ** 0.5
-        return {
-            "cosine": cosine,
-            "disattenuated": disattenuated,
-            "reliability": reliability,
-            "inner": inner,
-            "retain_norm": r,
-            "forget_norm": f,
-            "imbalance": total / (r + forget_norm),
-            "ascent_cosine": cosines(gramian(retain + ascent))[0],
-            "held_out_cosine": cosines(gramian(held_out + forget))[0],
-        }
-
-
-def forget(problem: Problem, start: Redraw | None, lur: LUR) -> Watch:
-    """What a start and `lur` do to a problem, watched over all data.
-
-    Raises:
-        ValueError: If "lagged" would not converge at this alpha.
-    """
-    if start is not None:
-        start(problem)
-    retain, unlearn = nll("retain"), lur.forget(problem, lur.how)
-    # the bound of "lagged" is measured on separate batches, so it takes none of the run's randomness
-    apart = problem.problem_copy("bound")
-    weight, alpha = measure_units(
-        apart, lur.how, None, retain, unlearn, weight=lur.weight, alpha=lur.alpha, mode=lur.mode
-    )
-    steps = lur.how.steps or 0
-    probe = Probe(1, retain, unlearn, size=len(problem.split.train))
-    watch = Watch(probe, weight, steps // LOOKS)
-    terms = TERMS[lur.mode](retain, weight * unlearn, alpha)
-    descend(problem, lur.how, Phase(terms, watch=watch))
-    watch(problem, steps)
-    return watch
+DIGITS = 5
+"""Significant digits of a number in the record."""
 
 
 def evidence(model: nn.Module, split: Split) -> Evidence:
@@ -223,7 +89,6 @@ def load_trained(stage: str, seed: int, data_seed: int | None) -> tuple[Callable
 
 def runs_of(stage: str, seed: int) -> list[Row]:
     """All runs of a stage at one seed, and where the original and the retrained model are."""
-    torch.set_num_threads(1)
     problem_of, reference = load_trained(stage, seed, None)
     untouched = problem_of()
     rows: list[Row] = []
@@ -270,24 +135,6 @@ def runs_of_setting(
     return rows
 
 
-def summarise_watch(watch: Watch, how: Descent) -> Row:
-    """Means over the second half of a descent, the end, and the cosines of every look.
-
-    The disattenuated cosine is weighted by the reliability of each look: without any, it is all noise.
-    """
-    steps = how.steps or 1
-    late = [look for look in watch.looks if 2 * look["step"] >= steps]
-    sure = [look for look in late if not np.isnan(look["disattenuated"])]
-    trust = [look["reliability"] for look in sure]
-    pooled = float(np.average([look["disattenuated"] for look in sure], weights=trust)) if sure else None
-    means = {key: float(np.mean([look[key] for look in late])) for key in late[0] if key != "step"}
-    looks = {
-        key: [look[key] for look in watch.looks] for key in ("step", "cosine", "disattenuated", "reliability")
-    }
-    rest = {"end_cosine": late[-1]["cosine"], "clipped": watch.clipped / steps, "looks": looks}
-    return {**means, **rest, "disattenuated": pooled}
-
-
 def distances(answers: Evidence, reference: Evidence, *, on: HeldOut) -> Row:
     """The distances to the retrained model of the same seed, and the loss on the forget data."""
     values, target = measure(answers, reference, on=on), measure(reference, reference, on=on)
@@ -298,7 +145,6 @@ def distances(answers: Evidence, reference: Evidence, *, on: HeldOut) -> Row:
 
 def choice_of(seed: int) -> list[Row]:
     """The gap of joint on trace at several weights, on another forget set and never on the test part."""
-    torch.set_num_threads(1)
     problem_of, reference = load_trained("digits-trace", seed, seed)
     rows: list[Row] = []
     for weight in TRIED:
@@ -312,7 +158,7 @@ def choice_of(seed: int) -> list[Row]:
 def experiment(seeds: Sequence[int], jobs: int) -> Row:
     """The whole record."""
     stages = sorted({setting.stage for setting in SETTINGS.values()}, reverse=True)  # the longer one first
-    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
+    with ProcessPoolExecutor(jobs, get_context("spawn"), prepare_worker) as pool:
         work = [pool.submit(timed, runs_of, (stage, seed)) for seed in seeds for stage in stages]
         choosing = [pool.submit(timed, choice_of, (seed,)) for seed in TUNING_SEEDS]
         done, chosen = [each.result() for each in work], [each.result() for each in choosing]
@@ -350,17 +196,16 @@ def main() -> None:
     parser.add_argument("--read", type=Path, help="a record to show instead of a run")
     parser.add_argument("--plot", type=Path, help="an SVG file for the figure")
     arguments = parser.parse_args()
-    record = (
-        read_record(arguments.read)
-        if arguments.read
-        else to_json(experiment(SEEDS[: arguments.seeds], arguments.jobs))
-    )
+    if arguments.read:
+        record = read_record(arguments.read)
+    else:
+        found = experiment(SEEDS[: arguments.seeds], arguments.jobs)
+        record = round_numbers(to_json_values(found), DIGITS)
     print(table_text(record))
     if arguments.record:
         write_compact(record, arguments.record)
     if arguments.plot:
-        with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "unweave"}):
-            draw_figure(record).savefig(arguments.plot, format="svg", metadata={"Date": None})
+        save_figure(record, arguments.plot)
 
 
 if __name__ == "__main__":

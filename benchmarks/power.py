@@ -18,189 +18,44 @@ next. Models are kept in a folder, and a run that is interrupted goes on from th
 """
 
 import argparse
-import copy
 import json
 import re
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from itertools import combinations
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-from power_attacks import Attacker, Draw
+from power_attacks import Attacker
+from power_audits import Draw, audit, draw
+from power_models import CANDIDATES, FIRST_SEED, Change, Models, models_of, stage_of
+from rows import Row
 from timed_rounds import write_record
-from torch import nn
 
 from unweave.audits.attack_runs.plan import Request
-from unweave.audits.attack_runs.report import judge_with_attacks
-from unweave.audits.classifier.evidence import Evidence
-from unweave.audits.classifier.metrics import METRICS
-from unweave.audits.margins import RETRAINS, margins
+from unweave.audits.attack_runs.verdict import judge_with_attacks
+from unweave.audits.margins import RETRAINS
 from unweave.audits.metrics import Values
-from unweave.audits.verdict import SEEDS, Judgement, Verdict, judge
-from unweave.bench.recipe import load, parse
+from unweave.audits.verdict import SEEDS, Judgement, Verdict
 from unweave.bench.stage import Stage
+from unweave.record.files import read_object
 from unweave.record.record import environment
-
-Row = dict[str, Any]
-Change = Mapping[str, Mapping[str, Any]]
-"""Tables of a recipe, with the keys that are other than in it."""
-
-FIRST_SEED = 3000
-BIAS = -15.0
-"""The bias of a class that the last layer hides: nobody is ever assigned to it."""
 
 COMMON = 4
 """How many reasons of a kind are kept."""
 
-CUTS = (7, 8)
-"""Seeds of the data on which a stage was chosen; the recipe reports another."""
-
-DIGIT = 5
-"""The digit to forget on which a stage was chosen; the recipe forgets another."""
-
-GARMENT = 2
-"""The garment to forget on which a stage was chosen, pullovers; the recipe forgets another."""
-
-BEFORE = {"weight_decay": 5e-4, "epochs": 30}
-"""How digits-clean was trained before."""
-
-CANDIDATES: Mapping[str, Sequence[Change]] = {
-    "digits-clean": [
-        *({"data": {"seed": cut}} for cut in CUTS),
-        *(
-            {"data": {"seed": cut, "fraction": share}, "train": BEFORE}
-            for share in (0.1, 0.3, 0.4)
-            for cut in CUTS
-        ),
-        {"data": {"fraction": 0.3}, "train": BEFORE},  # looked good on both cuts
-    ],
-    "digits-class": [
-        {"data": {"label": DIGIT}, "model": {"settings": width}}
-        for width in ({"hidden": 12}, {"bottleneck": 16}, {"bottleneck": 32}, {"bottleneck": 64}, {})
-    ],
-    "fashion-mnist-class": [
-        {"data": {"label": GARMENT}, "model": {"settings": width}}
-        for width in ({"bottleneck": 8}, {"bottleneck": 16}, {})
-    ],
-}
-
-
-@dataclass(frozen=True)
-class Models:
-    """What was measured of the models of a stage, by kind: "retrained", "original" and perhaps "hidden".
-
-    Args:
-        alone: Per model, the metrics of one model.
-        beside: The metrics of two models, per model and retrained model.
-        sizes: The number of examples of each part.
-        models: The models.
-        answers: Their answers.
-    """
-
-    alone: Mapping[str, Sequence[Values]]
-    beside: Mapping[str, Sequence[Sequence[Values]]]
-    sizes: Mapping[str, int]
-    models: Mapping[str, Sequence[nn.Module]]
-    answers: Mapping[str, Sequence[Evidence]]
-
-
-def stage_of(name: str, change: Change, folder: Path, data: str | None) -> Stage:
-    """A recipe with some keys changed; its models are kept in the folder."""
-    table = load(name).table()
-    changed = {key: {**table[key], **change.get(key, {})} for key in ("data", "model", "train")}
-    changed["data"]["folder"] = data or changed["data"]["folder"]
-    return Stage(parse({**table, **changed, "methods": {}}), folder)
-
-
-def models_of(stage: Stage, retrains: int, originals: int) -> Models:
-    """Trains the models of a stage, or reads them, and measures them."""
-    exam, gone = stage.exam(), stage.split().forgotten_classes
-    models = {
-        "retrained": [stage.load_or_train("retain", FIRST_SEED + i).model for i in range(retrains)],
-        "original": [stage.load_or_train("mixed", FIRST_SEED + i).model for i in range(originals)],
-    }
-    if gone:
-        models["hidden"] = [hide(model, gone) for model in models["original"]]
-    answers = {kind: [exam.answers(model) for model in group] for kind, group in models.items()}
-    return Models(
-        alone={
-            kind: [
-                {**exam.measure(found), **exam.probes(model)}
-                for found, model in zip(answers[kind], group, strict=True)
-            ]
-            for kind, group in models.items()
-        },
-        beside={
-            kind: [[exam.measure_pair(found, other) for other in answers["retrained"]] for found in group]
-            for kind, group in answers.items()
-        },
-        sizes=exam.sizes,
-        models=models,
-        answers=answers,
-    )
-
-
-def hide(model: nn.Module, classes: Sequence[int]) -> nn.Module:
-    """A copy that never answers with some classes, while its features are as before."""
-    hidden = copy.deepcopy(model)
-    *_, head = (module for module in hidden.modules() if isinstance(module, nn.Linear))
-    with torch.no_grad():
-        head.weight[list(classes)] = 0
-        head.bias[list(classes)] = BIAS
-    return hidden
-
-
-def draw(found: Models, rng: np.random.Generator) -> Draw:
-    """Draws the models of one audit, and fixes its margins."""
-    retrained, beside = found.alone["retrained"], found.beside["retrained"]
-    dealt = rng.permutation(len(retrained))[: RETRAINS + 2 * SEEDS]
-    calibration, references, again = np.split(dealt, [RETRAINS, RETRAINS + SEEDS])
-    pairs = [beside[i][j] for i, j in combinations(calibration, 2)]
-    fixed = margins([retrained[i] for i in calibration], pairs, sizes=found.sizes, metrics=METRICS)
-    judged = {kind: rng.permutation(len(group))[:SEEDS].tolist() for kind, group in found.alone.items()}
-    judged["retrained"] = again.tolist()
-    return Draw(calibration.tolist(), references.tolist(), judged, fixed)
-
-
-def audit(found: Models, drawn: Draw) -> dict[str, Judgement]:
-    """One audit of each kind of model, with the same references and margins: the models of ten seeds."""
-    return {kind: judge_models(found, drawn, kind, some) for kind, some in drawn.judged.items()}
-
-
-def audit_one(found: Models, drawn: Draw) -> dict[str, Judgement]:
-    """One audit of the first model of each kind, as of a user who has one model."""
-    first = {kind: [some[0]] * SEEDS for kind, some in drawn.judged.items()}
-    alone = replace(drawn, judged=first)
-    return {kind: judge_models(found, alone, kind, some) for kind, some in first.items()}
-
-
-def judge_models(found: Models, drawn: Draw, kind: str, some: Sequence[int]) -> Judgement:
-    """The verdict on models of a kind, one for each reference."""
-    values, original = (
-        [
-            {**found.alone[name][i], **found.beside[name][i][j]}
-            for i, j in zip(numbers, drawn.references, strict=True)
-        ]
-        for name, numbers in ((kind, some), ("original", drawn.judged["original"]))
-    )
-    wanted = [found.alone["retrained"][i] for i in drawn.references]
-    return judge(values, wanted, drawn.margins, original=original, metrics=METRICS)
-
-
-def attack_one(judgements: Mapping[str, Judgement], drawn: Draw, attacker: Attacker) -> dict[str, Judgement]:
-    """The same audits with attacks."""
-    return {kind: judge_with_attacks(each, attacker.attack(kind, drawn)) for kind, each in judgements.items()}
-
 
 def attacked_verdicts(found: Models, drawn: Sequence[Draw], attacker: Attacker) -> Row:
-    """The verdicts on single models, without attacks and with them."""
-    without = [audit_one(found, each) for each in drawn]
-    attacked = [attack_one(*each, attacker) for each in zip(without, drawn, strict=True)]
+    """The verdicts on one model of each kind, as of a user who has one: without attacks and with them."""
+    first = [{kind: [some[0]] * SEEDS for kind, some in each.judged.items()} for each in drawn]
+    single = [replace(each, judged=judged) for each, judged in zip(drawn, first, strict=True)]
+    without = [audit(found, each) for each in single]
+    attacked = [
+        {kind: judge_with_attacks(each, attacker.attack(kind, one)) for kind, each in judgements.items()}
+        for judgements, one in zip(without, single, strict=True)
+    ]
     return {
         "ran": [each.name for each in attacker.plan.attacks],
         "without": by_kind(without),
@@ -253,8 +108,8 @@ def row_of(stage: Stage, change: Change, asked: argparse.Namespace) -> Row:
     verdicts = by_kind([audit(found, each) for each in drawn])
     attacked = {}
     if asked.attacks:
-        attacker = Attacker(stage.exam(), asked.attacks, found.models, found.answers, found.alone)
-        attacked = {"attacks": asked.attacks, "attacked": attacked_verdicts(found, drawn, attacker)}
+        verdicts_of_one = attacked_verdicts(found, drawn, Attacker(found, asked.attacks))
+        attacked = {"attacks": asked.attacks, "attacked": verdicts_of_one}
     table = stage.recipe.table()
     data = {key: value for key, value in table["data"].items() if key != "folder"}
     return {
@@ -297,7 +152,7 @@ def printed(row: Row) -> str:
 
 def keep(row: Row, place: Path) -> None:
     """Puts a row into a record, in the place of an earlier one of the same stage and attacks."""
-    rows = json.loads(place.read_text(encoding="utf-8"))["rows"] if place.exists() else []
+    rows = read_object(place)["rows"] if place.exists() else []
     same = {key: row.get(key) for key in ("stage", "change", "attacks")}
     rows = [each for each in rows if {key: each.get(key) for key in same} != same]
     record = {"question": (__doc__ or "").splitlines()[0], "rows": [*rows, row]}

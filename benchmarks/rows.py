@@ -9,6 +9,8 @@ from unweave.record.files import read_object, write_atomically
 
 Row = dict[str, Any]
 ENVIRONMENT = "environment"
+DIGITS = 4
+"""Significant digits of a number: the third says nothing about seeds any more."""
 
 
 def read_rows(place: Path, part: str, update: Callable[[str, Row, Row], tuple[str, Row]]) -> dict[str, Row]:
@@ -34,3 +36,12 @@ def write_rows(place: Path, part: str, rows: Mapping[str, Row]) -> None:
 def write_json(place: Path, value: object) -> None:
     """Writes a value as JSON without spaces, atomically."""
     write_atomically(place, json.dumps(value, separators=(",", ":")) + "\n")
+
+
+def round_numbers(value: Any, digits: int = DIGITS) -> Any:  # noqa: ANN401  JSON
+    """Numbers with a few significant digits, also in tables and lists."""
+    if isinstance(value, Mapping):
+        return {key: round_numbers(item, digits) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [round_numbers(item, digits) for item in value]
+    return float(f"{value:.{digits}g}") if isinstance(value, float) else value

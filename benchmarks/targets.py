@@ -21,7 +21,6 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
-import torch
 from compact import write_compact
 
 from unweave.audits.classifier.metrics import METRICS, measure
@@ -33,6 +32,7 @@ from unweave.bench.search import SECOND, Trial, make_case, search
 from unweave.bench.stage import Stage
 from unweave.bench.study import study_from
 from unweave.bench.tune import prepare
+from unweave.bench.workers import prepare_worker
 from unweave.descent.timing import run_and_time
 from unweave.errors import Failed
 from unweave.methods.configure import configure
@@ -131,7 +131,10 @@ def runs_of(folder: str, best: Mapping[str, Settings], name: str, seed: int) -> 
 def experiment(seeds: int, trials: int, jobs: int) -> Row:
     """The whole record."""
     recipe = load(TUNED_ON)
-    with TemporaryDirectory() as folder, crew(jobs) as pool:
+    with (
+        TemporaryDirectory() as folder,
+        ProcessPoolExecutor(jobs, get_context("spawn"), prepare_worker) as pool,
+    ):
         logs = dict(zip(TARGETS, pool.map(partial(tune, folder, trials), TARGETS), strict=True))
         best = {target: study_from(log).best for target, log in logs.items()}
         names, chosen = zip(*((name, seed) for name in STAGES for seed in recipe.seeds[:seeds]), strict=True)
@@ -145,11 +148,6 @@ def experiment(seeds: int, trials: int, jobs: int) -> Row:
         "runs": rows,
         "search": logs,
     }
-
-
-def crew(jobs: int) -> ProcessPoolExecutor:
-    """Processes of one thread each."""
-    return ProcessPoolExecutor(jobs, get_context("spawn"), torch.set_num_threads, (1,))
 
 
 def summary(rows: Sequence[Row]) -> Row:

@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from frontier import print_progress, round_numbers
+from frontier import print_progress
+from rows import round_numbers
 
 from unweave.bench.bench import bench
 from unweave.bench.frontier import paired_difference

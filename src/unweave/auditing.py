@@ -22,7 +22,7 @@ from unweave.audits.answers import (
     refuse_other_weights,
 )
 from unweave.audits.attack_runs.plan import Plan
-from unweave.audits.attack_runs.report import judge_with_attacks
+from unweave.audits.attack_runs.verdict import judge_with_attacks
 from unweave.audits.classifier.evidence import Evidence
 from unweave.audits.classifier.exam import ANSWERED
 from unweave.audits.classifier.prepare_attacks import (

@@ -1,6 +1,5 @@
-"""`benchmarks/mechanism.py`: LUR runs on, watched over all data."""
+"""`benchmarks/mechanism_watch.py`: LUR runs on, watched over all data."""
 
-import sys
 from dataclasses import replace
 from types import ModuleType
 
@@ -18,10 +17,9 @@ from unweave.targets import Bounded
 @pytest.fixture
 def script(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
-    sys.modules.pop("mechanism", None)
-    import mechanism
+    import mechanism_watch
 
-    return mechanism
+    return mechanism_watch
 
 
 @for_each("mode", ["joint", "lagged", "nested"])

@@ -29,24 +29,31 @@ def study(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     return text_to_image_study
 
 
-def test_every_row_starts_inside_a_space_of_fields_that_it_has(study: ModuleType):
+@pytest.fixture
+def searches(study: ModuleType) -> ModuleType:
+    import text_to_image_search
+
+    return text_to_image_search
+
+
+def test_every_row_starts_inside_a_space_of_fields_that_it_has(searches: ModuleType):
     family = TextToImageFamily()
-    for name, row in study.ROWS.items():
-        method, space = study.method_of(row, family), study.space_of(row, family)
+    for name, row in searches.ROWS.items():
+        method, space = searches.method_of(row, family), searches.space_of(row, family)
         refuse_unknown_settings(method, space, name)
         configured = configure(method, nest_paths(default_settings(method, space)), name)
         assert type(configured) is type(method)
         assert bool(row.scope) != ("train.scope" in space), "a scope is fixed or searched"
 
 
-def test_the_best_trial_is_within_the_budget(study: ModuleType):
+def test_the_best_trial_is_within_the_budget(searches: ModuleType):
     def trial(value: float | None, gradients: int) -> dict[str, float | None]:
         return {"value": value, "gradient_evaluations": gradients}
 
-    within, over, failed = trial(3.0, study.BUDGET), trial(1.0, study.BUDGET + 1), trial(None, 1)
-    assert study.best([over, failed, within]) is within
-    assert study.best([over, failed]) is over
-    assert study.best([failed]) is None
+    within, over, failed = trial(3.0, searches.BUDGET), trial(1.0, searches.BUDGET + 1), trial(None, 1)
+    assert searches.best([over, failed, within]) is within
+    assert searches.best([over, failed]) is over
+    assert searches.best([failed]) is None
 
 
 def test_the_summary_has_means_over_concepts_and_seeds(study: ModuleType):
@@ -142,12 +149,12 @@ def test_every_method_of_the_study_is_there(study: ModuleType):
     assert wanted | {"short-retrain", "meta-unlearning"} <= study.ROWS.keys()
 
 
-def test_a_method_with_other_settings_is_refused(study: ModuleType):
-    method = study.method_of(study.ROWS["uce"], study.REPORTING)
+def test_a_method_with_other_settings_is_refused(study: ModuleType, searches: ModuleType):
+    method = searches.method_of(study.ROWS["uce"], study.REPORTING)
     runs = {"three": {"0": {"uce": {"settings": study.digest({"method": repr(method)})}}}}
     study.refuse_other_methods(runs, {"uce": method})
     with pytest.raises(ValueError, match="runs of uce with other settings"):
-        study.refuse_other_methods(runs, {"uce": study.method_of(study.ROWS["lur"], study.REPORTING)})
+        study.refuse_other_methods(runs, {"uce": searches.method_of(study.ROWS["lur"], study.REPORTING)})
 
 
 def test_parts_of_a_record_are_joined(study: ModuleType):
@@ -158,10 +165,12 @@ def test_parts_of_a_record_are_joined(study: ModuleType):
 @pytest.mark.slow
 def test_a_study_goes_on_where_it_was_stopped(
     study: ModuleType,
+    searches: ModuleType,
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ):
+    import text_to_image_cases as cases
     import text_to_image_models as script
 
     recipe, models, out = tmp_path / "tiny.toml", tmp_path / "models", tmp_path / "study"
@@ -170,7 +179,8 @@ def test_a_study_goes_on_where_it_was_stopped(
     short = Budget(relearning=Descent(lr=1e-3, steps=2, batch=4, optimizer="adam"), looks=(1,))
     few = TextToImageFamily(Sampler("dpm", steps=2, guidance=3.0), images=20, attacker=short)
     for name, each in {"SEARCHING": few, "REPORTING": few, "MANY": study.FEW}.items():
-        monkeypatch.setattr(study, name, each)
+        for module in (cases, searches, study):
+            monkeypatch.setattr(module, name, each, raising=False)
 
     def call(module: ModuleType, *arguments: object) -> None:
         monkeypatch.setattr(sys, "argv", ["script", "--recipe", str(recipe), *map(str, arguments)])
@@ -194,7 +204,7 @@ def test_a_study_goes_on_where_it_was_stopped(
     call(study, *given, "--search", 2, "--record", record)
     assert {path: path.stat().st_mtime_ns for path in out.rglob("*.json")} == files
     assert json.loads(record.read_text())["runs"] == found["runs"]
-    monkeypatch.setattr(study, "search", None)
+    monkeypatch.setattr(searches, "search", None)
     call(study, *given, "--out", tmp_path / "elsewhere", "--search", 2, "--record", record)
     assert json.loads(record.read_text())["search"] == found["search"], "the record alone knows the search"
     with pytest.raises(ValueError, match="another search of uce"):

@@ -1,6 +1,5 @@
 """`unweave audit`: compares a model with models retrained without the data: PASS, FAIL or INCONCLUSIVE."""
 
-import copy
 import json
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -145,10 +144,7 @@ def audit_run(
     executor.refuse_unfit(device)
     project, split = run_folder.open_run(str(run.resolve()), flags.device)
     seeds, calibration = seeds_of(references if project.retrain else 0, flags.seed or 0)
-    digest = split.digest()
-    model = copy.deepcopy(project.fresh_model())
-    weights = checkpoint.load(run, model, split_digest=digest)["weights"]
-    run_folder.refuse_other_published(model, project, run)
+    weights = run_folder.read_digest(run, project, split)
     facts = {"verb": "audit", "weights": weights, "facts": project.facts, "references": seeds}
     facts |= {} if request is None else {"attacks": asdict(request)}
     folder = flags.out or run / "audit"
@@ -169,8 +165,8 @@ def audit_run(
         answer_pair = collect_answer_pair(result, exam)
         plan = None
         if request is not None:
-            request = measure_budget(request, result, exam, 2 + len(seeds) + len(calibration))
-            plan = plan_of_models(request, exam, len(seeds))
+            measured = measure_budget(request, result, exam, 2 + len(seeds) + len(calibration))
+            plan = plan_of_models(measured, exam, len(seeds))
         examined = () if plan is None else tuple(attack.name for attack in plan.model_attacks)
         stored = (out.find_earlier(folder, facts, same_models, REFERENCES) or place) / REFERENCES
         with executor.crew(device, 1) as crew:  # workers hold memory, which the attacks need

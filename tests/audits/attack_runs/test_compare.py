@@ -11,7 +11,7 @@ from for_each import for_each
 from unweave.audits.answers import Answers
 from unweave.audits.attack import Attack
 from unweave.audits.attack_runs.compare import findings, null_of
-from unweave.audits.attack_runs.report import results_of
+from unweave.audits.attack_runs.run import results_of
 from unweave.audits.attacks import ATTACKS
 from unweave.audits.classifier.evidence import Evidence
 

@@ -18,7 +18,8 @@ from unweave.audits.attack_runs.compare import AuditedModels, findings, null_of
 from unweave.audits.attack_runs.controls import constant_answers, random_answers, run_controls
 from unweave.audits.attack_runs.plan import Plan, Request, plan_attacks
 from unweave.audits.attack_runs.power import DETECTABLE, chance_error, deviations
-from unweave.audits.attack_runs.report import judge_with_attacks, results_of, run_attacks
+from unweave.audits.attack_runs.run import results_of, run_attacks
+from unweave.audits.attack_runs.verdict import judge_with_attacks
 from unweave.audits.attacks import ATTACKS
 from unweave.audits.classifier.evidence import Evidence
 from unweave.audits.pictures import Pictures, png_of_levels

@@ -16,7 +16,8 @@ from unweave.audits.answers import Answers
 from unweave.audits.attack import Figures, Subject
 from unweave.audits.attack_runs.compare import AuditedModels
 from unweave.audits.attack_runs.plan import Plan, Request
-from unweave.audits.attack_runs.report import AttackReport, run_attacks
+from unweave.audits.attack_runs.report import AttackReport
+from unweave.audits.attack_runs.run import run_attacks
 from unweave.audits.attacks import label_inference, last_layer_bias
 from unweave.audits.attacks.label_inference import label_from_probes
 from unweave.audits.attacks.last_layer_bias import label_from_bias

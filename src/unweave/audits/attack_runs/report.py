@@ -1,18 +1,16 @@
-"""Runs the attacks of one audit: their results, those that did not run, and whether the audit is valid."""
+"""What the attacks of an audit found: their results, those that did not run, whether the audit is valid."""
 
-import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
-from unweave.audits.attack import Attack, Check
+from unweave.audits.attack import Attack
 from unweave.audits.attack_result import AttackResult
-from unweave.audits.attack_runs.compare import AuditedModels, Null, figures_of, judge_figures, null_of
-from unweave.audits.attack_runs.controls import Control, Faults, run_controls
+from unweave.audits.attack_runs.compare import AuditedModels
+from unweave.audits.attack_runs.controls import Control
 from unweave.audits.attack_runs.plan import Plan
 from unweave.audits.attack_runs.power import power_sentence
 from unweave.audits.pictures import Pictures
-from unweave.audits.verdict import Judgement, Verdict
 
 CLAIMS: Mapping[int, str] = {
     0: "T0, the two models alone: what an attack shows may be true of a retrained model as well; no finding "
@@ -136,98 +134,6 @@ class AttackReport:
                 for each in pictures
             ],
         }
-
-
-def run_attacks(plan: Plan, models: AuditedModels, faults: Faults) -> AttackReport:
-    """Runs the attacks of a plan and the controls.
-
-    Args:
-        plan: The attacks.
-        models: The models; the answers of all are to the same examples in the same order.
-        faults: The metrics by which a verdict tells a model from references.
-
-    Raises:
-        ValueError: If the answers of a retrained model or of the original are not finite.
-    """
-    if not models.unlearned.found.finite:
-        why = "the answers of the model contain NaN or infinity"
-        return AttackReport(leave_out(plan, plan.attacks, why), models, {}, {})
-    checks = check_attacks(plan.attacks, models)
-    for attack in plan.attacks:
-        if attack.name in checks and not checks[attack.name].is_valid:
-            plan = leave_out(plan, [attack], checks[attack.name].says)
-    results, seconds, nulls = {}, {}, []
-    for attack in plan.attacks:
-        start = time.perf_counter()
-        null = null_of(attack, models)
-        found = results_of(attack, models, null)
-        if found:
-            results[attack.name], seconds[attack.name] = found, time.perf_counter() - start
-            nulls.append((attack, null))
-    empty = [attack for attack in plan.attacks if attack.name not in results]
-    ran = leave_out(plan, empty, "it has no figure here: too few examples, or a model without an update")
-    notes = {name: each.says for name, each in checks.items() if name in results}
-    pictures = {each.name: each.draw(models.unlearned) for each in ran.attacks if each.draw is not None}
-    return AttackReport(ran, models, results, seconds, run_controls(models, nulls, faults), notes, pictures)
-
-
-def check_attacks(attacks: Sequence[Attack], models: AuditedModels) -> dict[str, Check]:
-    """What each attack that examined the model says about its own figures."""
-    return {
-        attack.name: attack.check(models.unlearned, models.original)
-        for attack in attacks
-        if attack.check is not None and attack.name in models.unlearned.measurements
-    }
-
-
-def leave_out(plan: Plan, attacks: Sequence[Attack], why: str) -> Plan:
-    """The plan without some attacks, which are not run for one reason."""
-    names = {attack.name for attack in attacks}
-    left = [attack for attack in plan.attacks if attack.name not in names]
-    return replace(plan, attacks=left, not_run={**plan.not_run, **dict.fromkeys(names, why)})
-
-
-def results_of(attack: Attack, models: AuditedModels, null: Null) -> dict[str, AttackResult]:
-    """The results of one attack, by figure."""
-    before = {} if models.original is None else figures_of(attack, models.original, models.retrained)
-    found = figures_of(attack, models.unlearned, models.retrained)
-    return judge_figures(attack, found, null, {name: each.value for name, each in before.items()})
-
-
-def judge_with_attacks(judgement: Judgement, report: AttackReport) -> Judgement:
-    """Changes the verdict of an audit if its attacks or controls require it.
-
-    A finding turns a PASS into a FAIL, and the reason of an INCONCLUSIVE verdict names it. A control that is
-    judged wrongly makes any verdict INCONCLUSIVE. If no attack ran, nothing passes.
-    """
-    wrong = [each.says for each in report.controls if not each.is_right]
-    if wrong and judgement.verdict is not Verdict.INCONCLUSIVE:
-        reason = f"the audit is invalid: {'; '.join(wrong)}"
-        return as_verdict(judgement, Verdict.INCONCLUSIVE, reason)
-    if judgement.verdict is Verdict.INCONCLUSIVE and not wrong:
-        return replace(judgement, reason="; ".join([judgement.reason, *report.faults]))
-    if judgement.verdict is not Verdict.PASS:
-        return judgement
-    if report.faults:
-        return as_verdict(judgement, Verdict.FAIL, "; ".join(report.faults))
-    unjudged = [f"{name} {why}" for name, why in report.unjudged.items()]
-    if not report.judging:
-        absent = [f"{name}: {why}" for name, why in requested_but_not_run(report.plan).items()]
-        what = "no attack could judge" if unjudged else "no attack was run"
-        return as_verdict(judgement, Verdict.INCONCLUSIVE, f"{what}: {'; '.join([*unjudged, *absent])}")
-    clauses = [f"attacks that find nothing: {', '.join(report.judging)}"]
-    clauses += [f"not judged: {'; '.join(unjudged)}"] if unjudged else []
-    return replace(judgement, reason="; ".join([judgement.reason, *clauses]))
-
-
-def requested_but_not_run(plan: Plan) -> dict[str, str]:
-    """The attacks that were asked for and did not run."""
-    return {name: why for name, why in plan.not_run.items() if why != "not asked for"}
-
-
-def as_verdict(judgement: Judgement, verdict: Verdict, reason: str) -> Judgement:
-    """The judgement with another verdict."""
-    return replace(judgement, verdict=verdict, reason=f"{verdict}: {reason}")
 
 
 def distance_in_margins(result: AttackResult) -> float:

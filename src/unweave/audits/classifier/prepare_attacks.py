@@ -12,7 +12,8 @@ from unweave.audits.attack_runs.budget import Duration, gradients_within
 from unweave.audits.attack_runs.compare import AuditedModels
 from unweave.audits.attack_runs.controls import MetricFaults
 from unweave.audits.attack_runs.plan import Plan, Request, plan_attacks
-from unweave.audits.attack_runs.report import AttackReport, run_attacks
+from unweave.audits.attack_runs.report import AttackReport
+from unweave.audits.attack_runs.run import run_attacks
 from unweave.audits.classifier.exam import ClassifierExam
 from unweave.audits.exam import Exam
 from unweave.audits.margins import Margins

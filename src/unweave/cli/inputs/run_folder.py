@@ -127,12 +127,17 @@ def refuse_other(original: nn.Module, sidecar: Mapping[str, object], run: Path) 
         )
 
 
-def refuse_other_published(model: nn.Module, project: Project, run: Path) -> None:
-    """Raises if the audited model differs from the one in the family's own format in the run's folder."""
-    published = run / PRETRAINED
-    if project.write is None or not published.is_dir():
-        return
-    project.family.refuse_other_written(published, model)
+def read_digest(run: Path, project: Project, split: Split) -> str:
+    """The digest of the weights that a run made.
+
+    Raises:
+        ValueError: If they differ from those in the family's own format in the run's folder.
+    """
+    model, published = copy.deepcopy(project.fresh_model()), run / PRETRAINED
+    digest = str(checkpoint.load(run, model, split_digest=split.digest())["weights"])
+    if project.write is not None and published.is_dir():
+        project.family.refuse_other_written(published, model)
+    return digest
 
 
 def probe_traces(

@@ -1,0 +1,123 @@
+"""The attacks of `inversion.py` on the update of a deletion: what was deleted, and its class."""
+
+import copy
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from class_probes import probe_class
+from inversion_lab import CONTROLS, NORM, OTHER, Lab
+from rows import Row
+from torch import Tensor, nn
+
+from unweave.audits.attacks.inversion import is_nearest, recover, update_between
+from unweave.audits.attacks.label_inference import label_from_probes
+from unweave.audits.attacks.last_layer_bias import label_from_bias
+from unweave.audits.attacks.update_alignment import loss_gradient
+from unweave.weights.params import Params, norm, scale
+
+
+def attack(
+    lab: Lab,
+    model: nn.Module,
+    update: Params,
+    forget: Sequence[int],
+    victims: Sequence[int],
+    *,
+    label_known: bool,
+) -> Row:
+    """Reconstructs what was deleted, and looks for the victims in it."""
+    labels, bias = lab.labels[list(forget)], list(update.values())[-1]
+    inferred = label_from_bias(bias)
+    known = labels if label_known else torch.tensor([inferred])
+    found = recover(model, update, known, lab.inputs.shape[1:], image=lab.image, search=lab.search).inputs
+    hits, errors, chance = [], [], []
+    for record in victims:
+        ours = found if len(forget) == 1 else found[labels == lab.labels[record]]
+        decoys = lab.decoys(record, forget)
+        hits.append(is_nearest(ours, lab.inputs[record], decoys))
+        errors.append(float((ours - lab.inputs[record]).flatten(1).square().mean(1).min()))
+        chance.append(1 / (1 + len(decoys)))
+    shown = found[0].flatten().tolist() if len(forget) == 1 else []
+    return {
+        "hits": hits,
+        "psnr": [10 * float(np.log10((lab.search.most - lab.search.least) ** 2 / each)) for each in errors],
+        "chance": chance,
+        "label": inferred == int(labels[0]) if len(forget) == 1 else None,
+        "shown": [round(each, 2) for each in shown],
+    }
+
+
+def invert(lab: Lab, name: str, forget: Sequence[int], *, label_known: bool) -> Row:
+    """Deletes records, and attacks the update."""
+    after = lab.delete("one ascent step" if name in CONTROLS else name, forget)
+    update, victims = update_between(lab.original, after), forget
+    if name == NORM:
+        retain, draws = lab.split(forget).retain, torch.Generator().manual_seed(forget[0])
+        drawn = retain[torch.randperm(len(retain), generator=draws)[:16]]
+        gradient = loss_gradient(lab.original.eval(), (lab.inputs[drawn],), lab.labels[drawn])
+        update = scale(gradient, float(norm(update)) / float(norm(gradient)))
+    if name == OTHER:
+        same = lab.class_of(forget[0]).tolist()
+        victims = [next(each for each in same if each not in forget)]
+    if "pruned" in name:
+        weights = dict(after.named_parameters())
+        update = {each: change * (weights[each] != 0) for each, change in update.items()}
+    found = attack(lab, lab.original, update, forget, victims, label_known=label_known)
+    return {"accuracy": lab.accuracy(after), **found}
+
+
+def invert_exact(lab: Lab, n: int, record: int) -> Row:
+    """The paper's exact deletion of one of N private records on which a public net was fine-tuned."""
+    order = lab.order(2)
+    half = order[: len(order) // 2]
+    public, private = half[half != record], order[len(order) // 2 :]
+    private = torch.cat([torch.tensor([record]), private[private != record][: n - 1]])
+    before = lab.train(lab.split([i for i in order.tolist() if i not in set(public.tolist())]), "retain")
+    after = [fine_tune(before, lab.inputs[rows], lab.labels[rows]) for rows in (private, private[1:])]
+    whole, without = (update_between(before, each) for each in after)
+    update = {name: -(n * whole[name] - (n - 1) * without[name]) for name in whole}
+    found = attack(lab, before, update, [record], [record], label_known=False)
+    return {"accuracy": lab.accuracy(after[1]), **found}
+
+
+def fine_tune(model: nn.Module, inputs: Tensor, labels: Tensor) -> nn.Module:
+    """An epoch of plain gradient descent, in batches of 128 and at the paper's rate."""
+    after = copy.deepcopy(model).eval()
+    optimizer = torch.optim.SGD(after.parameters(), 1e-3)
+    for x, y in zip(inputs.split(128), labels.split(128), strict=True):
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(after(x), y).backward()
+        optimizer.step()
+    return after
+
+
+def infer_class(lab: Lab, name: str, label: int, share: float) -> Row:
+    """Deletes a share of a class, and infers the class by queries, and from the last bias."""
+    same = (lab.labels == label).nonzero()[:, 0]
+    after = lab.delete(name, same[: max(1, round(share * len(same)))].tolist())
+    before, now = (answer_probes(lab, each) for each in (lab.original, after))
+    bias = list(update_between(lab.original, after).values())[-1]
+    return {"queries": label_from_probes(before, now) == label, "bias": label_from_bias(bias) == label}
+
+
+@torch.no_grad()
+def answer_probes(lab: Lab, model: nn.Module) -> Tensor:
+    """The probability of each class for the probes of that class; the probes are found on the original."""
+    probes, model = all_probes(lab), model.eval()
+    return torch.stack([model(each).softmax(1)[:, label] for label, each in enumerate(probes)])
+
+
+def all_probes(lab: Lab) -> Tensor:
+    """The probes of every class, kept in the folder."""
+    path = lab.out / f"{lab.recipe.name}-probes.npy"
+    if not path.exists():
+
+        @torch.no_grad()
+        def answer(inputs: Tensor) -> Tensor:
+            return lab.original.eval()(inputs).softmax(1)
+
+        shape, low, high = lab.inputs.shape[1:], lab.search.least, lab.search.most
+        found = [probe_class(answer, k, shape, least=low, most=high) for k in range(lab.n_classes)]
+        np.save(path, torch.stack(found).numpy())
+    return torch.from_numpy(np.load(path))
