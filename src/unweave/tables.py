@@ -91,7 +91,12 @@ def value_of(hint: Any, value: object, path: str) -> object:  # noqa: ANN401  an
         names = f" or one of {', '.join(kinds)}" if len(kinds) > 1 else ""
         guess = suggest_word(str(value), kinds) if names else ""
         raise ValueError(f"{path} must be a table{names}, found {value!r}{guess}")
-    return validate(reduce(or_, plain_types) if kinds else hint, value, path)
+    try:
+        return validate(reduce(or_, plain_types) if kinds else hint, value, path)
+    except ValueError as error:
+        if not kinds:
+            raise
+        raise ValueError(f"{error}; it may also be {' or '.join(kinds)}") from error
 
 
 def choose_kind(kinds: Mapping[str, type], table: Table, path: str) -> str:
