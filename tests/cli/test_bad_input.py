@@ -215,7 +215,7 @@ class TestRanges:
     def test_states_that_are_not_saved(self, refused, tmp_path, method, stage):
         place = projects.project(tmp_path / "mine")
         refused(
-            f"--save-every saves no state of adamw8bit, found {stage}how.optimizer=adamw8bit: leave one",
+            f"--save-every saves no state of optimizer=adamw8bit, found in {stage}how of {method}: leave",
             *("forget", place, "--random", 0.1, "--method", method, "--save-every", 2),
             *("--set", f"{stage}how.optimizer=adamw8bit"),
         )
