@@ -341,6 +341,7 @@ class TestProjects:
             (loads("given(train=Labelled(torch.tensor([0., 1., 1.])))"), "found 3 numbers: .*several labels"),
             (loads("given(model=nn.Linear(3, 3))"), "can't be run on 'train': TypeError"),
             (loads("given(model='net.pt')"), "must be an nn.Module, found str"),
+            (loads("given(train=DataLoader(Records(9, 0)))"), "found a DataLoader: give its data set"),
             (loads("given(train=[1, 2])"), "'train' must be a torch Dataset, found list"),
             (loads("{'model': Net()}"), "must return the key 'train', found model"),
             (loads("Net()"), "must return a dict of model, train and test, found Net"),
