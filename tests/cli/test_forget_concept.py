@@ -158,6 +158,7 @@ def test_verbs_that_take_no_pipeline_say_which_do(refused, given: Path):
     sentence = r"sd holds a text-to-image model: only check and forget .with --concept. and audit"
     refused(sentence, "bench", given / "sd", "--data", given / "images", "--quiet")
     refused(sentence, "qualify", given / "sd", "--quiet")
+    refused("qualify is for classifiers, found a diff", "qualify", given / "sd" / "unet", "--quiet")
     refused("found none: name it with --data", "bench", "dit-imagenet-class", "--quiet")
 
 
