@@ -22,7 +22,7 @@ from unweave.audits.classifier import parquet
 from unweave.audits.classifier.evidence import Evidence
 from unweave.audits.classifier.exam import ANSWERED, ClassifierExam
 from unweave.audits.classifier.metrics import METRICS, measure
-from unweave.audits.references import Retrain
+from unweave.audits.references import Retrain, refuse_no_reference
 from unweave.audits.verdict import Verdict
 from unweave.descent.descend import Descent
 from unweave.errors import Failed
@@ -264,6 +264,14 @@ def test_what_can_not_be_audited_is_refused(result) -> None:
     fewer = draw_evidence(0, {part: size - 10 for part, size in SIZES.items()})
     with pytest.raises(ValueError, match="part 'forget' must hold the same examples"):
         unweave.audit(fewer, REFERENCES)
+
+
+def test_what_is_no_reference_is_refused(result) -> None:
+    for given, found in ((Trainer(), "Trainer"), (build(), "Sequential"), ([build()], "Sequential")):
+        with pytest.raises(ValueError, match=f"must be Retrain.train., .* found {found}: wrap"):
+            refuse_no_reference(given)
+    with pytest.raises(Failed, match="must return an nn.Module, found NoneType"):
+        unweave.audit(result, Retrain(lambda dataset, seed: None, seeds=[0]))
 
 
 def test_a_model_that_answers_nan_fails_by_name() -> None:

@@ -22,6 +22,7 @@ from unweave.result import Result
 from unweave.split import Split
 from unweave.targets import Ideal, Surrogate
 from unweave.tasks.classifier import Classifier
+from unweave.unlearning import refuse_no_request
 
 METHOD = FineTune(how=Descent(lr=0.05, steps=3, batch=16))
 
@@ -141,6 +142,18 @@ def test_a_model_that_can_not_be_unlearned_is_refused(
 ) -> None:
     with pytest.raises(ValueError, match=message):
         unweave.unlearn(spoil(model), split, METHOD)
+
+
+def test_what_is_no_model_or_no_split_is_refused(split, model) -> None:
+    for given, found in (
+        (model.state_dict(), "OrderedDict"),
+        (nn.Linear, "the class Linear"),
+        (None, "None"),
+    ):
+        with pytest.raises(ValueError, match=f"the model must be an nn.Module, found {found}"):
+            refuse_no_request(given, split)
+    with pytest.raises(ValueError, match="must be a Split, found TensorDataset: make Split"):
+        refuse_no_request(model, TensorDataset(*data(6, 0)))
 
 
 @dataclass(frozen=True)

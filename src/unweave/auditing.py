@@ -39,6 +39,7 @@ from unweave.audits.references import (
     Retrain,
     load_or_retrain,
     refuse_copies,
+    refuse_no_reference,
     retraining_cost,
 )
 from unweave.audits.score import Score
@@ -144,6 +145,7 @@ def audit(
             NaN, or if the unlearned model has other weights than the original.
         Failed: If the answers of a retrained model are unusable.
     """
+    refuse_no_reference(reference)
     request = attack_request(attacks, tier, budget)
     if isinstance(result, Evidence):
         if isinstance(reference, Retrain):
@@ -153,6 +155,8 @@ def audit(
         compared, calibrating = as_answers(answers, reference or (), calibration)
         plan = None if request is None else plan_of_answers(request, len(compared))
         return judge_answers(ANSWERED, result, answers, before, compared, calibrating, plan=plan)
+    if not isinstance(result, Result):
+        raise ValueError(f"expected a result of unlearn, or Evidence, found {type(result).__name__}")
     from unweave.families import default_exam  # attackers and recognisers take time to import
 
     exam, request = attacked_exam(exam or default_exam(result), request)

@@ -7,7 +7,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
 import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
@@ -16,6 +15,7 @@ from torch.utils.data import Dataset
 from unweave.data import Source
 from unweave.data.arrow_dataset import read_by_columns
 from unweave.data.names import find_names
+from unweave.data.positions import read_list, read_positions
 from unweave.data.user_dataset import UserDataset
 from unweave.record.files import write_atomically
 
@@ -35,24 +35,24 @@ class Split:
 
     Args:
         train: The training data: any map-style `Dataset` of tuples or dicts, or a `Source`.
-        forget: The forget set: positions in `train`, or ids if the examples have ids.
+        forget: The forget set: positions in `train`, or ids if the examples have ids; no mask.
         test: Held-out data, which the model was not trained on.
         calibration: The fraction of `test` for the calibration set, or the positions in it.
         seed: Chooses the examples of that fraction.
 
     Raises:
-        ValueError: If an id or a position is unknown, out of range or repeated; if the forget set is empty or
-            all of the training data; if a label is negative; if fewer than two examples are held out; or if
-            the calibration set is empty.
+        ValueError: If an id or a position is unknown, out of range, repeated or no whole number; if the
+            forget set is empty or all of the training data; if a label is negative; if fewer than two
+            examples are held out; or if the calibration set is empty or all of them.
     """
 
     def __init__(
         self,
         train: Dataset | Source,
-        forget: Sequence[int] | Sequence[str] | Int[Tensor, " n"],
+        forget: Iterable[int] | Iterable[str] | Int[Tensor, " n"],
         test: Dataset | Source,
         *,
-        calibration: float | Sequence[int] = 0.5,
+        calibration: float | Iterable[int] = 0.5,
         seed: int = 0,
     ) -> None:
         self.train, self.held_out = as_source(train), as_source(test)
@@ -138,7 +138,7 @@ def as_source(data: Dataset | Source) -> Source:
     return data if isinstance(data, Source) else read_by_columns(data) or UserDataset(data)
 
 
-def positions(source: Source, ids: Sequence[int] | Sequence[str] | Tensor) -> Int[Tensor, " n"]:
+def positions(source: Source, ids: Iterable[int] | Iterable[str] | Tensor) -> Int[Tensor, " n"]:
     """Checks the examples and returns their positions, sorted."""
     places = source_positions(source, ids)
     refuse_repeated(source, places)
@@ -164,28 +164,31 @@ def refuse_repeated(source: Source, places: Int[Tensor, " n"]) -> None:
 
 
 def source_positions(
-    source: Source, examples: Sequence[int | str | np.integer] | Int[Tensor, " n"]
+    source: Source, examples: Iterable[int] | Iterable[str] | Iterable[int | str] | Int[Tensor, " n"]
 ) -> Int[Tensor, " n"]:
     """The position of each example, given by position or id.
 
     Raises:
         ValueError: If some do not exist; the message gives their number and the first of them.
     """
-    result = examples.long().cpu() if isinstance(examples, Tensor) else named_positions(source, examples)
+    given = [] if isinstance(examples, Tensor) else read_list(examples, "forget")
+    ids = [each for each in given if isinstance(each, str)]
+    if ids:
+        result = named_positions(source, given, ids)
+    else:
+        result = read_positions(examples if isinstance(examples, Tensor) else given, "forget")
     outside = result[(result < 0) | (result >= len(source))].tolist()
     if outside:
-        several = f"{count_of(outside, examples)} not: " if len(outside) > 1 else ""
+        several = f"{count_of(outside, result)} not: " if len(outside) > 1 else ""
         raise ValueError(
             f"positions must be in 0..{len(source) - 1}, found {several}{first_few(map(str, outside))}"
         )
     return result
 
 
-def named_positions(source: Source, examples: Sequence[int | str | np.integer]) -> Int[Tensor, " n"]:
-    """The position of each example, given by position or id; positions are not checked."""
-    ids = [example for example in examples if isinstance(example, str)]
-    # read names only if they are needed: that may read the whole data set
-    names = source.names if ids else ()
+def named_positions(source: Source, examples: Sequence[object], ids: Sequence[str]) -> Int[Tensor, " n"]:
+    """The position of each example, given by position or id, of which some are ids."""
+    names = source.names  # only if they are needed: that may read the whole data set
     if names is None:
         raise ValueError(f"expected positions, found the id {ids[0]!r}: the training data has no ids")
     found = find_names(names, ids).tolist()
@@ -194,7 +197,7 @@ def named_positions(source: Source, examples: Sequence[int | str | np.integer]) 
         several = f"{count_of(unknown, examples)} not: {first_few(map(repr, unknown))}"
         raise ValueError(f"ids must be those of training examples, found {several}")
     places = iter(found)
-    return torch.tensor([next(places) if isinstance(each, str) else int(each) for each in examples])
+    return read_positions([next(places) if isinstance(each, str) else each for each in examples], "forget")
 
 
 def count_of(some: Sequence[object], of: Sequence[object] | Tensor) -> str:
@@ -208,8 +211,14 @@ def first_few(names: Iterable[str]) -> str:
     return ", ".join(listing[:5]) + (", ..." if len(listing) > 5 else "")
 
 
-def cut_held_out(n: int, calibration: float | Sequence[int], seed: int) -> tuple[Tensor, Tensor]:
-    """Positions of the calibration set and the test set among `n` held-out examples."""
+def cut_held_out(n: int, calibration: object, seed: int) -> tuple[Tensor, Tensor]:
+    """Positions of the calibration set and the test set among `n` held-out examples.
+
+    Args:
+        n: The number of held-out examples.
+        calibration: A fraction, or positions.
+        seed: Chooses the examples of a fraction.
+    """
     if n < 2:
         raise ValueError(
             "the test data must hold at least two examples, one for calibration and one for test, "
@@ -221,14 +230,19 @@ def cut_held_out(n: int, calibration: float | Sequence[int], seed: int) -> tuple
         order = torch.randperm(n, generator=torch.Generator().manual_seed(seed))
         first = max(1, min(n - 1, round(calibration * n)))
         return order[:first].sort().values, order[first:].sort().values
-    if not len(calibration) or len(set(calibration)) < len(calibration):
+    given = read_positions(calibration, "calibration")
+    calibration_part = given.unique()
+    if not len(given) or len(calibration_part) < len(given):
         raise ValueError(
             "calibration must be a fraction or positions, at least one and each once, found "
-            f"{len(calibration)} positions, {len(set(calibration))} of them different"
+            f"{len(given)} positions, {len(calibration_part)} of them different"
         )
-    if not 0 <= min(calibration) <= max(calibration) < n:
-        found = f"{min(calibration)}..{max(calibration)}"
-        raise ValueError(f"calibration must be positions in 0..{n - 1} of the test data, found {found}")
-    calibration_part = torch.tensor(sorted(calibration), dtype=torch.long)
+    first, last = int(calibration_part[0]), int(calibration_part[-1])
+    if not 0 <= first <= last < n:
+        raise ValueError(
+            f"calibration must be positions in 0..{n - 1} of the test data, found {first}..{last}"
+        )
+    if len(given) == n:
+        raise ValueError(f"calibration must leave a test example, found all {n} positions")
     test_part = torch.ones(n, dtype=torch.bool).index_fill_(0, calibration_part, False).nonzero()[:, 0]
     return calibration_part, test_part

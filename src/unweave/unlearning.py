@@ -79,6 +79,7 @@ def unlearn(
         Failed: If the run ends without a usable model: NaN, a single answer to everything, or no change.
     """
     refuse_no_method(method, "the method")
+    refuse_no_request(model, split)
     refuse_wrapped(model)
     refuse_unusable(model)
     task = task or Classifier(split.n_classes)
@@ -108,6 +109,16 @@ def unlearn(
     return Result(
         unlearned, method, split, task, seed, original, cost, problem.curves, problem.traces, additions
     )
+
+
+def refuse_no_request(model: object, split: object) -> None:
+    """Raises if something is no model, such as its weights or its class, or no split, such as a data set."""
+    found = f"the class {model.__name__}" if isinstance(model, type) else type(model).__name__
+    if not isinstance(model, nn.Module):
+        raise ValueError(f"the model must be an nn.Module, found {found}: load weights into a model first")
+    if not isinstance(split, Split):
+        found = type(split).__name__
+        raise ValueError(f"the split must be a Split, found {found}: make Split(train, forget, test)")
 
 
 def leaves_frozen(method: Method | Stage) -> bool:

@@ -346,7 +346,9 @@ def test_forgetting_a_class_takes_all_of_it_and_ids_are_taken_as_they_are() -> N
     assert split.forgotten_classes == (3,)
     assert len(split.forget) == int((split.train.labels == 3).sum()) > 100
     assert make_split(Data("digits", forget="ids", ids=(5, 2))).forget.tolist() == [2, 5]
-    with pytest.raises(ValueError, match="label must be one of the training data's, 0..9, found 11"):
+    with pytest.raises(
+        ValueError, match="label must be one of the training data's, 0..9, found 11: set it in .data. of"
+    ):
         make_split(Data("digits", forget="class", label=11))
 
 

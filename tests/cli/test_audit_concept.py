@@ -135,7 +135,14 @@ def test_a_run_of_forget_knows_its_original_and_its_method(run, given: Path, her
     (stage,) = made["stages"].values()
     assert stage["methods"].keys() == {"original", "UCE"} and "Before" in told.out
     assert stage["methods"]["UCE"]["repr"].startswith("UCE(") and stage["request"]["model"] == "sd"
-    assert stage["request"]["asked"] == "--concept 'a three'"
+    assert stage["request"]["asked"] == "--concept 'a three'" and "are these prompts" not in told.out
+    two = PROMPTS.replace("three", "THREE").replace("two", "three").replace("THREE", "two")
+    (given / "two.toml").write_text(two)
+    told = run("audit", here / "gone", *flags(given, original=None, prompts=given / "two.toml"), *SHORT)
+    assert "forgot 'a three', and no trained prompt has such words: are these" in " ".join(told.out.split())
+    shutil.copytree(given / "retrained" / "2" / "unet", given / "sd" / "unet", dirs_exist_ok=True)
+    told = run("audit", here / "gone", *flags(given, original=None), *SHORT)
+    assert told.code == 2 and "unet must hold the weights that" in told.error and "--original" in told.error
 
 
 class Session:

@@ -215,7 +215,7 @@ class TestRanges:
     def test_states_that_are_not_saved(self, refused, tmp_path, method, stage):
         place = projects.project(tmp_path / "mine")
         refused(
-            f"--save-every saves no state of adamw8bit, found {stage}how.optimizer=adamw8bit: leave one",
+            f"--save-every saves no state of optimizer=adamw8bit, found in {stage}how of {method}: leave",
             *("forget", place, "--random", 0.1, "--method", method, "--save-every", 2),
             *("--set", f"{stage}how.optimizer=adamw8bit"),
         )
@@ -341,6 +341,7 @@ class TestProjects:
             (loads("given(train=Labelled(torch.tensor([0., 1., 1.])))"), "found 3 numbers: .*several labels"),
             (loads("given(model=nn.Linear(3, 3))"), "can't be run on 'train': TypeError"),
             (loads("given(model='net.pt')"), "must be an nn.Module, found str"),
+            (loads("given(train=DataLoader(Records(9, 0)))"), "found a DataLoader: give its data set"),
             (loads("given(train=[1, 2])"), "'train' must be a torch Dataset, found list"),
             (loads("{'model': Net()}"), "must return the key 'train', found model"),
             (loads("Net()"), "must return a dict of model, train and test, found Net"),

@@ -92,6 +92,15 @@ def test_a_run_whose_files_are_cut_or_missing_is_not_done(run, given: Path, here
     assert "Done already" in run("forget", given / "sd", *flags).out and not (here / "out-2").exists()
 
 
+def test_a_run_with_other_captions_is_another_run(run, given: Path, here: Path):
+    metadata = given / "images" / "metadata.jsonl"
+    flags = (*THREE, "--data", given / "images", *SHORT, "--out", here / "out")
+    assert run("forget", given / "sd", *flags).code == 0
+    metadata.write_text(metadata.read_text().replace("a red two", "a green two"))
+    told = run("forget", given / "sd", *flags)
+    assert told.code == 0 and "Done already" not in told.out and (here / "out-2").exists()
+
+
 def test_a_dry_run_writes_nothing(run, given: Path, here: Path):
     flags = ("--concept", "three", "--column", "number", "--data", given / "images")
     told = run("forget", given / "sd", *flags, *SHORT, "--dry-run")
@@ -109,6 +118,7 @@ def test_a_dry_run_writes_nothing(run, given: Path, here: Path):
         ((*THREE, "--keep", "a big three"), "--keep 'a big three' holds the concept 'a three'"),
         ((*THREE, "--as", "three"), "--as 'three' holds the concept 'a three'"),
         ((*THREE, "--as", "x" * 90), "a prompt must have at most 77 tokens, found 92 in 'xxx"),
+        ((*THREE, "--keep", " "), r"--keep must name a prompt, found \[' '\]"),
         ((*THREE, "--class", "3"), "--class does not go with --concept"),
         ((*THREE, "--scope", "everything"), "scope"),
         ((*THREE, "--method", "scrub"), "is for models of the family classifier"),
@@ -148,6 +158,7 @@ def test_verbs_that_take_no_pipeline_say_which_do(refused, given: Path):
     sentence = r"sd holds a text-to-image model: only check and forget .with --concept. and audit"
     refused(sentence, "bench", given / "sd", "--data", given / "images", "--quiet")
     refused(sentence, "qualify", given / "sd", "--quiet")
+    refused("qualify is for classifiers, found a diff", "qualify", given / "sd" / "unet", "--quiet")
     refused("found none: name it with --data", "bench", "dit-imagenet-class", "--quiet")
 
 

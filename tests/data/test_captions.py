@@ -36,6 +36,21 @@ def test_images_are_read_with_their_captions(form: str, tmp_path: Path):
     assert data.part(torch.tensor([3])).captions == ["a red two"]
 
 
+@pytest.mark.parametrize("form", ["jsonl", "csv"])
+def test_metadata_may_begin_with_a_byte_order_mark(form: str, tmp_path: Path):
+    place = write(tmp_path / "images", rows(), form=form)
+    path = place / f"metadata.{form}"
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    assert read_captioned(place)[0].captions == CAPTIONS
+
+
+@pytest.mark.parametrize("empty", [None, "", "  "])
+def test_a_caption_that_is_empty_is_refused(empty: str | None, tmp_path: Path):
+    place = write(tmp_path / "images", [*rows(), {"file_name": "5.png", "text": empty}])
+    with pytest.raises(ValueError, match="row 6 of .* has no 'text'"):
+        read_captioned(place)
+
+
 def test_a_test_part_is_read(tmp_path: Path):
     for part in ("train", "test"):
         write(tmp_path / "images" / part, rows())

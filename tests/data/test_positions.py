@@ -2,13 +2,15 @@
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch.utils.data import TensorDataset
 
 from for_each import for_each
+from unweave.data.positions import read_positions
 from unweave.data.user_dataset import UserDataset
-from unweave.split import Split, positions, source_positions
+from unweave.split import Split, cut_held_out, positions, source_positions
 
 
 class Counting(UserDataset):
@@ -91,3 +93,53 @@ def test_one_held_out_example_can_not_be_cut_in_two(calibration: Any) -> None:
         Split(examples(9), [1], examples(1), calibration=calibration)
     split = Split(examples(9), [1], examples(2), calibration=calibration)
     assert (len(split.calibration), len(split.test)) == (1, 1)
+
+
+@for_each(
+    ("given", "message"),
+    [
+        ([1.0, 2.5], "whole numbers, .* found 1.0$"),
+        (torch.tensor([1.5, 2.5]), "whole numbers, .* found 1.5"),
+        (np.array([1.5, 2.5]), "whole numbers, .* found 1.5"),
+        (torch.arange(9) < 2, "found a mask: give mask.nonzero"),
+        (np.arange(9) < 2, "found a mask"),
+        ([True, False, True], "found a mask"),
+        (torch.tensor([[1, 2]]), r"found shape \[1, 2\]"),
+        (torch.tensor(3), r"found shape \[\]"),
+        (3, "found 3"),
+        (None, "found None"),
+        ("user-7", "found 'user-7'"),
+        ([2**70], f"found {2**70}"),
+        ([[1, 2]], r"whole numbers, .* found \[1, 2\]"),
+    ],
+)
+def test_what_is_no_list_of_positions_is_refused(given: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=f"^forget must .*{message}"):
+        read_positions(given, "forget")
+
+
+@for_each(
+    "given",
+    [
+        [7, 2],
+        (7, 2),
+        {7, 2},
+        range(2, 8, 5),
+        torch.tensor([7, 2], dtype=torch.uint8),
+        np.array([7, 2]),
+        iter([7, 2]),
+    ],
+)
+def test_every_list_of_whole_numbers_is_read(given: Any) -> None:
+    assert sorted(read_positions(given, "forget").tolist()) == [2, 7]
+
+
+@for_each("calibration", [torch.tensor([0, 0, 1]), torch.arange(9) < 5, [0.5], ["a"]])
+def test_calibration_needs_positions_that_differ(calibration: Any) -> None:
+    with pytest.raises(ValueError, match="calibration must"):
+        cut_held_out(9, calibration, 0)
+
+
+def test_a_test_part_must_remain() -> None:
+    with pytest.raises(ValueError, match="calibration must leave a test example, found all 9 positions"):
+        Split(examples(9), [1], examples(9), calibration=range(9))

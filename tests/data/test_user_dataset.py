@@ -6,12 +6,13 @@ from typing import Any
 
 import pytest
 import torch
-from torch.utils.data import Dataset, IterableDataset, TensorDataset
+from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 from for_each import for_each
 from unweave.data import Raw, Source
 from unweave.data.in_memory import Resident
 from unweave.data.user_dataset import UserDataset
+from unweave.data.user_items import refuse_other_reading
 
 # Python 3.12 and later warn when a process with threads starts another one, as a DataLoader does
 forks = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
@@ -266,7 +267,7 @@ def test_settings_for_dicts_are_refused_on_tuples() -> None:
         user_dataset(records(), id="key")
 
 
-def test_a_data_set_that_cannot_be_read_by_position_is_refused() -> None:
+def test_a_data_set_that_cannot_be_refuse_other_reading_is_refused() -> None:
     class Endless(IterableDataset[Any]):
         def __iter__(self) -> Iterator[Any]:
             return iter(pairs())
@@ -280,6 +281,21 @@ def test_a_data_set_that_cannot_be_read_by_position_is_refused() -> None:
         UserDataset(Lengthless())
     with pytest.raises(ValueError, match="must have an example"):
         user_dataset([])
+    with pytest.raises(ValueError, match="found a DataLoader: give its data set, loader.dataset"):
+        refuse_other_reading(DataLoader(user_dataset(pairs()).dataset))
+
+
+def test_fields_of_two_types_are_named_with_their_items() -> None:
+    items = [(torch.zeros(2, dtype=torch.float64 if i == 3 else torch.float32), i % 2) for i in range(6)]
+    source = user_dataset(items)
+    with pytest.raises(ValueError, match="'0' is torch.float32 in item 2 and torch.float64 in item 3: bring"):
+        list(source.stream([torch.tensor([2, 3])]))
+
+
+def test_inputs_that_ask_for_a_gradient_are_read_without_it() -> None:
+    inputs = torch.ones(4, 2, requires_grad=True)
+    (raw,) = user_dataset([(inputs[i] * 2, i) for i in range(4)]).stream([torch.arange(4)])
+    assert isinstance(raw.inputs, tuple) and not raw.inputs[0].requires_grad
 
 
 def test_items_that_are_views_across_a_tensor_have_the_digest_of_their_values() -> None:

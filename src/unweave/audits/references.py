@@ -123,6 +123,8 @@ def retrain(
     cost = Cost()
     with count_training(cost):
         model = reference.train(dataset_of(*split.part("retain")), seed)
+    if not isinstance(model, nn.Module):
+        raise Failed(f"train(dataset, seed) must return an nn.Module, found {type(model).__name__}")
     try:
         answers = replace(collect_answers(model, exam), cost=cost)
     except Failed as error:
@@ -131,6 +133,17 @@ def retrain(
     if unlike:
         raise Failed(f"the model retrained with seed {seed} {unlike}: train() must make the same model")
     return answers, model
+
+
+def refuse_no_reference(reference: object) -> None:
+    """Raises if something is no reference, such as a model, or a `train` that is not in a `Retrain`."""
+    given = reference if isinstance(reference, Sequence) else [reference]
+    found = next((type(each).__name__ for each in given if callable(each)), None)
+    if found is not None:
+        raise ValueError(
+            f"reference must be Retrain(train), or the answers of retrained models, found {found}: wrap a "
+            "train(dataset, seed) in Retrain"
+        )
 
 
 def retraining_cost(answers: Sequence[Answers[Outputs]]) -> Cost | None:

@@ -96,7 +96,10 @@ def _forget_positions(data: Data, clean: Source, train: Source, seed: int) -> to
             positions = (train.labels == data.label).nonzero()[:, 0]
             if len(positions) == 0:
                 labels = f"0..{int(train.labels.max())}"
-                raise ValueError(f"label must be one of the training data's, {labels}, found {data.label}")
+                raise ValueError(
+                    f"label must be one of the training data's, {labels}, found {data.label}: set it in "
+                    "[data] of the recipe"
+                )
             return positions
         case _:
             return torch.tensor(data.ids, dtype=torch.long)

@@ -90,6 +90,10 @@ class AuditWork(Protocol):
         """The facts that it depends on."""
         ...
 
+    def notes(self) -> list[str]:
+        """Sentences on what does not fit, if there is anything."""
+        ...
+
     def run(self, place: Path, listener: Listener) -> Audit:
         """Draws images of every model, attacks them and judges; stores images in the folder."""
         ...
@@ -114,7 +118,7 @@ def audit_concept(
     """Audits a text-to-image model.
 
     Returns:
-        The audit, its folder, and a sentence on what was not run, if there is anything.
+        The audit, its folder, and sentences on what does not fit or was not run, if there is anything.
     """
     if given.data is None:
         raise ValueError(
@@ -137,7 +141,7 @@ def audit_concept(
             outcome = work.run(place, listener)
             outcome.save(place)
     absent = explain_not_run(family, folders, given)
-    return outcome, place, [f"Not run: {', '.join(absent)}."] if absent else []
+    return outcome, place, [*work.notes(), *([f"Not run: {', '.join(absent)}."] if absent else [])]
 
 
 def find_folders(run: Path, original: Path | None, reference: Path | None) -> Folders:

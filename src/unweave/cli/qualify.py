@@ -15,8 +15,10 @@ from unweave.cli.inputs.choose_method import Retraining, configure_method, read_
 from unweave.cli.inputs.executor import HERE, Executor
 from unweave.cli.inputs.qualification import facts_of
 from unweave.cli.options import DEFAULTS, CommonFlags, parse_settings
+from unweave.cli.project.diffusers_folder import is_local
 from unweave.cli.project.place import Place, is_given, load_project, weights_digest
 from unweave.cli.project.stage import stage_of
+from unweave.cli.project.text_to_image import refuse_pipeline
 from unweave.cli.terminal import progress, show
 from unweave.methods import DEFAULT, Method, method_named
 from unweave.record import record
@@ -64,6 +66,9 @@ def qualify(
     executor.refuse_unfit(device)
     if not is_given([model]):
         raise ValueError(f"qualify takes one given model, project.py or a folder, found {model!r}")
+    if is_local(Path(model)):
+        refuse_pipeline(Path(model))
+        raise ValueError(f"qualify is for classifiers, found a diffusers folder, {model}")
     place = Place(model, recipe, None)
     project = load_project(place, device)
     if project.family.name != Classifier.family:

@@ -28,6 +28,7 @@ from unweave.audits.one_model import GivenModel
 from unweave.audits.verdict import SEEDS
 from unweave.bench.workers import Listener, Progress
 from unweave.cli.audit_concept import ConceptFiles, Folders, explain_not_run
+from unweave.cli.checks.concept_run import explain_other_concept, refuse_other_original
 from unweave.families.text_to_image import TextToImageFamily
 from unweave.record import record
 from unweave.record.files import read_object, write_atomically
@@ -83,6 +84,10 @@ class ConceptAudit:
             **self.models.digests,
             "code": package_digest(),
         }
+
+    def notes(self) -> list[str]:
+        """Whether the prompts are those of another concept."""
+        return explain_other_concept(self.folders.edited, self.prompts)
 
     def run(self, place: Path, listener: Listener) -> Audit:
         """Draws images of every model, attacks them and judges."""
@@ -194,6 +199,8 @@ def read(
             refuse_no_room(tokens, prompts)
         digests[folder] = pipeline.digest()
     refuse_same(folders, digests)
+    if folders.run is not None:
+        refuse_other_original(folders.run, folders.edited, folders.original)
     refuse_unfit(prompts, real, models, family.images, attacked=family.attacks > 0)
     absent = explain_not_run(family, folders, given)
     return ConceptAudit(folders, digests, prompts, real, family, device, models, absent)

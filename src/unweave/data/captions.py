@@ -94,7 +94,7 @@ def read_rows(folder: Path) -> list[dict[str, str]]:
         raise ValueError(f"{path} can't be read: {error}") from error
     for number, row in enumerate(rows, 1):
         for column in (FILE, TEXT):
-            if not row.get(column):
+            if not row.get(column, "").strip():
                 raise ValueError(f"row {number} of {path} has no {column!r}, found {', '.join(row)}")
     if not rows:
         raise ValueError(f"{path} has no rows: expected one for each image")
@@ -103,19 +103,21 @@ def read_rows(folder: Path) -> list[dict[str, str]]:
 
 def read_csv(path: Path) -> list[dict[str, str]]:
     """Reads a table with a header."""
-    with path.open(newline="", encoding="utf-8") as file:
+    with path.open(newline="", encoding="utf-8-sig") as file:  # as Excel writes it
         return [{key: value or "" for key, value in row.items() if key} for row in csv.DictReader(file)]
 
 
 def read_lines(path: Path) -> list[dict[str, str]]:
     """Reads one JSON object a line."""
-    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    rows = [json.loads(line) for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
     if not all(isinstance(row, dict) for row in rows):
         raise ValueError("every line must hold a JSON object")
-    return [
-        {key: value if isinstance(value, str) else json.dumps(value) for key, value in row.items()}
-        for row in rows
-    ]
+    return [{key: as_text(value) for key, value in row.items()} for row in rows]
+
+
+def as_text(value: object) -> str:
+    """A JSON value as text; null is no text."""
+    return value if isinstance(value, str) else "" if value is None else json.dumps(value)
 
 
 def refuse_unpaired(folder: Path, names: Sequence[str]) -> None:

@@ -12,7 +12,7 @@ from typing import Any, SupportsIndex, cast
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset, IterableDataset
+from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from unweave.data.names import Names
 
@@ -63,10 +63,7 @@ class Items(Dataset[Item]):
     id: str | None = None
 
     def __post_init__(self) -> None:
-        if isinstance(self.dataset, IterableDataset):
-            raise ValueError(
-                "the data set must read by position, found an IterableDataset: store it as a list"
-            )
+        refuse_other_reading(self.dataset)
         try:
             length = len(self)
         except TypeError as error:
@@ -133,6 +130,16 @@ class Items(Dataset[Item]):
         return Item(position, fields, label, None, keywords=False)
 
 
+def refuse_other_reading(dataset: object) -> None:
+    """Raises if a data set is of a kind that gives its items in its own order only."""
+    if isinstance(dataset, DataLoader):
+        raise ValueError(
+            "the data set must read by position, found a DataLoader: give its data set, loader.dataset"
+        )
+    if isinstance(dataset, IterableDataset):
+        raise ValueError("the data set must read by position, found an IterableDataset: store it as a list")
+
+
 def stack_field(key: str, items: Sequence[Item]) -> Tensor:
     """One field of several items as a batch, with shape [batch, ...]."""
     first = items[0]
@@ -146,6 +153,11 @@ def stack_field(key: str, items: Sequence[Item]) -> Tensor:
             raise ValueError(
                 f"field {key!r} has shape {list(first.fields[key].shape)} in item {first.position} and "
                 f"{list(item.fields[key].shape)} in item {item.position}: bring them to one shape"
+            )
+        if item.fields[key].dtype != first.fields[key].dtype:
+            raise ValueError(
+                f"field {key!r} is {first.fields[key].dtype} in item {first.position} and "
+                f"{item.fields[key].dtype} in item {item.position}: bring them to one type"
             )
     return torch.stack([item.fields[key] for item in items])
 
@@ -210,7 +222,7 @@ def _tensor(position: int, key: object, value: object) -> Tensor:
         raise ValueError(
             f"item {position}, field {key!r} must be a tensor, found {_kind(value)}: add a transform"
         )
-    return value
+    return value.detach()  # a step must leave no gradient in a user's data
 
 
 def _kind(value: object) -> str:

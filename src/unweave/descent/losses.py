@@ -31,7 +31,8 @@ def collect_losses(problem: Problem, runtime: Runtime) -> None:
     for (name, _), value in zip(runtime.losses, values_of(problem, runtime), strict=True):
         if not math.isfinite(value):
             raise Failed(
-                f"the loss {name} became {value}: the learning rate or the forget loss is too strong"
+                f"the loss {name} became {value}: the learning rate or the forget loss is too strong, or the "
+                "data holds NaN or infinity"
             )
         problem.curves.setdefault(name, []).append(value)
     for index, ratio in runtime.shifts or []:

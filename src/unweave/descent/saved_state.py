@@ -14,7 +14,6 @@ from typing import Any
 
 from torch import Tensor
 
-from unweave.descent.eight_bit import EIGHT_BIT
 from unweave.descent.losses import collect_losses
 from unweave.descent.memories import can_resume, memories, terms_of
 from unweave.descent.optimizer_state import TrainState
@@ -189,7 +188,7 @@ def open_saved(
         return
     number, states.descents, states.busy = states.descents, states.descents + 1, True
     try:
-        if optimizer is not None or how.optimizer == EIGHT_BIT or not can_resume(problem, phases):
+        if optimizer is not None or how.unsaved or not can_resume(problem, phases):
             yield SavedDescent(None, number, problem, phases, None, {})
             return
         begin = fingerprint(problem, how, phases)

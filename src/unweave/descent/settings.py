@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from unweave.choices import refuse_outside, refuse_unknown_choices
-from unweave.descent.eight_bit import eight_bit_adamw
+from unweave.descent.eight_bit import EIGHT_BIT, eight_bit_adamw
 from unweave.descent.feed import FeedName
 from unweave.descent.importance import Mask
 from unweave.descent.losses import is_forgotten
@@ -89,6 +89,11 @@ class Descent:
                 f"a descent needs either steps or epochs, found steps={self.steps}, epochs={self.epochs}"
             )
 
+    @property
+    def unsaved(self) -> str:
+        """What no saved state holds; empty if all is saved."""
+        return f"optimizer={EIGHT_BIT}" if self.optimizer == EIGHT_BIT else ""
+
     def rate(self, progress: float) -> float:
         """The learning rate at a progress in [0, 1), relative to `lr`."""
         if progress < self.warmup:
@@ -110,7 +115,7 @@ class Descent:
         """
         if self.optimizer == "sgd":
             return torch.optim.SGD(weights, self.lr, self.momentum, weight_decay=self.weight_decay)
-        if self.optimizer == "adamw8bit":
+        if self.optimizer == EIGHT_BIT:
             return eight_bit_adamw()(weights, self.lr, weight_decay=self.weight_decay)
         kind = torch.optim.Adam if self.optimizer == "adam" else torch.optim.AdamW
         return kind(weights, self.lr, weight_decay=self.weight_decay)

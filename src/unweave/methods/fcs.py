@@ -131,6 +131,12 @@ class Contrast:
         """The gradient of the weighted contrast."""
         return step.gradient(self.objective)
 
+    def memory(self) -> None:
+        """Nothing: each step stands alone."""
+
+    def recall(self, memory: object) -> None:
+        """Nothing."""
+
 
 @torch.no_grad()
 def retain_logits(step: Step) -> Tensor:

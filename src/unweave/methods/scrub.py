@@ -73,6 +73,11 @@ class SCRUB:
                 "rewinding keeps the weights of every epoch, and how.ema averages them: use one of them"
             )
 
+    @property
+    def unsaved(self) -> str:
+        """What no saved state holds; empty if all is saved."""
+        return "the models to rewind to" if self.rewind else ""
+
     def space(self, budget: int) -> Mapping[str, Range]:
         """The search space; two steps or more, one for each phase."""
         return {

@@ -16,6 +16,7 @@ unlikely for its own examples as for others.
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float, Int
@@ -47,6 +48,7 @@ class Level:
         refresh: The number of steps between two measurements of both losses.
     """
 
+    unsaved: ClassVar[str] = "the target level"
     refresh: int = 10
 
     def __post_init__(self) -> None:

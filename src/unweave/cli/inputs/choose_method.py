@@ -10,10 +10,8 @@ from typing import Any
 from unweave.bench.recipe import recipe_names
 from unweave.cli.inputs.scope import ALL, TrainedWeights
 from unweave.cli.project import Project
-from unweave.descent.eight_bit import EIGHT_BIT
-from unweave.descent.settings import Descent
 from unweave.methods import Method
-from unweave.methods.configure import configure, stages_of
+from unweave.methods.configure import configure
 from unweave.methods.unfit_targets import refuse_unfit_targets
 from unweave.problem import Problem
 from unweave.tables import require_mapping
@@ -41,17 +39,6 @@ class Retraining:
 
     def __repr__(self) -> str:
         return f"train(dataset, {self.seed})"
-
-
-def refuse_unsaved(method: Method | Retraining) -> None:
-    """Raises if a descent of a method can't save its state, because of its optimizer."""
-    for stage, settings in stages_of(method).items():
-        for name, how in vars(settings).items():
-            if isinstance(how, Descent) and how.optimizer == EIGHT_BIT:
-                raise ValueError(
-                    f"--save-every saves no state of {EIGHT_BIT}, found {stage}{name}.optimizer={EIGHT_BIT}: "
-                    "leave one of them out"
-                )
 
 
 def configure_method(

@@ -16,6 +16,7 @@ from unweave.data.captions import CaptionedImages, read_captioned
 from unweave.data.prompt_list import read_prompt_list
 from unweave.methods import Method
 from unweave.record import checkpoint
+from unweave.record.digest import digest_of
 from unweave.record.record import package_digest
 from unweave.result import ADDITIONS, Result, replace_folder
 from unweave.split import Split
@@ -56,6 +57,7 @@ class ConceptWork:
             "verb": "forget",
             "original": checkpoint.contents(self.model.state_dict()),
             "split": self.request.split.digest(),
+            "prompts": digest_of({"texts": self.request.prompts.texts}),  # images have their numbers alone
             "request": repr(self.concepts),
             "trained": repr(self.trained),
             "code": package_digest(),

@@ -24,6 +24,7 @@ from unweave.cli.project.project import Project, Retraining
 from unweave.data import Source
 from unweave.data.other_libraries import OfAnotherLibrary, ReadInBatches
 from unweave.data.user_dataset import UserDataset, can_fork, dataset_of
+from unweave.data.user_items import refuse_other_reading
 from unweave.errors import Failed
 from unweave.families import families_by_table, read_family
 from unweave.record.checkpoint import contents, difference, shapes
@@ -135,6 +136,7 @@ def source(data: object, key: str) -> Source:
     """A user's data as a source."""
     if isinstance(data, ReadInBatches) and not isinstance(data, Dataset | Source):
         data = OfAnotherLibrary(data)
+    refuse_other_reading(data)
     if not isinstance(data, Dataset | Source):
         raise ValueError(f"{key!r} must be a torch Dataset, found {type(data).__name__}: wrap it in one")
     return as_source(data)

@@ -38,8 +38,12 @@ class Erasure:
     captions: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        if not all(each.strip() for each in (*self.concepts, *self.keep)) or not self.concepts:
+        if not all(each.strip() for each in self.concepts) or not self.concepts:
             raise ValueError(f"name a concept to forget, and no empty ones, found {list(self.concepts)}")
+        if not all(each.strip() for each in self.keep):
+            raise ValueError(
+                f"--keep must name a prompt, found {list(self.keep)}: the empty one is always kept"
+            )
         if self.column is not None and self.captions:
             raise ValueError("--column and --captions are two ways to find a concept's images: leave one out")
         for kind, texts in (("keep", self.keep), ("as", () if self.target is None else (self.target,))):

@@ -1,0 +1,40 @@
+"""Checks that an audit of a concept fits the run that it audits."""
+
+from pathlib import Path
+
+from unweave.audits.diffusion.concept_prompts import ConceptPrompts
+from unweave.data.captions import holds_phrase
+from unweave.record.files import sha256
+from unweave.tasks.diffusion.manifest import manifest_of
+
+
+def refuse_other_original(run: Path, edited: Path, original: Path) -> None:
+    """Raises if the original of a run holds other weights than those that the run began with.
+
+    Args:
+        run: The folder that forget wrote.
+        edited: The pipeline in it.
+        original: The pipeline before.
+    """
+    made = manifest_of(edited)
+    if made is None or made.weights_before is None:
+        return
+    place = original / made.component
+    if all(sha256(each) != made.weights_before for each in place.glob("*.safetensors")):
+        raise ValueError(
+            f"{place} must hold the weights that {run} was made from, found others: they have changed; "
+            "name a folder with the former ones with --original"
+        )
+
+
+def explain_other_concept(edited: Path, prompts: ConceptPrompts) -> list[str]:
+    """A sentence if the prompts of an audit do not have the words of any concept that a model forgot."""
+    made = manifest_of(edited)
+    gone = () if made is None else made.forgotten_concepts
+    texts = [*prompts.concept.values(), *(each.text for each in prompts.trained)]
+    if not gone or any(holds_phrase(text, each) for text in texts for each in gone):
+        return []
+    named = " and ".join(map(repr, gone))
+    return [
+        f"{edited} forgot {named}, and no trained prompt has such words: are these prompts of that concept?"
+    ]
