@@ -15,6 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 import every_family
+from for_each import for_each
 from unweave.descent import captured
 from unweave.descent.descend import Descent, Phase, descend
 from unweave.descent.lookahead import EveryNthStep, ReusedGradient, exact, lagged, nested
@@ -92,8 +93,9 @@ def state_of(problem: Problem) -> dict[str, Any]:
     return {"weights": dict(problem.model.state_dict()), **noted}
 
 
-@pytest.mark.parametrize(("kind", "name"), CASES)
+@for_each(("kind", "name"), CASES)
 def test_replays_end_where_eager_steps_do(kind: str, name: str, tapes: list[Tape]) -> None:
+    tapes.clear()
     problems, passes = [every_family.problem(kind) for _ in range(2)], ([], [])
     for each, compile, seen in zip(problems, (False, "step"), passes, strict=True):
         each.model.register_forward_hook(lambda *_, seen=seen: seen.append(1))
@@ -111,7 +113,7 @@ def test_without_a_gpu_the_same_steps_run_over_fixed_memory() -> None:
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize("name", TERMS)
+@for_each("name", TERMS)
 def test_a_graph_ends_where_eager_steps_do(name: str) -> None:
     data = every_family.split("batchnorm")
     split = Split(data.train.to("cuda"), data.forget, data.held_out.to("cuda"))
@@ -142,7 +144,7 @@ REFUSED = {
 }
 
 
-@pytest.mark.parametrize("reason", REFUSED)
+@for_each("reason", REFUSED)
 def test_a_step_that_changes_is_refused_before_it_runs(reason: str) -> None:
     problem = every_family.problem("layernorm")
     with pytest.raises(ValueError, match=f"{reason}.* changes it: set compile = false"):

@@ -6,6 +6,7 @@ import pytest
 
 import every_family
 from every_family import DENOISERS
+from for_each import for_each
 from test_methods import shorten_method
 from unweave.descent.descend import Descent
 from unweave.methods import METHODS, Method, method_named
@@ -20,7 +21,7 @@ RUNNING = {
     name: method
     for name, method in METHODS.items()
     if method.about.families != ("text-to-image",) and not isinstance(method, Original)
-}
+} | {"scrub that rewinds": SCRUB(rewind=True)}
 
 
 def refused(method: Method) -> bool:
@@ -41,12 +42,12 @@ def saves_all(method: Method, folder: Path) -> bool:
     return 0 < of.states.descents == len(list(folder.glob("*")))
 
 
-@pytest.mark.parametrize("method", [*RUNNING.values(), SCRUB(rewind=True)], ids=[*RUNNING, "scrub+r"])
-def test_a_method_is_refused_if_and_only_if_some_descent_leaves_no_state(method: Method, tmp_path: Path):
-    assert saves_all(method, tmp_path) != refused(method)
+@for_each("name", RUNNING)
+def test_a_method_is_refused_if_and_only_if_some_descent_leaves_no_state(name: str, tmp_path: Path):
+    assert saves_all(RUNNING[name], tmp_path / name.replace(":", "-")) != refused(RUNNING[name])
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("method", "found"),
     [
         (method_named("sfron"), "saves no state of a second optimizer, found in this: leave"),
