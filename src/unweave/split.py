@@ -124,12 +124,13 @@ class Split:
             forget, calibration = ([int(i) for i in content[part]] for part in ("forget", "calibration"))
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(f"expected a split in {path}, found another file ({error!r})") from error
-        split = cls(train, forget, test, calibration=calibration)
+        other = f"the split in {path} was made from other data"
+        try:
+            split = cls(train, forget, test, calibration=calibration)
+        except ValueError as error:
+            raise ValueError(f"{other}: {error}") from error
         if split.digest() != digest:
-            raise ValueError(
-                f"the split in {path} was made from other data: its digest is {digest[:12]}, "
-                f"this data gives {split.digest()[:12]}"
-            )
+            raise ValueError(f"{other}: its digest is {digest[:12]}, this data gives {split.digest()[:12]}")
         return split
 
 

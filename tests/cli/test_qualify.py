@@ -168,7 +168,14 @@ class TestAudit:
 class TestRefused:
     def test_another_method(self, refused, forgot, qualified):
         other = forgot("run", "--random", 0.1, method=("--method", "finetune", "--set", "how.epochs=2"))
-        refused("the method and its settings", "audit", other, "--qualified", qualified[1], "--quiet")
+        refused(
+            "settings of .*: epochs=1.0; of the run: epochs=2.0: qualify",
+            "audit",
+            other,
+            "--qualified",
+            qualified[1],
+            "--quiet",
+        )
 
     def test_methods_of_another_format(self, refused, forgot, qualified, monkeypatch):
         other = forgot("run", "--random", 0.1)
@@ -206,3 +213,5 @@ class TestRefused:
         place = projects.project(tmp_path / "mine", "train = None")
         refused("no way to retrain", "qualify", place, "--quiet")
         refused("found 'hard'", "qualify", place, "--strata", "hard", "--quiet")
+        for name in ("retrain", "original"):
+            refused(f"tests a method, found {name}", "qualify", place, "--method", name, "--quiet")

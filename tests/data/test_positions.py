@@ -1,5 +1,6 @@
 """Examples by position or by name, and held-out data cut in two."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -143,3 +144,9 @@ def test_calibration_needs_positions_that_differ(calibration: Any) -> None:
 def test_a_test_part_must_remain() -> None:
     with pytest.raises(ValueError, match="calibration must leave a test example, found all 9 positions"):
         Split(examples(9), [1], examples(9), calibration=range(9))
+
+
+def test_a_split_of_data_that_has_shrunk_is_one_of_other_data(tmp_path: Path) -> None:
+    Split(examples(9), [1], examples(9)).save(tmp_path / "split.json")
+    with pytest.raises(ValueError, match=r"split.json was made from other data: .* 0\.\.2 .* found"):
+        Split.load(tmp_path / "split.json", examples(9), examples(3))

@@ -10,6 +10,7 @@ from unweave.bench.qualification import MakeStage
 from unweave.bench.qualification import qualify as run_qualification
 from unweave.bench.setup import Tuning
 from unweave.bench.stage import Stage
+from unweave.bench.study import REFERENCES
 from unweave.cli.inputs import out
 from unweave.cli.inputs.choose_method import Retraining, configure_method, read_search
 from unweave.cli.inputs.executor import HERE, Executor
@@ -63,6 +64,8 @@ def qualify(
     names = tuple(dict.fromkeys(each.strip() for each in strata.split(",") if each.strip()))
     plan = Plan(names, requests, fraction, seed=seed)
     method_named(method)
+    if method in REFERENCES:
+        raise ValueError(f"qualify tests a method, found {method}, with which methods are compared: name one")
     executor.refuse_unfit(device)
     if not is_given([model]):
         raise ValueError(f"qualify takes one given model, project.py or a folder, found {model!r}")
