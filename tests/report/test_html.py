@@ -323,6 +323,12 @@ def test_every_metric_is_explained_where_it_is_first_used_and_in_every_heading(t
         raise AssertionError(f"{heading} stands in a heading without what it means")
 
 
+def test_the_three_verdicts_are_defined_as_an_audit_decides(text):
+    note = next(said for said in re.findall(r'<p class="note">([^<]*)</p>', text) if said.startswith("PASS:"))
+    assert "FAIL: at least one is shown to lie outside" in note
+    assert note.endswith("INCONCLUSIVE: neither is shown, or the original itself looks retrained.")
+
+
 def test_a_wide_table_says_that_it_scrolls(small):
     page = html.render(small)
     wide = re.findall(r'<p class="hint[^"]*"[^>]*>([^<]*)</p>\s*<div class="scroll"', page)
