@@ -60,7 +60,8 @@ def cost_sentence(row: Mapping[str, Any], reference: Mapping[str, Any]) -> list[
     cost, whole = cost_words(row), cost_words(reference)
     if cost is None:
         return []
-    return ["", f"It took {cost}." if whole is None else f"It took {cost}; a retraining takes {whole}."]
+    said = f"It took {cost}." if whole is None else f"It took {cost}; a retraining takes {whole}."
+    return ["", f"{said} Seconds vary with the machine and its load."]
 
 
 def cost_words(row: Mapping[str, Any]) -> str | None:
@@ -68,5 +69,5 @@ def cost_words(row: Mapping[str, Any]) -> str | None:
     if row.get("seconds") is None:
         return None
     gradients = row["gradient_evaluations"]
-    count = "" if gradients is None else f" and {gradients:.0f} gradient evaluations"
-    return f"{number(row['seconds'], 1)} s{count}"
+    count = "" if gradients is None else f"{gradients:.0f} gradient evaluations and "
+    return f"{count}{number(row['seconds'], 1)} s"
