@@ -67,7 +67,7 @@ def test_where_nothing_was_to_forget_no_difference_is_a_fail():
     assert found.verdict == Verdict.INCONCLUSIVE
     assert found.reason.startswith("INCONCLUSIVE: the forget set has no measurable influence: ")
     assert found.reason.endswith(
-        "; all the same, other answers than retraining: TV on F 0.900 against 0.050 between two retrained "
+        ". All the same, other answers than retraining: TV on F 0.900 against 0.050 between two retrained "
         "models (at most 0.200)"
     )
     alike = judge(like, like, MARGINS, original=like, metrics=METRICS)

@@ -72,7 +72,7 @@ class Judgement:
 
     Args:
         verdict: PASS, FAIL or INCONCLUSIVE.
-        reason: One sentence that begins with the verdict.
+        reason: One or two sentences that begin with the verdict.
         scores: Every measured metric.
         tests: The tested metrics; empty if nothing could be tested.
     """
@@ -153,7 +153,7 @@ def decide(
         before = {name: test for name, test in before.items() if name in tests}
     faults = "; ".join(_faults(tests, scores, metrics))
     if before is not None and not any(test.finding for test in before.values()):
-        return Verdict.INCONCLUSIVE, f"{NO_INFLUENCE}; all the same, {faults}" if faults else NO_INFLUENCE
+        return Verdict.INCONCLUSIVE, f"{NO_INFLUENCE}. All the same, {faults}" if faults else NO_INFLUENCE
     if faults:
         return Verdict.FAIL, faults
     if before is None:

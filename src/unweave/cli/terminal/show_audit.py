@@ -10,11 +10,22 @@ from unweave.cli.options import CommonFlags
 from unweave.cli.terminal import show
 from unweave.record import record
 from unweave.report import attack_tables, html, qualification_tables
+from unweave.report.next_step import next_step
 from unweave.report.numbers import number
 
 
-def print_audit(outcome: Audit, place: Path, flags: CommonFlags, *sentences: str) -> int:
-    """Prints the verdict, the figures, further sentences and where they are; returns the exit code."""
+def print_audit(
+    outcome: Audit, place: Path, flags: CommonFlags, *sentences: str, models: Path | None = None
+) -> int:
+    """Prints the verdict, the figures, further sentences and the next step; returns the exit code.
+
+    Args:
+        outcome: The audit.
+        place: The folder of its record.
+        flags: The flags of every verb.
+        sentences: Further sentences.
+        models: The folder of the retrained models, if they are kept.
+    """
     whole_record = record.load(place)
     (stage,) = whole_record["stages"].values()
     row, before = audited_rows(stage)
@@ -34,6 +45,7 @@ def print_audit(outcome: Audit, place: Path, flags: CommonFlags, *sentences: str
             show.print_sentences("", *qualification_tables.audit_sentences(stage["qualified"]))
         show.print_sentences(*cost_sentence(row, stage["reference"]))
         show.print_sentences(*sentences)
+        show.print_sentences("", next_step(row["verdict"], row["reason"], models))
         show.print_lines("", f"Report: {place / html.FILE}")
     return 0 if outcome.verdict is Verdict.PASS else 1
 
