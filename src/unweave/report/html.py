@@ -37,7 +37,7 @@ class Stage:
     """One stage of a record for the template.
 
     Args:
-        name: the stage's name.
+        name: the stage's name, or what was audited.
         anchor: the id of its section; made from its position, since a name may hold anything.
         record: the stage itself.
         rows: its rows, in the order of `rows.py`.
@@ -158,7 +158,7 @@ def _stage(name: str, anchor: str, stage: Mapping[str, Any]) -> Stage:
     main = [metric for metric in ids if metric in tested]
     top = headline(stage)
     return Stage(
-        name=name,
+        name=name if top is None or stage["recipe"] else f"Audit of {top.name}",
         anchor=anchor,
         record=stage,
         rows=stage_rows,
