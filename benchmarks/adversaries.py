@@ -90,7 +90,7 @@ def means(rows: Sequence[Row]) -> Row:
 
 def outcome(reason: str) -> str:
     """The verdict of a reason and, if it is no PASS, its first clause without numbers."""
-    return "PASS" if reason.startswith("PASS") else re.split(r",? -?\d| may |:? \d+ of |;", reason)[0]
+    return "PASS" if reason.startswith("PASS") else re.split(r",? -?\d| may |:? \d+ of |;|\. ", reason)[0]
 
 
 def text(row: Row) -> str:

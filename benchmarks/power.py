@@ -87,7 +87,7 @@ def summary(judgements: Sequence[Judgement]) -> Row:
 
 def reason(judgement: Judgement) -> str:
     """The first clause of a verdict's reason, without its numbers."""
-    return re.sub(r"-?\d+(\.\d+)?", "#", judgement.reason.split("; ")[0])
+    return re.sub(r"-?\d+(\.\d+)?", "#", re.split(r"; |\. ", judgement.reason)[0])
 
 
 def row_of(stage: Stage, change: Change, asked: argparse.Namespace) -> Row:

@@ -76,7 +76,7 @@ class Audit:
 
     @property
     def reason(self) -> str:
-        """One sentence that begins with the verdict."""
+        """One or two sentences that begin with the verdict."""
         return self.judgement.reason
 
     @property

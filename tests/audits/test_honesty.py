@@ -135,11 +135,11 @@ def test_random_model_fails_as_damage(stage):
     assert reason.startswith("FAIL: ") and "damage: RA " in reason
 
 
-def test_right_level_on_wrong_examples_fails_by_that_name(stage):
+def test_right_level_with_other_answers_fails_by_that_name(stage):
     judgement = stage.judge(
         [shuffle_probabilities(each, seed) for seed, each in enumerate(stage.retrained[-SEEDS:])]
     )
-    assert judgement.reason.startswith("FAIL: wrong examples: TV on F ")
+    assert judgement.reason.startswith("FAIL: other answers than retraining: TV on F ")
     assert judgement.tests["ua"].outcome == "equal"
 
 

@@ -67,8 +67,8 @@ def test_where_nothing_was_to_forget_no_difference_is_a_fail():
     assert found.verdict == Verdict.INCONCLUSIVE
     assert found.reason.startswith("INCONCLUSIVE: the forget set has no measurable influence: ")
     assert found.reason.endswith(
-        "; all the same, wrong examples: TV on F 0.900 against 0.050 between two retrained models "
-        "(at most 0.200)"
+        ". All the same, other answers than retraining: TV on F 0.900 against 0.050 between two retrained "
+        "models (at most 0.200)"
     )
     alike = judge(like, like, MARGINS, original=like, metrics=METRICS)
     assert alike.reason.endswith("even the untouched original is not shown to differ from retraining")
@@ -154,7 +154,8 @@ def test_without_the_original_a_fault_is_found():
         ({"ta": 93.0}, "FAIL: unlike retraining: TA 93.0 against 91.0 of the retrained models (margin 1.0)"),
         (
             {"tv": 0.4},
-            "FAIL: wrong examples: TV on F 0.400 against 0.150 between two retrained models (at most 0.200)",
+            "FAIL: other answers than retraining: "
+            "TV on F 0.400 against 0.150 between two retrained models (at most 0.200)",
         ),
         (
             {"ua": 1.4, "tv": 0.4},

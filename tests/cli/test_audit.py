@@ -167,9 +167,10 @@ class TestRequest:
         whole = stage["reference"]
         assert row["cost"] == pytest.approx(row["seconds"] / whole["seconds"])
         assert whole["gradient_evaluations"] > row["gradient_evaluations"] > 0
-        cost = f"{row['seconds']:.1f} s and {row['gradient_evaluations']} gradient evaluations"
-        beside = f"{whole['seconds']:.1f} s and {whole['gradient_evaluations']} gradient evaluations"
-        assert f"It took {cost}; a retraining takes {beside}." in said
+        cost = f"{row['gradient_evaluations']} gradient evaluations and {row['seconds']:.1f} s"
+        beside = f"{whole['gradient_evaluations']} gradient evaluations and {whole['seconds']:.1f} s"
+        expected = f"It took {cost}; a retraining takes {beside}. Seconds vary with the machine and its load."
+        assert expected in " ".join(said.split())
         page = (forgotten / "audit" / "report.html").read_text()
         assert f"<td>{row['cost']:.2f} <small>" in page
 

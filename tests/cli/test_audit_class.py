@@ -62,7 +62,7 @@ def test_a_check_names_figures_notes_and_costs_and_writes_nothing(run, here, lis
     assert told.code == 0, told.error
     assert "Data: 96 to forget, 288 to retain" in told.out, "the first class is assumed"
     assert re.search(r"UA: images not taken for the forgotten class, %: \d", told.out)
-    assert "A glance at 20 images of each class: none of 20 may still be 16 %" in told.out
+    assert "If none of 20 images shows the class, up to 16 % of all may still." in told.out
     assert "no --recipe that says how to train: references can't be retrained" in told.out
     assert re.search(r"finetune .* yes", told.out) and listed(tmp_path) == before
 

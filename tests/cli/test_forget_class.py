@@ -43,7 +43,7 @@ def test_a_folder_of_diffusers_is_written_as_a_copy_that_can_be_used_again(run, 
     again = run("forget", copy, "--data", data, "--class", "2, 3", *SHORT)
     assert again.code == 0 and names(here) == ["forgotten", "forgotten-2"], again.error
     assert "UA: images not taken for the forgotten class, %" in again.out
-    assert "A glance at 20 images of each class: none of 40 may still be 9 %" in again.out
+    assert "If none of 40 images shows the class, up to 9 % of all may still." in again.out
     assert "Model: forgotten-2/pretrained\n" in again.out
     said = json.loads((here / "forgotten-2" / "pretrained" / folder.MANIFEST).read_text())
     assert said["forgotten_classes"] == [2, 3]

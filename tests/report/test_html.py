@@ -6,7 +6,7 @@ from html.parser import HTMLParser
 import pytest
 from markupsafe import escape
 
-from records import METRICS, put, synthetic, without
+from records import MARGINS, METRICS, put, synthetic, without
 from unweave.audits.classifier.metrics import METRICS as KNOWN
 from unweave.report import html, tables
 from unweave.report.numbers import digits
@@ -323,14 +323,34 @@ def test_every_metric_is_explained_where_it_is_first_used_and_in_every_heading(t
         raise AssertionError(f"{heading} stands in a heading without what it means")
 
 
-def test_a_wide_table_says_that_it_scrolls(small):
+def test_the_three_verdicts_are_defined_as_an_audit_decides(text):
+    note = next(said for said in re.findall(r'<p class="note">([^<]*)</p>', text) if said.startswith("PASS:"))
+    assert "FAIL: at least one is shown to lie outside" in note
+    assert note.endswith("INCONCLUSIVE: neither is shown, or the original itself looks retrained.")
+
+
+def test_a_table_says_that_it_scrolls_only_where_it_does(small):
     page = html.render(small)
-    wide = re.findall(r'<p class="hint[^"]*"[^>]*>([^<]*)</p>\s*<div class="scroll"', page)
-    assert wide and {" ".join(said.split()) for said in wide} == {"Scroll sideways for more columns →"}
+    tables = re.findall(r'<div class="scroll"[^>]*>\s*<p class="hint"[^>]*>([^<]*)</p>\s*<table', page)
+    assert tables and set(tables) == {"Scroll sideways for more columns →"}
     style = page[page.index("<style>") : page.index("</style>")]
-    assert (
-        "overflow-x: auto" in style and ".hint { display: none" in style and "background-attachment" in style
-    )
+    assert "container-type: scroll-state" in style and ".hint { display: none" in style
+    assert style.count(".hint { display: block") == 1
+    assert "@container scroll-state(scrollable: x) { .hint { display: block; } }" in style
+
+
+def test_the_box_of_an_audit_has_the_original_and_the_margins_and_no_raw_keys(small):
+    stage = small["stages"]["trace"]
+    data = {**stage["data"], "forgotten_classes": [3]}
+    audited = stage | {"recipe": {}, "data": data, "margins": MARGINS, "seeds": [0]}
+    said = html.render(small | {"stages": {"audit": audited}})
+    box = Page(said[said.index("<section") : said.index("</section>")])
+    assert row_of(box, "Before", among=["lur", "Retrain", "Margin"])
+    before = stage["methods"]["original"]["scores"]["ua"]["value"]
+    assert row_of(box, "UA", among=[format_value(before, 2), format_value(MARGINS["ua"], 2)])
+    assert '<h2 id="stage-0">Audit of lur</h2>' in said and "Next: " in "".join(box.text)
+    names = re.findall(r"<dt>([^<]*)</dt>", said[said.index('<h2 id="stage-0') :])
+    assert {"Digest of the split", "Forgotten classes"} <= set(names) and "forgotten_classes" not in names
 
 
 def test_the_cost_of_a_method_stands_beside_that_of_retraining(small):

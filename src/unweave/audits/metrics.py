@@ -13,7 +13,9 @@ import numpy as np
 __all__ = ["Metric", "Values"]
 
 Direction = Literal["match", "lower", "higher"]
-Finding = Literal["under-forgetting", "over-forgetting", "damage", "wrong examples", "unlike retraining"]
+Finding = Literal[
+    "under-forgetting", "over-forgetting", "damage", "other answers than retraining", "unlike retraining"
+]
 Axis = Literal["forgetting", "utility"]
 Values = Mapping[str, float]
 

@@ -27,8 +27,9 @@ A FAIL begins with the metric furthest outside, in units of its margin. The faul
 - *over-forgetting*: UA or relearning above, AUC or a probe below: F looks worse than unseen data;
 - *damage*: RA or TA below: the model lost retained knowledge;
 - *unlike retraining*: RA or TA above: no harm to users, but unlike retraining;
-- *wrong examples*: total variation on F above its limit, UA, AUC and probes not different: the right level on
-  the wrong examples. Under- and over-forgetting imply it, so it is then not named.
+- *other answers than retraining*: total variation on F above its limit, UA, AUC and probes not different: the
+  right level, but answers to single examples differ more than those of two retrained models. Under- and
+  over-forgetting imply it, so it is then not named.
 
 If both under- and over-forgetting occur, only the one further outside is named: in a broken model UA and AUC
 may point in opposite directions.
@@ -71,7 +72,7 @@ class Judgement:
 
     Args:
         verdict: PASS, FAIL or INCONCLUSIVE.
-        reason: One sentence that begins with the verdict.
+        reason: One or two sentences that begin with the verdict.
         scores: Every measured metric.
         tests: The tested metrics; empty if nothing could be tested.
     """
@@ -152,7 +153,7 @@ def decide(
         before = {name: test for name, test in before.items() if name in tests}
     faults = "; ".join(_faults(tests, scores, metrics))
     if before is not None and not any(test.finding for test in before.values()):
-        return Verdict.INCONCLUSIVE, f"{NO_INFLUENCE}; all the same, {faults}" if faults else NO_INFLUENCE
+        return Verdict.INCONCLUSIVE, f"{NO_INFLUENCE}. All the same, {faults}" if faults else NO_INFLUENCE
     if faults:
         return Verdict.FAIL, faults
     if before is None:
@@ -237,7 +238,7 @@ def _faults(
 ) -> Iterator[str]:
     """One clause per kind of fault, from its clearest metric; the worst first."""
     findings = {test.finding for test in tests.values()}
-    excluded: set[Finding] = {"wrong examples"} if findings & LEVEL else set()
+    excluded: set[Finding] = {"other answers than retraining"} if findings & LEVEL else set()
     for name, test in sorted(tests.items(), key=lambda item: -item[1].margins):
         if test.finding and test.finding not in excluded:
             excluded |= LEVEL if test.finding in LEVEL else {test.finding}

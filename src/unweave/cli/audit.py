@@ -179,7 +179,8 @@ def audit_run(
         outcome = replace(outcome, record=add_request(outcome.record, run_folder.request_facts(run)))
         outcome.save(place)
     absent = absent_attacks(image_attacks, project.family.name)
-    return print_audit(outcome, place, flags, *absent, *disk_sentences(stored))
+    disk = disk_sentences(stored)
+    return print_audit(outcome, place, flags, *absent, *disk, models=stored if disk else None)
 
 
 def absent_attacks(names: str | None, family: str) -> list[str]:

@@ -17,6 +17,7 @@ from unweave.record.record import explain_unverified
 from unweave.report import frontier, protocol_tables
 from unweave.report.attack_tables import Attacks, attacks_of
 from unweave.report.concept_tables import Concept, concept_of, revival_attacks
+from unweave.report.next_step import next_step
 from unweave.report.numbers import heading
 from unweave.report.protocol import has_figures
 from unweave.report.qualification_tables import audit_sentences, qualification_of
@@ -36,7 +37,7 @@ class Stage:
     """One stage of a record for the template.
 
     Args:
-        name: the stage's name.
+        name: the stage's name, or what was audited.
         anchor: the id of its section; made from its position, since a name may hold anything.
         record: the stage itself.
         rows: its rows, in the order of `rows.py`.
@@ -57,6 +58,7 @@ class Stage:
         qualification: What a verdict without retrained models rests on, in sentences; empty with them.
         concept: The erased concept of a text-to-image model, None for other models.
         revival: Ids of the attacks that recover what a generator forgot.
+        next_step: What to do after an audit; empty for a benchmark.
     """
 
     name: str
@@ -80,6 +82,7 @@ class Stage:
     qualification: list[str]
     concept: Concept | None
     revival: list[str]
+    next_step: str
 
     def verdicts(self) -> dict[str, list[str]]:
         """Names of the methods other than the headline's, by status."""
@@ -153,12 +156,13 @@ def _stage(name: str, anchor: str, stage: Mapping[str, Any]) -> Stage:
     # brief metrics leave out the probes of a whole class, which do not fit a terminal
     tested = {*brief_metrics(stage), *(stage["margins"] or {})}
     main = [metric for metric in ids if metric in tested]
+    top = headline(stage)
     return Stage(
-        name=name,
+        name=name if top is None or stage["recipe"] else f"Audit of {top.name}",
         anchor=anchor,
         record=stage,
         rows=stage_rows,
-        headline=headline(stage),
+        headline=top,
         reference=next((row for row in stage_rows if row.status == "reference"), None),
         metrics=main,
         further=[metric for metric in ids if metric not in main],
@@ -175,6 +179,7 @@ def _stage(name: str, anchor: str, stage: Mapping[str, Any]) -> Stage:
         qualification=audit_sentences(stage["qualified"]) if "qualified" in stage else [],
         concept=concept_of(stage, stage_rows, ids),
         revival=revival_attacks(ids),
+        next_step="" if top is None or stage["recipe"] else next_step(top.status, top.reason),
     )
 
 

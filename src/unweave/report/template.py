@@ -15,6 +15,12 @@ from unweave.report.rows import PEAK_MEMORY, Row, is_outside
 from unweave.report.tables import ONE_SEED, aim, is_ordered_by_one_seed, search_sentences
 
 MINUS = "\N{MINUS SIGN}"
+DATA_WORDS = {
+    "name": "Data",
+    "digest": "Digest of the split",
+    **{part: f"{part.capitalize()} set" for part in ("forget", "retain", "calibration", "test")},
+}
+"""The names of facts about data that a record's own key does not explain."""
 MOST_CLASSES = 10
 """The number of classes of a request on the first screen."""
 
@@ -36,6 +42,7 @@ def load_templates() -> Environment:
     environment.filters |= {"searched": search_sentences, "flat": flatten, "by_one": is_ordered_by_one_seed}
     environment.filters |= {"heading": heading, "p": probability, "diagram": rank_diagram}
     environment.filters |= {"says": metric_meaning, "deleted": deletion_facts}
+    environment.filters |= {"data_facts": data_facts}
     environment.globals |= {"digits": digits, "outside": is_outside, "DASH": DASH, "ONE_SEED": ONE_SEED}
     environment.globals |= {"PEAK_MEMORY": PEAK_MEMORY}
     return environment
@@ -89,6 +96,12 @@ def flatten(value: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]
         else:
             pairs.append((f"{prefix}{key}", _plain(item)))
     return pairs
+
+
+def data_facts(data: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """The facts about the data of a stage, as pairs of a name in words and a text."""
+    words = {key: DATA_WORDS.get(key, key[:1].upper() + key[1:].replace("_", " ")) for key in data}
+    return flatten({words[key]: value for key, value in data.items()})
 
 
 def metric_meaning(metric: str) -> str:

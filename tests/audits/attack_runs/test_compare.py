@@ -90,12 +90,12 @@ def test_what_can_not_be_attacked_is_refused() -> None:
 
 
 def test_a_distance_is_a_fault_on_one_side_only() -> None:
-    distance = replace(PLAIN, above="wrong examples", below=None)
+    distance = replace(PLAIN, above="other answers than retraining", below=None)
     low = answers(50)
     low.logits["forget"] -= 100
     assert run_attack(distance, low)["mean"].finding is None
     low.logits["forget"] += 200
-    assert run_attack(distance, low)["mean"].finding == "wrong examples"
+    assert run_attack(distance, low)["mean"].finding == "other answers than retraining"
 
 
 @for_each("name", ON_ANSWERS)

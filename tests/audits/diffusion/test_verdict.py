@@ -117,7 +117,7 @@ def test_a_class_whose_absence_nobody_sees_is_inconclusive_before_any_fail(retra
     )
     assert found.verdict == Verdict.INCONCLUSIVE
     assert found.reason.startswith("INCONCLUSIVE: the forget set has no measurable influence: ")
-    assert "all the same, damage: RA " in found.reason
+    assert ". All the same, damage: RA " in found.reason
 
 
 def test_what_else_is_missing_is_named_where_there_is_nothing_to_forget(judge_generators):
@@ -128,7 +128,10 @@ def test_what_else_is_missing_is_named_where_there_is_nothing_to_forget(judge_ge
 def test_nothing_passes_without_attacks(judge_generators):
     found = judge_generators(found={})
     assert found.verdict == Verdict.INCONCLUSIVE
-    assert found.reason.startswith("INCONCLUSIVE: no verdict: no attacks") and "set attacks" in found.reason
+    assert (
+        found.reason.startswith("INCONCLUSIVE: no verdict: no attacks")
+        and "--attacks default" in found.reason
+    )
     assert judge_generators(ORIGINAL, found={}).verdict == Verdict.FAIL
 
 

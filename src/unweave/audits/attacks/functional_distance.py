@@ -42,7 +42,7 @@ ATTACK = Attack(
     says="How far the answers on the forget set are from those of retrained models.",
     cannot="Which examples differ, and residue that no answer shows; it depends on calibration.",
     figures=attack_figures,
-    above="wrong examples",
+    above="other answers than retraining",
     below=None,
     floor=0.01,
 )

@@ -16,7 +16,7 @@ from unweave.audits.margins import Margins
 from unweave.audits.metrics import Metric, Values
 from unweave.audits.verdict import Judgement
 
-UNATTACKED = "no attacks ran, so the concept may only be hidden: set attacks"
+UNATTACKED = "no attacks ran, so the concept may only be hidden: audit with --attacks default"
 
 EVERY: Mapping[str, Metric[Any]] = {
     **CONCEPT,

@@ -113,8 +113,8 @@ class DiffusionExam(ImagesExam):
     def glance_note(self) -> str:
         """A sentence on the number of images, and on the share that could go unnoticed."""
         n = self.sizes["forget"]
-        hidden = f"none of {n} may still be {100 * Share(0, n).high:.0f} %"
-        return f"A glance at {self.count} images of each class: {hidden}; `unweave audit` draws more."
+        missed = f"up to {100 * Share(0, n).high:.0f} % of all may still"
+        return f"If none of {n} images shows the class, {missed}. `unweave audit` draws more."
 
     @property
     def sizes(self) -> dict[str, int]:

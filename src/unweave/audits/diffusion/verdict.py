@@ -31,8 +31,8 @@ from unweave.audits.verdict import SEEDS, Judgement, Verdict, judge
 
 NONE = "INCONCLUSIVE: no verdict: "
 UNATTACKED = (
-    "no attacks ran, so the class may only be hidden: set attacks in the table [generation] of the recipe "
-    "that forget takes with --recipe"
+    "no attacks ran, so the class may only be hidden: audit with --attacks default, or set attacks in the "
+    "table [generation] of the recipe"
 )
 EVERY: Mapping[str, Metric[Any]] = {**GENERATION, **ATTACKS}
 """Attacks are tested too if the calibration retrains were attacked."""

@@ -10,11 +10,22 @@ from unweave.cli.options import CommonFlags
 from unweave.cli.terminal import show
 from unweave.record import record
 from unweave.report import attack_tables, html, qualification_tables
+from unweave.report.next_step import next_step
 from unweave.report.numbers import number
 
 
-def print_audit(outcome: Audit, place: Path, flags: CommonFlags, *sentences: str) -> int:
-    """Prints the verdict, the figures, further sentences and where they are; returns the exit code."""
+def print_audit(
+    outcome: Audit, place: Path, flags: CommonFlags, *sentences: str, models: Path | None = None
+) -> int:
+    """Prints the verdict, the figures, further sentences and the next step; returns the exit code.
+
+    Args:
+        outcome: The audit.
+        place: The folder of its record.
+        flags: The flags of every verb.
+        sentences: Further sentences.
+        models: The folder of the retrained models, if they are kept.
+    """
     whole_record = record.load(place)
     (stage,) = whole_record["stages"].values()
     row, before = audited_rows(stage)
@@ -34,6 +45,7 @@ def print_audit(outcome: Audit, place: Path, flags: CommonFlags, *sentences: str
             show.print_sentences("", *qualification_tables.audit_sentences(stage["qualified"]))
         show.print_sentences(*cost_sentence(row, stage["reference"]))
         show.print_sentences(*sentences)
+        show.print_sentences("", next_step(row["verdict"], row["reason"], models))
         show.print_lines("", f"Report: {place / html.FILE}")
     return 0 if outcome.verdict is Verdict.PASS else 1
 
@@ -60,7 +72,8 @@ def cost_sentence(row: Mapping[str, Any], reference: Mapping[str, Any]) -> list[
     cost, whole = cost_words(row), cost_words(reference)
     if cost is None:
         return []
-    return ["", f"It took {cost}." if whole is None else f"It took {cost}; a retraining takes {whole}."]
+    said = f"It took {cost}." if whole is None else f"It took {cost}; a retraining takes {whole}."
+    return ["", f"{said} Seconds vary with the machine and its load."]
 
 
 def cost_words(row: Mapping[str, Any]) -> str | None:
@@ -68,5 +81,5 @@ def cost_words(row: Mapping[str, Any]) -> str | None:
     if row.get("seconds") is None:
         return None
     gradients = row["gradient_evaluations"]
-    count = "" if gradients is None else f" and {gradients:.0f} gradient evaluations"
-    return f"{number(row['seconds'], 1)} s{count}"
+    count = "" if gradients is None else f"{gradients:.0f} gradient evaluations and "
+    return f"{count}{number(row['seconds'], 1)} s"

@@ -1,0 +1,50 @@
+"""What to do after an audit, by its verdict and reason: the last sentence of its output and of its report.
+
+Records hold no such sentence, so that reports of earlier audits have one as well.
+"""
+
+from pathlib import Path
+
+from unweave.audits.margins import RETRAINS
+from unweave.audits.verdict import SEEDS
+
+MORE_MODELS = (
+    "a verdict needs 22 retrained models. Give the project a train(), or forget a --recipe, and audit "
+    "without --references; or put 22 into the folder of --reference."
+)
+STEPS = {
+    "not audited yet": "run unweave audit.",
+    "no retrained model": MORE_MODELS,
+    f"{SEEDS} needed": MORE_MODELS,
+    f"{RETRAINS} needed": MORE_MODELS,
+    "without the original": "audit again with --original.",
+    "no attack": "audit again with --attacks default.",
+    "nearest stratum": "audit again without --qualified, which retrains for this request.",
+    "seeds are needed": (
+        "audit once more with twice the retrained models, such as --references 20: every further look makes "
+        "a wrong PASS likelier."
+    ),
+}
+"""The step after an INCONCLUSIVE verdict, by a part of its reason; the first that fits counts."""
+
+
+def next_step(verdict: str, reason: str, models: Path | None = None) -> str:
+    """A sentence or two that begin with "Next:".
+
+    Args:
+        verdict: PASS, FAIL or INCONCLUSIVE.
+        reason: Its reason.
+        models: The folder of the retrained models; None if none are kept, or if that is unknown.
+    """
+    retrained = "a model retrained without these records" + (f", from {models}" if models else "")
+    if verdict == "PASS":
+        return "Next: deploy this model, and keep the report and record.json as the evidence."
+    if verdict == "FAIL":
+        return (
+            f"Next: do not take this model for a retrained one. Deploy {retrained}, or choose other settings "
+            "by proxy requests, not by repeated audits of this request."
+        )
+    safe = f"keep the report as the evidence. To be safe, deploy {retrained}."
+    if "no measurable influence" in reason:
+        return f"Next: the original already answers as models retrained without these records do; {safe}"
+    return "Next: " + next((step for part, step in STEPS.items() if part in reason), safe)
