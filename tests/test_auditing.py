@@ -1,6 +1,7 @@
 """The function `audit`: one model and retrained models; the verdict comes first, missing parts are named."""
 
 import importlib
+import inspect
 import json
 import sys
 from dataclasses import replace
@@ -264,6 +265,9 @@ def test_what_can_not_be_audited_is_refused(result) -> None:
     fewer = draw_evidence(0, {part: size - 10 for part, size in SIZES.items()})
     with pytest.raises(ValueError, match="part 'forget' must hold the same examples"):
         unweave.audit(fewer, REFERENCES)
+    for audited in (result, make_evidence(0)):
+        with pytest.raises(ValueError, match=r"^reference must be Retrain\(train, seeds=.* found Trainer$"):
+            inspect.unwrap(unweave.audit)(audited, Trainer())  # without the checks of types that tests have
 
 
 def test_a_model_that_answers_nan_fails_by_name() -> None:

@@ -144,6 +144,9 @@ def audit(
             NaN, or if the unlearned model has other weights than the original.
         Failed: If the answers of a retrained model are unusable.
     """
+    if callable(reference):
+        needed = "Retrain(train, seeds=...) or the answers of retrained models"
+        raise ValueError(f"reference must be {needed}, found {type(reference).__name__}")
     request = attack_request(attacks, tier, budget)
     if isinstance(result, Evidence):
         if isinstance(reference, Retrain):
