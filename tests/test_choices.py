@@ -12,7 +12,6 @@ from unweave.choices import refuse_outside, refuse_unknown_choices, suggest_word
 from unweave.data import datasets
 from unweave.descent.descend import Descent
 from unweave.descent.importance import Salient
-from unweave.methods import method_named
 from unweave.methods.esd import ESD
 from unweave.methods.lur import LUR
 from unweave.methods.sa import SelectiveAmnesia
