@@ -12,7 +12,6 @@ from unweave.choices import refuse_outside, refuse_unknown_choices, suggest_word
 from unweave.data import datasets
 from unweave.descent.descend import Descent
 from unweave.descent.importance import Salient
-from unweave.methods import method_named
 from unweave.methods.esd import ESD
 from unweave.methods.lur import LUR
 from unweave.methods.sa import SelectiveAmnesia
@@ -121,14 +120,13 @@ def test_what_is_no_regular_expression_is_refused(kind: type, name: str) -> None
 @for_each(
     ("named", "refuse"),
     [
-        ("method", method_named),
         ("data set", datasets.load),
         ("model", lambda name: build(name, 2, {})),
         ("recipe", recipe.load),
     ],
 )
 def test_an_unknown_name_is_refused_alike_whatever_is_named(named: str, refuse) -> None:
-    close = {"method": "salum", "data set": "digit", "model": "resnet8", "recipe": "digits-trac"}[named]
+    close = {"data set": "digit", "model": "resnet8", "recipe": "digits-trac"}[named]
     with pytest.raises(ValueError, match=rf"^unknown {named} '{close}' \(did you mean '[\w-]+'\?\); known: "):
         refuse(close)
     with pytest.raises(ValueError, match=rf"^unknown {named} 'zzzzzz'; known: "):

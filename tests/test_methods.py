@@ -561,10 +561,20 @@ def test_a_method_is_a_value_that_says_what_it_is(name: str):
         method.about = None
 
 
-def test_the_registry_names_the_nearest():
+@for_each(
+    ("wrong", "near"),
+    [
+        ("salum", "salun"),
+        ("lur-recover", "lur:recover"),
+        ("lur-lagged-recover", "lur-lagged:recover"),
+        ("shrink-perturb-lur", "shrink-perturb:lur"),
+    ],
+)
+def test_the_registry_names_the_nearest_and_who_lists_the_others(wrong: str, near: str):
     assert method_named("salun") == SalUn()
-    with pytest.raises(ValueError, match="unknown method 'salum' .did you mean 'salun'"):
-        method_named("salum")
+    expected = rf"^unknown method '{wrong}' \(did you mean '{near}'\?\): `unweave methods` lists them$"
+    with pytest.raises(ValueError, match=expected):
+        method_named(wrong)
 
 
 FIRST = dict(reversed(WORKING))

@@ -1,9 +1,9 @@
 """The methods and stages by name. A new one is one new file and one new line here."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import ClassVar, Protocol, runtime_checkable
 
-from unweave.choices import explain_unknown
+from unweave.choices import suggest_word
 from unweave.methods.about import About
 from unweave.methods.amnesiac import Amnesiac
 from unweave.methods.bad_teacher import BadTeacher
@@ -133,6 +133,12 @@ def methods_for(family: str) -> Mapping[str, Method]:
     return {name: method for name, method in METHODS.items() if method.about.serves(family)}
 
 
+def pipelines_spelt(name: str, methods: Collection[str]) -> list[str]:
+    """The pipelines of two stages that a name means if one of its hyphens stands for `JOINT`."""
+    splits = ((name[:place], name[place + 1 :]) for place, letter in enumerate(name) if letter == "-")
+    return [JOINT.join(stages) for stages in splits if set(stages) <= set(methods)]
+
+
 def method_named(name: str, family: str | None = None, among: Mapping[str, Method] = METHODS) -> Method:
     """The method, stage or pipeline with its default settings.
 
@@ -151,7 +157,8 @@ def method_named(name: str, family: str | None = None, among: Mapping[str, Metho
             raise ValueError(f"a pipeline is names joined by {JOINT!r}, such as {DEFAULT!r}, found {name!r}")
         return Pipeline(*(method_named(each, family, among) for each in names), names=names)
     if name not in methods:
-        raise ValueError(explain_unknown("method", name, methods))
+        near = suggest_word(name, [*methods, *pipelines_spelt(name, methods)])
+        raise ValueError(f"unknown method {name!r}{near}: `unweave methods` lists them")
     method = methods[name]
     if family is not None and not method.about.serves(family):
         raise ValueError(
