@@ -210,6 +210,10 @@ def test_methods_compute_in_the_precision_of_the_training() -> None:
         ({"train": {"lr": -1.0, "epochs": 2}}, r"train: lr must be in \(0, inf\), found -1.0"),
         ({"seeds": []}, "at least one seed"),
         ({"save_every": 0}, "save_every must be at least 1 step, found 0"),
+        (
+            {"save_every": 5, "train": {"epochs": 1, "optimizer": "adamw8bit"}},
+            "save_every saves no state of train.optimizer=adamw8bit: leave one",
+        ),
         ({"seeds": [1, 1]}, "each seed has one use, found 1 in seeds and in seeds"),
         ({"seeds": [1000]}, "found 1000 in seeds and in tuning.seeds"),
         ({"tuning": {"budget": 2}}, r"budget must be a fraction of retraining in \(0, 1\], found 2"),

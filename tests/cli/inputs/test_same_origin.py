@@ -85,3 +85,9 @@ def test_one_record_of_another_schema_is_named(refused, one, here, tmp_path):
     path = Path(record.write(one, tmp_path / "other"))
     path.write_text(path.read_text().replace("unweave.record/2", "unweave.record/9"))
     refused("other.*expected a record of schema", "bench", "table", tmp_path / "one", tmp_path / "other")
+
+
+def test_runs_of_other_requests_are_named_with_what_shows_them_together(compare_with, one):
+    one["stages"] = {"audit": {**one["stages"]["tiny"], "recipe": {}}}
+    told = compare_with(put(copy.deepcopy(one), "stages", "audit", "data", "digest", value="cd" * 32))
+    assert told.code == 2 and "show each alone, or several on one page with unweave report" in told.error

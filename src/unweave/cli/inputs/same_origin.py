@@ -14,6 +14,9 @@ Record = Mapping[str, Any]
 ABOUT = ("data", "model", "train")
 """The parts of a recipe that, with its family's table, define the problem; others choose methods, seeds."""
 
+APART = "show each alone, or several on one page with unweave report"
+"""The advice on two runs of other requests, which all have one name."""
+
 
 def refuse_mixed(records: Mapping[str, Record]) -> None:
     """Raises a ValueError that names two records, by place, if their figures can't be compared."""
@@ -25,7 +28,8 @@ def refuse_mixed(records: Mapping[str, Record]) -> None:
             raise ValueError(f"{both}: made by code {codes[0]} and {codes[1]}: make one of them again")
         for name in (each for each in one["stages"] if each in other["stages"]):
             if differs := difference(one["stages"][name], other["stages"][name]):
-                raise ValueError(f"{both}: stage {name!r} has {differs}: rename one, or make it again")
+                named = "rename one, or make it again" if one["stages"][name]["recipe"] else APART
+                raise ValueError(f"{both}: stage {name!r} has {differs}: {named}")
 
 
 def refuse_earlier(records: Mapping[str, Record]) -> None:
