@@ -1,6 +1,5 @@
 """`unweave check`: finds problems of a model and its data, and estimates costs."""
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -9,8 +8,8 @@ from torch import nn
 
 from unweave.audits.exam import Glancing, glance
 from unweave.bench.study import REFERENCES
-from unweave.bench.workers import Listener, Progress
-from unweave.cli.checks import timing
+from unweave.bench.workers import Listener
+from unweave.cli.checks import rounds, timing
 from unweave.cli.checks.facts import (
     additions_facts,
     additions_line,
@@ -110,7 +109,7 @@ def check(
         placed = shard_model(original, blocks) if shard else original
         findings["notes"] += [IN_PLACE] if shard else []
         prices = estimate_costs(names, placed, split, project, trained, listener)
-    findings |= {"costs": prices, "costlier_than_a_retrain": list(slower_methods(prices))}
+    findings |= {"costs": prices, "costlier_than_a_retrain": slower_methods(prices)}
     facts = {"verb": "check", "model": model, "found": {key: findings[key] for key in FOUND}}
     processes.from_first(lambda: write_findings(findings, facts, flags.out))
     obstacle = "--shard does not measure it" if shard else missing_retraining(project)
@@ -157,23 +156,13 @@ def estimate_costs(
     trained: TrainedWeights,
     listener: Listener,
 ) -> dict[str, dict[str, Any]]:
-    """Estimates the cost of a retrain and of each method."""
+    """Estimates the costs of a retrain and of each method, in interleaved rounds."""
+    measured = {name: timing.named_rounds(name, model, split, project, trained) for name in names}
+    if project.retrain is not None and not is_model_sharded(model):  # last: it may hold the most memory
+        measured["retrain"] = timing.retraining_rounds(project, model, split)
     timing.warm_up(project, model, split, trained)
-    retrains = project.retrain is not None and not is_model_sharded(model)
-    total = len(names) + retrains
-    found: dict[str, timing.Estimate] = {}
-    for done, name in enumerate(names, 1):
-        found[name] = timing.estimate_named(name, model, split, project, trained)
-        listener(Progress(name, done, total))
-    whole = None
-    if retrains:  # last: it may hold the most memory
-        whole = timing.estimate_retraining(project, model, split)
-        listener(Progress("a retrain", total, total))
-    retrain = {} if whole is None else {"retrain": {**dataclasses.asdict(whole), "cost": 1.0}}
-    methods = {
-        name: {**dataclasses.asdict(each), "cost": each.relative_to(whole)} for name, each in found.items()
-    }
-    return {**retrain, **methods}
+    device = next(model.parameters()).device
+    return rounds.compare_with_retraining(rounds.estimate_all(measured, device, listener))
 
 
 def print_report(model: str, findings: Mapping[str, Any], exam: Glancing[Any], obstacle: str) -> None:
@@ -186,7 +175,7 @@ def print_report(model: str, findings: Mapping[str, Any], exam: Glancing[Any], o
         obstacle: What a retrain lacks; None if nothing.
     """
     costs = findings["costs"]
-    show.print_sentences(*retraining_advice(slower_methods(costs)))
+    show.print_sentences(*retraining_advice(costs))
     show.print_sentences(usable_line(model, costs), "")
     show.print_sentences(
         model_line(findings["model"]), data_line(findings["data"], ids=findings["model"]["ids"])
