@@ -46,6 +46,12 @@ from unweave.weights.sharded_model import is_model_sharded
 IN_PLACE = "sharded: forget edits the model in place, as it can't be copied; its files stay"
 """What `forget` does with a sharded model."""
 
+USUAL = (DEFAULT, "joint:recover", "neggrad+:recover", "finetune")
+"""The methods that are priced by default; all families have them."""
+
+EVERY = "all"
+"""The name that stands for all methods."""
+
 FOUND = ("model", "data", "notes")
 """The findings that tell one check from another in the same folder."""
 
@@ -64,7 +70,7 @@ def check(
     blocks: str | None = None,
     flags: CommonFlags = DEFAULTS,
 ) -> int:
-    """Check a model and its data for problems, and estimate the cost of each method and of a retrain.
+    """Check a model and its data for problems, and estimate the cost of methods and of a retrain.
 
     The model is a classifier with one logit per class and one label per example, or a denoiser. Costs are
     estimated by running each method for a few steps. Without a request, check assumes a random tenth of the
@@ -78,7 +84,8 @@ def check(
         recipe: The recipe, if the model's folder has none.
         data: The images of a folder of diffusers: a folder with one sub-folder per class, or an .npz file;
             for a text-to-image model a folder with captions.
-        methods: Method names separated by commas, such as lur:recover,salun; all by default.
+        methods: Method names separated by commas, such as lur:recover,salun, or all; by default lur:recover,
+            joint:recover,neggrad+:recover,finetune.
         trained: The weights that the methods train.
         shard: Under torchrun, cut the model over the processes (FSDP2), as forget does; the retrain is then
             not estimated.
@@ -92,10 +99,10 @@ def check(
             from unweave.cli.checks.concepts import check_concept
         return check_concept(model, concepts, trained, data=data, methods=methods, flags=flags)
     refuse_no_concept(model, concepts)
-    requested, processes = parse_names(methods), Processes.current()
+    requested, processes = None if methods == EVERY else parse_names(methods), Processes.current()
     refuse_unfit_flags(shard=shard, blocks=blocks, save_every=None, concept=False)
     project = load(model, recipe=recipe, data=data, device=flags.device)
-    names = methods_to_price(project, requested)
+    names = all_methods(project) if methods == EVERY else methods_to_price(project, requested)
     if flags.out is not None:
         out.refuse_within(flags.out, project.source, data)
     original, project = project.to_device(flags.device)
@@ -114,6 +121,9 @@ def check(
     processes.from_first(lambda: write_findings(findings, facts, flags.out))
     obstacle = "--shard does not measure it" if shard else missing_retraining(project)
     show.print_json(findings) if flags.json else print_report(model, findings, exam, obstacle)
+    if methods is None and not flags.json:
+        others = len(all_methods(project)) - len(names)
+        show.print_sentences(f"{others} other methods were not measured: --methods all measures them too.")
     return 0
 
 
@@ -121,8 +131,12 @@ def methods_to_price(project: Project, requested: Sequence[str] | None) -> list[
     """The names of the methods to estimate; checks the wanted names."""
     for name in requested or ():
         method_named(name, project.family.name)
-    names = (DEFAULT, *project.methods) if requested is None else dict.fromkeys(requested)
-    return [name for name in names if name not in REFERENCES]
+    return [name for name in dict.fromkeys(requested or USUAL) if name not in REFERENCES]
+
+
+def all_methods(project: Project) -> list[str]:
+    """The methods that are priced by default, and all others that support the family of the project."""
+    return [name for name in dict.fromkeys((*USUAL, *project.methods)) if name not in REFERENCES]
 
 
 def inspect_model(original: nn.Module, project: Project, split: Split, exam: Glancing[Any]) -> dict[str, Any]:
