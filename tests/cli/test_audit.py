@@ -41,6 +41,12 @@ class TestVerdict:
         assert row_of(forgotten / "audit")["reason"] == reason
         assert told.out.endswith(f"Report: {forgotten / 'audit' / 'report.html'}\n")
 
+    def test_models_of_an_earlier_audit_are_found_and_not_called_retrained(self, run, here, forgotten):
+        assert run("audit", forgotten, "--references", 2).code == 1
+        again, more = (run("audit", forgotten, "--references", n).error.splitlines() for n in (2, 3))
+        assert again[1:] == ["2/2  2 retrained models found"]
+        assert more[1:] == ["2/3  2 retrained models found", "3/3  retrained with seed 2"]
+
     def test_without_references_only_what_needs_none_is_measured(self, run, here, forgotten):
         told = run("audit", forgotten, "--references", 0, "--json")
         found = json.loads(told.out)

@@ -8,8 +8,11 @@ import pytest
 
 import projects
 from projects import TRAINED, loads
-from unweave.cli.checks import notes, timing
-from unweave.methods import methods_for
+from unweave.cli import check
+from unweave.cli.checks import notes, rounds
+from unweave.cli.checks.rounds import Estimate
+from unweave.families import FAMILIES
+from unweave.methods import method_named, methods_for
 
 FEW = ("--methods", "finetune,salun", "--quiet")
 
@@ -138,27 +141,33 @@ def test_what_a_retrain_would_cost_is_left_out_where_there_is_none(run, here, tm
     told = run("check", place, "--methods", "finetune")
     assert told.code == 0 and "Of a retrain" not in told.out
     assert "What a retrain costs is unknown: no train(dataset, seed)." in told.out
-    assert told.error.splitlines() == ["Checking the model", "1/1  finetune"]
+    assert told.error.splitlines() == ["Checking the model", *(f"{done}/3  finetune" for done in (1, 2, 3))]
 
 
 @pytest.fixture
 def priced(monkeypatch):
-    """Prices that are known: seconds of a retrain, and of every method."""
+    """Prices that are known: seconds of a retrain, and of every method; gradients are ten times as many."""
 
     def fixed(whole: float, **seconds: float) -> None:
-        def estimate(method, *_: object) -> timing.Estimate:
-            known = seconds[type(method).__name__]
-            return timing.Estimate(known, 1.0, None, seconds_range=(known / 2, 2 * known))
+        known = {name.replace("__", ":").replace("_", "-"): each for name, each in seconds.items()}
 
-        monkeypatch.setattr(timing, "estimate", estimate)
-        monkeypatch.setattr(timing, "estimate_retraining", lambda *_: timing.Estimate(whole, None, None))
+        def estimate(name: str) -> Estimate:
+            if name == "retrain":
+                return Estimate(whole, 10 * whole, None)
+            return Estimate(
+                known[name], 10 * known[name], None, seconds_range=(known[name] / 2, 2 * known[name])
+            )
+
+        monkeypatch.setattr(
+            rounds, "estimate_all", lambda measured, *_: {name: estimate(name) for name in measured}
+        )
 
     return fixed
 
 
 class TestRetrainingThatCostsLess:
     def test_it_is_said_first_and_by_how_much(self, run, here, project, priced):
-        priced(10.0, LUR=16.6, FromScratch=119.0, FineTune=9.9)
+        priced(10.0, lur=16.6, short_retrain=119.0, finetune=9.9)
         told = run("check", project, "--methods", "lur,short-retrain,finetune", "--quiet")
         sentence = (
             "Retraining costs less than lur (1.66 times a retrain) and short-retrain (11.90): use --method "
@@ -167,27 +176,41 @@ class TestRetrainingThatCostsLess:
         assert told.out.splitlines()[:3] == [sentence, "", f"{project} can be used."]
 
     def test_the_range_of_the_measurements_stands_beside_the_seconds(self, run, here, project, priced):
-        priced(10.0, FineTune=9.9)
+        priced(10.0, finetune=9.9)
         told = run("check", project, "--methods", "finetune", "--quiet")
         (line,) = re.findall("^finetune .*$", told.out, re.MULTILINE)
-        assert line.split() == ["finetune", "9.9", "5.0", "to", "19.8", "0.99", "1", "–", "yes"]
+        assert line.split() == ["finetune", "9.9", "5.0", "to", "19.8", "0.99", "99", "–", "yes"]
         (retrain,) = re.findall("^retrain .*$", told.out, re.MULTILINE)
-        assert retrain.split() == ["retrain", "10.0", "–", "1.00", "–", "–", "yes"]
+        assert retrain.split() == ["retrain", "10.0", "–", "1.00", "100", "–", "yes"]
         found = json.loads(run("check", project, "--methods", "finetune", "--quiet", "--json").out)
         assert found["costs"]["finetune"]["seconds_range"] == [4.95, 19.8]
         assert found["costs"]["retrain"]["seconds_range"] is None
         request = ("forget", project, "--random", 0.1, "--dry-run", "--quiet", "--method", "finetune")
-        assert "with finetune in about 9.9 s (measured: 5.0 to 19.8), and" in " ".join(
+        assert "with finetune in about 9.9 s (measured: 5.0 to 19.8; on a CPU, CPU time), and" in " ".join(
             run(*request).out.split()
         )
 
+    def test_seconds_alone_are_uncertain(self, run, here, project, monkeypatch):
+        def estimate(measured, *_: object) -> dict[str, Estimate]:
+            slower = Estimate(10.8, 31.0, None, seconds_range=(9.0, 30.0))
+            whole = Estimate(10.0, 100.0, None, seconds_range=(9.0, 12.0))
+            return {name: whole if name == "retrain" else slower for name in measured}
+
+        monkeypatch.setattr(rounds, "estimate_all", estimate)
+        told = run("check", project, "--methods", "lur:recover", "--quiet")
+        sentence = "It is uncertain whether retraining costs less than lur:recover (1.08 times a retrain): "
+        assert told.out.startswith(sentence) and "--method retrain" not in told.out
+        found = json.loads(run("check", project, "--methods", "lur:recover", "--quiet", "--json").out)
+        assert found["costlier_than_a_retrain"] == []
+        assert found["costs"]["lur:recover"]["costs_more"] is None
+
     def test_json_names_the_methods(self, run, here, project, priced):
-        priced(10.0, LUR=16.6, FineTune=9.9)
+        priced(10.0, lur=16.6, finetune=9.9)
         found = json.loads(run("check", project, "--methods", "lur,finetune", "--quiet", "--json").out)
         assert found["costlier_than_a_retrain"] == ["lur"]
 
     def test_a_method_that_costs_less_is_not_named(self, run, here, project, priced):
-        priced(10.0, FineTune=9.9)
+        priced(10.0, finetune=9.9)
         told = run("check", project, "--methods", "finetune", "--quiet")
         assert told.out.startswith(f"{project} can be used.\n") and "Retraining costs less" not in told.out
 
@@ -198,7 +221,7 @@ class TestRetrainingThatCostsLess:
 
     @pytest.mark.parametrize(("whole", "said"), [(10.0, True), (20.0, False)])
     def test_a_dry_run_says_it_too(self, run, here, project, priced, whole, said):
-        priced(whole, Pipeline=16.6, FineTune=9.9)
+        priced(whole, lur__recover=16.6, finetune=9.9)
         request = ("forget", project, "--random", 0.1, "--dry-run", "--quiet")
         told, found = run(*request), json.loads(run(*request, "--json").out)
         sentence = "Retraining costs less than lur:recover (1.66 times a retrain): use --method retrain"
@@ -214,9 +237,20 @@ class TestRetrainingThatCostsLess:
         assert told.code == 0 and told.out.startswith("Would forget 9 of 90 examples with retrain")
 
 
+def test_a_few_methods_are_priced_by_default_and_the_others_counted(run, here, project):
+    told = run("check", project, "--quiet")
+    usual = ["lur:recover", "joint:recover", "neggrad+:recover", "finetune"]
+    assert list(costs(told.out)) == ["retrain", *usual]
+    others = len(methods_for("classifier").keys() - {"original", "retrain", "finetune"})
+    said = f"{others} other methods were not measured: --methods all measures them too."
+    assert said in " ".join(told.out.split())
+    for family in FAMILIES:
+        assert all(method_named(name, family) for name in usual)
+
+
 def test_all_methods_but_the_references_are_priced(run, here, project):
-    found = json.loads(run("check", project, "--quiet", "--json").out)["costs"]
-    assert found.keys() == (methods_for("classifier").keys() | {"lur:recover"}) - {"original"}
+    found = json.loads(run("check", project, "--methods", "all", "--quiet", "--json").out)["costs"]
+    assert found.keys() == (methods_for("classifier").keys() | {*check.USUAL}) - {"original"}
     assert [name for name, each in found.items() if each["refused"]] == ["ct", "unsir"]
 
 

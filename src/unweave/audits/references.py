@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 from torch import nn
 from torch.utils.data import Dataset
@@ -93,8 +94,7 @@ def load_or_retrain(
     if reference.folder is None:
         answers, model = retrain(reference, split, seed, exam, audited)
         return answers if examiner is None else replace(answers, measurements=examiner(model))
-    name = "-".join(filter(None, (split.digest()[:16], exam.digest, str(seed))))
-    files = ReferenceFiles(Path(reference.folder) / f"{name}.json", reference.digest)
+    files = reference_files(reference, split, seed, exam)
     with files.hold():
         model = None
         if not files.is_stored():
@@ -106,6 +106,19 @@ def load_or_retrain(
         return replace(
             answers, measurements=files.examine(examiner, None if reference.keep_models else model)
         )
+
+
+def find_stored(reference: Retrain, split: Split, exam: Storing[Any]) -> list[int]:
+    """The seeds of the references and calibration models whose answers are stored."""
+    seeds = (*reference.seeds, *reference.calibration_seeds)
+    return [seed for seed in seeds if reference_files(reference, split, seed, exam).is_stored()]
+
+
+def reference_files(reference: Retrain, split: Split, seed: int, exam: Storing[Any]) -> ReferenceFiles:
+    """Where the folder of references has the model of one seed, or will have it."""
+    assert reference.folder is not None
+    name = "-".join(filter(None, (split.digest()[:16], exam.digest, str(seed))))
+    return ReferenceFiles(Path(reference.folder) / f"{name}.json", reference.digest)
 
 
 def retrain(

@@ -16,6 +16,7 @@ from unweave.audits.classifier.prepare_attacks import (
 )
 from unweave.audits.diffusion.image_attacks import choose_image_attacks, names_for
 from unweave.audits.margins import RETRAINS
+from unweave.audits.references import find_stored
 from unweave.audits.verdict import SEEDS
 from unweave.cli.audit_concept import NO_PROMPTS, ConceptFiles, audit_concept, refuse_no_prompts
 from unweave.cli.audit_evidence import audit_evidence
@@ -169,12 +170,15 @@ def audit_run(
             plan = plan_of_models(measured, exam, len(seeds))
         examined = () if plan is None else tuple(attack.name for attack in plan.model_attacks)
         stored = (out.find_earlier(folder, facts, same_models, REFERENCES) or place) / REFERENCES
+        reference = run_folder.make_reference(project, split, seeds, calibration, stored) if seeds else None
+        found = []
+        if reference is not None and not examined:  # attacks may need more of a stored model
+            found = find_stored(reference, split, exam)
         with executor.crew(device, 1) as crew:  # workers hold memory, which the attacks need
             run_folder.retrain_all(
                 run, [*seeds, *calibration], stored, crew, flags.device, listener, examined,
-                keep_models=keep_models, image_attacks=image_attacks,
+                found=found, keep_models=keep_models, image_attacks=image_attacks,
             )  # fmt: skip
-        reference = run_folder.make_reference(project, split, seeds, calibration, stored) if seeds else None
         outcome = audit_answers(result, answer_pair, reference, exam=exam, plan=plan)
         outcome = replace(outcome, record=add_request(outcome.record, run_folder.request_facts(run)))
         outcome.save(place)

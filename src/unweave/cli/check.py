@@ -1,6 +1,5 @@
 """`unweave check`: finds problems of a model and its data, and estimates costs."""
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -9,8 +8,8 @@ from torch import nn
 
 from unweave.audits.exam import Glancing, glance
 from unweave.bench.study import REFERENCES
-from unweave.bench.workers import Listener, Progress
-from unweave.cli.checks import timing
+from unweave.bench.workers import Listener
+from unweave.cli.checks import rounds, timing
 from unweave.cli.checks.facts import (
     additions_facts,
     additions_line,
@@ -47,6 +46,12 @@ from unweave.weights.sharded_model import is_model_sharded
 IN_PLACE = "sharded: forget edits the model in place, as it can't be copied; its files stay"
 """What `forget` does with a sharded model."""
 
+USUAL = (DEFAULT, "joint:recover", "neggrad+:recover", "finetune")
+"""The methods that are priced by default; all families have them."""
+
+EVERY = "all"
+"""The name that stands for all methods."""
+
 FOUND = ("model", "data", "notes")
 """The findings that tell one check from another in the same folder."""
 
@@ -65,7 +70,7 @@ def check(
     blocks: str | None = None,
     flags: CommonFlags = DEFAULTS,
 ) -> int:
-    """Check a model and its data for problems, and estimate the cost of each method and of a retrain.
+    """Check a model and its data for problems, and estimate the cost of methods and of a retrain.
 
     The model is a classifier with one logit per class and one label per example, or a denoiser. Costs are
     estimated by running each method for a few steps. Without a request, check assumes a random tenth of the
@@ -79,7 +84,8 @@ def check(
         recipe: The recipe, if the model's folder has none.
         data: The images of a folder of diffusers: a folder with one sub-folder per class, or an .npz file;
             for a text-to-image model a folder with captions.
-        methods: Method names separated by commas, such as lur:recover,salun; all by default.
+        methods: Method names separated by commas, such as lur:recover,salun, or all; by default lur:recover,
+            joint:recover,neggrad+:recover,finetune.
         trained: The weights that the methods train.
         shard: Under torchrun, cut the model over the processes (FSDP2), as forget does; the retrain is then
             not estimated.
@@ -93,10 +99,10 @@ def check(
             from unweave.cli.checks.concepts import check_concept
         return check_concept(model, concepts, trained, data=data, methods=methods, flags=flags)
     refuse_no_concept(model, concepts)
-    requested, processes = parse_names(methods), Processes.current()
+    requested, processes = None if methods == EVERY else parse_names(methods), Processes.current()
     refuse_unfit_flags(shard=shard, blocks=blocks, save_every=None, concept=False)
     project = load(model, recipe=recipe, data=data, device=flags.device)
-    names = methods_to_price(project, requested)
+    names = all_methods(project) if methods == EVERY else methods_to_price(project, requested)
     if flags.out is not None:
         out.refuse_within(flags.out, project.source, data)
     original, project = project.to_device(flags.device)
@@ -110,11 +116,14 @@ def check(
         placed = shard_model(original, blocks) if shard else original
         findings["notes"] += [IN_PLACE] if shard else []
         prices = estimate_costs(names, placed, split, project, trained, listener)
-    findings |= {"costs": prices, "costlier_than_a_retrain": list(slower_methods(prices))}
+    findings |= {"costs": prices, "costlier_than_a_retrain": slower_methods(prices)}
     facts = {"verb": "check", "model": model, "found": {key: findings[key] for key in FOUND}}
     processes.from_first(lambda: write_findings(findings, facts, flags.out))
     obstacle = "--shard does not measure it" if shard else missing_retraining(project)
     show.print_json(findings) if flags.json else print_report(model, findings, exam, obstacle)
+    if methods is None and not flags.json:
+        others = len(all_methods(project)) - len(names)
+        show.print_sentences(f"{others} other methods were not measured: --methods all measures them too.")
     return 0
 
 
@@ -122,8 +131,12 @@ def methods_to_price(project: Project, requested: Sequence[str] | None) -> list[
     """The names of the methods to estimate; checks the wanted names."""
     for name in requested or ():
         method_named(name, project.family.name)
-    names = (DEFAULT, *project.methods) if requested is None else dict.fromkeys(requested)
-    return [name for name in names if name not in REFERENCES]
+    return [name for name in dict.fromkeys(requested or USUAL) if name not in REFERENCES]
+
+
+def all_methods(project: Project) -> list[str]:
+    """The methods that are priced by default, and all others that support the family of the project."""
+    return [name for name in dict.fromkeys((*USUAL, *project.methods)) if name not in REFERENCES]
 
 
 def inspect_model(original: nn.Module, project: Project, split: Split, exam: Glancing[Any]) -> dict[str, Any]:
@@ -157,23 +170,13 @@ def estimate_costs(
     trained: TrainedWeights,
     listener: Listener,
 ) -> dict[str, dict[str, Any]]:
-    """Estimates the cost of a retrain and of each method."""
+    """Estimates the costs of a retrain and of each method, in interleaved rounds."""
+    measured = {name: timing.named_rounds(name, model, split, project, trained) for name in names}
+    if project.retrain is not None and not is_model_sharded(model):  # last: it may hold the most memory
+        measured["retrain"] = timing.retraining_rounds(project, model, split)
     timing.warm_up(project, model, split, trained)
-    retrains = project.retrain is not None and not is_model_sharded(model)
-    total = len(names) + retrains
-    found: dict[str, timing.Estimate] = {}
-    for done, name in enumerate(names, 1):
-        found[name] = timing.estimate_named(name, model, split, project, trained)
-        listener(Progress(name, done, total))
-    whole = None
-    if retrains:  # last: it may hold the most memory
-        whole = timing.estimate_retraining(project, model, split)
-        listener(Progress("a retrain", total, total))
-    retrain = {} if whole is None else {"retrain": {**dataclasses.asdict(whole), "cost": 1.0}}
-    methods = {
-        name: {**dataclasses.asdict(each), "cost": each.relative_to(whole)} for name, each in found.items()
-    }
-    return {**retrain, **methods}
+    device = next(model.parameters()).device
+    return rounds.compare_with_retraining(rounds.estimate_all(measured, device, listener))
 
 
 def print_report(model: str, findings: Mapping[str, Any], exam: Glancing[Any], obstacle: str) -> None:
@@ -186,7 +189,7 @@ def print_report(model: str, findings: Mapping[str, Any], exam: Glancing[Any], o
         obstacle: What a retrain lacks; None if nothing.
     """
     costs = findings["costs"]
-    show.print_sentences(*retraining_advice(slower_methods(costs)))
+    show.print_sentences(*retraining_advice(costs))
     show.print_sentences(usable_line(model, costs), "")
     show.print_sentences(
         model_line(findings["model"]), data_line(findings["data"], ids=findings["model"]["ids"])

@@ -1,11 +1,15 @@
 """What can't be priced is said in one line, and the others are priced all the same."""
 
+import time
+from collections.abc import Iterator
+
 import pytest
 import torch
 from torch import nn
 from torch.utils.data import TensorDataset
 
-from unweave.cli.checks import timing
+from unweave.cli.checks import rounds, timing
+from unweave.cli.checks.rounds import Estimate, Round
 from unweave.cli.project import Project
 from unweave.cli.project.project import Retraining
 from unweave.descent.descend import Descent
@@ -40,10 +44,15 @@ def project(split: Split, model: nn.Module, retrain: Retraining | None = None) -
     return Project({}, split.train, split.held_out, 0.5, model=model, retrain=retrain)
 
 
+def estimate(measured: Iterator[Round]) -> Estimate:
+    """The estimate from the rounds of one measurement."""
+    return rounds.estimate_all({"it": measured}, torch.device("cpu"), lambda progress: None)["it"]
+
+
 @pytest.mark.parametrize(("kind", "reason"), [(Stubborn, "no compiler found"), (Silent, "RuntimeError")])
 def test_a_model_that_torch_refuses_to_train_is_refused_with_the_first_line(split, kind, reason) -> None:
     model = kind(4, 2)
-    found = timing.estimate(METHODS["finetune"], model, split, project(split, model))
+    found = estimate(timing.method_rounds(METHODS["finetune"], model, split, project(split, model)))
     assert (found.refused, found.seconds) == (reason, None)
 
 
@@ -52,8 +61,10 @@ def test_a_length_that_the_short_run_takes_in_full_is_not_run_again(split, monke
     model, timed = nn.Linear(4, 2), []
     measure = timing.time_method
     monkeypatch.setattr(timing, "time_method", lambda *given: timed.append(given) or measure(*given))
-    found = timing.estimate(FineTune(Descent(steps=steps)), model, split, project(split, model))
-    assert len(timed) == runs * timing.ROUNDS and found.gradients == steps
+    found = estimate(
+        timing.method_rounds(FineTune(Descent(steps=steps)), model, split, project(split, model))
+    )
+    assert len(timed) == runs * rounds.ROUNDS and found.gradients == steps
 
 
 @pytest.mark.parametrize(
@@ -64,15 +75,15 @@ def test_a_quick_method_is_measured_in_rounds_whose_range_is_told(
     split, monkeypatch, seconds_a_step, seconds, between
 ) -> None:
     """The short and the longer run of each round; in a slow one, which is the only one, a step is added."""
-    model, rounds = nn.Linear(4, 2), [each for each in seconds_a_step for _ in range(2)]
+    model, paces = nn.Linear(4, 2), [each for each in seconds_a_step for _ in range(2)]
 
     def timed(method, lengths, *_: object) -> Cost:
         steps = round(lengths["how.steps"])
-        return Cost(gradients=steps, seconds=steps * rounds.pop(0))
+        return Cost(gradients=steps, seconds=steps * paces.pop(0))
 
     monkeypatch.setattr(timing, "time_method", timed)
-    found = timing.estimate(FineTune(Descent(steps=20)), model, split, project(split, model))
-    assert rounds == [] and found.gradients == 20
+    found = estimate(timing.method_rounds(FineTune(Descent(steps=20)), model, split, project(split, model)))
+    assert paces == [] and found.gradients == 20
     assert found.seconds == pytest.approx(seconds) and found.seconds_range == (
         between and pytest.approx(between)
     )
@@ -85,9 +96,10 @@ def test_a_quick_method_is_measured_in_rounds_whose_range_is_told(
 def test_a_training_is_measured_in_rounds_too(split, monkeypatch, taken, seconds, between) -> None:
     """A third and all of the retained examples are trained on, after a first third that does not count."""
     given = iter(taken)
-    monkeypatch.setattr(timing, "time_training", lambda *_: next(given))
+    monkeypatch.setattr(timing, "time_training", lambda *_: Cost(gradients=5, seconds=next(given)))
     model = nn.Linear(4, 2)
-    found = timing.estimate_train(project(split, model, lambda *_: model), split)
+    found = estimate(timing.retraining_rounds(project(split, model, lambda *_: model), model, split))
+    assert found.gradients == 5
     assert next(given, None) is None
     assert found.seconds == pytest.approx(seconds) and found.seconds_range == (
         between and pytest.approx(between)
@@ -99,4 +111,60 @@ def test_a_training_that_torch_refuses_is_refused_with_the_first_line(split) -> 
         raise RuntimeError(Stubborn.message)
 
     model = nn.Linear(4, 2)
-    assert timing.estimate_train(project(split, model, retrain), split).refused == "no compiler found"
+    found = estimate(timing.retraining_rounds(project(split, model, retrain), model, split))
+    assert found.refused == "no compiler found"
+
+
+def test_what_another_process_does_is_not_measured(split) -> None:
+    """Waiting, as for a busy core, is no CPU time."""
+    model = nn.Linear(4, 2)
+
+    def wait(split: Split, seed: int) -> nn.Module:
+        time.sleep(0.2)
+        return model
+
+    found = estimate(timing.retraining_rounds(project(split, model, wait), model, split))
+    assert found.seconds is not None and found.seconds < 0.1 and found.gradients is None
+
+
+def test_the_steps_of_a_training_are_counted(split) -> None:
+    model = nn.Linear(4, 2)
+
+    def train(part: Split, seed: int) -> nn.Module:
+        optimizer = torch.optim.SGD(model.parameters(), 0.1)
+        for _ in range(len(part.retain)):
+            optimizer.step()
+        return model
+
+    found = estimate(timing.retraining_rounds(project(split, model, train), model, split))
+    assert found.gradients == pytest.approx(len(split.retain))
+
+
+def test_rounds_are_interleaved_and_what_is_slow_is_measured_once() -> None:
+    order = []
+
+    def measured(name: str, is_quick: bool) -> Iterator[Round]:
+        while True:
+            order.append(name)
+            yield Round(1.0, 1.0, is_quick)
+
+    runs = {"quick": measured("quick", True), "slow": measured("slow", False), "last": measured("last", True)}
+    told = []
+    rounds.estimate_all(runs, torch.device("cpu"), told.append)
+    assert order == ["quick", "slow", "last", "quick", "last", "quick", "last"]
+    assert [each.done for each in told] == list(range(1, 10)) and {each.total for each in told} == {9}
+
+
+@pytest.mark.parametrize(
+    ("seconds", "gradients", "between", "more"),
+    [
+        (11.0, 120.0, (5.0, 20.0), True),  # the gradients agree
+        (16.0, 60.0, (13.0, 20.0), True),  # the ranges are apart
+        (11.0, 60.0, (9.0, 20.0), None),
+        (11.0, None, None, None),
+        (9.0, 120.0, (5.0, 20.0), False),
+    ],
+)
+def test_more_seconds_alone_do_not_show_a_higher_cost(seconds, gradients, between, more) -> None:
+    whole = Estimate(10.0, 100.0, None, seconds_range=(8.0, 12.0))
+    assert Estimate(seconds, gradients, None, seconds_range=between).costs_more_than(whole) is more

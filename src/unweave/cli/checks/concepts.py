@@ -10,8 +10,8 @@ from typing import Any
 
 from unweave.audits.diffusion.kid import FEWEST
 from unweave.audits.diffusion.real_concepts import PICTURES
-from unweave.bench.workers import Listener, Progress
-from unweave.cli.checks import timing
+from unweave.bench.workers import Listener
+from unweave.cli.checks import rounds, timing
 from unweave.cli.checks.facts import model_line, weight_facts
 from unweave.cli.checks.findings import print_costs, print_notes, usable_line, write_findings
 from unweave.cli.inputs import concept_work, out
@@ -126,12 +126,12 @@ def estimate_costs(work: ConceptWork, names: Sequence[str], listener: Listener) 
     split = work.request.split
     one_step = configure(text_to_image_method("finetune"), {"how": {"steps": 1, "batch": 1}}, "finetune")
     timing.time_method(one_step, {}, work.model, split, work)  # torch's own start
-    costs: dict[str, dict[str, Any]] = {}
-    for done, name in enumerate(names, 1):
-        found = timing.estimate(text_to_image_method(name), work.model, split, work)
-        costs[name] = dataclasses.asdict(found)
-        listener(Progress(name, done, len(names)))
-    return costs
+    measured = {
+        name: timing.method_rounds(text_to_image_method(name), work.model, split, work) for name in names
+    }
+    device = next(work.model.parameters()).device
+    found = rounds.estimate_all(measured, device, listener)
+    return {name: dataclasses.asdict(each) for name, each in found.items()}
 
 
 def print_findings(model: str, findings: Mapping[str, Any]) -> None:

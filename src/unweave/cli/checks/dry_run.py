@@ -1,9 +1,10 @@
 """The output of `unweave forget --dry-run`: the forget set, the method and its cost."""
 
-import dataclasses
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
-from unweave.cli.checks import timing
+from unweave.cli.checks import rounds, timing
 from unweave.cli.checks.facts import data_sizes
 from unweave.cli.checks.findings import cost_cell, retraining_advice, slower_methods
 from unweave.cli.inputs.choose_method import Retraining
@@ -32,22 +33,22 @@ def print_plan(
     Raises:
         ValueError: If the method can't be run on this model.
     """
-    cost, whole = estimate_costs(method, name, split, project=project, trained=trained, device=flags.device)
-    if cost.refused:
-        raise ValueError(cost.refused)
-    dearer = slower_methods({name: {"cost": cost.relative_to(whole)}})
+    costs = estimate_costs(method, name, split, project=project, trained=trained, device=flags.device)
+    cost = costs[name]
+    if cost["refused"]:
+        raise ValueError(cost["refused"])
     labels = split.train.labels[split.forget].bincount()
     counts = {str(label): int(labels[label]) for label in labels.nonzero()[:, 0].tolist()}
     if flags.json:
         plan = {"data": data_sizes(split), "labels": counts, "request": about_own_images(split)}
         plan |= {"method": name, "repr": repr(method)}
-        plan |= {"cost": dataclasses.asdict(cost), "costlier_than_a_retrain": list(dearer)}
+        plan |= {"cost": cost, "costlier_than_a_retrain": slower_methods(costs)}
         show.print_json({**plan, "out": str(folder)})
         return 0
-    n, of, seconds = len(split.forget), len(split.train), f"{number(cost.seconds, 1)} s"
-    if cost.seconds_range:
-        seconds += f" (measured: {cost_cell(cost.seconds_range, 1)})"
-    show.print_sentences(*retraining_advice(dearer))
+    n, of, seconds = len(split.forget), len(split.train), f"{number(cost['seconds'], 1)} s"
+    if cost["seconds_range"]:
+        seconds += f" (measured: {cost_cell(cost['seconds_range'], 1)}; on a CPU, CPU time)"
+    show.print_sentences(*retraining_advice(costs))
     show.print_lines(
         f"Would forget {n} of {of} examples with {name} in about {seconds}, and write {folder}.", ""
     )
@@ -67,14 +68,15 @@ def estimate_costs(
     project: Project,
     trained: TrainedWeights,
     device: str | None,
-) -> tuple[timing.Estimate, timing.Estimate | None]:
+) -> dict[str, dict[str, Any]]:
     """Estimates the cost of a method, and of a retrain if there is one other than the method."""
     model, device_project = project.to_device(device)
     device_split = device_project.split(split.forget)
-    if isinstance(method, Retraining):
-        return timing.estimate_train(device_project, device_split), None
-    timing.warm_up(device_project, model, device_split, trained)
-    cost = timing.estimate(method, model, device_split, device_project)
-    return cost, None if name == "retrain" else timing.estimate_retraining(
-        device_project, model, device_split
-    )
+    measured: dict[str, Iterator[rounds.Round]] = {}
+    if not isinstance(method, Retraining):
+        measured[name] = timing.method_rounds(method, model, device_split, device_project)
+        timing.warm_up(device_project, model, device_split, trained)
+    if "retrain" not in measured and project.retrain is not None:
+        measured["retrain"] = timing.retraining_rounds(device_project, model, device_split)
+    place = next(model.parameters()).device
+    return rounds.compare_with_retraining(rounds.estimate_all(measured, place, lambda progress: None))

@@ -25,7 +25,8 @@ COLUMNS: Mapping[str, tuple[str, int]] = {
 """The columns of a table of costs: the key of each, and its decimals."""
 ASSUMED = (
     "Seconds and range: the median, the least and the most of three measurements of a few steps; of one, "
-    "without a range, where two steps take a second. Methods are assumed to cost the same at every step.",
+    "without a range, where two steps take a second. On a CPU they are CPU time, of all threads together. "
+    "Methods are assumed to cost the same at every step.",
     "A recovery that ends once the model is restored is assumed to take its maximum.",
     PEAK_MEMORY,
 )
@@ -43,28 +44,37 @@ def write_findings(findings: Mapping[str, Any], facts: out.Facts, place: Path | 
         write_atomically(folder / FILE, json.dumps(to_json_values(findings), indent=1))
 
 
-def slower_methods(costs: Costs) -> dict[str, float]:
-    """The methods that take longer than a retrain, with the ratio of times."""
-    measured_costs = {name: each["cost"] for name, each in costs.items() if each["cost"] is not None}
-    return {name: cost for name, cost in measured_costs.items() if cost > 1}
+def slower_methods(costs: Costs) -> list[str]:
+    """The methods that are shown to take longer than a retrain."""
+    return [name for name, each in costs.items() if each["costs_more"]]
 
 
-def retraining_advice(costs: Mapping[str, float]) -> list[str]:
-    """Advice if methods take longer than a retrain.
+def retraining_advice(costs: Costs) -> list[str]:
+    """Advice if methods take longer than a retrain, or may do so."""
+    shown = slower_methods(costs)
+    unclear = [name for name, each in costs.items() if each["costs_more"] is None]
+    lines: list[str] = []
+    if shown:
+        which = with_ratios(shown, costs)
+        lines.append(f"Retraining costs less than {which}: use --method retrain, which is exact.")
+    if unclear:
+        which = with_ratios(unclear, costs)
+        lines.append(
+            f"It is uncertain whether retraining costs less than {which}: the gradients don't confirm it, "
+            "and the ranges of the seconds are not apart. Check again when the machine is less busy."
+        )
+    return [*lines, ""] if lines else []
 
-    Args:
-        costs: From `slower_methods`.
-    """
-    if not costs:
-        return []
-    unit = " times a retrain"
+
+def with_ratios(names: Sequence[str], costs: Costs) -> str:
+    """The names of methods, with their costs relative to a retrain."""
     phrases = [
-        f"{name} ({number(cost, 2)}{'' if i else unit})" for i, (name, cost) in enumerate(costs.items())
+        f"{name} ({number(costs[name]['cost'], 2)}{'' if i else ' times a retrain'})"
+        for i, name in enumerate(names)
     ]
     if len(phrases) > MAX_NAMES:
         phrases = [*phrases[:MAX_NAMES], f"{len(phrases) - MAX_NAMES} more methods"]
-    names = " and ".join(filter(None, (", ".join(phrases[:-1]), phrases[-1])))
-    return [f"Retraining costs less than {names}: use --method retrain, which is exact.", ""]
+    return " and ".join(filter(None, (", ".join(phrases[:-1]), phrases[-1])))
 
 
 def find_refusals(costs: Costs) -> dict[str, str]:

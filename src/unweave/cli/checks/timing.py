@@ -6,29 +6,31 @@ proxies. The method runs with all of them short, then with each in turn a little
     T(full) = T(short) + sum_i (full_i - short_i) (T(longer_i) - T(short)) / (longer_i - short_i).
 
 Costs independent of the length, such as a pass for a mask, are in T(short). A recovery that may end early
-counts in full; one with a budget gets the rest of it after the other lengths. Times of a few steps vary, on a
-busy machine by a factor of two, so what is quick is measured in several rounds, and the range is shown.
+counts in full; one with a budget gets the rest of it after the other lengths. T is the CPU time of this
+process, all threads together, because wall time grows with the other work of a machine; on a GPU it is wall
+time.
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from statistics import median
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import nn
 
-from unweave.bench.peak_memory import peak_memory
 from unweave.bench.ranges import nest_paths
+from unweave.cli.checks.rounds import Round
 from unweave.cli.inputs.scope import ALL, TrainedWeights
 from unweave.cli.project import Project
 from unweave.cli.terminal.describe_settings import descents
-from unweave.descent.timing import run_and_time
+from unweave.descent.timing import count_training, run_and_time
 from unweave.methods import Method
 from unweave.methods.configure import configure, stages_of
 from unweave.methods.recover import Recover
-from unweave.problem import Problem, add_time
+from unweave.problem import Problem
 from unweave.split import Split
 from unweave.tasks import Task
 from unweave.tasks.copies import editable_copy
@@ -38,35 +40,8 @@ from unweave.weights.sharded_model import ShardedOriginal, is_model_sharded
 
 SHORT, LONGER, PATIENCE = 2, 8, 1.0
 """Steps of the short and of the longer runs; after a slow short run, of more seconds, one step is added."""
-ROUNDS = 3
-"""The number of rounds of measurements; one where the short run is slow."""
 NEVER = 1e-9
 """An aim that no recovery reaches, as a share of the original's loss."""
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """The estimated cost of a method.
-
-    Args:
-        seconds: Wall time, the median of the rounds; None if it can't be run.
-        gradients: Gradient evaluations.
-        peak_mib: The peak memory in MiB, of several processes the largest; None if unknown.
-        refused: The reason if the method can't be run; otherwise None.
-        seconds_range: The least and the most seconds of the rounds; None if there was one.
-    """
-
-    seconds: float | None
-    gradients: float | None
-    peak_mib: float | None
-    refused: str | None = None
-    seconds_range: tuple[float, float] | None = None
-
-    def relative_to(self, other: "Estimate | None") -> float | None:
-        """The time as a multiple of another's."""
-        if self.seconds is None or other is None or not other.seconds:
-            return None
-        return self.seconds / other.seconds
 
 
 @runtime_checkable
@@ -108,29 +83,28 @@ class Length:
         return (full - SHORT) / (steps - SHORT)
 
 
-def estimate(method: Method, model: nn.Module, split: Split, project: Runnable) -> Estimate:
-    """Estimates the cost of a method on a model, or says why it can't run; the model stays unchanged."""
+def method_rounds(method: Method, model: nn.Module, split: Split, project: Runnable) -> Iterator[Round]:
+    """Yields the cost of a method, measured anew each time; the model stays unchanged."""
     lengths, method, processes = lengths_of(method, split), without_early_end(method), Processes.current()
 
     def run(steps: Mapping[str, float]) -> Cost:
         return time_method(method, steps, model, split, project)
 
-    try:
-        with peak_memory(next(model.parameters()).device) as peak:
-            seconds, gradients, is_quick = extrapolate(lengths, run, processes)
-            more = [extrapolate(lengths, run, processes)[0] for _ in range(1, ROUNDS) if is_quick]
-    except (
-        ValueError,
-        RuntimeError,
-    ) as error:  # torch may not train a compiled model
-        return Estimate(None, None, None, first_line(error))
-    return from_rounds([seconds, *more], max(0.0, gradients), processes.largest(peak.mib))
+    while True:
+        yield extrapolate(lengths, run, processes)
+
+
+def named_rounds(
+    name: str, model: nn.Module, split: Split, project: Project, trained: TrainedWeights = ALL
+) -> Iterator[Round]:
+    """Yields the cost of the method of that name, which trains those weights."""
+    yield from method_rounds(trained.wrap(project.method(name)), model, split, project)
 
 
 def extrapolate(
     lengths: Mapping[str, Length], run: Callable[[Mapping[str, float]], Cost], processes: Processes
-) -> tuple[float, float, bool]:
-    """One round: seconds and gradient evaluations of the full run, and whether the short run is quick.
+) -> Round:
+    """One round: the cost of the full run, and whether the short run is quick.
 
     Args:
         lengths: The lengths of the method.
@@ -150,37 +124,13 @@ def extrapolate(
         if longer.gradients > base.gradients:  # otherwise a proxy that is not used
             seconds += share * max(0.0, longer.seconds - base.seconds)
             gradients += share * (longer.gradients - base.gradients)
-    return seconds, gradients, is_quick
-
-
-def from_rounds(
-    seconds: Sequence[float], gradients: float | None = None, peak_mib: float | None = None
-) -> Estimate:
-    """The estimate of several rounds, from the seconds that each gave."""
-    known = [max(0.0, each) for each in seconds]
-    between = (min(known), max(known)) if len(known) > 1 else None
-    return Estimate(median(known), gradients, peak_mib, seconds_range=between)
-
-
-def estimate_named(
-    name: str, model: nn.Module, split: Split, project: Project, trained: TrainedWeights = ALL
-) -> Estimate:
-    """Estimates the cost of the method of that name, which trains those weights."""
-    try:
-        method = trained.wrap(project.method(name))
-    except ValueError as error:
-        return Estimate(None, None, None, str(error))
-    return estimate(method, model, split, project)
+    return Round(seconds, max(0.0, gradients), is_quick)
 
 
 def warm_up(project: Project, model: nn.Module, split: Split, trained: TrainedWeights) -> None:
     """Runs a method first, because the first run includes torch's own start."""
-    estimate_named("finetune", model, split, project, trained)
-
-
-def first_line(error: Exception) -> str:
-    """The first line of an error; torch adds a page of advice."""
-    return next(iter(str(error).splitlines()), type(error).__name__)
+    with suppress(ValueError, RuntimeError):  # each measurement says so again
+        next(named_rounds("finetune", model, split, project, trained))
 
 
 def lengths_of(method: Method, split: Split) -> dict[str, Length]:
@@ -224,50 +174,59 @@ def time_method(
     edited = model if sharded else editable_copy(model)
     task = project.task(split)
     problem = Problem(task, edited, split, generator, project.build, caller_model=original)
+    clock = clock_of(problem.device)
+    start = clock()
     try:
-        return run_and_time(problem, chosen)
+        cost = run_and_time(problem, chosen)
+        return replace(cost, seconds=clock() - start)
     finally:
         if isinstance(original, ShardedOriginal):
             original.restore()
 
 
-def estimate_retraining(project: Project, model: nn.Module, split: Split) -> Estimate | None:
-    """Estimates the cost of a retrain; None if there is no way to retrain."""
+def clock_of(device: torch.device) -> Callable[[], float]:
+    """The CPU time of all threads for a model on the CPU, otherwise wall time."""
+    return time.process_time if device.type == "cpu" else time.perf_counter
+
+
+def retraining_rounds(project: Project, model: nn.Module, split: Split) -> Iterator[Round]:
+    """Yields the cost of a retrain, by the recipe or by `train(dataset, seed)`, measured anew each time."""
     if project.scratch is not None:
-        return estimate(project.scratch, model, split, project)
-    return None if project.retrain is None else estimate_train(project, split)
+        return method_rounds(project.scratch, model, split, project)
+    return training_rounds(project, model, split)
 
 
-def estimate_train(project: Project, split: Split) -> Estimate:
-    """Estimates the cost of a project's `train(dataset, seed)` on the retain set, from two small parts of it.
+def training_rounds(project: Project, model: nn.Module, split: Split) -> Iterator[Round]:
+    """Yields the cost of a project's `train(dataset, seed)` on the retain set, from two small parts of it.
 
-    It assumes that the time is linear in the number of examples, as for a fixed number of epochs.
+    It assumes that the cost is linear in the number of examples, as for a fixed number of epochs.
+
+    Raises:
+        ValueError: If there are too few examples.
     """
-    assert project.retrain is not None
     order = split.retain[torch.randperm(len(split.retain), generator=torch.Generator().manual_seed(0))]
     few = min(len(order) // 3, max(64, len(order) // 100))
     if few < 2:
-        return Estimate(None, None, None, f"too few examples to tell: {len(order)}")
-    try:
-        first = time_training(project, split, order[:few])  # includes torch's own start
-        rounds = ROUNDS if first < PATIENCE else 1
-        pairs = [[time_training(project, split, order[:n]) for n in (few, 3 * few)] for _ in range(rounds)]
-    except (
-        ValueError,
-        RuntimeError,
-    ) as error:  # torch may not train a compiled model
-        return Estimate(None, None, None, first_line(error))
-    slopes = [max(0.0, larger - smaller) / (2 * few) for smaller, larger in pairs]
-    return from_rounds(
-        [smaller + slope * (len(order) - few) for (smaller, _), slope in zip(pairs, slopes, strict=True)]
-    )
+        raise ValueError(f"too few examples to tell: {len(order)}")
+    device = next(model.parameters()).device
+    time_training(project, split, order[:few], device)  # includes torch's own start
+    longer = (len(order) - few) / (2 * few)
+    while True:
+        smaller, larger = (time_training(project, split, order[:n], device) for n in (few, 3 * few))
+        yield Round(
+            smaller.seconds + longer * max(0.0, larger.seconds - smaller.seconds),
+            smaller.gradients + longer * max(0, larger.gradients - smaller.gradients) or None,
+            smaller.seconds < PATIENCE,
+        )
 
 
-def time_training(project: Project, split: Split, subset: torch.Tensor) -> float:
-    """The seconds of a training on some of the retain set."""
+def time_training(project: Project, split: Split, subset: torch.Tensor, device: torch.device) -> Cost:
+    """The cost of a training on some of the retain set; no gradients without a torch optimizer."""
     assert project.retrain is not None
     left_out = torch.ones(len(split.train), dtype=torch.bool).index_fill_(0, subset, False).nonzero()[:, 0]
-    part, cost = Split(split.train, left_out, split.held_out, calibration=split.calibration.tolist()), Cost()
-    with add_time(cost):
+    part = Split(split.train, left_out, split.held_out, calibration=split.calibration.tolist())
+    cost, clock = Cost(), clock_of(device)
+    start = clock()
+    with count_training(cost):
         project.retrain(part, 0)
-    return cost.seconds
+    return replace(cost, seconds=clock() - start)

@@ -1,7 +1,7 @@
 """Reads a folder of `forget`, and retrains models to compare it with."""
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from unweave.audits.attack_runs.plan import Request, attack_named
 from unweave.audits.classifier.prepare_attacks import attacked_exam, examine_with
 from unweave.audits.exam import Exam
 from unweave.audits.references import Retrain
-from unweave.bench.workers import Crew, Job, Listener, run_jobs
+from unweave.bench.workers import Crew, Job, Listener, Progress, run_jobs
 from unweave.cli.inputs.choose_method import Retraining, tuned_method
 from unweave.cli.inputs.forget_folder import CLAIM, MODELS, SPLIT
 from unweave.cli.inputs.scope import read_trained_weights
@@ -192,15 +192,27 @@ def retrain_all(
     listener: Listener,
     attacks: Sequence[str] = (),
     *,
+    found: Collection[int] = (),
     keep_models: bool = True,
     image_attacks: str | None = None,
 ) -> None:
-    """Retrains every missing model, and stores its answers and what these attacks need of it."""
+    """Retrains every missing model, and stores its answers and what these attacks need of it.
+
+    Those of the seeds in `found` need nothing.
+    """
     usual = keep_models and not attacks and image_attacks is None
     more = () if usual else (tuple(attacks), keep_models, image_attacks)
-    arguments = [(str(run.resolve()), seed, str(folder), device, *more) for seed in seeds]
+    arguments = [
+        (str(run.resolve()), seed, str(folder), device, *more) for seed in seeds if seed not in found
+    ]
+    if found:
+        listener(Progress(f"{len(found)} retrained models found", len(found), len(seeds)))
+
+    def listen(progress: Progress) -> None:
+        listener(Progress(progress.label, len(found) + progress.done, len(seeds)))
+
     work = [Job(f"retrained with seed {each[1]}", retrain_one, each) for each in arguments]
-    for _ in run_jobs(crew, work, listener):
+    for _ in run_jobs(crew, work, listen):
         pass
 
 
