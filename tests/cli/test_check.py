@@ -281,6 +281,25 @@ def test_what_would_go_wrong_is_noted(run, here, tmp_path, change, note):
     assert re.search(note, found) and "No problem was found" not in told.out
 
 
+class TestInfluence:
+    """Trained, the model has memorised wrong labels; untrained, it answers all data alike."""
+
+    NOTE = "- the model answers the forget set as data that it never saw: probably the forget set has no"
+
+    def test_a_request_whose_records_look_unseen_is_noted(self, run, here, project):
+        told = run("check", project, "--random", 0.2, "--methods", "finetune", "--quiet")
+        assert self.NOTE in " ".join(told.out.split()) and "No problem was found" not in told.out
+
+    @pytest.mark.parametrize(
+        ("change", "asked"),
+        [(TRAINED, ("--random", 0.4)), ("", ("--class", 0)), ("", ())],
+    )
+    def test_memorised_records_a_class_and_no_request_are_not(self, run, here, tmp_path, change, asked):
+        place = projects.project(tmp_path / "trained", change)
+        told = run("check", place, *asked, "--methods", "finetune", "--quiet")
+        assert told.code == 0 and self.NOTE not in " ".join(told.out.split())
+
+
 def test_too_many_examples_to_compare_are_noted(run, here, project, monkeypatch):
     monkeypatch.setattr(notes, "COMPARED", 80)
     told = run("check", project, "--methods", "finetune", "--quiet")

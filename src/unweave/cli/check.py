@@ -26,7 +26,7 @@ from unweave.cli.checks.findings import (
     usable_line,
     write_findings,
 )
-from unweave.cli.checks.notes import missing_retraining, notes
+from unweave.cli.checks.notes import about_influence, missing_retraining, notes
 from unweave.cli.inputs import out
 from unweave.cli.inputs.concepts import NO_CONCEPT, Concepts, refuse_no_concept, refuse_other_requests
 from unweave.cli.inputs.extra import require_diffusion
@@ -111,6 +111,8 @@ def check(
     exam = project.family.short_exam(split)
     with progress.show_progress("Checking the model", quiet=flags.quiet) as listener:
         findings = inspect_model(original, project, split, exam)
+        if request.flags() or project.forget is not None:  # the assumed forget set is nobody's request
+            findings["notes"] += about_influence(findings["accuracy"] or {}, split)
         if trained.is_lora:
             findings["trained"] = additions_facts(original, trained_layers, trained)
         placed = shard_model(original, blocks) if shard else original

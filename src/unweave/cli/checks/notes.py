@@ -1,8 +1,9 @@
 """Notes on a model and its data before unlearning: problems, and facts worth knowing."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from hashlib import blake2b
+from math import sqrt
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +13,7 @@ from torch.overrides import TorchFunctionMode
 
 from unweave.cli.project import Project
 from unweave.data import Source
-from unweave.split import first_few
+from unweave.split import Split, first_few
 from unweave.tasks import call, evaluating
 
 LOW = (torch.bfloat16, torch.float16)
@@ -31,6 +32,30 @@ def notes(model: nn.Module, project: Project) -> Iterator[str]:
     if project.retrain is None:
         obstacle = missing_retraining(project)
         yield f"{obstacle}: references can't be retrained, so an audit will be INCONCLUSIVE"
+
+
+def about_influence(figures: Mapping[str, float], split: Split) -> Iterator[str]:
+    """A note if a classifier answers the forget set as it answers held-out data.
+
+    The AUC must be within two standard errors of one half, and the accuracies within two of each other. A
+    class forgotten whole has influence all the same: a retrained model would not know it.
+
+    Args:
+        figures: The glances of the model, by id.
+        split: The request.
+    """
+    if not {"ua", "ta", "auc"} <= figures.keys() or split.forgotten_classes:
+        return
+    n, m, tested = len(split.forget), len(split.calibration), len(split.test)
+    error = sqrt((n + m + 1) / (12 * n * m))
+    right, held_out = 1 - figures["ua"] / 100, figures["ta"] / 100
+    pooled = (n * right + tested * held_out) / (n + tested)
+    spread = sqrt(pooled * (1 - pooled) * (1 / n + 1 / tested))
+    if abs(figures["auc"] - 0.5) <= 2 * error and abs(right - held_out) <= 2 * spread:
+        yield (
+            "the model answers the forget set as data that it never saw: probably the forget set has no "
+            "measurable influence, and an audit will be INCONCLUSIVE"
+        )
 
 
 def missing_retraining(project: Project) -> str:
