@@ -100,7 +100,7 @@ def test_a_finished_run_is_done_and_another_rank_is_another_run(run, here, place
 
 def test_a_dry_run_says_what_is_trained_and_an_audit_knows_it(run, here, place):
     told = run("forget", place, *IDS, *ONE, *LORA, "--layers", "^last$", "--dry-run")
-    assert "Method: LoRA(method=LUR(" in told.out and "layers='^last$'" in told.out and names(here) == []
+    assert "Method: lur, --rank=" in told.out and '--layers="^last$"' in told.out and names(here) == []
     assert run("forget", place, *IDS, *ONE, *LORA, "--layers", "^last$").code == 0
     before, after = original(place).state_dict(), load_file("forgotten/model.safetensors")
     assert [name for name in before if not torch.equal(before[name], after[name])] == ["last.weight"]

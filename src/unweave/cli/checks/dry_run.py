@@ -1,5 +1,6 @@
 """The output of `unweave forget --dry-run`: the forget set, the method and its cost."""
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from unweave.cli.inputs.scope import TrainedWeights
 from unweave.cli.options import CommonFlags
 from unweave.cli.project import Project
 from unweave.cli.terminal import show
+from unweave.cli.terminal.describe_settings import changed_settings
 from unweave.methods import Method
 from unweave.report.numbers import number
 from unweave.split import Split
@@ -54,9 +56,9 @@ def print_plan(
     )
     show.print_sentences(f"Labels: {', '.join(f'{count} of {label}' for label, count in counts.items())}.")
     show.print_sentences(*about_own_images(split))
-    show.print_lines(
-        f"Method: {method!r}" if isinstance(method, Retraining) else f"Method: {show.format_changed(method)}"
-    )
+    changes = {} if isinstance(method, Retraining) else changed_settings(method)
+    changed = ", ".join(f"{path}={json.dumps(value)}" for path, value in changes.items())
+    show.print_lines(f"Method: {name}, {changed or 'default settings'}")
     return 0
 
 

@@ -8,6 +8,7 @@ from typing import Any, cast
 
 from unweave.descent.descend import Descent
 from unweave.methods.configure import stages_of
+from unweave.methods.lora import LoRA
 from unweave.tables import as_table, kind_of, nested_kinds
 
 KIND = "kind"
@@ -34,6 +35,34 @@ def meanings_in(settings: object, before: str = "") -> dict[str, str]:
         else:
             meanings[path] = meaning
     return meanings
+
+
+def changed_settings(method: object) -> dict[str, Any]:
+    """The settings that differ from the defaults of their classes, by their dotted paths for `--set`.
+
+    LoRA's come first, by their flags.
+    """
+    additions = {"--rank": method.rank, "--layers": method.layers} if isinstance(method, LoRA) else {}
+    changes = {name: value for name, value in additions.items() if value is not None}
+    for before, stage in stages_of(method).items():
+        changes |= changes_in(stage, before)
+    return changes
+
+
+def changes_in(settings: object, before: str = "", usual: object = None) -> dict[str, Any]:
+    """The settings of a dataclass that differ from those of another one, by default of a new one."""
+    usual, changes = type(settings)() if usual is None else usual, {}
+    for each in fields(cast(Any, settings)):
+        value, default, path = getattr(settings, each.name), getattr(usual, each.name), f"{before}{each.name}"
+        if value == default:
+            continue
+        if not is_dataclass(value):
+            changes[path] = as_table(value)
+        elif type(value) is type(default):
+            changes |= changes_in(value, f"{path}.", default)
+        else:
+            changes |= {f"{path}.{KIND}": kind_of(type(value))} | changes_in(value, f"{path}.")
+    return changes
 
 
 def setting_choices(method: object) -> dict[str, dict[str, str]]:

@@ -4,7 +4,6 @@ import json
 import re
 import sys
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import MISSING, Field, fields, is_dataclass
 from typing import Any, TypeVar, cast
 
 from rich.console import Console
@@ -125,21 +124,6 @@ def figure_line(
     gap = None if known.needs_reference else score["gap"]  # the margin applies to the value itself
     numbers = [*before, score["value"], score["reference"], gap, margins.get(metric)]
     return [heading(metric), known.unit, *(number(each, digits(metric)) for each in numbers), aim]
-
-
-def format_changed(settings: object) -> str:
-    """The repr of a dataclass with only the fields that differ from their defaults."""
-    if not is_dataclass(settings):
-        return repr(settings)
-    values = {each.name: getattr(settings, each.name) for each in fields(settings) if each.repr}
-    usual = {each.name: field_default(each) for each in fields(settings)}
-    changes = [f"{name}={format_changed(value)}" for name, value in values.items() if value != usual[name]]
-    return f"{type(settings).__name__}({', '.join(changes)})"
-
-
-def field_default(field: Field[Any]) -> object:
-    """The default of a field; `MISSING` if it is required."""
-    return field.default if field.default_factory is MISSING else field.default_factory()
 
 
 def print_stages(record: Mapping[str, Any]) -> None:
