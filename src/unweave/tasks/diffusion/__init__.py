@@ -3,6 +3,7 @@
 A condition is a number: a class, or the place of a prompt in the model's list. Images are pixels or latents.
 """
 
+import logging
 from dataclasses import dataclass
 from functools import cache
 from typing import ClassVar, Literal
@@ -19,6 +20,11 @@ from unweave.tasks.diffusion.keyed_images import DRAWN, images, keyed_latents, k
 from unweave.tasks.diffusion.schedule import Schedule
 
 __all__ = ["Diffusion"]
+
+# diffusers imports image processors that nothing here uses, and transformers warns of each without torchvision
+logging.getLogger("transformers.utils.import_utils").addFilter(
+    lambda record: "ImageProcessor` requires torchvision (not installed)" not in record.getMessage()
+)
 
 Times = Literal["uniform", "antithetic"]
 Reduction = Literal["mean", "sum"]
