@@ -231,6 +231,10 @@ def cut_held_out(n: int, calibration: object, seed: int) -> tuple[Tensor, Tensor
         order = torch.randperm(n, generator=torch.Generator().manual_seed(seed))
         first = max(1, min(n - 1, round(calibration * n)))
         return order[:first].sort().values, order[first:].sort().values
+    if isinstance(calibration, str) or not isinstance(calibration, Iterable):
+        raise ValueError(
+            f"calibration must be a fraction in (0, 1) or positions, found {calibration!r:.80}: give one"
+        )
     given = read_positions(calibration, "calibration")
     calibration_part = given.unique()
     if not len(given) or len(calibration_part) < len(given):

@@ -127,7 +127,8 @@ def validate(kind: Any, value: object, path: str) -> Any:  # noqa: ANN401  any t
         return _reader(kind)(json.dumps(value))
     except ValidationError as error:
         errors = cast(list[Table], error.errors())
-        alike = len(members(kind)) > 1 and len(errors) > 1 and all(len(each["loc"]) == 1 for each in errors)
+        several = len([each for each in members(kind) if each is not type(None)]) > 1
+        alike = several and all(len(each["loc"]) == 1 for each in errors)
         raise ValueError(_explain_union(errors, path) if alike else _explain(errors[0], path)) from error
 
 

@@ -169,7 +169,7 @@ class TestRefused:
     def test_another_method(self, refused, forgot, qualified):
         other = forgot("run", "--random", 0.1, method=("--method", "finetune", "--set", "how.epochs=2"))
         refused(
-            "settings of .*: epochs=1.0; of the run: epochs=2.0: qualify",
+            "differs in the method and its settings: .* has epochs=1.0, the run has epochs=2.0: qualify",
             "audit",
             other,
             "--qualified",

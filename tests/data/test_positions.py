@@ -99,10 +99,10 @@ def test_one_held_out_example_can_not_be_cut_in_two(calibration: Any) -> None:
 @for_each(
     ("given", "message"),
     [
-        ([1.0, 2.5], "whole numbers, .* found 1.0$"),
-        (torch.tensor([1.5, 2.5]), "whole numbers, .* found 1.5"),
-        (np.array([1.5, 2.5]), "whole numbers, .* found 1.5"),
-        (torch.arange(9) < 2, "found a mask: give mask.nonzero"),
+        ([1.0, 2.5], "whole numbers, found 1.0: give"),
+        (torch.tensor([1.5, 2.5]), "whole numbers, found 1.5: give"),
+        (np.array([1.5, 2.5]), "whole numbers, found 1.5: give"),
+        (torch.arange(9) < 2, "found a mask: give torch.as_tensor.mask..nonzero"),
         (np.arange(9) < 2, "found a mask"),
         ([True, False, True], "found a mask"),
         (torch.tensor([[1, 2]]), r"found shape \[1, 2\]"),
@@ -111,7 +111,7 @@ def test_one_held_out_example_can_not_be_cut_in_two(calibration: Any) -> None:
         (None, "found None"),
         ("user-7", "found 'user-7'"),
         ([2**70], f"found {2**70}"),
-        ([[1, 2]], r"whole numbers, .* found \[1, 2\]"),
+        ([[1, 2]], r"whole numbers, found \[1, 2\]: give"),
     ],
 )
 def test_what_is_no_list_of_positions_is_refused(given: Any, message: str) -> None:

@@ -20,9 +20,12 @@ from unweave.descent import captured
 from unweave.descent.descend import Descent, Phase, descend
 from unweave.descent.lookahead import EveryNthStep, ReusedGradient, exact, lagged, nested
 from unweave.descent.objective import Objective, bounded, distill, l1, mislabel, nll
+from unweave.methods.lur import LUR
+from unweave.methods.salun import SalUn
+from unweave.methods.simple import NegGradPlus
 from unweave.problem import Problem, frozen_copy
 from unweave.split import Part, Split
-from unweave.targets import Level, Unseen
+from unweave.targets import Level, Mislabel, Unseen
 from unweave.weights.step import Term
 
 HOW = Descent(lr=0.05, steps=12, batch=12, forget_batch=8, ema=0.5, max_norm=1.0)
@@ -142,6 +145,26 @@ REFUSED = {
     "the loss 'level\\(forget\\)'": lambda: Phase([RETAIN + Level()(every_family.problem("layernorm"), HOW)]),
     "what runs before every step": lambda: Phase([RETAIN], watch=lambda problem, index: None),
 }
+
+
+@for_each("method", [LUR(), NegGradPlus(), SalUn(forget=Mislabel())])
+def test_a_method_replays_its_steps(method: Any, tapes: list[Tape]) -> None:
+    tapes.clear()
+    how = replace(HOW, optimizer="sgd")
+    problems = [every_family.problem("layernorm") for _ in range(2)]
+    for each, compile in zip(problems, (False, "step"), strict=True):
+        replace(method, how=replace(how, compile=compile))(each)
+    torch.testing.assert_close(*map(state_of, problems), rtol=0, atol=0, equal_nan=True)
+    assert tapes
+
+
+def test_further_shapes_run_eagerly(tapes: list[Tape], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(captured, "MOST_SHAPES", 1)
+    problems = [every_family.problem("layernorm") for _ in range(2)]
+    for each, compile in zip(problems, (False, "step"), strict=True):
+        descend(each, replace(HOW, compile=compile), Phase([nll("retain")]))
+    torch.testing.assert_close(*map(state_of, problems), rtol=0, atol=0, equal_nan=True)
+    assert len(tapes) == 1
 
 
 @for_each("reason", REFUSED)

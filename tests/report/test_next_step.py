@@ -19,12 +19,12 @@ KNOWN = seeds(ua=0.0)
     [
         (LIKE, LIKE, KNOWN, "Next: deploy this model"),
         (seeds(ua=0.0), LIKE, KNOWN, "do not take this model for a retrained one"),
-        (LIKE, LIKE, LIKE, "the original already answers as models retrained without these records do"),
+        (LIKE, LIKE, LIKE, "the original already answers as models retrained without the forget set do"),
         (
             seeds(tv=0.9),
             LIKE,
             LIKE,
-            "the original already answers as models retrained without these records do",
+            "the original already answers as models retrained without the forget set do",
         ),
         (LIKE, [], KNOWN, "22 retrained models"),
         (LIKE[:2], LIKE[:2], KNOWN[:2], "22 retrained models"),

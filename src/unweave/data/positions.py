@@ -39,7 +39,7 @@ def read_list(values: object, what: str) -> list[object]:
         if values.ndim != 1:
             raise ValueError(f"{what} must have one dimension, found shape {list(values.shape)}")
         return values.tolist()
-    if isinstance(values, str) or not isinstance(values, Iterable):
+    if isinstance(values, str | bytes) or not isinstance(values, Iterable):
         raise ValueError(f"{what} must be a list, such as [0, 7], found {values!r:.80}")
     return list(values)
 
@@ -51,11 +51,17 @@ def read_position(value: object, what: str) -> int:
         ValueError: If it is no whole number, or none that a tensor holds.
     """
     if isinstance(value, bool | np.bool_):
-        raise ValueError(f"{what} must hold positions, found a mask: give mask.nonzero()[:, 0]")
+        raise ValueError(
+            f"{what} must hold positions, found a mask: give torch.as_tensor(mask).nonzero()[:, 0]"
+        )
     try:
         position = operator.index(cast(SupportsIndex, value))
-    except TypeError:
-        position = LARGEST + 1
+    except TypeError as error:
+        raise ValueError(
+            f"{what} must hold whole numbers, found {value!r:.80}: give the positions of examples"
+        ) from error
     if abs(position) > LARGEST:
-        raise ValueError(f"{what} must hold whole numbers, the positions of examples, found {value!r:.80}")
+        raise ValueError(
+            f"{what} must hold positions up to {LARGEST}, found {value!r:.80}: give those of examples"
+        )
     return position

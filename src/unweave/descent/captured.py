@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from unweave.descent.fixed_memory import (
     clone,
@@ -16,9 +17,11 @@ from unweave.descent.fixed_memory import (
     copy_constant,
     fill_batch,
     fill_constant,
+    names_of,
     tensors_of,
 )
 from unweave.descent.lookahead import Lookahead, PreviousGradient
+from unweave.descent.memories import terms_of, watches
 from unweave.descent.settings import Descent, Phase
 from unweave.descent.weighted_sum import Objective, OnWeights
 from unweave.problem import Problem
@@ -26,12 +29,15 @@ from unweave.split import Part
 from unweave.tasks import Batch
 from unweave.weights.cost import Cost
 from unweave.weights.params import Params
-from unweave.weights.step import NOTED, Step, Term
+from unweave.weights.step import NOTED, Step
 
 __all__ = ["CapturedDirection", "refuse_changing_steps"]
 
 Direction = Callable[[Step, Phase, torch.Generator], Params]
 Batches = Mapping[Part, Sequence[Batch]]
+
+MOST_SHAPES = 8
+"""The number of shapes of batches that have a graph; each keeps memory. Others run eagerly."""
 
 
 def capture(run: Callable[[], None]) -> Callable[[], None]:
@@ -65,6 +71,8 @@ class CapturedDirection:
             return self.direction(step, phase, generator)
         key = shapes_of(step)
         if key not in self.recorded:
+            if len(self.recorded) == MOST_SHAPES:
+                return self.direction(step, phase, generator)
             self.recorded[key] = RecordedStep(step, lambda fixed: self.direction(fixed, phase, generator))
         return self.recorded[key](step)
 
@@ -139,7 +147,10 @@ class RecordedStep:
 def shapes_of(step: Step) -> object:
     """What two steps share if one can replay the other: the shapes of batches, and what they remember."""
     batches = [
-        (part, [(each.blank, [(t.shape, t.dtype) for t in tensors_of(each)]) for each in found])
+        (
+            part,
+            [(each.blank, names_of(each), [(t.shape, t.dtype) for t in tensors_of(each)]) for each in found],
+        )
         for part, found in step.batches.items()
     ]
     return repr((batches, sorted(step.sizes.items()), sorted(step.before)))
@@ -154,6 +165,8 @@ def refuse_changing_steps(problem: Problem, how: Descent, phases: Sequence[Phase
     if how.compile != "step":
         return
     found = ["several processes"] * (problem.processes.count > 1) + ["dropout"] * (how.dropout == "same")
+    norms = [m for m in problem.model.modules() if isinstance(m, _BatchNorm)]
+    found += ["a BatchNorm without momentum"] * any(m.momentum is None for m in norms)
     found += [each for phase in phases for each in changes_of(phase)]
     if found:
         raise ValueError(f"compile='step' replays one step, and {found[0]} changes it: set compile = false")
@@ -163,22 +176,11 @@ def changes_of(phase: Phase) -> Iterator[str]:
     """What a phase changes from one step to the next, in words."""
     if phase.rule != "total":
         yield f"the rule {phase.rule!r}"
-    terms = list(terms_in(phase.terms))
-    if phase.watch is not None and getattr(phase.watch, "__self__", None) not in terms:
-        yield "what runs before every step"
-    for term in terms:
+    for term in terms_of(phase.terms):
         if not isinstance(term, Objective | Lookahead | PreviousGradient):
             yield f"a term of the type {type(term).__name__}"
         for _, piece in term.pieces if isinstance(term, Objective) else ():
             if piece.follows_progress if isinstance(piece, OnWeights) else piece.watch is not None:
                 yield f"the loss {piece.name!r}"
-
-
-def terms_in(terms: Sequence[Term]) -> Iterator[Term]:
-    """The terms, and all that they are made of."""
-    for term in terms:
-        yield term
-        if isinstance(term, Lookahead):
-            yield from terms_in([term.outer, term.through])
-        elif isinstance(term, PreviousGradient):
-            yield from terms_in([term.first])  # the term that it follows is in the phase
+    if any(True for _ in watches(phase.watch)):
+        yield "what runs before every step"

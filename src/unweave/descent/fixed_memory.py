@@ -1,6 +1,7 @@
 """Batches, and what a loss draws for them, in fixed memory that later batches are copied into."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from torch import Tensor
 
@@ -8,24 +9,24 @@ from unweave.tasks import Batch
 from unweave.weights.params import Params
 
 
+def names_of(batch: Batch) -> list[str]:
+    """The names of its inputs, in order; empty if they have none."""
+    return sorted(batch.inputs) if isinstance(batch.inputs, Mapping) else []
+
+
 def tensors_of(batch: Batch) -> list[Tensor]:
     """The tensors of a batch that a step may read on the device."""
-    inputs = list(batch.inputs.values()) if isinstance(batch.inputs, Mapping) else list(batch.inputs)
-    return [batch.ids, *inputs, batch.target, *([] if batch.forget is None else [batch.forget])]
+    inputs = batch.inputs
+    own = [inputs[name] for name in sorted(inputs)] if isinstance(inputs, Mapping) else list(inputs)
+    return [batch.ids, *own, batch.target, *([] if batch.forget is None else [batch.forget])]
 
 
 def copy_batch(batch: Batch) -> Batch:
     """A batch in memory of its own."""
     inputs = batch.inputs
-    copies = (
-        {name: each.clone() for name, each in inputs.items()}
-        if isinstance(inputs, Mapping)
-        else tuple(each.clone() for each in inputs)
-    )
+    copies = clone(inputs) if isinstance(inputs, Mapping) else tuple(each.clone() for each in inputs)
     forget = None if batch.forget is None else batch.forget.clone()
-    return Batch(
-        batch.ids.clone(), copies, batch.target.clone(), batch.counterfactual, forget, batch.key, batch.blank
-    )
+    return replace(batch, ids=batch.ids.clone(), inputs=copies, target=batch.target.clone(), forget=forget)
 
 
 def fill_batch(fixed: Batch, batch: Batch) -> None:
@@ -54,7 +55,11 @@ def copy_constant(value: object) -> object:
 
 
 def fill_constant(fixed: object, new: object) -> None:
-    """Copies a constant of a step into the memory of an earlier one."""
+    """Copies a constant of a step into the memory of an earlier one.
+
+    Raises:
+        ValueError: If it is of another type.
+    """
     if isinstance(fixed, Tensor) and isinstance(new, Tensor):
         fixed.copy_(new)
     elif isinstance(fixed, Batch) and isinstance(new, Batch):
@@ -62,8 +67,13 @@ def fill_constant(fixed: object, new: object) -> None:
     elif isinstance(fixed, tuple) and isinstance(new, tuple):
         for own, each in zip(fixed, new, strict=True):
             fill_constant(own, each)
+    else:
+        raise ValueError(
+            f"compile='step' expects values of one type at every step, found {type(new).__name__} after "
+            f"{type(fixed).__name__}: set compile = false"
+        )
 
 
-def clone(gradient: Params) -> dict[str, Tensor]:
-    """A gradient in memory of its own."""
-    return {name: each.clone() for name, each in gradient.items()}
+def clone(tensors: Params) -> dict[str, Tensor]:
+    """Named tensors, such as a gradient, in memory of their own."""
+    return {name: each.clone() for name, each in tensors.items()}

@@ -47,9 +47,10 @@ class Descent:
         precision: The number type of the forward passes.
         compile: True compiles the forward passes. Compilation takes minutes and needs a C++ compiler; it pays
             on a GPU in long trainings. torch then chooses the memory layout of convolutions, and no second
-            derivative is available. "step" records the gradients of a step as a CUDA graph and replays it;
-            on a small model the GPU then waits for Python no more. It takes nothing that changes from step to
-            step: several processes, dropout, a rule, a target that is measured again.
+            derivative is available. "step" records the gradients of a step as a CUDA graph and replays it,
+            so that a GPU need not wait for Python on a small model; it has not run on a GPU yet. It needs
+            steps that do not change: one process, no dropout, no rule, no target that is measured again, and
+            a model that runs the same kernels at every step.
         stop: "forgotten" ends a phase that uses the forget set once the mean loss on the forget set has
             reached the mean loss on the calibration set.
         stop_every: The number of steps between two checks of `stop`.

@@ -133,7 +133,7 @@ def methods_for(family: str) -> Mapping[str, Method]:
     return {name: method for name, method in METHODS.items() if method.about.serves(family)}
 
 
-def pipelines_spelt(name: str, methods: Collection[str]) -> list[str]:
+def guess_pipelines(name: str, methods: Collection[str]) -> list[str]:
     """The pipelines of two stages that a name means if one of its hyphens stands for `JOINT`."""
     splits = ((name[:place], name[place + 1 :]) for place, letter in enumerate(name) if letter == "-")
     return [JOINT.join(stages) for stages in splits if set(stages) <= set(methods)]
@@ -157,7 +157,7 @@ def method_named(name: str, family: str | None = None, among: Mapping[str, Metho
             raise ValueError(f"a pipeline is names joined by {JOINT!r}, such as {DEFAULT!r}, found {name!r}")
         return Pipeline(*(method_named(each, family, among) for each in names), names=names)
     if name not in methods:
-        near = suggest_word(name, [*methods, *pipelines_spelt(name, methods)])
+        near = suggest_word(name, [*methods, *guess_pipelines(name, methods)])
         raise ValueError(f"unknown method {name!r}{near}: `unweave methods` lists them")
     method = methods[name]
     if family is not None and not method.about.serves(family):

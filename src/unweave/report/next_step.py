@@ -9,8 +9,8 @@ from unweave.audits.margins import RETRAINS
 from unweave.audits.verdict import SEEDS
 
 MORE_MODELS = (
-    "a verdict needs 22 retrained models. Give the project a train(), or forget a --recipe, and audit "
-    "without --references; or put 22 into the folder of --reference."
+    f"a verdict needs {SEEDS + RETRAINS} retrained models. Give the project a train(), or forget a --recipe, "
+    f"and audit without --references; or put {SEEDS + RETRAINS} into the folder of --reference."
 )
 STEPS = {
     "not audited yet": "run unweave audit.",
@@ -18,7 +18,10 @@ STEPS = {
     f"{SEEDS} needed": MORE_MODELS,
     f"{RETRAINS} needed": MORE_MODELS,
     "without the original": "audit again with --original.",
-    "no attack": "audit again with --attacks default.",
+    "audit is invalid": "do not rely on it. Audit again with more retrained models, or other attacks.",
+    "no attacks ran": "audit again with --attacks default.",
+    "no attack could judge": "audit again with more retrained models, or with other attacks.",
+    "no attack was run": "remove what the reason names, or choose other attacks with --attacks.",
     "nearest stratum": "audit again without --qualified, which retrains for this request.",
     "seeds are needed": (
         "audit once more with twice the retrained models, such as --references 20: every further look makes "
@@ -36,7 +39,7 @@ def next_step(verdict: str, reason: str, models: Path | None = None) -> str:
         reason: Its reason.
         models: The folder of the retrained models; None if none are kept, or if that is unknown.
     """
-    retrained = "a model retrained without these records" + (f", from {models}" if models else "")
+    retrained = "a model retrained without the forget set" + (f", from {models}" if models else "")
     if verdict == "PASS":
         return "Next: deploy this model, and keep the report and record.json as the evidence."
     if verdict == "FAIL":
@@ -46,5 +49,5 @@ def next_step(verdict: str, reason: str, models: Path | None = None) -> str:
         )
     safe = f"keep the report as the evidence. To be safe, deploy {retrained}."
     if "no measurable influence" in reason:
-        return f"Next: the original already answers as models retrained without these records do; {safe}"
+        return f"Next: the original already answers as models retrained without the forget set do; {safe}"
     return "Next: " + next((step for part, step in STEPS.items() if part in reason), safe)

@@ -50,14 +50,14 @@ class Unseen:
 def ascend_to_levels(right: Float[Tensor, " n"], wrong_levels: Float[Tensor, " n"]) -> Objective:
     """Ascent that leaves an example alone once its loss has reached the level."""
 
-    def levels_at(ids: Int[Tensor, " n"], like: Tensor) -> Levels:
-        return right[ids].to(like), wrong_levels[ids].to(like)
+    def levels_at(ids: Int[Tensor, " n"], kind: torch.dtype, device: torch.device) -> Levels:
+        return right[ids].to(device, kind), wrong_levels[ids].to(device, kind)
 
     def value(step: Step, batch: Batch) -> Tensor:
         output = step.predict(batch)
         loss = step.runtime.task.loss(output, batch.target)
-        like = loss.detach()
-        level, wrong = step.once(("unseen", id(batch)), lambda: levels_at(batch.ids.cpu(), like))
+        kind, device = loss.dtype, loss.device
+        level, wrong = step.once(("unseen", id(batch)), lambda: levels_at(batch.ids.cpu(), kind, device))
         if right is not wrong_levels:
             level = torch.where(output.argmax(1) == batch.target, level, wrong)
         return -torch.where(loss < level, loss, level)  # at a tie nothing pulls

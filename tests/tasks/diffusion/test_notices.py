@@ -3,6 +3,7 @@
 import logging
 
 from for_each import for_each
+from unweave.tasks.diffusion import Diffusion
 
 
 @for_each(
@@ -14,6 +15,7 @@ from for_each import for_each
     ],
 )
 def test_only_the_notice_of_an_image_processor_is_silenced(text: str, shown: bool) -> None:
+    assert Diffusion.family == "diffusion"  # its package has been imported
     logger = logging.getLogger("transformers.utils.import_utils")
     record = logger.makeRecord(logger.name, logging.WARNING, __file__, 1, text, (), None)
     assert bool(logger.filter(record)) == shown

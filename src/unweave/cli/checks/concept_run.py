@@ -20,7 +20,12 @@ def refuse_other_original(run: Path, edited: Path, original: Path) -> None:
     if made is None or made.weights_before is None:
         return
     place = original / made.component
-    if all(sha256(each) != made.weights_before for each in place.glob("*.safetensors")):
+    files = list(place.glob("*.safetensors"))
+    if not files:
+        raise ValueError(
+            f"{place} must hold weights (.safetensors), found none: name another folder with --original"
+        )
+    if all(sha256(each) != made.weights_before for each in files):
         raise ValueError(
             f"{place} must hold the weights that {run} was made from, found others: they have changed; "
             "name a folder with the former ones with --original"

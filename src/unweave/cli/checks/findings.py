@@ -60,8 +60,8 @@ def retraining_advice(costs: Costs) -> list[str]:
     if unclear:
         which = with_ratios(unclear, costs)
         lines.append(
-            f"It is uncertain whether retraining costs less than {which}: the gradients don't confirm it, "
-            "and the ranges of the seconds are not apart. Check again when the machine is less busy."
+            f"Retraining may cost less than {which}: the ranges of the measured seconds overlap. Check again "
+            "when the machine is less busy."
         )
     return [*lines, ""] if lines else []
 

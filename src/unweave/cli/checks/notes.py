@@ -13,6 +13,7 @@ from torch.overrides import TorchFunctionMode
 
 from unweave.cli.project import Project
 from unweave.data import Source
+from unweave.families.classifier import GLANCE
 from unweave.split import Split, first_few
 from unweave.tasks import call, evaluating
 
@@ -46,7 +47,7 @@ def about_influence(figures: Mapping[str, float], split: Split) -> Iterator[str]
     """
     if not {"ua", "ta", "auc"} <= figures.keys() or split.forgotten_classes:
         return
-    n, m, tested = len(split.forget), len(split.calibration), len(split.test)
+    n, m, tested = (min(len(part), GLANCE) for part in (split.forget, split.calibration, split.test))
     error = sqrt((n + m + 1) / (12 * n * m))
     right, held_out = 1 - figures["ua"] / 100, figures["ta"] / 100
     pooled = (n * right + tested * held_out) / (n + tested)

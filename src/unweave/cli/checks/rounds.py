@@ -62,8 +62,8 @@ class Estimate:
     def costs_more_than(self, other: "Estimate | None") -> bool | None:
         """Whether it takes longer than another one; None if the measurements leave that open.
 
-        A longer time counts if it takes more gradient evaluations as well, or if all of its rounds took
-        longer than all of the other's.
+        A longer time counts if it takes more gradient evaluations as well, whatever their batches, or if all
+        of its rounds took longer than all of the other's.
         """
         ratio = self.relative_to(other)
         if other is None or ratio is None or ratio <= 1:

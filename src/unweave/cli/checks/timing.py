@@ -12,6 +12,7 @@ time.
 """
 
 import math
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
@@ -185,8 +186,13 @@ def time_method(
 
 
 def clock_of(device: torch.device) -> Callable[[], float]:
-    """The CPU time of all threads for a model on the CPU, otherwise wall time."""
-    return time.process_time if device.type == "cpu" else time.perf_counter
+    """CPU time for a model on the CPU, otherwise wall time."""
+    return cpu_seconds if device.type == "cpu" else time.perf_counter
+
+
+def cpu_seconds() -> float:
+    """CPU time of this process, all threads, and of processes that it started and that ended."""
+    return time.process_time() + sum(os.times()[2:4])
 
 
 def retraining_rounds(project: Project, model: nn.Module, split: Split) -> Iterator[Round]:
@@ -213,10 +219,11 @@ def training_rounds(project: Project, model: nn.Module, split: Split) -> Iterato
     longer = (len(order) - few) / (2 * few)
     while True:
         smaller, larger = (time_training(project, split, order[:n], device) for n in (few, 3 * few))
+        short = smaller.seconds < PATIENCE
         yield Round(
             smaller.seconds + longer * max(0.0, larger.seconds - smaller.seconds),
             smaller.gradients + longer * max(0, larger.gradients - smaller.gradients) or None,
-            smaller.seconds < PATIENCE,
+            Processes.current().from_first(lambda short=short: short),
         )
 
 

@@ -80,9 +80,9 @@ def read_qualification(folder: Path, facts: Mapping[str, str]) -> Qualification:
     for name, what in SHARED_FACTS.items():
         if qualification[name] != facts[name]:
             raise ValueError(
-                f"--qualified must be about this run: {what} of {folder}: "
-                f"{differing(qualification[name], facts[name])}; of the run: "
-                f"{differing(facts[name], qualification[name])}: qualify this model with this method"
+                f"--qualified must be about this run, but it differs in {what}: {folder} has "
+                f"{select_differing(qualification[name], facts[name])}, the run has "
+                f"{select_differing(facts[name], qualification[name])}: qualify this model with this method"
             )
     requests = [
         LikeRequest(**{**each, "about": About(**each["about"])})
@@ -101,7 +101,7 @@ def find_fold(folder: Path, name: str, expected: str) -> Path:
     return path
 
 
-def differing(text: str, other: str) -> str:
+def select_differing(text: str, other: str) -> str:
     """The settings of a method that another one lacks, or the beginning of a digest."""
     known = other.split(", ")
     return shorten(", ".join(each for each in text.split(", ") if each not in known) or text)

@@ -21,7 +21,7 @@ from unweave.tasks.diffusion.schedule import Schedule
 
 __all__ = ["Diffusion"]
 
-# diffusers imports image processors that nothing here uses, and transformers warns of each without torchvision
+# diffusers imports image processors that are not used here; without torchvision, transformers warns of each
 logging.getLogger("transformers.utils.import_utils").addFilter(
     lambda record: "ImageProcessor` requires torchvision (not installed)" not in record.getMessage()
 )
