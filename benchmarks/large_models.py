@@ -33,7 +33,8 @@ from torch.utils.data import TensorDataset
 from transformers import GPT2Config, GPT2ForSequenceClassification, ViTConfig, ViTForImageClassification
 
 from unweave.bench.peak_memory import peak_memory
-from unweave.cli.checks.timing import estimate
+from unweave.cli.checks.rounds import estimate_all
+from unweave.cli.checks.timing import method_rounds
 from unweave.cli.project import Project
 from unweave.data import Source
 from unweave.data.in_memory import Resident
@@ -176,7 +177,8 @@ class Figure:
     def foresee(self, project: Project, split: Split) -> dict[str, float | None]:
         """The estimate of `check`."""
         assert project.model is not None
-        found = estimate(self.method(), project.model, split, project)
+        rounds = method_rounds(self.method(), project.model, split, project)
+        found = estimate_all({self.key: rounds}, torch.device("cpu"), lambda _: None)[self.key]
         if found.refused or found.seconds is None:
             raise ValueError(f"{self.key}: {found.refused}")
         return {"peak_mib": found.peak_mib, "seconds_per_step": found.seconds / self.steps}

@@ -27,7 +27,8 @@ from rows import ENVIRONMENT, read_rows, write_json, write_rows
 from transformers import CLIPTextConfig, CLIPTextModel
 
 from unweave.bench.peak_memory import peak_memory
-from unweave.cli.checks.timing import estimate
+from unweave.cli.checks.rounds import estimate_all
+from unweave.cli.checks.timing import method_rounds
 from unweave.cli.inputs.concept_work import ConceptWork, make_work
 from unweave.cli.inputs.concepts import Concepts
 from unweave.cli.inputs.scope import TrainedWeights
@@ -210,8 +211,8 @@ def check_row(folder: Path, row: Row, steps: int) -> dict[str, Any]:
     """What `check` foresees of it."""
     stages = Stages({})
     work = read_folder(folder, row, stages)
-    method = row.make_method(steps)
-    found = stages.measure("check", lambda: estimate(method, work.model, work.request.split, work))
+    rounds = {"": method_rounds(row.make_method(steps), work.model, work.request.split, work)}
+    found = stages.measure("check", lambda: estimate_all(rounds, torch.device("cpu"), lambda _: None)[""])
     if found.refused is not None:
         raise ValueError(found.refused)
     return {

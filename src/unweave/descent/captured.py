@@ -31,8 +31,6 @@ from unweave.weights.cost import Cost
 from unweave.weights.params import Params
 from unweave.weights.step import NOTED, Step
 
-__all__ = ["CapturedDirection", "refuse_changing_steps"]
-
 Direction = Callable[[Step, Phase, torch.Generator], Params]
 Batches = Mapping[Part, Sequence[Batch]]
 
