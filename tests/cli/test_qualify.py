@@ -192,7 +192,7 @@ class TestRefused:
         change = QUICK.replace("given(model=", "given(test=Records(120, 2), model=")
         place = projects.project(tmp_path / "other", change)
         assert run("forget", place, "--random", 0.1, *METHOD, "--out", here / "run", "--quiet").code == 0
-        refused(": the data of", "audit", here / "run", "--qualified", qualified[1], "--quiet")
+        refused("differs in the data: ", "audit", here / "run", "--qualified", qualified[1], "--quiet")
 
     def test_an_interrupted_one(self, refused, forgot, qualified, tmp_path):
         copied = Path(shutil.copytree(qualified[1], tmp_path / "copied"))
