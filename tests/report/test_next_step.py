@@ -2,9 +2,8 @@
 
 from pathlib import Path
 
-import pytest
-
 from audits.test_verdict import MARGINS, RETRAINED, seeds
+from for_each import for_each
 from unweave.audits.classifier.metrics import METRICS
 from unweave.audits.diffusion.verdict import UNATTACKED
 from unweave.audits.verdict import judge
@@ -14,7 +13,7 @@ LIKE = [{**RETRAINED, "tv": 0.05}] * 10
 KNOWN = seeds(ua=0.0)
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("values", "references", "original", "expected"),
     [
         (LIKE, LIKE, KNOWN, "Next: deploy this model"),

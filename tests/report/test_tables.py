@@ -5,6 +5,7 @@ import re
 import pytest
 from pyarrow.parquet import read_table
 
+from for_each import for_each
 from records import cheap_to_draw, synthetic
 from unweave.audits.diffusion.metrics import GENERATION
 from unweave.report import html, tables
@@ -35,7 +36,7 @@ def primary(score_of):
     ]
 
 
-@pytest.mark.parametrize("render", [tables.text, tables.markdown, tables.latex])
+@for_each("render", [tables.text, tables.markdown, tables.latex])
 def test_every_method_is_in_every_form_with_its_numbers(record, render):
     lines = render(record).splitlines()
     for name, method in record["stages"]["trace"]["methods"].items():
@@ -47,7 +48,7 @@ def test_every_method_is_in_every_form_with_its_numbers(record, render):
         assert any(all(part in line for part in expected) for line in plain), expected
 
 
-@pytest.mark.parametrize("render", [tables.text, tables.markdown, tables.latex])
+@for_each("render", [tables.text, tables.markdown, tables.latex])
 def test_a_failed_method_keeps_its_row_and_says_so(record, render):
     row = [line for line in render(record).splitlines() if "diverged" in line][-1].replace("--", DASH)
     assert "FAILED" in row and row.count(DASH) >= 8 and "nan" not in row.lower()
@@ -61,7 +62,7 @@ def test_text_says_the_verdict_before_the_table(record):
     assert "diverged: FAILED: the loss of nll(forget) is NaN at step 17" in text
 
 
-@pytest.mark.parametrize("width", [80, 100, 140])
+@for_each("width", [80, 100, 140])
 def test_text_fits_its_width_and_cuts_nothing(record, width):
     text = tables.text(record, width=width)
     assert max(map(len, text.splitlines())) <= width
@@ -165,7 +166,7 @@ def test_the_legend_names_what_a_verdict_tests(record):
     assert "Verdict: on UA, RA, TA, AUC, TV on F; other figures are only shown." in tables.legend(record)
 
 
-@pytest.mark.parametrize("width", [40, 80, 100])
+@for_each("width", [40, 80, 100])
 def test_the_legend_explains_the_columns_that_fit_and_no_others(record, width):
     record["stages"] = {"trace": record["stages"]["trace"]}
     text = tables.text(record, width=width)
@@ -191,7 +192,7 @@ def test_a_record_of_an_older_version_keeps_its_table(record):
     assert "Rank:" not in tables.legend(record) and "Wilcoxon" not in tables.legend(record)
 
 
-@pytest.mark.parametrize("width", [60, 100])
+@for_each("width", [60, 100])
 def test_the_last_column_is_whole_where_intervals_are_wide(record, width):
     for method in record["stages"]["trace"]["methods"].values():
         for score in method["scores"].values():

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 from torch.utils.data import TensorDataset
 
+from for_each import for_each
 from unweave.cli.checks import rounds, timing
 from unweave.cli.checks.rounds import Estimate, Round
 from unweave.cli.project import Project
@@ -49,14 +50,14 @@ def estimate(measured: Iterator[Round]) -> Estimate:
     return rounds.estimate_all({"it": measured}, torch.device("cpu"), lambda progress: None)["it"]
 
 
-@pytest.mark.parametrize(("kind", "reason"), [(Stubborn, "no compiler found"), (Silent, "RuntimeError")])
+@for_each(("kind", "reason"), [(Stubborn, "no compiler found"), (Silent, "RuntimeError")])
 def test_a_model_that_torch_refuses_to_train_is_refused_with_the_first_line(split, kind, reason) -> None:
     model = kind(4, 2)
     found = estimate(timing.method_rounds(METHODS["finetune"], model, split, project(split, model)))
     assert (found.refused, found.seconds) == (reason, None)
 
 
-@pytest.mark.parametrize(("steps", "runs"), [(1, 2), (2, 1), (3, 2)])
+@for_each(("steps", "runs"), [(1, 2), (2, 1), (3, 2)])
 def test_a_length_that_the_short_run_takes_in_full_is_not_run_again(split, monkeypatch, steps, runs) -> None:
     model, timed = nn.Linear(4, 2), []
     measure = timing.time_method
@@ -67,7 +68,7 @@ def test_a_length_that_the_short_run_takes_in_full_is_not_run_again(split, monke
     assert len(timed) == runs * rounds.ROUNDS and found.gradients == steps
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("seconds_a_step", "seconds", "between"),
     [([0.1, 0.4, 0.2], 4.0, (2.0, 8.0)), ([3.0], 60.0, None)],
 )
@@ -89,7 +90,7 @@ def test_a_quick_method_is_measured_in_rounds_whose_range_is_told(
     )
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("taken", "seconds", "between"),
     [([0.9, 0.1, 0.3, 0.2, 0.6, 0.1, 0.5], 0.5, (0.3, 0.6)), ([2.0, 2.0, 4.0], 4.0, None)],
 )
@@ -155,7 +156,7 @@ def test_rounds_are_interleaved_and_what_is_slow_is_measured_once() -> None:
     assert [each.done for each in told] == list(range(1, 10)) and {each.total for each in told} == {9}
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("seconds", "gradients", "between", "more"),
     [
         (11.0, 120.0, (5.0, 20.0), True),  # the gradients agree

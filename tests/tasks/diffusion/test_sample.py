@@ -52,7 +52,7 @@ def draw(model: nn.Module, how: Sampler, conditions: Tensor = CONDITIONS, task: 
     return sample(model, task, conditions, shape=SHAPE, how=how, rounded=False, **settings)
 
 
-@pytest.mark.parametrize("how", SAMPLERS, ids=repr)
+@for_each("how", SAMPLERS)
 def test_an_image_depends_neither_on_the_batch_nor_on_its_neighbours(model: Small, how: Sampler):
     whole = draw(model, how)
     assert whole.shape == (7, *SHAPE) and bool(whole.isfinite().all())
@@ -65,7 +65,7 @@ def test_wide_images_are_drawn_in_smaller_chunks(model: Small):
     assert [chunk_for(model, (1, side, side)) for side in (8, 32, 1000)] == [256, 16, 1]
 
 
-@pytest.mark.parametrize("how", SAMPLERS, ids=repr)
+@for_each("how", SAMPLERS)
 def test_seed_and_condition_decide_and_nothing_else_is_touched(model: Small, how: Sampler):
     before, state = model.train().training, torch.get_rng_state()
     first = draw(model, how)
@@ -94,8 +94,8 @@ def test_each_step_is_one_call(model: Small, guidance: float, passes: int):
     assert model.calls == [passes] * 5
 
 
-@pytest.mark.parametrize("prediction", ["epsilon", "v_prediction", "sample"])
-@pytest.mark.parametrize("how", SAMPLERS[:1] + SAMPLERS[4:], ids=repr)
+@for_each("prediction", ["epsilon", "v_prediction", "sample"])
+@for_each("how", SAMPLERS[:1] + SAMPLERS[4:])
 def test_a_model_that_knows_the_image_draws_it(prediction, how: Sampler):
     task = replace(TASK, schedule=Schedule(steps=20, end=0.3, prediction=prediction))
     image = torch.linspace(-0.9, 0.9, 16).view(1, *SHAPE)
@@ -201,7 +201,7 @@ def test_an_offset_beyond_the_last_time_is_refused(model: Small, scheduler):
     assert draw(model, replace(how, spacing="trailing"), task=task).shape == (7, *SHAPE)
 
 
-@pytest.mark.parametrize("spacing", ["trailing", "leading"])
+@for_each("spacing", ["trailing", "leading"])
 @for_each("scheduler", SCHEDULERS)
 def test_no_time_is_taken_twice(scheduler: str, spacing: str):
     # PNDM begins with one time twice
@@ -241,7 +241,7 @@ def test_a_denoiser_may_take_its_inputs_by_name():
     assert torch.equal(by_name, draw(model, SAMPLERS[1]))
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("change", "message"),
     [
         ({"conditions": torch.tensor([5])}, "conditions must be in 0..3, or 4 for none, found 5"),
@@ -282,8 +282,8 @@ def test_a_diverged_model_draws_nothing(model: Small):
         draw(model, Sampler(steps=2))
 
 
-@pytest.mark.parametrize("family", ["unet", "dit"])
-@pytest.mark.parametrize("how", [SAMPLERS[3], SAMPLERS[4]], ids=repr)
+@for_each("family", ["unet", "dit"])
+@for_each("how", [SAMPLERS[3], SAMPLERS[4]])
 def test_the_denoisers_of_diffusers_draw_alike_in_every_batch_size(family: str, how: Sampler):
     # four classes with the null condition after them: diffusers' own pipeline takes 1000 for it
     of = every_family.problem(family)
