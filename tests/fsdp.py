@@ -228,10 +228,9 @@ CASES: dict[str, tuple[str, torch.dtype, Method]] = {
             ("salun", SalUn(how=replace(HOW, precision="bf16"))),
         )
     },
-    # in float32 a mask by rank, as SalUn's, may take another weight where two tie
     **{
         f"{kind}, {name}, float32": (kind, torch.float32, METHODS[name])
-        for kind, name in (("mlp", "neggrad+"), ("transformer", "nested"))
+        for kind, name in (("mlp", "salun"), ("transformer", "nested"))
     },
 }
 
