@@ -40,7 +40,7 @@ def test_diffusers_own_transformer_drops_labels_in_training_and_ours_does_not():
     assert torch.equal(ours(x, t, condition), ours.eval()(x, t, condition))
 
 
-@pytest.mark.parametrize("name", ADAPTERS)
+@for_each("name", ADAPTERS)
 def test_copies_and_pickles_are_models(name: str):
     model = build_adapter(CONFIGS[name]).eval()
     x, t, condition = inputs(model)
@@ -94,7 +94,7 @@ def test_what_cannot_be_run_is_refused_by_name(config: dict, message: str):
         build_adapter(config)
 
 
-@pytest.mark.parametrize("name", ADAPTERS)
+@for_each("name", ADAPTERS)
 def test_images_of_another_resolution_are_refused(name: str):
     model = build_adapter(CONFIGS[name])
     channels = model.config["in_channels"]
