@@ -86,13 +86,13 @@ class Length:
 
 def method_rounds(method: Method, model: nn.Module, split: Split, project: Runnable) -> Iterator[Round]:
     """Yields the cost of a method, measured anew each time; the model stays unchanged."""
-    lengths, method, processes = lengths_of(method, split), without_early_end(method), Processes.current()
+    lengths, method = lengths_of(method, split), without_early_end(method)
 
     def run(steps: Mapping[str, float]) -> Cost:
         return time_method(method, steps, model, split, project)
 
     while True:
-        yield extrapolate(lengths, run, processes)
+        yield extrapolate(lengths, run)
 
 
 def named_rounds(
@@ -102,21 +102,18 @@ def named_rounds(
     yield from method_rounds(trained.wrap(project.method(name)), model, split, project)
 
 
-def extrapolate(
-    lengths: Mapping[str, Length], run: Callable[[Mapping[str, float]], Cost], processes: Processes
-) -> Round:
+def extrapolate(lengths: Mapping[str, Length], run: Callable[[Mapping[str, float]], Cost]) -> Round:
     """One round: the cost of the full run, and whether the short run is quick.
 
     Args:
         lengths: The lengths of the method.
         run: Runs the method with these lengths.
-        processes: The first one decides what is quick, for all.
     """
     short = {path: each.unit * SHORT for path, each in lengths.items()}
     base = run(short)
     seconds, gradients = base.seconds, float(base.gradients)
-    is_quick = processes.from_first(lambda: base.seconds < PATIENCE)
-    steps = LONGER if is_quick else SHORT + 1
+    again = is_quick(base)
+    steps = LONGER if again else SHORT + 1
     for path, each in lengths.items():
         share = each.share(steps, gradients)
         if not share:
@@ -125,7 +122,12 @@ def extrapolate(
         if longer.gradients > base.gradients:  # otherwise a proxy that is not used
             seconds += share * max(0.0, longer.seconds - base.seconds)
             gradients += share * (longer.gradients - base.gradients)
-    return Round(seconds, max(0.0, gradients), is_quick)
+    return Round(seconds, max(0.0, gradients), again)
+
+
+def is_quick(cost: Cost) -> bool:
+    """Whether a short run is quick enough to measure it again; the first process decides for all."""
+    return Processes.current().from_first(lambda: cost.seconds < PATIENCE)
 
 
 def warm_up(project: Project, model: nn.Module, split: Split, trained: TrainedWeights) -> None:
@@ -219,11 +221,10 @@ def training_rounds(project: Project, model: nn.Module, split: Split) -> Iterato
     longer = (len(order) - few) / (2 * few)
     while True:
         smaller, larger = (time_training(project, split, order[:n], device) for n in (few, 3 * few))
-        short = smaller.seconds < PATIENCE
         yield Round(
             smaller.seconds + longer * max(0.0, larger.seconds - smaller.seconds),
             smaller.gradients + longer * max(0, larger.gradients - smaller.gradients) or None,
-            Processes.current().from_first(lambda short=short: short),
+            is_quick(smaller),
         )
 
 
