@@ -9,6 +9,7 @@ from safetensors import SafetensorError
 import projects
 from unweave import cli
 from unweave.cli import run_forget
+from unweave.cli.inputs import out
 
 SHORT = ("--random", 0.3, "--method", "finetune", "--set", "how.epochs=1", "--quiet")
 EXIT = "import sys\nsys.exit(0)"
@@ -56,6 +57,14 @@ def test_in_train_and_in_worker_processes(run, here, tmp_path, jobs, change, cod
     told = run("audit", "forgotten", "--references", 2, "--jobs", jobs, "--quiet")
     assert told.code == code and told.out == "" and "raised SystemExit: 0" in told.error
     assert not (Path("forgotten") / "audit").exists()
+
+
+def test_the_lock_of_a_stopped_worker_is_nothing_finished(tmp_path):
+    with pytest.raises(RuntimeError), out.open_folder(tmp_path / "run" / "audit", {}) as folder:
+        (folder / "references").mkdir()
+        (folder / "references" / "0.lock").touch()
+        raise RuntimeError
+    assert list(tmp_path.iterdir()) == []
 
 
 LATER = "def train(dataset, seed):\n    return 1 / 0 if seed else Net()\n"

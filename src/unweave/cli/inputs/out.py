@@ -162,14 +162,14 @@ def clear(folder: Path) -> None:
 
 
 def remove_empty(folder: Path, claim: str, created: list[Path]) -> None:
-    """Removes a claim without further files, and the folders that are then empty.
+    """Removes a claim without further files but locks, and the folders that are then empty.
 
     Args:
         folder: The folder, which was free before.
         claim: The name of the claim.
         created: The created folders, innermost first.
     """
-    if all(each.name == claim for each in folder.iterdir()):
+    if list_files(folder) <= {folder / claim}:  # a worker that is stopped leaves its lock
         clear(folder)
     for each in created:
         if each.exists() and not any(each.iterdir()):
