@@ -89,7 +89,12 @@ def about_layers(model: nn.Module, project: Project) -> Iterator[str]:
         yield f"{layers}: off while unlearning; how.dropout=same draws one mask a step; mode exact refuses it"
     if any(isinstance(each, _BatchNorm) for each in modules):
         yield "BatchNorm: its statistics follow the retain set; how.norm=frozen keeps them"
-    has_attention, noise = compare_passes(model, project)
+    has_attention, noise, outputs = compare_passes(model, project)
+    if outputs.ndim == 2 and are_distributions(outputs):
+        yield (
+            "the outputs of each example are probabilities, and unweave applies softmax to outputs: if the model "
+            "ends in a softmax, return what comes before it, as losses and metrics are of logits"
+        )
     if has_attention or any(isinstance(each, nn.MultiheadAttention) for each in modules):
         yield "attention: mode exact runs it by torch's plain kernel; fused ones have no second derivative"
     if noise > NOISE:
@@ -107,15 +112,21 @@ class Attention(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
-def compare_passes(model: nn.Module, project: Project) -> tuple[bool, float]:
-    """Whether a pass over two examples uses fused attention, and the difference of two passes."""
+def are_distributions(outputs: Tensor) -> bool:
+    """Whether no row has a negative number, and each adds up to 1, as after a softmax."""
+    sums = outputs.float().sum(-1)
+    return bool((outputs >= 0).all()) and torch.allclose(sums, torch.ones_like(sums), atol=1e-2)
+
+
+def compare_passes(model: nn.Module, project: Project) -> tuple[bool, float, Tensor]:
+    """Whether a pass over two examples uses fused attention, the difference of two passes, and the outputs."""
     train = project.train.to(next(model.parameters()).device)
     task, generator = project.family.task(1 + int(train.labels.max())), torch.Generator().manual_seed(0)
     (raw,) = train.stream([torch.arange(min(2, len(train)))])
     inputs = task.draw(raw, generator).inputs
     with evaluating(model), torch.no_grad(), Attention() as mode:
         first, second = call(model, inputs), call(model, inputs)
-    return mode.was_called, float((first - second).abs().max())
+    return mode.was_called, float((first - second).abs().max()), first
 
 
 def about_data(project: Project) -> Iterator[str]:
