@@ -270,7 +270,7 @@ def test_all_methods_but_the_references_are_priced(run, here, project):
         (loads("given(train=Twice())"), "90 training examples are copies of others, first 'r0/0'"),
         (loads("given(model=half_frozen())"), "74% of the weights are frozen, first 'first.weight'"),
         (loads("given(model=Net(torch.bfloat16))"), "in bfloat16, .* load the model in float32"),
-        (loads("given(model=Probable())"), "the outputs of each example are probabilities, and unweave applies"),
+        (loads("given(model=Probable())"), "the outputs of each example are probabilities"),
         (loads("given(model=Noisy())"), r"two passes in evaluation mode differ by .* will not repeat"),
     ],
 )

@@ -60,10 +60,13 @@ def test_in_train_and_in_worker_processes(run, here, tmp_path, jobs, change, cod
 
 
 def test_the_lock_of_a_stopped_worker_is_nothing_finished(tmp_path):
-    with pytest.raises(RuntimeError), out.open_folder(tmp_path / "run" / "audit", {}) as folder:
+    def stop(folder: Path) -> None:
         (folder / "references").mkdir()
         (folder / "references" / "0.lock").touch()
         raise RuntimeError
+
+    with pytest.raises(RuntimeError), out.open_folder(tmp_path / "run" / "audit", {}) as folder:
+        stop(folder)
     assert list(tmp_path.iterdir()) == []
 
 

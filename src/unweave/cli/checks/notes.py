@@ -92,8 +92,8 @@ def about_layers(model: nn.Module, project: Project) -> Iterator[str]:
     has_attention, noise, outputs = compare_passes(model, project)
     if outputs.ndim == 2 and are_distributions(outputs):
         yield (
-            "the outputs of each example are probabilities, and unweave applies softmax to outputs: if the model "
-            "ends in a softmax, return what comes before it, as losses and metrics are of logits"
+            "the outputs of each example are probabilities, and unweave applies a softmax to outputs: if the "
+            "model ends in a softmax, return the logits before it"
         )
     if has_attention or any(isinstance(each, nn.MultiheadAttention) for each in modules):
         yield "attention: mode exact runs it by torch's plain kernel; fused ones have no second derivative"
@@ -119,7 +119,7 @@ def are_distributions(outputs: Tensor) -> bool:
 
 
 def compare_passes(model: nn.Module, project: Project) -> tuple[bool, float, Tensor]:
-    """Whether a pass over two examples uses fused attention, the difference of two passes, and the outputs."""
+    """Whether a pass over two examples uses fused attention, how far two passes differ, and the outputs."""
     train = project.train.to(next(model.parameters()).device)
     task, generator = project.family.task(1 + int(train.labels.max())), torch.Generator().manual_seed(0)
     (raw,) = train.stream([torch.arange(min(2, len(train)))])
