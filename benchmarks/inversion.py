@@ -85,7 +85,7 @@ def summarize(found: Mapping[str, Row]) -> dict[str, dict[str, Row]]:
 
 
 def records_row(found: Sequence[Row]) -> Row:
-    """Of how many records; the interval is exact."""
+    """Of how many records; the interval is exact. Deletions that changed no weight give none away."""
     hits = [hit for each in found for hit in each["hits"]]
     share, labels = Share(sum(hits), len(hits), exact=True), [each["label"] for each in found]
     return {
@@ -97,6 +97,7 @@ def records_row(found: Sequence[Row]) -> Row:
         "labels": None if None in labels else sum(labels),
         "psnr": round(float(np.median([each for one in found for each in one["psnr"]])), 1),
         "accuracy": round(float(np.mean([each["accuracy"] for each in found])), 2),
+        "unchanged": sum(each.get("unchanged", False) for each in found),
     }
 
 
@@ -114,12 +115,13 @@ def draw(lab: Lab, found: Mapping[str, Row], path: Path, columns: int = 10) -> N
     rows = {"deleted": [lab.inputs[i].view(lab.image)[0] for i in order]}
     for name in names:
         shown = [found[f"1 together/{name}/{i}"]["shown"] for i in range(columns)]
-        rows[name] = [torch.tensor(each).view(lab.image)[0] for each in shown]
+        rows[name] = [torch.tensor(each).view(lab.image)[0] if each else None for each in shown]
     figure = Figure(figsize=(columns * 0.62 + 2.2, len(rows) * 0.62))
     for i, (name, images) in enumerate(rows.items()):
         for j, each in enumerate(images):
             axes = figure.add_subplot(len(rows), columns, i * columns + j + 1)
-            axes.imshow(each, cmap="gray_r", vmin=lab.search.least, vmax=lab.search.most)
+            if each is not None:
+                axes.imshow(each, cmap="gray_r", vmin=lab.search.least, vmax=lab.search.most)
             axes.set_xticks([])
             axes.set_yticks([])
             if j == 0:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from unweave.audits.attacks.inversion import is_nearest, recover, update_between
 from unweave.audits.attacks.label_inference import label_from_probes
 from unweave.audits.attacks.last_layer_bias import label_from_bias
-from unweave.audits.attacks.update_alignment import loss_gradient
+from unweave.audits.attacks.update_alignment import any_change, loss_gradient, weight_changes
 from unweave.weights.params import Params, norm, scale
 
 
@@ -51,6 +51,8 @@ def attack(
 def invert(lab: Lab, name: str, forget: Sequence[int], *, label_known: bool) -> Row:
     """Deletes records, and attacks the update."""
     after = lab.delete("one ascent step" if name in CONTROLS else name, forget)
+    if not any_change(weight_changes(lab.original, after)):
+        return {"accuracy": lab.accuracy(after), **nothing_to_invert(lab, forget, label_known=label_known)}
     update, victims = update_between(lab.original, after), forget
     if name == NORM:
         retain, draws = lab.split(forget).retain, torch.Generator().manual_seed(forget[0])
@@ -65,6 +67,18 @@ def invert(lab: Lab, name: str, forget: Sequence[int], *, label_known: bool) -> 
         update = {each: change * (weights[each] != 0) for each, change in update.items()}
     found = attack(lab, lab.original, update, forget, victims, label_known=label_known)
     return {"accuracy": lab.accuracy(after), **found}
+
+
+def nothing_to_invert(lab: Lab, forget: Sequence[int], *, label_known: bool) -> Row:
+    """What is found if the deletion changed no weight, as one ascent step on a loss that rounds to zero."""
+    return {
+        "hits": [False] * len(forget),
+        "psnr": [],
+        "chance": [1 / (1 + len(lab.decoys(record, forget))) for record in forget],
+        "label": label_known if len(forget) == 1 else None,
+        "shown": [],
+        "unchanged": True,
+    }
 
 
 def invert_exact(lab: Lab, n: int, record: int) -> Row:
