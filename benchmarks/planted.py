@@ -10,19 +10,18 @@ stored in --out, so another method shares them.
 """
 
 import argparse
-import json
 import sys
 import time
 import tomllib
 from pathlib import Path
 
 import torch
+from rows import write_json
 
 from unweave.bench.bench import limit_seeds
 from unweave.bench.planted_study import PlantedStudy, run_study, summarize
 from unweave.bench.recipe import load
 from unweave.record.digest import to_json_values
-from unweave.record.files import write_atomically
 from unweave.record.record import environment
 
 METHODS = "lur:recover,neggrad+:recover,finetune,scissorhands"
@@ -50,7 +49,9 @@ def main() -> None:
     found = run_study(study, methods, lambda name: print(name, file=sys.stderr, flush=True))
     found |= {"cpu_seconds": time.process_time() - start, "environment": environment()}
     if asked.record:
-        write_atomically(asked.record, json.dumps(to_json_values(found), indent=1) + "\n")
+        record = to_json_values(found)
+        record["recipe"]["methods"] = {name: record["recipe"]["methods"][name] for name in methods}
+        write_json(asked.record, record)
     print("\n".join(summarize(found)))
     print(f"{found['cpu_seconds']:.0f} s of one core")
 

@@ -11,19 +11,18 @@ loses at most the running model, or the running group of models that are trained
 """
 
 import argparse
-import json
 import os
 import sys
 from pathlib import Path
 
 import torch
+from rows import write_json
 
 from unweave.bench.attack_shadows import run_study, summarize
 from unweave.bench.recipe import load
 from unweave.bench.shadows import ShadowStudy
 from unweave.cli.inputs.executor import Executor
 from unweave.record.digest import to_json_values
-from unweave.record.files import write_atomically
 from unweave.record.record import environment
 
 METHODS = "lur,lur:recover,joint,salun,neggrad+,scissorhands,msg,ascent"
@@ -65,7 +64,7 @@ def main() -> None:
         found = run_study(study, methods, hear)
     found |= {"cpu_seconds": cpu_seconds() - start, "environment": environment()}
     if asked.record:
-        write_atomically(asked.record, json.dumps(to_json_values(found), indent=1) + "\n")
+        write_json(asked.record, to_json_values(found))
     print("\n".join(summarize(found)))
     print(f"{found['cpu_seconds']:.0f} s of one core")
 

@@ -1,12 +1,11 @@
 """What measurements of time share: rounds that begin with another name each, options, and the record."""
 
 import argparse
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from unweave.record.files import write_atomically
+from rows import write_json
 
 
 def turns(names: Sequence[str], rounds: int) -> Iterator[str]:
@@ -29,4 +28,4 @@ def make_parser(description: str | None, *, rounds: int) -> argparse.ArgumentPar
 def write_record(place: Path | None, record: Mapping[str, Any]) -> None:
     """Writes a record as JSON if there is a place for it."""
     if place is not None:
-        write_atomically(place, json.dumps(record, indent=1) + "\n")
+        write_json(place, record)
