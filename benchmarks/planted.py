@@ -16,7 +16,7 @@ import tomllib
 from pathlib import Path
 
 import torch
-from rows import write_json
+from rows import round_numbers, write_json
 
 from unweave.bench.bench import limit_seeds
 from unweave.bench.planted_study import PlantedStudy, run_study, summarize
@@ -49,7 +49,7 @@ def main() -> None:
     found = run_study(study, methods, lambda name: print(name, file=sys.stderr, flush=True))
     found |= {"cpu_seconds": time.process_time() - start, "environment": environment()}
     if asked.record:
-        record = to_json_values(found)
+        record = round_numbers(to_json_values(found))
         record["recipe"]["methods"] = {name: record["recipe"]["methods"][name] for name in methods}
         write_json(asked.record, record)
     print("\n".join(summarize(found)))

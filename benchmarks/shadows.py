@@ -16,7 +16,7 @@ import sys
 from pathlib import Path
 
 import torch
-from rows import write_json
+from rows import round_numbers, write_json
 
 from unweave.bench.attack_shadows import run_study, summarize
 from unweave.bench.recipe import load
@@ -64,7 +64,7 @@ def main() -> None:
         found = run_study(study, methods, hear)
     found |= {"cpu_seconds": cpu_seconds() - start, "environment": environment()}
     if asked.record:
-        write_json(asked.record, to_json_values(found))
+        write_json(asked.record, round_numbers(to_json_values(found)))
     print("\n".join(summarize(found)))
     print(f"{found['cpu_seconds']:.0f} s of one core")
 
