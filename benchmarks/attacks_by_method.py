@@ -39,6 +39,7 @@ from unweave.bench.stage import Stage
 from unweave.bench.study import REFERENCES
 from unweave.descent.train import digest
 from unweave.record import checkpoint
+from unweave.record.files import read_object
 from unweave.record.record import environment
 
 ATTACKS = "representation,compression,relearning,update-alignment,inversion"
@@ -227,7 +228,7 @@ def main() -> None:
     parser.add_argument("--attacks", default=ATTACKS, help="names with commas between")
     parser.add_argument("--seeds", type=int, default=2, help="the seeds whose models are attacked")
     parser.add_argument("--out", type=Path, default=Path("unweave-attacked"), help="where models are stored")
-    parser.add_argument("--record", type=Path, help="the file to keep everything in as JSON")
+    parser.add_argument("--record", type=Path, help="a JSON file; other recipes in it stay")
     asked = parser.parse_args()
     torch.set_num_threads(1)
     attacks, found = choose_attacks(asked.attacks), {}
@@ -239,7 +240,9 @@ def main() -> None:
         found[name] = attack_stage(Stage(recipe, asked.out), stage_record, asked.seeds, attacks)
         print(name, *summarize(found[name]), sep="\n", flush=True)
     if asked.record:
-        write_json(asked.record, {"seeds": asked.seeds, "recipes": found, "environment": environment()})
+        kept = read_object(asked.record)["recipes"] if asked.record.exists() else {}
+        recipes = {**kept, **found}
+        write_json(asked.record, {"seeds": asked.seeds, "recipes": recipes, "environment": environment()})
 
 
 if __name__ == "__main__":
