@@ -224,7 +224,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("recipes", nargs="+", help="recipes of classifiers")
-    parser.add_argument("--methods", default=METHODS, help="without a budget; names with commas between")
+    parser.add_argument("--methods", help="names with commas between; by default those with settings")
     parser.add_argument("--attacks", default=ATTACKS, help="names with commas between")
     parser.add_argument("--seeds", type=int, default=2, help="the seeds whose models are attacked")
     parser.add_argument("--out", type=Path, default=Path("unweave-attacked"), help="where models are stored")
@@ -234,8 +234,15 @@ def main() -> None:
     attacks, found = choose_attacks(asked.attacks), {}
     for name in asked.recipes:
         recipe = load(name)
-        names = recipe.methods if recipe.tuning.budgets else asked.methods.split(",")
-        methods = [*REFERENCES, *(each for each in names if each in recipe.methods)]
+        if asked.methods:
+            names = asked.methods.split(",")
+        else:
+            names = [
+                each
+                for each in (recipe.methods if recipe.tuning.budgets else METHODS.split(","))
+                if each in recipe.methods
+            ]
+        methods = [*REFERENCES, *names]
         (stage_record,) = bench([recipe], asked.out, methods=methods, jobs=1)["stages"].values()
         found[name] = attack_stage(Stage(recipe, asked.out), stage_record, asked.seeds, attacks)
         print(name, *summarize(found[name]), sep="\n", flush=True)
