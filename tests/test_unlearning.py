@@ -144,6 +144,14 @@ def test_a_model_that_can_not_be_unlearned_is_refused(
         unweave.unlearn(spoil(model), split, METHOD)
 
 
+def test_training_data_as_test_data_is_refused(split, model) -> None:
+    twice = Split(TensorDataset(*data(60, 0)), list(range(10)), TensorDataset(*data(60, 0)))
+    with pytest.raises(
+        ValueError, match="found the training data: give other data"
+    ):
+        unweave.unlearn(model, twice, METHOD)
+
+
 def test_what_is_no_model_or_no_split_is_refused(split, model) -> None:
     for given, found in (
         (model.state_dict(), "OrderedDict"),

@@ -73,9 +73,9 @@ def unlearn(
         save_every: The number of steps between two saved states.
 
     Raises:
-        ValueError: If the model has no trainable weights or holds NaN, if the method or its target does not
-            suit the model or its family, or replaces the model by another object, or if the folder holds the
-            states of another run.
+        ValueError: If the model has no trainable weights or holds NaN, if the test data is the training data,
+            if the method or its target does not suit the model or its family, or replaces the model by another
+            object, or if the folder holds the states of another run.
         Failed: If the run ends without a usable model: NaN, a single answer to everything, or no change.
     """
     refuse_no_method(method, "the method")
@@ -169,9 +169,14 @@ def refuse_unusable(model: nn.Module) -> None:
 
 
 def refuse_unfit_data(problem: Problem) -> None:
-    """Raises if the task finds that the data does not suit the model."""
+    """Raises if the test data is the training data, or the task finds data that does not suit the model."""
+    train, test = problem.split.train, problem.split.held_out
+    if len(train) == len(test) and train.digest() == test.digest():
+        raise ValueError(
+            "expected test data that the model was not trained on, found the training data: give other data"
+        )
     if isinstance(problem.task, Checking):
-        for name, source in (("train", problem.split.train), ("test", problem.split.held_out)):
+        for name, source in (("train", train), ("test", test)):
             problem.task.refuse_unfit(problem.model, source, name)
 
 
