@@ -74,8 +74,8 @@ def unlearn(
 
     Raises:
         ValueError: If the model has no trainable weights or holds NaN, if the test data is the training data,
-            if the method or its target does not suit the model or its family, or replaces the model by another
-            object, or if the folder holds the states of another run.
+            if the method or its target does not suit the model or its family, or replaces the model by
+            another object, or if the folder holds the states of another run.
         Failed: If the run ends without a usable model: NaN, a single answer to everything, or no change.
     """
     refuse_no_method(method, "the method")
