@@ -30,7 +30,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from inversion_attacks import infer_class, invert, invert_exact
-from inversion_lab import CONTROLS, DELETIONS, METHODS, NORM, RETRAIN, Lab
+from inversion_lab import CONTROLS, DELETIONS, METHODS, NORM, OTHER, RETRAIN, Lab
 from rows import Row
 from timed_rounds import write_record
 
@@ -53,12 +53,10 @@ def deletions(lab: Lab, counts: Sequence[int], records: int) -> Iterator[tuple[s
     order = lab.order(1).tolist()
     for n in counts:
         groups = [order[i * n : (i + 1) * n] for i in range(records if n == 1 else max(1, TOGETHER // n))]
-        for name in (*DELETIONS, RETRAIN, *CONTROLS) if n == 1 else (*DELETIONS, NORM):
-            for index, forget in enumerate(groups):
-                key, known = f"{n} together/{name}/{index}", n > 1
-                yield key, partial(invert, lab, name, forget, label_known=known)
-        if n == 1:
-            for name, (index, forget) in product((*DELETIONS, RETRAIN, NORM), enumerate(groups)):
+        names = (*DELETIONS, RETRAIN, *CONTROLS) if n == 1 else (*DELETIONS, NORM)
+        for name, (index, forget) in product(names, enumerate(groups)):
+            yield f"{n} together/{name}/{index}", partial(invert, lab, name, forget, label_known=n > 1)
+            if n == 1 and name != OTHER:
                 yield f"{KNOWN}/{name}/{index}", partial(invert, lab, name, forget, label_known=True)
     if lab.recipe.name != STAGE:
         return

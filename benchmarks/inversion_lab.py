@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Literal
@@ -57,6 +57,7 @@ class Lab:
     recipe: Recipe
     iterations: int
     out: Path
+    _last: dict[tuple[str | int, ...], nn.Module] = field(default_factory=dict, init=False, compare=False)
 
     @cached_property
     def whole(self) -> Split:
@@ -114,7 +115,14 @@ class Lab:
         )
 
     def delete(self, name: str, forget: Sequence[int]) -> nn.Module:
-        """The net after a deletion."""
+        """The net after a deletion; the last one is kept for a second attack."""
+        key = (name, *forget)
+        if key not in self._last:
+            self._last.clear()
+            self._last[key] = self._delete(name, forget)
+        return self._last[key]
+
+    def _delete(self, name: str, forget: Sequence[int]) -> nn.Module:
         split, model = self.split(forget), copy.deepcopy(self.original)
         if name == RETRAIN:
             return self.train(split, "retain")
