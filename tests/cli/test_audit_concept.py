@@ -29,7 +29,7 @@ paraphrased = ["two plus one"]
 neighbours = ["a red two", "a red four"]
 others = ["a blue two"]
 """
-SHORT = ("--set", "images=20", "--set", "sampler.steps=2", "--quiet")
+SHORT = ("--set", "images=20", "--set", "sampler.steps=1", "--quiet")
 
 
 @pytest.fixture(scope="module")

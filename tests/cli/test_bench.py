@@ -218,7 +218,7 @@ class TestTuned:
         refused("found 160 examples to forget and 40 to retain", "bench", "tiny.toml", *flags)
 
 
-SEARCHED = ("--methods", "finetune,short-retrain", "--seeds", 1, "--tune", 1, *FLAGS)
+SEARCHED = ("--methods", "short-retrain", "--seeds", 1, "--tune", 1, *FLAGS)
 
 
 @pytest.fixture(scope="module")
