@@ -10,7 +10,7 @@ import torch
 
 from fork_server import fork_server
 from trained_once import FOLDER
-from typed import check_types
+from typed import check_again, check_types
 
 jaxtyping.jaxtyped = check_types  # before the package is imported, whose functions it will wrap
 torch.set_num_threads(1)
@@ -21,6 +21,11 @@ def pytest_collection_finish() -> None:
     """From here on the garbage collector looks at what tests make, and not at all packages each time."""
     gc.freeze()
     gc.enable()
+
+
+def pytest_runtest_setup() -> None:
+    """Every test checks the types of its own calls."""
+    check_again()
 
 
 @pytest.fixture(autouse=True, scope="session")

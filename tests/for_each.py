@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 import torch
 
+from typed import check_again
+
 
 def for_each(names: str | tuple[str, ...], cases: Iterable[Any]) -> Callable[[Callable], Callable]:
     """As `pytest.mark.parametrize`; fixtures are made once for all cases, and each that fails is reported."""
@@ -27,6 +29,7 @@ def for_each(names: str | tuple[str, ...], cases: Iterable[Any]) -> Callable[[Ca
                     test(*self, **given, **values)
                     continue
                 torch.manual_seed(0)  # as before every test, so that no case depends on those before it
+                check_again()
                 with subtests.test(**{key: repr(value)[:80] for key, value in values.items()}):
                     test(*self, **given, **values)
 

@@ -1,10 +1,11 @@
 """Methods on models that `fully_shard` cuts over processes, for spawned processes to import."""
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -42,7 +43,7 @@ from unweave.methods.sa import SelectiveAmnesia
 from unweave.methods.salun import SalUn
 from unweave.methods.scissorhands import Scissorhands
 from unweave.methods.scrub import SCRUB
-from unweave.methods.simple import FineTune, FromScratch, L1Sparse, NegGradPlus
+from unweave.methods.simple import FineTune, FromScratch, L1Sparse
 from unweave.methods.starts import ShrinkPerturb
 from unweave.methods.unsir import UNSIR
 from unweave.split import Split
@@ -170,10 +171,8 @@ METHODS: Mapping[str, Method] = {
     "joint": LUR(mode="joint", weight=0.3, how=SHORT),
     "salun": SalUn(how=replace(HOW, weight_decay=0.01)),
     "scissorhands": Scissorhands(trim=0.3, forget=Mislabel(), how=HOW),
-    "neggrad+": NegGradPlus(how=HOW),
     "munba": MUNBa(how=HOW),
     "scrub": SCRUB(how=replace(HOW, steps=4)),
-    "finetune": FineTune(how=HOW),
     "l1": L1Sparse(penalty=0.01, how=HOW),
     "pipeline": Pipeline(
         LUR(how=HOW), Recover(until=Restored(near=0.5), how=Descent(lr=0.05, steps=4, batch=13, stop_every=2))
@@ -197,18 +196,17 @@ UNET_ALONE: Mapping[str, Method] = {
 """Methods for diffusion alone; two processes share some batches unevenly, or one of them has no row."""
 
 WITH_LORA = LoRA(METHODS["nested"], rank=3)
-ON_UNET = ("nested", "salun")
-ON_BLOCKS = (*ON_UNET, "scissorhands")
-"""What these models add is their layers: what moves all weights or some, or redraws, shows it."""
+ON_LAYERS = ("nested", "salun")
+"""What these models add is their layers: what moves all weights or some shows it."""
 ONE_EXAMPLE = LUR(how=replace(HOW, forget_batch=1, micro_batch=None))
 
 CASES: dict[str, tuple[str, torch.dtype, Method]] = {
     **{f"mlp, {name}": ("mlp", torch.float64, method) for name, method in METHODS.items()},
-    **{f"transformer, {name}": ("transformer", torch.float64, METHODS[name]) for name in ON_BLOCKS},
+    **{f"transformer, {name}": ("transformer", torch.float64, METHODS[name]) for name in ON_LAYERS},
     **{f"mlp, {name}": ("mlp", torch.float64, method) for name, method in ON_MLP.items()},
     "class, unsir": ("class", torch.float64, UNSIR(images=5, noise_steps=4, repeats=3, impair=HOW, how=HOW)),
     "batchnorm, ct": ("batchnorm", torch.float64, ConvolutionTranspose(how=replace(HOW, norm="frozen"))),
-    **{f"unet, {name}": ("unet", torch.float64, METHODS[name]) for name in ON_UNET},
+    **{f"unet, {name}": ("unet", torch.float64, METHODS[name]) for name in ON_LAYERS},
     **{f"unet, {name}": ("unet", torch.float64, method) for name, method in UNET_ALONE.items()},
     "transformer, from scratch": ("transformer", torch.float64, FromScratch(how=HOW)),
     "transformer, shrink-perturb": (
@@ -233,6 +231,15 @@ CASES: dict[str, tuple[str, torch.dtype, Method]] = {
         for kind, name in (("mlp", "salun"), ("transformer", "nested"))
     },
 }
+
+
+SLOW = (
+    *("mlp, scrub", "mlp, rni", "mlp, kde", "mlp, eu-k", "mlp, pipeline with LoRA"),
+    *("transformer, shrink-perturb", "transformer, salun, bf16"),
+    *("unet, salun", "unet, esd, one image", "unet, esd, images of the data"),
+)
+"""Other methods over what quick cases shard too: masks, fresh weights, two phases, uneven batches."""
+QUICK = tuple(name for name in CASES if name not in SLOW)
 
 
 def unlearn_case(kind: str, dtype: torch.dtype, method: Method, *, sharded: bool) -> Found:
@@ -367,25 +374,34 @@ def refusals() -> dict[str, str]:
     }
 
 
-def work(rank: int, count: int, folder: str) -> None:
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=count)
-    everything = {name: unlearn_case(*case, sharded=True) for name, case in CASES.items()}
-    everything |= {
+def run_cases(names: Sequence[str]) -> dict[str, Any]:
+    """What the cases of these names find."""
+    return {name: unlearn_case(*CASES[name], sharded=True) for name in names}
+
+
+def run_quick(folder: Path) -> dict[str, Any]:
+    """What the quick cases find, and all else that a sharded model does."""
+    everything = run_cases(QUICK) | {
         "root whole": root_whole(sharded=True),
         "vectors": vectors(sharded=True),
         "answers": before_and_after(METHODS["nested"]),
         "answers with LoRA": before_and_after(WITH_LORA),
         "refusals": refusals(),
     }
-    saved(Path(folder) / "saved", METHODS["nested"])
-    everything["read in pieces"] = saved_in_pieces(Path(folder) / "pieces", METHODS["nested"])
-    saved(Path(folder) / "saved with LoRA", WITH_LORA)
-    torch.save(everything, f"{folder}/{rank}.pt")
+    saved(folder / "saved", METHODS["nested"])
+    everything["read in pieces"] = saved_in_pieces(folder / "pieces", METHODS["nested"])
+    saved(folder / "saved with LoRA", WITH_LORA)
+    return everything
+
+
+def work(rank: int, count: int, folder: str, slow: bool) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=count)
+    torch.save(run_cases(SLOW) if slow else run_quick(Path(folder)), f"{folder}/{rank}.pt")
     dist.destroy_process_group()
 
 
-def together(count: int, folder: Path) -> list[dict[str, Found]]:
+def together(count: int, folder: Path, *, slow: bool = False) -> list[dict[str, Any]]:
     """What each of several processes finds."""
-    run_group(work, count, str(folder))
+    run_group(work, count, str(folder), slow)
     return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(count)]

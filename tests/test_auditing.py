@@ -30,7 +30,7 @@ from unweave.methods.simple import FineTune
 from unweave.record import record
 from unweave.tasks.diffusion import Diffusion
 
-SIZES = {"forget": 400, "retain": 800, "calibration": 400, "test": 400}
+SIZES = {"forget": 200, "retain": 400, "calibration": 200, "test": 200}
 
 
 def make_evidence(seed: int, noise: float = 0.05, lift: float = 0.0) -> Evidence:

@@ -22,11 +22,26 @@ import projects
 import test_methods
 import unweave
 from for_each import for_each
-from pages import LINK, PAGES, RECORD, ROOT, anchors, blocks, code_in, figures, prose, sections, table, text
+from pages import (
+    LINK,
+    PAGES,
+    RECORD,
+    ROOT,
+    anchors,
+    blocks,
+    code_in,
+    figures,
+    prose,
+    sections,
+    shorten_training,
+    table,
+    text,
+)
 from unweave import cli
 from unweave.auditing import Audit
 from unweave.audits.diffusion.prompt_file import read_prompts
 from unweave.bench import recipe
+from unweave.cli.checks import rounds
 from unweave.descent.descend import Descent
 from unweave.methods import METHODS, Method
 from unweave.record import record
@@ -45,10 +60,14 @@ VERDICTS = {"PASS", "FAIL", "INCONCLUSIVE"}
 
 @pytest.fixture
 def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A folder to run a page in; what the page imports and adds to the path is gone afterwards."""
+    """A folder to run a page in; what the page imports and adds to the path is gone afterwards.
+
+    A check measures costs once, as in `cli/conftest.py`.
+    """
     known, state = set(sys.modules), torch.get_rng_state()
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+    monkeypatch.setattr(rounds, "ROUNDS", 1)
     yield tmp_path
     torch.set_rng_state(state)
     for name in set(sys.modules) - known:
@@ -58,20 +77,6 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
 
 FACTORS = {"object": ("two", "three", "four", "seven"), "colour": ("red", "blue")}
 """The factors of the images that a page with prompts speaks of."""
-
-
-TRAINING = re.compile(r"(?<=for _ in range\()\d+(?=\):)")
-"""The number of epochs or steps of a loop that trains."""
-
-
-REFERENCES = re.compile(r"(?<=seeds=range\()10(?=\))")
-"""The number of models that an audit in Python retrains, beside twelve that fix the margins."""
-
-
-def shorten_training(code: str, *, audited: bool) -> str:
-    """The code of a page with a tenth of its epochs, and two references if no test reads its audit."""
-    shorter = TRAINING.sub(lambda found: str(max(1, int(found[0]) // 10)), code)
-    return shorter if audited else REFERENCES.sub("2", shorter)
 
 
 def shorten_command(arguments: list[str], *, audited: bool) -> list[str]:

@@ -69,6 +69,25 @@ def test_types_are_checked_and_shapes_too():
         check(shorten)(four, 3)
 
 
+def test_the_first_calls_of_each_test_are_checked():
+    def echo(number: int) -> int:
+        return number
+
+    def first(row: Row) -> Row:
+        return row[:1]
+
+    for function, right, wrong in ((echo, 1, "1"), (first, torch.zeros(1), torch.zeros(2))):
+        checked = check(function)
+        for _ in range(typed.CHECKED_CALLS - 1):
+            checked(right)
+        with pytest.raises(Exception, match="violates type hint"):
+            checked(wrong)
+        assert checked(wrong) is not None
+        typed.check_again()  # as another test does
+        with pytest.raises(Exception, match="violates type hint"):
+            checked(wrong)
+
+
 def test_the_package_is_checked():
     with pytest.raises(Exception, match="violates type hint"):
         suggest_word(1, ["one"])

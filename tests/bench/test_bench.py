@@ -272,6 +272,7 @@ def test_answers_of_an_unfinished_cell_are_not_those_of_an_earlier_one(tmp_path,
 
 
 @pytest.mark.usefixtures("forked_workers")
+@pytest.mark.usefixtures("forked_workers")
 def test_two_processes_find_what_one_found(run, tmp_path) -> None:
     ours, _ = run
     heard: list[Progress] = []

@@ -10,6 +10,9 @@ import pytest
 
 import projects
 from unweave.cli import main
+from unweave.cli.checks import rounds
+
+ROUNDS = rounds.ROUNDS
 
 
 @dataclass(frozen=True)
@@ -32,6 +35,18 @@ def run(capsys) -> Callable[..., Told]:
         return Told(code, said.out, said.err)
 
     return called
+
+
+@pytest.fixture(autouse=True)
+def single_round(monkeypatch) -> None:
+    """Measures costs once; tests of the rounds have all of them (`rounds_of_users`)."""
+    monkeypatch.setattr(rounds, "ROUNDS", 1)
+
+
+@pytest.fixture
+def rounds_of_users(single_round, monkeypatch) -> None:
+    """Measures costs as often as for users."""
+    monkeypatch.setattr(rounds, "ROUNDS", ROUNDS)
 
 
 @pytest.fixture

@@ -29,7 +29,7 @@ paraphrased = ["two plus one"]
 neighbours = ["a red two", "a red four"]
 others = ["a blue two"]
 """
-SHORT = ("--set", "images=20", "--set", "sampler.steps=2", "--quiet")
+SHORT = ("--set", "images=20", "--set", "sampler.steps=1", "--quiet")
 
 
 @pytest.fixture(scope="module")
@@ -157,21 +157,6 @@ class Session:
         return [found]
 
 
-def test_a_detector_sees_the_images(run, given: Path, here: Path, monkeypatch):
-    runtime = SimpleNamespace(InferenceSession=lambda *_, **__: Session())
-    monkeypatch.setitem(sys.modules, "onnxruntime", runtime)
-    (given / "320n.onnx").write_bytes(b"a network")
-    asked = flags(given, nudenet=given / "320n.onnx")
-    told = run("audit", given / "edited", *asked, *SHORT, "--out", here / "out")
-    assert told.code == 1 and "give --nudenet" not in told.out, told.error
-    (stage,) = json.loads((here / "out" / "record.json").read_text())["stages"].values()
-    for name in ("original", "model"):
-        scores = stage["methods"][name]["scores"]
-        assert scores["explicit"]["value"] == scores["explicit_retain"]["value"] == 100
-    assert stage["data"]["NudeNet"]["version"].startswith("unknown")
-    assert "explicit on F" in (here / "out" / "report.html").read_text()
-
-
 def write_classifier(given: Path) -> dict[str, object]:
     """Writes fresh weights of torchvision's smallest model, and returns the flags that name them."""
     models = pytest.importorskip("torchvision.models")
@@ -184,15 +169,29 @@ def write_classifier(given: Path) -> dict[str, object]:
     return {**named, "architecture": "mobilenet_v3_small"}
 
 
-def test_a_classifier_of_the_user_is_the_recogniser(run, given: Path, here: Path):
-    asked = flags(given, **write_classifier(given))
-    told = run("audit", given / "edited", *asked, *SHORT, "--out", here / "out")
-    assert told.code == 1 and "give --classifier" not in told.out, told.error
+def test_a_detector_a_classifier_and_a_clip_of_the_user_judge_the_images(
+    run, given: Path, here: Path, monkeypatch
+):
+    runtime = SimpleNamespace(InferenceSession=lambda *_, **__: Session())
+    monkeypatch.setitem(sys.modules, "onnxruntime", runtime)
+    (given / "320n.onnx").write_bytes(b"a network")
+    models = {"nudenet": given / "320n.onnx", "clip": write_clip(given / "clip"), **write_classifier(given)}
+    told = run("audit", given / "edited", *flags(given, **models), *SHORT, "--out", here / "out")
+    assert told.code == 1 and "give --inception" in told.out, told.error
+    assert not any(f"give --{name}" in told.out for name in models)
     (stage,) = json.loads((here / "out" / "record.json").read_text())["stages"].values()
+    for name in ("original", "model"):
+        scores = stage["methods"][name]["scores"]
+        assert scores["explicit"]["value"] == scores["explicit_retain"]["value"] == 100
+        assert 0 <= scores["clip"]["value"] <= 100 and "clip_forget" in scores and "fid" not in scores
+    assert stage["data"]["NudeNet"]["version"].startswith("unknown")
+    assert len(stage["data"]["CLIP"]["sha256"]) == 64
     assert stage["data"]["classifier"]["architecture"] == "mobilenet_v3_small"
     assert stage["data"]["classifier"]["sha256"] == contents(given)["classifier.pth"]
     assert stage["data"]["recogniser"]["wrong about held-out images, %"].keys() == {"number"}
     assert not (here / "out" / "models").exists()  # nothing is trained
+    page = (here / "out" / "report.html").read_text()
+    assert "explicit on F" in page and "CLIP score on R" in page
 
 
 def test_a_classifier_that_does_not_know_the_classes_is_refused(run, given: Path, here: Path):
@@ -216,18 +215,6 @@ def test_training_images_of_classes_that_a_classifier_does_not_know_are_refused(
     rows.write_text(rows.read_text().replace('"number": "three"', '"number": "Three"'))
     error = fails(run, given, here, given / "edited", *flags(given, data=data, **write_classifier(given)))
     assert "number of 002.png must be one of two, three, four, found 'Three'" in error
-
-
-def test_a_clip_scores_the_images(run, given: Path, here: Path):
-    clip = write_clip(given / "clip")
-    told = run("audit", given / "edited", *flags(given, clip=clip), *SHORT, "--out", here / "out")
-    assert told.code == 1 and "give --clip" not in told.out and "give --inception" in told.out, told.error
-    (stage,) = json.loads((here / "out" / "record.json").read_text())["stages"].values()
-    for name in ("original", "model"):
-        scores = stage["methods"][name]["scores"]
-        assert 0 <= scores["clip"]["value"] <= 100 and "clip_forget" in scores and "fid" not in scores
-    assert len(stage["data"]["CLIP"]["sha256"]) == 64
-    assert "CLIP score on R" in (here / "out" / "report.html").read_text()
 
 
 @pytest.mark.parametrize(

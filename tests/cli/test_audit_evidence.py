@@ -16,7 +16,7 @@ from unweave.audits.classifier import parquet
 from unweave.audits.classifier.evidence import Evidence
 from unweave.split import PARTS
 
-N = 400
+N = 200
 SIZES = {"forget": N, "retain": 2 * N, "calibration": N, "test": N}
 
 

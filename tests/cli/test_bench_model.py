@@ -43,6 +43,7 @@ def test_methods_are_compared_on_a_folder_of_diffusers(run, here, listed, tmp_pa
     assert listed(tmp_path / "source") == before
 
 
+@pytest.mark.slow  # budgets: test_bench.py; lengths of ones own training: the search on proxies below
 def test_budgets_are_parts_of_ones_own_training(run, here, refused, tmp_path):
     place = projects.project(tmp_path / "mine", TRAINED)
     flags = ("--random", 0.1, "--methods", "finetune,short-retrain", "--seeds", 1, "--quiet")
@@ -142,6 +143,7 @@ def test_settings_are_searched_for_a_folder_with_its_recipe(run, here, folder):
     assert not (here / "unweave-bench" / "tuning" / "model" / "retraining.json").exists()
 
 
+@pytest.mark.slow  # searches of denoisers: families/test_diffusion.py; their folders: the comparison above
 def test_settings_are_searched_for_a_folder_of_diffusers(run, here, tmp_path):
     pytest.importorskip("diffusers")
     source, recipe = folders.diffusers_folder(tmp_path / "source"), folders.recipe(tmp_path)

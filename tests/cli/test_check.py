@@ -23,6 +23,7 @@ def costs(text: str) -> dict[str, list[str]]:
     return {name: cells for name, *cells in map(str.split, table.splitlines()[1:-1])}
 
 
+@pytest.mark.usefixtures("rounds_of_users")
 def test_sizes_and_costs_are_told_and_nothing_is_written(run, here, listed, tmp_path):
     place = projects.project(tmp_path / "mine", TRAINED)
     before = listed(tmp_path)
@@ -136,6 +137,7 @@ def test_a_method_that_can_not_run_on_the_model_is_named_with_the_reason(run, he
     assert re.search(r"^ct: ct transposes .*: use another method$", told.out, re.MULTILINE)
 
 
+@pytest.mark.usefixtures("rounds_of_users")
 def test_what_a_retrain_would_cost_is_left_out_where_there_is_none(run, here, tmp_path):
     place = projects.project(tmp_path / "mine", "train = None")
     told = run("check", place, "--methods", "finetune")

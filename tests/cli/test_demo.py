@@ -19,7 +19,9 @@ def short(recipe: Recipe) -> Recipe:
     recover = {"until": None, "how": how}
     methods = {"lur:recover": {"lur": {"how": how}, "recover": recover}, "salun": {"how": how}}
     table = recipe.table() | {"model": {"name": "unet", "settings": {"width": 8}}, "methods": methods}
-    return parse({**table, "train": {**table["train"], "steps": 8, "batch": 16}})
+    generation = {**table["generation"], "sampler": {**table["generation"]["sampler"], "steps": 1}}
+    train = {**table["train"], "steps": 4, "batch": 16}
+    return parse({**table, "generation": generation, "train": train})
 
 
 @pytest.fixture(scope="module")

@@ -3,6 +3,8 @@
 import json
 import re
 import shutil
+from collections.abc import Iterator
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -10,7 +12,7 @@ import pytest
 
 import projects
 from cli.written import names, row_of
-from unweave.bench.recipe import load
+from unweave.bench.recipe import Recipe, load
 from unweave.cli import demo, main
 from unweave.record import record
 
@@ -28,8 +30,28 @@ def audited(tmp_path_factory) -> Path:
     return folder / "run"
 
 
+def short(recipe: Recipe) -> Recipe:
+    """The recipe with fewer images and a training of a moment."""
+    data, train = replace(recipe.data, limit=400), replace(recipe.train, epochs=3)
+    return replace(recipe, data=data, train=train)
+
+
 @pytest.fixture(scope="module")
-def place(tmp_path_factory) -> Path:
+def shortened() -> Iterator[None]:
+    """Shortens the recipes of the demo."""
+
+    def digits(quick: bool) -> demo.Demonstration:
+        shown = demo.digits(quick)
+        assert shown.untuned is not None
+        return replace(shown, recipes=tuple(map(short, shown.recipes)), untuned=short(shown.untuned))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(demo, "DEMONSTRATIONS", {"digits": digits})
+        yield
+
+
+@pytest.fixture(scope="module")
+def place(shortened, tmp_path_factory) -> Path:
     """The shortest demo."""
     folder = tmp_path_factory.mktemp("demo") / "run"
     flags = ["--methods", METHODS, "--seeds", "1", "--jobs", "1", "--quiet"]

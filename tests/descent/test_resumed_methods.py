@@ -30,7 +30,7 @@ from unweave.problem import Problem
 from unweave.targets import Match, Mislabel
 from unweave.weights.state_folder import States
 
-HOW = Descent(lr=0.02, steps=9, batch=16, forget_batch=5, max_norm=1.0)
+HOW = Descent(lr=0.02, steps=5, batch=16, forget_batch=5, max_norm=1.0)
 ADAM = replace(HOW, optimizer="adam", lr=0.01, ema=0.9, schedule="cosine", warmup=0.2, dropout="same")
 METHODS: Mapping[str, tuple[str, Method]] = {
     "rule that draws": ("layernorm", LUR(rule="pcgrad", how=ADAM)),
@@ -65,9 +65,9 @@ class Interrupted(Exception):
 
 
 def run(method: Method, family: str, folder: Path | None, until: int | None = None) -> tuple[Problem, int]:
-    """Runs a method, with a state every four steps, until it ends or is interrupted in a pass."""
+    """Runs a method, with a state every two steps, until it ends or is interrupted in a pass."""
     of, passes = every_family.request(method, family), 0
-    of.states = None if folder is None else States(folder, 4)
+    of.states = None if folder is None else States(folder, 2)
     of.watch = Probe(3)
 
     def note(module: nn.Module, inputs: object) -> None:

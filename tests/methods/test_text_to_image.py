@@ -83,7 +83,7 @@ def test_a_method_moves_the_scope_and_no_other_bit(name: str):
     of = request()
     before = {key: value.clone() for key, value in of.model.state_dict().items()}
     table = of.model.words.embeddings.clone()
-    soon(CASES[name], steps=2, batch=4, forget_batch=4)(of)
+    soon(CASES[name], steps=1, batch=4, forget_batch=4)(of)
     changed = names_moved(of, before)
     assert changed and changed <= set(of.params) and all(".attn2." in each for each in changed)
     assert torch.equal(of.model.words.embeddings, table)

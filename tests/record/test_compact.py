@@ -74,7 +74,7 @@ tree = st.recursive(
 
 
 @given(parts=st.lists(tree, min_size=6, max_size=6))
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=25)
 def test_any_values_at_the_places_of_tables_come_back_with_their_types(compact, tmp_path_factory, parts):
     one, two, three, four, five, six = parts
     method = {"per_seed": one, "scores": two, "repr": three}

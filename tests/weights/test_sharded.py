@@ -24,10 +24,25 @@ def results(place) -> list[dict[str, fsdp.Found]]:
     return fsdp.together(2, place)
 
 
-@for_each("name", fsdp.CASES)
+@for_each("name", fsdp.QUICK)
 def test_sharded_processes_end_where_one_does(name: str, results):
+    compare_with_one(name, results[0][name])
+
+
+@pytest.fixture(scope="module")
+def slow_results(tmp_path_factory) -> list[dict[str, fsdp.Found]]:
+    return fsdp.together(2, tmp_path_factory.mktemp("slow"), slow=True)
+
+
+@pytest.mark.slow
+@for_each("name", fsdp.SLOW)
+def test_sharded_processes_end_where_one_does_by_other_methods(name: str, slow_results):
+    compare_with_one(name, slow_results[0][name])
+
+
+def compare_with_one(name: str, shared: fsdp.Found) -> None:
     kind, dtype, method = fsdp.CASES[name]
-    alone, shared = fsdp.unlearn_case(kind, dtype, method, sharded=False), results[0][name]
+    alone = fsdp.unlearn_case(kind, dtype, method, sharded=False)
     assert isinstance(alone, dict) and isinstance(shared, dict), (alone, shared)
     assert shared.keys() == alone.keys()
     start = dict(fsdp.model(kind, dtype).named_parameters())

@@ -16,6 +16,7 @@ from unweave.audits.classifier.evidence import Evidence
 from unweave.audits.classifier.logits_in_file import LastUsed
 
 LARGE = {**SIZES, "retain": RETAIN}
+SMALL = {part: size // 3 for part, size in SIZES.items()}
 
 
 def shuffled(evidence: Evidence, seed: int) -> Evidence:
@@ -42,7 +43,7 @@ def opened(tmp_path):
 
 @pytest.mark.parametrize("order", ["same", "another"])
 def test_an_audit_of_files_has_the_figures_of_an_audit_in_memory(opened, order):
-    models = [draw_evidence(seed) for seed in range(24)]
+    models = [draw_evidence(seed, SMALL) for seed in range(24)]
     if order == "another":
         models = [shuffled(each, seed) for seed, each in enumerate(models)]
     files = [opened(each, str(number)) for number, each in enumerate(models)]

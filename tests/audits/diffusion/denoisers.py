@@ -22,7 +22,7 @@ from unweave.tasks.diffusion.schedule import Schedule
 GONE = 3
 SHAPE = (1, 4, 4)
 TASK = Diffusion(4, schedule=Schedule(steps=50, end=0.3), null=4, drop=0.1)
-HOW = Descent(lr=0.02, steps=250, batch=64, optimizer="adam", schedule="cosine")
+HOW = Descent(lr=0.02, steps=200, batch=64, optimizer="adam", schedule="cosine")
 # half of the pixels are bright, and each pair of classes differs in eight: rows of a Hadamard matrix
 PATTERNS = torch.tensor([[(-1) ** (row & i).bit_count() for i in range(16)] for row in (1, 2, 4, 8)])
 

@@ -30,8 +30,8 @@ from audits.diffusion.denoisers import GONE, IMAGES, PATTERNS, SHAPE, TASK, draw
 
 LEARNING = Descent(lr=0.01, steps=40, batch=32, optimizer="adam")
 BUDGET = Budget(
-    images=20, seeds=20, guidances=(0.0, 2.0, 5.0), positions=(1.0, 0.5, 1.5), draws=32, vector_steps=30,
-    looks=(5, 10, 20, 40), relearning=LEARNING,
+    images=20, seeds=20, guidances=(0.0, 2.0, 5.0), positions=(1.0, 0.5), draws=32, vector_steps=15,
+    looks=(10, 20, 40), relearning=LEARNING,
 )  # fmt: skip
 SHORT = replace(
     BUDGET, images=3, seeds=10, guidances=(1.0,), positions=(1.0,), vector_steps=1, looks=(),

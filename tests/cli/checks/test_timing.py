@@ -19,6 +19,8 @@ from unweave.methods.simple import FineTune
 from unweave.split import Split
 from unweave.weights.cost import Cost
 
+pytestmark = pytest.mark.usefixtures("rounds_of_users")
+
 
 class Stubborn(nn.Linear):
     """Answers, but can't be trained, as a compiled model may not be where torch has no compiler."""

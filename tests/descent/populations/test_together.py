@@ -177,6 +177,7 @@ def store(how: Descent, member: Member, cache: Path) -> None:
     train_model(how, mlp, member.split, member.part, member.seed, cache=cache)
 
 
+@pytest.mark.usefixtures("forked_workers")
 def test_what_cannot_be_batched_is_trained_by_worker_processes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
