@@ -43,7 +43,7 @@ from unweave.methods.sa import SelectiveAmnesia
 from unweave.methods.salun import SalUn
 from unweave.methods.scissorhands import Scissorhands
 from unweave.methods.scrub import SCRUB
-from unweave.methods.simple import FineTune, FromScratch, L1Sparse
+from unweave.methods.simple import FineTune, FromScratch, L1Sparse, NegGradPlus
 from unweave.methods.starts import ShrinkPerturb
 from unweave.methods.unsir import UNSIR
 from unweave.split import Split
@@ -171,8 +171,10 @@ METHODS: Mapping[str, Method] = {
     "joint": LUR(mode="joint", weight=0.3, how=SHORT),
     "salun": SalUn(how=replace(HOW, weight_decay=0.01)),
     "scissorhands": Scissorhands(trim=0.3, forget=Mislabel(), how=HOW),
+    "neggrad+": NegGradPlus(how=HOW),
     "munba": MUNBa(how=HOW),
     "scrub": SCRUB(how=replace(HOW, steps=4)),
+    "finetune": FineTune(how=HOW),
     "l1": L1Sparse(penalty=0.01, how=HOW),
     "pipeline": Pipeline(
         LUR(how=HOW), Recover(until=Restored(near=0.5), how=Descent(lr=0.05, steps=4, batch=13, stop_every=2))
@@ -203,6 +205,7 @@ ONE_EXAMPLE = LUR(how=replace(HOW, forget_batch=1, micro_batch=None))
 CASES: dict[str, tuple[str, torch.dtype, Method]] = {
     **{f"mlp, {name}": ("mlp", torch.float64, method) for name, method in METHODS.items()},
     **{f"transformer, {name}": ("transformer", torch.float64, METHODS[name]) for name in ON_LAYERS},
+    "transformer, scissorhands": ("transformer", torch.float64, METHODS["scissorhands"]),
     **{f"mlp, {name}": ("mlp", torch.float64, method) for name, method in ON_MLP.items()},
     "class, unsir": ("class", torch.float64, UNSIR(images=5, noise_steps=4, repeats=3, impair=HOW, how=HOW)),
     "batchnorm, ct": ("batchnorm", torch.float64, ConvolutionTranspose(how=replace(HOW, norm="frozen"))),
@@ -234,6 +237,7 @@ CASES: dict[str, tuple[str, torch.dtype, Method]] = {
 
 
 SLOW = (
+    *("mlp, neggrad+", "mlp, finetune", "transformer, scissorhands"),
     *("mlp, scrub", "mlp, rni", "mlp, kde", "mlp, eu-k", "mlp, pipeline with LoRA"),
     *("transformer, shrink-perturb", "transformer, salun, bf16"),
     *("unet, salun", "unet, esd, one image", "unet, esd, images of the data"),

@@ -146,9 +146,7 @@ def test_a_model_that_can_not_be_unlearned_is_refused(
 
 def test_training_data_as_test_data_is_refused(split, model) -> None:
     twice = Split(TensorDataset(*data(60, 0)), list(range(10)), TensorDataset(*data(60, 0)))
-    with pytest.raises(
-        ValueError, match="found the training data: give other data"
-    ):
+    with pytest.raises(ValueError, match="found the training data: give other data"):
         unweave.unlearn(model, twice, METHOD)
 
 

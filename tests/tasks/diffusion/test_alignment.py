@@ -32,7 +32,7 @@ ALPHAS = (2e-4, 1e-4, 5e-5)
 SETTINGS = [
     (family, *each)
     for family in ("unet", "dit")
-    for each in (("all", False), ("all", True), ("lora", False))  # what is computed again hangs on no scope
+    for each in (("all", False), ("all", True), ("lora", False))  # checkpointing does not depend on the scope
 ]
 whole = pytest.mark.parametrize("family", ["unet", "dit"])
 every = pytest.mark.parametrize(("family", "scope", "checkpointing"), SETTINGS)
