@@ -84,14 +84,14 @@ def test_a_run_with_other_settings_starts_in_a_folder_of_its_own(run, place, die
 @pytest.mark.slow
 @pytest.mark.parametrize("way", killed.WAYS)
 def test_it_survives_ten_kills_at_random_points(way, tmp_path):
-    points, words = random.Random(0), killed.command(tmp_path, "out", way, 40, 1)
+    points, words = random.Random(0), killed.command(tmp_path, "out", way, 400, 1)
     for number in range(10):
         folder = tmp_path / str(number)
         folder.mkdir()
         said = killed.run_and_kill(words, folder, *killed.draw(points, 15))
         assert None in said, said
     (tmp_path / "end").mkdir()
-    whole = killed.command(tmp_path, "whole", way, 40, 1)
+    whole = killed.command(tmp_path, "whole", way, 400, 1)
     said = launched.run_shared([words, whole], tmp_path / "end")
     assert [each.code for both in said for each in both] == [0] * 4, said
     resumed, undisturbed = (killed.weights(tmp_path / end) for end in ("out", "whole"))

@@ -1,6 +1,7 @@
 """One-shot edits: what they change, what they leave, and from where they draw."""
 
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -180,9 +181,10 @@ def test_all_or_nothing_is_kept_and_masked_weights_stay():
         assert torch.equal(p, torch.where(mask[name] > 0, fresh[name], before[name]))
 
 
-def test_a_model_with_additions_does_not_start_over():
+@pytest.mark.parametrize("edit", [restart, lambda of: shrink_and_perturb(of, 0.5)])
+def test_a_model_with_additions_gets_no_fresh_weights(edit: Callable[[Problem], None]):
     of = problem()
     of.model.register_parameter("addition", nn.Parameter(torch.zeros(1)))
     of.build = net
-    with pytest.raises(ValueError, match="starting over needs a model as it was built"):
-        restart(of)
+    with pytest.raises(ValueError, match="fresh weights need a model as it was built"):
+        edit(of)

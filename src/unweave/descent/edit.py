@@ -117,12 +117,7 @@ def restart(problem: Problem, keep: Sequence[nn.Module] = ()) -> None:
         problem: Whose model is edited.
         keep: Modules whose own weights and buffers stay.
     """
-    fresh = problem.fresh_model()
-    if dict(problem.model.named_parameters()).keys() != dict(fresh.named_parameters()).keys():
-        raise ValueError(
-            "starting over needs a model as it was built, found other weights, such as low-rank additions: "
-            "give the model without them"
-        )
+    fresh = build_fresh(problem)
     excluded = {id(x) for m in keep for x in [*m.parameters(recurse=False), *m.buffers(recurse=False)]}
     for target, source in zip(problem.model.parameters(), fresh.parameters(), strict=True):
         if target.requires_grad and id(target) not in excluded:
@@ -130,6 +125,21 @@ def restart(problem: Problem, keep: Sequence[nn.Module] = ()) -> None:
     for target, source in zip(problem.model.buffers(), fresh.buffers(), strict=True):
         if id(target) not in excluded:
             target.copy_(source)
+
+
+def build_fresh(problem: Problem) -> nn.Module:
+    """A model with fresh weights of the same names.
+
+    Raises:
+        ValueError: If the model has weights that a fresh one lacks.
+    """
+    fresh = problem.fresh_model()
+    if dict(problem.model.named_parameters()).keys() != dict(fresh.named_parameters()).keys():
+        raise ValueError(
+            "fresh weights need a model as it was built, found other weights, such as low-rank additions: "
+            "give the model without them"
+        )
+    return fresh
 
 
 def renew(problem: Problem, modules: Sequence[nn.Module]) -> None:
@@ -162,8 +172,11 @@ def shrink_and_perturb(problem: Problem, keep: float, within: Mask | None = None
         problem: Whose model is edited.
         keep: The fraction k that stays.
         within: Weights at zero stay as they are.
+
+    Raises:
+        ValueError: If the model has weights that a fresh one lacks.
     """
-    fresh = dict(problem.fresh_model().named_parameters())
+    fresh = dict(build_fresh(problem).named_parameters())
     for name, p in problem.params.items():
         faded = p.lerp(cut(fresh[name], p), 1 - keep)
         p.copy_(faded if within is None else torch.where(within[name] > 0, faded, p))
