@@ -202,6 +202,7 @@ def test_a_part_of_a_source_is_read_by_its_own_numbers(made) -> None:
 def test_the_command_refuses_an_unknown_method_before_it_trains(tmp_path, monkeypatch) -> None:
     script = str(ROOT / "benchmarks" / "shadows.py")
     monkeypatch.setattr(sys, "argv", [script, "--methods", "nothing", "--out", str(tmp_path / "out")])
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
     with pytest.raises(ValueError, match="unknown method 'nothing'"):
         runpy.run_path(script, run_name="__main__")
     assert not (tmp_path / "out").exists()
