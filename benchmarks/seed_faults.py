@@ -105,6 +105,7 @@ def put_into_function(root: Path, fault: Fault, text: str) -> None:
     dotted = ".".join(Path(fault["module"]).with_suffix("").parts[1:])
     importlib.import_module(dotted.removesuffix(".__init__"))
     (code,) = (each for each in codes(compile(text, path, "exec")) if each.co_qualname == fault["function"])
+    gc.unfreeze()  # the tests' conftest freezes what is loaded, and so hides it
     loaded = [each for each in gc.get_objects() if type(each) is types.FunctionType]
     wanted = (path, fault["function"])
     found = [each for each in loaded if (each.__code__.co_filename, each.__code__.co_qualname) == wanted]
