@@ -34,7 +34,7 @@ from unweave.audits.attack_runs.report import distance_in_margins
 from unweave.audits.classifier.prepare_attacks import examine_with
 from unweave.bench.bench import bench
 from unweave.bench.cache import read_or_make
-from unweave.bench.recipe import load
+from unweave.bench.recipe import Recipe, load
 from unweave.bench.stage import Stage
 from unweave.bench.study import REFERENCES
 from unweave.descent.train import digest
@@ -218,6 +218,14 @@ def cell(row: Row, attack: str) -> str:
     return f"{furthest['margins']:.1f} ({max(each['found'] for each in figures)})"
 
 
+def choose_methods(recipe: Recipe, names: str | None) -> list[str]:
+    """The named methods; by default those for which the recipe has settings."""
+    if names:
+        return names.split(",")
+    usual = recipe.methods if recipe.tuning.budgets else METHODS.split(",")
+    return [each for each in usual if each in recipe.methods]
+
+
 def main() -> None:
     """Runs the benchmark, attacks, prints, and keeps a record if asked to."""
     parser = argparse.ArgumentParser(
@@ -234,22 +242,14 @@ def main() -> None:
     attacks, found = choose_attacks(asked.attacks), {}
     for name in asked.recipes:
         recipe = load(name)
-        if asked.methods:
-            names = asked.methods.split(",")
-        else:
-            names = [
-                each
-                for each in (recipe.methods if recipe.tuning.budgets else METHODS.split(","))
-                if each in recipe.methods
-            ]
-        methods = [*REFERENCES, *names]
+        methods = [*REFERENCES, *choose_methods(recipe, asked.methods)]
         (stage_record,) = bench([recipe], asked.out, methods=methods, jobs=1)["stages"].values()
-        found[name] = attack_stage(Stage(recipe, asked.out), stage_record, asked.seeds, attacks)
+        attacked = attack_stage(Stage(recipe, asked.out), stage_record, asked.seeds, attacks)
+        found[name] = {"seeds": asked.seeds, **attacked, "environment": environment()}
         print(name, *summarize(found[name]), sep="\n", flush=True)
     if asked.record:
         kept = read_object(asked.record)["recipes"] if asked.record.exists() else {}
-        recipes = {**kept, **found}
-        write_json(asked.record, {"seeds": asked.seeds, "recipes": recipes, "environment": environment()})
+        write_json(asked.record, {"recipes": {**kept, **found}})
 
 
 if __name__ == "__main__":

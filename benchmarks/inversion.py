@@ -159,8 +159,8 @@ def main() -> None:
         draw(lab, found, asked.picture)
     if asked.record:
         kept = read_object(asked.record) if asked.record.exists() else {}
-        stages = {**kept.get("stages", {}), asked.stage: {"iterations": asked.iterations, **rows}}
-        write_record(asked.record, {"stages": stages, "environment": environment()})
+        stage = {"iterations": asked.iterations, **rows, "environment": environment()}
+        write_record(asked.record, {"stages": {**kept.get("stages", {}), asked.stage: stage}})
 
 
 if __name__ == "__main__":
