@@ -172,6 +172,12 @@ def test_the_page_opens_with_the_figure_and_marks_what_passes(record):
     assert len(re.findall(r"<h2", first)) == 1
 
 
+def test_the_caption_explains_the_shading_where_there_is_one(record):
+    shown = cheap_to_draw(record)
+    bare = put(shown, "frontier", "trace", "margin", value=None)
+    assert "Shaded: gaps" in html.render(shown) and "Shaded: gaps" not in html.render(bare)
+
+
 def test_the_best_and_the_one_to_beat_are_named_and_no_others(trace):
     named = set(words(figure(trace))) & set(trace["methods"])
     best = [name for name in order_methods(trace) if name != TO_BEAT][:BEST]

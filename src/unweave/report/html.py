@@ -18,7 +18,7 @@ from unweave.report import frontier, protocol_tables
 from unweave.report.attack_tables import Attacks, attacks_of
 from unweave.report.concept_tables import Concept, concept_of, revival_attacks
 from unweave.report.next_step import next_step
-from unweave.report.numbers import heading
+from unweave.report.numbers import finite, heading
 from unweave.report.protocol import has_figures
 from unweave.report.qualification_tables import audit_sentences, qualification_of
 from unweave.report.ranking import ours_of, rank_stages
@@ -111,6 +111,7 @@ class Frontier:
         conclusion: The result in a sentence; None if no method ran to its end.
         sentences: The reference values of the gap.
         figure: SVG, None without a point to draw.
+        shaded: Whether the figure shades the gaps up to that of a model at its margins.
         tables: The caption, header and lines of each table.
     """
 
@@ -118,6 +119,7 @@ class Frontier:
     conclusion: str | None
     sentences: list[str]
     figure: Markup | None
+    shaded: bool
     tables: list[tuple[str, list[str], list[list[str]]]]
 
 
@@ -196,6 +198,7 @@ def _frontier(name: str, content: Mapping[str, Any]) -> Frontier:
         frontier.conclusion(content),
         frontier.sentences(content),
         _markup(figure(content)),
+        bool(finite(content["margin"])),
         frontier.grids(content),
     )
 
