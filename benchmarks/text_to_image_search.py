@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from text_to_image_cases import REPORTING, SEARCHING, Study
@@ -10,6 +11,7 @@ from text_to_image_methods import BUDGET, ROWS, method_of, space_of
 from unweave.bench.cache import file_name
 from unweave.bench.ranges import nest_paths
 from unweave.bench.search import Case, Trial, search
+from unweave.bench.text_to_image_concept import ConceptCase
 from unweave.descent.train import digest
 from unweave.methods import Method
 from unweave.methods.configure import configure
@@ -33,27 +35,40 @@ def search_rows(
     value, found = study.searched[factor], dict(done)
     if not missing:
         return found
-    if not study.has(SEARCH_SEED, value):
-        raise ValueError(f"a search needs the models original and without-{value} of seed {SEARCH_SEED}")
     case = study.case(SEARCH_SEED, factor, value, searching=True)
-    exam, model = case.questions, study.retrained(SEARCH_SEED, value, case)
-    retrained = exam.answers(model)
-    values = {**exam.measure(retrained), **exam.probes(model)}
+    base = search_case(study, value, case)
     for name in missing:
-        original = case.original(text_encoder=ROWS[name].edits_words)
-        # there is one retrained model, so the spread of two is not known
-        cases = [Case(case, SEARCH_SEED, original, retrained, values, floor=0.0)]
+        cases = [replace(base, original=case.original(text_encoder=ROWS[name].edits_words))]
         method, space = method_of(ROWS[name], SEARCHING), space_of(ROWS[name], SEARCHING)
         # without a setting to search, one trial says what the method is worth
         own, start = trials if space else 1, time.process_time()
-        facts = {**case.facts(), "method": repr(method), "space": repr(space)}
+        facts = {**case.facts(), "method": repr(method), "space": repr(space), "floor": base.floor}
         journal = study.out / "search" / factor / f"{file_name(name)}.journal"
         log = search(method, space, own, cases, place=journal, name=digest(facts))
         spent = (time.process_time() - start) / own
         each = {"values": [trial["value"] for trial in log], "best": best(log)}
-        found[name] = {"key": search_key(name), "trials": trials, **each}
+        found[name] = {"key": search_key(name), "trials": trials, "floor": base.floor, **each}
         print(f"{factor}  {name}  {own} trials of {spent:.0f} CPU-seconds, {best(log)}", flush=True)
     return found
+
+
+def search_case(study: Study, value: str, case: ConceptCase) -> Case:
+    """The original of a search, and the retrained model, whose distance to a second one is free.
+
+    Raises:
+        ValueError: If there are no models to search on.
+    """
+    other = study.other_seed(SEARCH_SEED, value)
+    if other is None or not study.has(SEARCH_SEED, value):
+        raise ValueError(
+            f"a search needs the models original and without-{value} of seed {SEARCH_SEED}, and "
+            f"without-{value} of another seed"
+        )
+    exam, model = case.questions, study.retrained(SEARCH_SEED, value, case)
+    retrained, second = exam.answers(model), exam.answers(study.retrained(other, value, case))
+    floor = exam.measure_pair(second, retrained)[exam.distance]
+    values = {**exam.measure(retrained), **exam.probes(model)}
+    return Case(case, SEARCH_SEED, case.original(), retrained, values, floor)
 
 
 def search_key(name: str) -> str:

@@ -7,7 +7,8 @@
 
 The models are those of `text_to_image_models.py`. A search of each method has as many trials on the object
 "five" and as many on the colour "green" of seed 3, which are not reported: its value is the audit's distance
-to the model retrained without the concept, and how much sooner the concept is relearned. Then every method
+to the model retrained without the concept, beyond that of a second one of another seed, and how much sooner
+the concept is relearned. Then every method
 runs with one setting on all objects, and with one on all colours, beside the original, the retrained model
 and, where there is one, that of another seed. A search draws fewer images in fewer steps.
 

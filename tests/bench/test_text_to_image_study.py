@@ -186,7 +186,7 @@ def test_a_study_goes_on_where_it_was_stopped(
         monkeypatch.setattr(sys, "argv", ["script", "--recipe", str(recipe), *map(str, arguments)])
         module.main()
 
-    call(script, "--out", models, "--seeds", 3, "--object", "five")
+    call(script, "--out", models, "--seeds", 3, 4, "--object", "five")
     record, given = tmp_path / "record.json", ["--models", models, "--out", out, "--attacked"]
     given += ["--methods", "uce", "finetune", "--seeds", 3, "--object", "five", "--factors", "object"]
     call(study, *given, "--search", 2, "--record", record)
@@ -194,13 +194,13 @@ def test_a_study_goes_on_where_it_was_stopped(
     trials = {name: len(each["values"]) for name, each in found["search"]["object"].items()}
     assert trials == {"uce": 2, "finetune": 2}
     runs = found["runs"]["object"]["five"]["3"]
-    assert list(runs) == ["original", "retrained", "uce", "finetune"]
+    assert list(runs) == ["original", "retrained", "second retrained", "uce", "finetune"]
     assert all(each["failed"] is None for each in runs.values())
     assert runs["retrained"]["gap"] == 0 and runs["uce"]["gradients"] == 0
     assert runs["original"]["values"]["drift_pixel"] == 0
     assert "relearned_10_at_2" in runs["uce"]["values"]
     files = {path: path.stat().st_mtime_ns for path in out.rglob("*.json")}
-    assert len(files) == 4
+    assert len(files) == 5
     call(study, *given, "--search", 2, "--record", record)
     assert {path: path.stat().st_mtime_ns for path in out.rglob("*.json")} == files
     assert json.loads(record.read_text())["runs"] == found["runs"]
