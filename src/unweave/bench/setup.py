@@ -222,9 +222,9 @@ class Setup:
             raise ValueError(f"a {self.family.noun} forgets a class, found forget = {self.data.forget!r}")
         if self.save_every is not None and self.save_every < 1:
             raise ValueError(f"save_every must be at least 1 step, found {self.save_every}")
-        if self.save_every is not None and self.train.unsaved:
+        if self.save_every is not None and self.train.unsaved_state:
             raise ValueError(
-                f"save_every saves no state of train.{self.train.unsaved}: leave one of them out"
+                f"save_every saves no state of train.{self.train.unsaved_state}: leave one of them out"
             )
         if self.probe < 0:
             raise ValueError(f"probe must be a number of steps, or 0 for none, found {self.probe}")

@@ -25,7 +25,7 @@ from unweave.cli.project import Project, load
 from unweave.cli.run_forget import Run
 from unweave.cli.terminal.show_result import print_done
 from unweave.methods import DEFAULT, method_named
-from unweave.methods.unsaved import refuse_unsaved
+from unweave.methods.unsaved_state import refuse_unsaved_state
 from unweave.record import checkpoint
 from unweave.record.record import package_digest
 from unweave.split import Split
@@ -155,7 +155,7 @@ def forget_records(
         tables = merge_tables(tuned_tables, tables)
     chosen = configure_method(project, method, tables=tables, seed=seed, trained=trained)
     if save_every is not None:
-        refuse_unsaved(chosen, method)
+        refuse_unsaved_state(chosen, method)
     run_facts = {
         **place_facts(model, recipe, data),
         **request_facts(project, split, method, tables=tables, seed=seed, device=flags.device),

@@ -10,7 +10,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 
 from unweave.descent.batches import plan_inputs, step_batches
-from unweave.descent.captured import CapturedDirection, refuse_changing_steps
+from unweave.descent.cuda_graph import CapturedDirection, refuse_changing_steps
 from unweave.descent.feed import steps_per_epoch
 from unweave.descent.importance import Mask
 from unweave.descent.losses import collect_losses, refuse_nonfinite

@@ -188,7 +188,7 @@ def open_saved(
         return
     number, states.descents, states.busy = states.descents, states.descents + 1, True
     try:
-        if optimizer is not None or how.unsaved or not can_resume(problem, phases):
+        if optimizer is not None or how.unsaved_state or not can_resume(problem, phases):
             yield SavedDescent(None, number, problem, phases, None, {})
             return
         begin = fingerprint(problem, how, phases)

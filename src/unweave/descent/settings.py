@@ -91,7 +91,7 @@ class Descent:
             )
 
     @property
-    def unsaved(self) -> str:
+    def unsaved_state(self) -> str:
         """What no saved state holds; empty if all is saved."""
         return f"optimizer={EIGHT_BIT}" if self.optimizer == EIGHT_BIT else ""
 

@@ -53,7 +53,7 @@ class GDRGMA:
         "averaging past gradients does not change them",
         families=("classifier",),
     )
-    unsaved: ClassVar[str] = "past gradients"
+    unsaved_state: ClassVar[str] = "past gradients"
     gamma: float = 100.0
     epsilon: float = 0.02
     forget: Target = Ascent()

@@ -74,7 +74,7 @@ class SCRUB:
             )
 
     @property
-    def unsaved(self) -> str:
+    def unsaved_state(self) -> str:
         """What no saved state holds; empty if all is saved."""
         return "the models to rewind to" if self.rewind else ""
 

@@ -57,7 +57,7 @@ class SFRon:
         "away draws its batch anew",
         families=("classifier", "diffusion", "text-to-image"),
     )
-    unsaved: ClassVar[str] = "a second optimizer"
+    unsaved_state: ClassVar[str] = "a second optimizer"
     strength: float = 25.0
     power: float = 0.5
     threshold: float = 1.0

@@ -48,7 +48,7 @@ class Level:
         refresh: The number of steps between two measurements of both losses.
     """
 
-    unsaved: ClassVar[str] = "the target level"
+    unsaved_state: ClassVar[str] = "the target level"
     refresh: int = 10
 
     def __post_init__(self) -> None:

@@ -1,4 +1,4 @@
-"""Steps whose gradients are recorded once as a CUDA graph and replayed over fixed memory.
+"""Steps whose gradients are recorded once as a CUDA graph and replayed over static buffers.
 
 On a small model a GPU waits for Python between two kernels. A replay launches all kernels of a step at once.
 What a step draws on the host, such as wrong labels, is drawn before the replay and copied into the memory
@@ -11,7 +11,10 @@ from dataclasses import dataclass, field
 import torch
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from unweave.descent.fixed_memory import (
+from unweave.descent.lookahead import Lookahead, PreviousGradient
+from unweave.descent.memories import terms_of, watches
+from unweave.descent.settings import Descent, Phase
+from unweave.descent.static_buffers import (
     clone,
     copy_batch,
     copy_constant,
@@ -20,9 +23,6 @@ from unweave.descent.fixed_memory import (
     names_of,
     tensors_of,
 )
-from unweave.descent.lookahead import Lookahead, PreviousGradient
-from unweave.descent.memories import terms_of, watches
-from unweave.descent.settings import Descent, Phase
 from unweave.descent.weighted_sum import Objective, OnWeights
 from unweave.problem import Problem
 from unweave.split import Part
@@ -53,7 +53,7 @@ class CapturedDirection:
 
     The first step of each shape runs eagerly, which prepares the device; the second is recorded. Every
     `NOTED`-th step runs eagerly too, because it checks gradients or notes the size of a lookahead. On the
-    CPU there are no graphs, so each step runs eagerly over the fixed memory, with the same result.
+    CPU there are no graphs, so each step runs eagerly over the static buffers, with the same result.
 
     Args:
         direction: Combines the gradients of a step.
@@ -76,7 +76,7 @@ class CapturedDirection:
 
 
 class RecordedStep:
-    """One step over fixed memory: batches, constants of the step, and gradients of the step before.
+    """One step over static buffers: batches, constants of the step, and gradients of the step before.
 
     Args:
         step: The step to copy.
@@ -119,7 +119,7 @@ class RecordedStep:
         return next(iter(self.params.values())).is_cuda
 
     def fill(self, step: Step) -> None:
-        """Copies what a step reads into the fixed memory."""
+        """Copies what a step reads into the static buffers."""
         for part, batches in step.batches.items():
             for fixed, batch in zip(self.batches[part], batches, strict=True):
                 fill_batch(fixed, batch)
@@ -129,7 +129,7 @@ class RecordedStep:
             fill_constant(self.constants[key], make())
 
     def run(self) -> None:
-        """Runs the step over the fixed memory."""
+        """Runs the step over the static buffers."""
         runtime = self.runtime
         step = Step(self.params, runtime, self.batches, self.sizes, index=1, of=self.of, before=self.before)
         step.constants, step.makers = self.constants, self.makers

@@ -1,4 +1,4 @@
-"""Batches, and what a loss draws for them, in fixed memory that later batches are copied into."""
+"""Batches, and what a loss draws for them, in static buffers that later batches are copied into."""
 
 from collections.abc import Mapping
 from dataclasses import replace

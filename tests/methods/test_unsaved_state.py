@@ -13,7 +13,7 @@ from unweave.methods import METHODS, Method, method_named
 from unweave.methods.lur import LUR
 from unweave.methods.scrub import SCRUB
 from unweave.methods.simple import Original
-from unweave.methods.unsaved import refuse_unsaved
+from unweave.methods.unsaved_state import refuse_unsaved_state
 from unweave.targets import Level
 from unweave.weights.state_folder import States
 
@@ -26,7 +26,7 @@ RUNNING = {
 
 def refused(method: Method) -> bool:
     try:
-        refuse_unsaved(method, "this")
+        refuse_unsaved_state(method, "this")
     except ValueError:
         return True
     return False
@@ -61,8 +61,8 @@ def test_a_method_is_refused_if_and_only_if_some_descent_leaves_no_state(name: s
 )
 def test_the_reason(method: Method, found: str):
     with pytest.raises(ValueError, match=f"^--save-every .*{found}"):
-        refuse_unsaved(method, "this")
+        refuse_unsaved_state(method, "this")
 
 
 def test_a_pipeline_with_steps_is_saved():
-    refuse_unsaved(method_named("ssd:recover"), "this")
+    refuse_unsaved_state(method_named("ssd:recover"), "this")

@@ -16,7 +16,7 @@ from torch.utils._pytree import tree_leaves
 
 import every_family
 from for_each import for_each
-from unweave.descent import captured
+from unweave.descent import cuda_graph
 from unweave.descent.descend import Descent, Phase, descend
 from unweave.descent.lookahead import EveryNthStep, ReusedGradient, exact, lagged, nested
 from unweave.descent.objective import Objective, bounded, distill, l1, mislabel, nll
@@ -66,8 +66,8 @@ def tapes(monkeypatch: pytest.MonkeyPatch) -> list[Tape]:
             run()
         return found[-1].replay
 
-    monkeypatch.setattr(captured, "capture", capture)
-    monkeypatch.setattr(captured.RecordedStep, "on_gpu", property(lambda self: True))
+    monkeypatch.setattr(cuda_graph, "capture", capture)
+    monkeypatch.setattr(cuda_graph.RecordedStep, "on_gpu", property(lambda self: True))
     return found
 
 
@@ -159,7 +159,7 @@ def test_a_method_replays_its_steps(method: Any, tapes: list[Tape]) -> None:
 
 
 def test_further_shapes_run_eagerly(tapes: list[Tape], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(captured, "MOST_SHAPES", 1)
+    monkeypatch.setattr(cuda_graph, "MOST_SHAPES", 1)
     problems = [every_family.problem("layernorm") for _ in range(2)]
     for each, compile in zip(problems, (False, "step"), strict=True):
         descend(each, replace(HOW, compile=compile), Phase([nll("retain")]))
