@@ -28,7 +28,7 @@ from unweave.audits.classifier.evidence import Evidence
 from unweave.audits.classifier.exam import ANSWERED
 from unweave.audits.classifier.metrics import METRICS, measure_pair
 from unweave.audits.classifier.parquet import load, load_unseen, save
-from unweave.cli.audit_evidence import audit_evidence
+from unweave.cli.audits.evidence import audit_evidence
 from unweave.cli.options import CommonFlags
 from unweave.record.record import environment
 

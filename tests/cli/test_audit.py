@@ -14,8 +14,8 @@ import unweave
 from cli.written import bits, names, row_of, stage_of
 from unweave.audits.classifier import parquet
 from unweave.bench.workers import Crew, run_serially
-from unweave.cli import audit
-from unweave.cli.audit import CALIBRATION
+from unweave.cli.audits import run as audit_run
+from unweave.cli.audits.run import CALIBRATION
 from unweave.cli.inputs import run_folder
 from unweave.cli.inputs.executor import Executor
 from unweave.record import record
@@ -246,10 +246,10 @@ class TestFolder:
                 seen.append(function.__name__)
                 return function(*arguments, **more)
 
-            monkeypatch.setattr(audit, function.__name__, call)
+            monkeypatch.setattr(audit_run, function.__name__, call)
 
-        note(audit.collect_answer_pair)
-        note(audit.audit_answers)
+        note(audit_run.collect_answer_pair)
+        note(audit_run.audit_answers)
         monkeypatch.setattr(Executor, "crew", crew)
         assert run("audit", forgotten, "--references", 1, "--quiet").code == 1
         assert seen == ["collect_answer_pair", "workers on cpu", "no workers", "audit_answers"]

@@ -19,7 +19,7 @@ pytest.importorskip("transformers")
 from stable_diffusion import write_clip, write_images, write_pipeline  # noqa: E402  # after diffusers is known to be there
 from unweave.audits.diffusion.concept_attack_metrics import CONCEPT_ATTACKS  # noqa: E402
 from unweave.audits.diffusion.nude_net import CLASSES, CORE  # noqa: E402
-from unweave.cli.audit_concept import NO_PROMPTS, Folders, explain_not_run  # noqa: E402
+from unweave.cli.audits.concept import NO_PROMPTS, Folders, explain_not_run  # noqa: E402
 from unweave.families.text_to_image import TextToImageFamily  # noqa: E402
 
 PROMPTS = """

@@ -8,7 +8,7 @@ import pytest
 import projects
 from for_each import for_each
 from projects import loads
-from unweave.cli import audit
+from unweave.cli.audits import run as audit_run
 from unweave.cli.inputs.out import CLAIM
 
 FORGET = ("--method", "finetune", "--set", "how.epochs=1", "--quiet")
@@ -225,7 +225,7 @@ class TestRanges:
         flags = ("--random", 0.1, "--method", "finetune", "--set", "how.steps=2", "--quiet", "--out", "done")
         assert run("forget", place, *flags).code == 0
         monkeypatch.setattr(importlib.util, "find_spec", lambda name: name)  # Ray need not be installed
-        monkeypatch.setattr(audit, "collect_answer_pair", None)  # nothing is computed before
+        monkeypatch.setattr(audit_run, "collect_answer_pair", None)  # nothing is computed before
         for verb in (("qualify", place), ("audit", "done", "--references", 1)):
             refused("no cluster answers at 127.0.0.1:1: .*refused", *verb, "--ray", "127.0.0.1:1", "--quiet")
         assert not (here / "done" / "audit").exists() and not (here / "unweave-qualification").exists()

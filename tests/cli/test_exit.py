@@ -8,7 +8,7 @@ from safetensors import SafetensorError
 
 import projects
 from unweave import cli
-from unweave.cli import run_forget
+from unweave.cli.forget_runs import run as forget_run
 from unweave.cli.inputs import out
 
 SHORT = ("--random", 0.3, "--method", "finetune", "--set", "how.epochs=1", "--quiet")
@@ -113,7 +113,7 @@ def test_a_folder_that_was_empty_is_left_empty(run, here, tmp_path, monkeypatch)
     def refuse(*_: object, **__: object) -> None:
         raise ValueError("it can't be right")
 
-    monkeypatch.setattr(run_forget, "unlearn", refuse)
+    monkeypatch.setattr(forget_run, "unlearn", refuse)
     told = run("forget", place, *SHORT, "--out", "mine")
     assert told.code == 2 and "it can't be right" in told.error and list((here / "mine").iterdir()) == []
 

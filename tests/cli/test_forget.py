@@ -13,7 +13,8 @@ from safetensors.torch import load_file
 import projects
 from cli.written import MODEL, names
 from projects import TRAINED, loads
-from unweave.cli import forget, run_forget
+from unweave.cli import forget
+from unweave.cli.forget_runs import run as forget_run
 from unweave.cli.options import parse_settings
 from unweave.descent.descend import Descent
 from unweave.methods import METHODS
@@ -141,7 +142,7 @@ class TestFiles:
 
         recipe = projects.recipe(tmp_path)
         with monkeypatch.context() as patch:
-            patch.setattr(run_forget, "unlearn", stopped)
+            patch.setattr(forget_run, "unlearn", stopped)
             told = run("forget", recipe, *SHORT, "--quiet")
         assert told.code == 130 and "the same command goes on" in told.error
         done = {path: each for path, each in listed(here).items() if "/models/" in path}

@@ -1,38 +1,18 @@
 """`unweave audit`: compares a model with models retrained without the data: PASS, FAIL or INCONCLUSIVE."""
 
-import json
-from dataclasses import asdict, replace
 from pathlib import Path
 
-from unweave.auditing import audit_answers
-from unweave.audits.answers import collect_answer_pair
-from unweave.audits.attack_runs.budget import Duration, parse_budget
+from unweave.audits.attack_runs.budget import parse_budget
 from unweave.audits.attack_runs.plan import Request
-from unweave.audits.classifier.prepare_attacks import (
-    attack_request,
-    attacked_exam,
-    measure_budget,
-    plan_of_models,
-)
-from unweave.audits.diffusion.image_attacks import choose_image_attacks, names_for
-from unweave.audits.margins import RETRAINS
-from unweave.audits.references import find_stored
+from unweave.audits.classifier.prepare_attacks import attack_request
 from unweave.audits.verdict import SEEDS
-from unweave.cli.audit_concept import NO_PROMPTS, ConceptFiles, audit_concept, refuse_no_prompts
-from unweave.cli.audit_evidence import audit_evidence
-from unweave.cli.audit_qualified import audit_qualified
-from unweave.cli.inputs import out, run_folder
+from unweave.cli.audits.concept import NO_PROMPTS, ConceptFiles, audit_concept, refuse_no_prompts
+from unweave.cli.audits.evidence import audit_evidence
+from unweave.cli.audits.qualified import audit_qualified
+from unweave.cli.audits.run import audit_run
 from unweave.cli.inputs.executor import HERE, Executor
 from unweave.cli.options import DEFAULTS, CommonFlags
-from unweave.cli.terminal import progress
 from unweave.cli.terminal.show_audit import print_audit
-from unweave.record import checkpoint, record
-from unweave.record.one_model import add_request
-
-REFERENCES = "references"
-"""The folder of retrained models."""
-CALIBRATION = 100
-"""The first seed of the calibration models, if the first of the references is 0."""
 
 
 def audit(
@@ -126,123 +106,3 @@ def count_references(references: int | None, request: Request | None) -> int:
         return references
     tier = None if request is None else request.tier
     return tier if tier in (0, 1) else SEEDS
-
-
-def audit_run(
-    run: Path,
-    references: int,
-    executor: Executor,
-    request: Request | None,
-    flags: CommonFlags,
-    *,
-    keep_models: bool,
-) -> int:
-    """Audits a folder of forget."""
-    if not 0 <= references <= CALIBRATION:
-        raise ValueError(f"--references must be in 0..{CALIBRATION}, found {references}")
-    asked = run_folder.read_request(run)
-    device = flags.device or asked["device"] or "cpu"
-    executor.refuse_unfit(device)
-    project, split = run_folder.open_run(str(run.resolve()), flags.device)
-    seeds, calibration = seeds_of(references if project.retrain else 0, flags.seed or 0)
-    weights = run_folder.read_digest(run, project, split)
-    facts = {"verb": "audit", "weights": weights, "facts": project.facts, "references": seeds}
-    facts |= {} if request is None else {"attacks": asdict(request)}
-    folder = flags.out or run / "audit"
-    out.refuse_within(folder, project.source, asked.get("data"))
-    place = out.choose_folder(folder, facts, goes_on=extends)
-    names = None if request is None else request.names
-    exam, request = attacked_exam(run_folder.make_exam(run, project, split), request)
-    image_attacks = names if request is None else None
-    if request is not None:
-        request = repeat_budget(request, place)
-    start = f"Auditing {run}{'' if seeds else ', with no retrained models'}"
-    with (
-        out.open_folder(place, facts),
-        progress.show_progress(start, quiet=flags.quiet) as listener,
-    ):
-        result = run_folder.load_result(run, project, split, flags.device)
-        # an error that makes the audit useless comes before any retraining
-        answer_pair = collect_answer_pair(result, exam)
-        plan = None
-        if request is not None:
-            measured = measure_budget(request, result, exam, 2 + len(seeds) + len(calibration))
-            plan = plan_of_models(measured, exam, len(seeds))
-        examined = () if plan is None else tuple(attack.name for attack in plan.model_attacks)
-        stored = (out.find_earlier(folder, facts, same_models, REFERENCES) or place) / REFERENCES
-        reference = run_folder.make_reference(project, split, seeds, calibration, stored) if seeds else None
-        found = []
-        if reference is not None and not examined:  # attacks may need more of a stored model
-            found = find_stored(reference, split, exam)
-        with executor.crew(device, 1) as crew:  # workers hold memory, which the attacks need
-            run_folder.retrain_all(
-                run, [*seeds, *calibration], stored, crew, flags.device, listener, examined,
-                found=found, keep_models=keep_models, image_attacks=image_attacks,
-            )  # fmt: skip
-        outcome = audit_answers(result, answer_pair, reference, exam=exam, plan=plan)
-        outcome = replace(outcome, record=add_request(outcome.record, run_folder.request_facts(run)))
-        outcome.save(place)
-    absent = absent_attacks(image_attacks, project.family.name)
-    disk = disk_sentences(stored)
-    return print_audit(outcome, place, flags, *absent, *disk, models=stored if disk else None)
-
-
-def absent_attacks(names: str | None, family: str) -> list[str]:
-    """A sentence on the attacks on a generator that were not chosen; none if all were.
-
-    Args:
-        names: The chosen attacks; None without attacks on a generator.
-        family: The family of the generator.
-    """
-    chosen = () if names is None else choose_image_attacks(names, family)
-    others = [name for name in names_for(family) if chosen and name not in chosen]
-    return [f"Not run: the attacks {', '.join(others)}."] if others else []
-
-
-def disk_sentences(stored: Path) -> list[str]:
-    """A sentence on the disk that retrained models take; none without models.
-
-    Args:
-        stored: The folder of the retrained models.
-    """
-    sizes = [path.stat().st_size for path in stored.glob(f"*/{checkpoint.WEIGHTS}")]
-    if not sizes:
-        return []
-    models = "1 retrained model takes" if len(sizes) == 1 else f"{len(sizes)} retrained models take"
-    return [f"{models} {sum(sizes) / 2**20:,.1f} MiB in {stored}; --answers-only stores none."]
-
-
-def repeat_budget(request: Request, place: Path) -> Request:
-    """The request with the gradient evaluations that a finished audit of the same request measured.
-
-    So a repeated audit runs the same attacks, however fast the machine is by then.
-    """
-    if not isinstance(request.budget, Duration) or not (place / record.FILE).is_file():
-        return request
-    earlier = json.loads((place / out.CLAIM).read_text(encoding="utf-8")).get("attacks")
-    (stage,) = record.load(place)["stages"].values()
-    if earlier != asdict(request) or "attacks" not in stage:
-        return request
-    return replace(request, budget=stage["attacks"]["budget"])
-
-
-def seeds_of(references: int, first: int) -> tuple[list[int], list[int]]:
-    """The seeds of the references, and of the calibration models, which only fix the margins.
-
-    Without enough references for a verdict, there are no calibration models.
-    """
-    seeds = list(range(first, first + references))
-    fixing = first + CALIBRATION
-    return seeds, list(range(fixing, fixing + RETRAINS)) if references >= SEEDS else []
-
-
-def extends(facts: out.Facts, earlier: out.Facts) -> bool:
-    """Whether a new request extends an old one: one model, no fewer references, the same attacks or none."""
-    attacks = earlier.get("attacks") in (None, facts.get("attacks"))
-    fewer = set(earlier.get("references", ())) - set(facts["references"])
-    return same_models(facts, earlier) and attacks and not fewer
-
-
-def same_models(facts: out.Facts, earlier: out.Facts) -> bool:
-    """Whether two requests are about one model, whose retrained models they share."""
-    return all(facts[key] == earlier.get(key) for key in facts if key not in ("references", "attacks"))

@@ -6,7 +6,8 @@ from typing import Any
 
 from torch import nn
 
-from unweave.cli.forget_concept import forget_concept
+from unweave.cli.forget_runs.concept import forget_concept
+from unweave.cli.forget_runs.run import Run
 from unweave.cli.inputs import out
 from unweave.cli.inputs.choose_method import (
     configure_method,
@@ -22,7 +23,6 @@ from unweave.cli.inputs.scope import ALL, TrainedWeights
 from unweave.cli.options import DEFAULTS, CommonFlags, parse_settings
 from unweave.cli.process_group import refuse_other_facts, refuse_unfit_flags
 from unweave.cli.project import Project, load
-from unweave.cli.run_forget import Run
 from unweave.cli.terminal.show_result import print_done
 from unweave.methods import DEFAULT, method_named
 from unweave.methods.unsaved_state import refuse_unsaved_state

@@ -18,7 +18,7 @@ from unweave.audits.diffusion.image_attacks import (
     names_for,
 )
 from unweave.audits.metrics import Metric
-from unweave.cli.audit import absent_attacks
+from unweave.cli.audits.run import absent_attacks
 
 FAMILIES = {CLASSES: ATTACKS, CONCEPTS: CONCEPT_ATTACKS}
 

@@ -11,7 +11,7 @@ from unweave.audits.attack_runs.plan import Request
 from unweave.audits.classifier.prepare_attacks import refuse_tier_of_generator
 from unweave.audits.diffusion.image_attacks import CONCEPTS, names_for
 from unweave.bench.workers import Listener
-from unweave.cli.audit_evidence import natural_key
+from unweave.cli.audits.evidence import natural_key
 from unweave.cli.inputs import out
 from unweave.cli.inputs.extra import require_diffusion
 from unweave.cli.inputs.forget_folder import CLAIM
@@ -199,8 +199,8 @@ def read_work(
         ValueError: If an extra is not installed, or one of them can't be used.
     """
     with require_diffusion():
-        from unweave.cli import run_concept_audit
-    return run_concept_audit.read(folders, given, family, device)
+        from unweave.cli.audits import concept_work
+    return concept_work.read(folders, given, family, device)
 
 
 def refuse_no_classifier(given: ConceptFiles) -> None:

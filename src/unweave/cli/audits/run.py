@@ -1,0 +1,220 @@
+"""`unweave audit FOLDER`: audits a folder of forget beside the models that it retrains."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from unweave.auditing import Audit, audit_answers
+from unweave.audits.answers import collect_answer_pair
+from unweave.audits.attack_runs.budget import Duration
+from unweave.audits.attack_runs.plan import Plan, Request
+from unweave.audits.classifier.prepare_attacks import attacked_exam, measure_budget, plan_of_models
+from unweave.audits.diffusion.image_attacks import choose_image_attacks, names_for
+from unweave.audits.exam import Exam
+from unweave.audits.margins import RETRAINS
+from unweave.audits.references import Retrain, find_stored
+from unweave.audits.verdict import SEEDS
+from unweave.bench.workers import Listener
+from unweave.cli.inputs import out, run_folder
+from unweave.cli.inputs.executor import Executor
+from unweave.cli.options import CommonFlags
+from unweave.cli.project import Project
+from unweave.cli.terminal import progress
+from unweave.cli.terminal.show_audit import print_audit
+from unweave.record import checkpoint, record
+from unweave.record.one_model import add_request
+from unweave.result import Result
+from unweave.split import Split
+
+REFERENCES = "references"
+"""The folder of retrained models."""
+CALIBRATION = 100
+"""The first seed of the calibration models, if the first of the references is 0."""
+
+
+@dataclass(frozen=True)
+class RunAudit:
+    """The audit of a folder of forget.
+
+    Args:
+        run: The folder.
+        project: The project of the run.
+        split: The split of the run.
+        seeds: The seeds of the references.
+        calibration: The seeds of the calibration models.
+        exam: The questions, with the chosen attacks on a generator.
+        request: The attacks on a classifier; none if None.
+        image_attacks: The names of the attacks on a generator; none if None.
+        device: The device; that of the run if None.
+    """
+
+    run: Path
+    project: Project
+    split: Split
+    seeds: Sequence[int]
+    calibration: Sequence[int]
+    exam: Exam[Any]
+    request: Request | None
+    image_attacks: str | None
+    device: str | None
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What its figures depend on, without the attacks."""
+        weights = run_folder.read_digest(self.run, self.project, self.split)
+        return {"verb": "audit", "weights": weights, "facts": self.project.facts, "references": self.seeds}
+
+    def plan(self, result: Result) -> Plan | None:
+        """The attacks on a classifier that the budget allows; None without attacks."""
+        if self.request is None:
+            return None
+        models = 2 + len(self.seeds) + len(self.calibration)
+        return plan_of_models(
+            measure_budget(self.request, result, self.exam, models), self.exam, len(self.seeds)
+        )
+
+    def retrain(
+        self, stored: Path, plan: Plan | None, executor: Executor, listener: Listener, *, keep_models: bool
+    ) -> Retrain | None:
+        """Retrains the models that are not stored; None without references."""
+        if not self.seeds:
+            return None
+        reference = run_folder.make_reference(self.project, self.split, self.seeds, self.calibration, stored)
+        attacks = () if plan is None else tuple(attack.name for attack in plan.model_attacks)
+        # attacks may need more of a stored model
+        found = [] if attacks else find_stored(reference, self.split, self.exam)
+        with executor.crew(device_of(self.run, self.device), 1) as crew:
+            run_folder.retrain_all(
+                self.run, [*self.seeds, *self.calibration], stored, crew, self.device, listener, attacks,
+                found=found, keep_models=keep_models, image_attacks=self.image_attacks,
+            )  # fmt: skip
+        return reference
+
+    def judge(self, stored: Path, executor: Executor, listener: Listener, *, keep_models: bool) -> Audit:
+        """Compares the model of the run with retrained models; the workers end before the attacks."""
+        result = run_folder.load_result(self.run, self.project, self.split, self.device)
+        # an error that makes the audit useless comes before any retraining
+        answer_pair, plan = collect_answer_pair(result, self.exam), self.plan(result)
+        reference = self.retrain(stored, plan, executor, listener, keep_models=keep_models)
+        outcome = audit_answers(result, answer_pair, reference, exam=self.exam, plan=plan)
+        return replace(outcome, record=add_request(outcome.record, run_folder.request_facts(self.run)))
+
+
+def audit_run(
+    run: Path,
+    references: int,
+    executor: Executor,
+    request: Request | None,
+    flags: CommonFlags,
+    *,
+    keep_models: bool,
+) -> int:
+    """Audits a folder of forget.
+
+    Args:
+        run: The folder.
+        references: The number of references to retrain.
+        executor: Where they are retrained.
+        request: The attacks; none if None.
+        flags: The flags of every verb.
+        keep_models: Whether to store retrained models beside their answers.
+    """
+    if not 0 <= references <= CALIBRATION:
+        raise ValueError(f"--references must be in 0..{CALIBRATION}, found {references}")
+    executor.refuse_unfit(device_of(run, flags.device))
+    work = prepare(run, references, request, flags)
+    facts = work.facts | ({} if request is None else {"attacks": asdict(request)})
+    folder = flags.out or run / "audit"
+    out.refuse_within(folder, work.project.source, run_folder.read_request(run).get("data"))
+    place = out.choose_folder(folder, facts, goes_on=extends)
+    work = replace(work, request=repeat_budget(work.request, place))
+    start = f"Auditing {run}{'' if work.seeds else ', with no retrained models'}"
+    with (
+        out.open_folder(place, facts),
+        progress.show_progress(start, quiet=flags.quiet) as listener,
+    ):
+        stored = (out.find_earlier(folder, facts, same_models, REFERENCES) or place) / REFERENCES
+        outcome = work.judge(stored, executor, listener, keep_models=keep_models)
+        outcome.save(place)
+    absent = absent_attacks(work.image_attacks, work.project.family.name)
+    disk = disk_sentences(stored)
+    return print_audit(outcome, place, flags, *absent, *disk, models=stored if disk else None)
+
+
+def prepare(run: Path, references: int, request: Request | None, flags: CommonFlags) -> RunAudit:
+    """Opens a folder of forget for its audit."""
+    project, split = run_folder.open_run(str(run.resolve()), flags.device)
+    seeds, calibration = seeds_of(references if project.retrain else 0, flags.seed or 0)
+    exam, left = attacked_exam(run_folder.make_exam(run, project, split), request)
+    images = request.names if request is not None and left is None else None
+    return RunAudit(run, project, split, seeds, calibration, exam, left, images, flags.device)
+
+
+def device_of(run: Path, device: str | None) -> str:
+    """The device of retrained models: the given one, or that of the run."""
+    return device or run_folder.read_request(run)["device"] or "cpu"
+
+
+def absent_attacks(names: str | None, family: str) -> list[str]:
+    """A sentence on the attacks on a generator that were not chosen; none if all were.
+
+    Args:
+        names: The chosen attacks; None without attacks on a generator.
+        family: The family of the generator.
+    """
+    chosen = () if names is None else choose_image_attacks(names, family)
+    others = [name for name in names_for(family) if chosen and name not in chosen]
+    return [f"Not run: the attacks {', '.join(others)}."] if others else []
+
+
+def disk_sentences(stored: Path) -> list[str]:
+    """A sentence on the disk that retrained models take; none without models.
+
+    Args:
+        stored: The folder of the retrained models.
+    """
+    sizes = [path.stat().st_size for path in stored.glob(f"*/{checkpoint.WEIGHTS}")]
+    if not sizes:
+        return []
+    models = "1 retrained model takes" if len(sizes) == 1 else f"{len(sizes)} retrained models take"
+    return [f"{models} {sum(sizes) / 2**20:,.1f} MiB in {stored}; --answers-only stores none."]
+
+
+def repeat_budget(request: Request | None, place: Path) -> Request | None:
+    """The request with the gradient evaluations that a finished audit of the same request measured.
+
+    So a repeated audit runs the same attacks, however fast the machine is by then.
+    """
+    if request is None or not isinstance(request.budget, Duration):
+        return request
+    if not (place / record.FILE).is_file():
+        return request
+    earlier = json.loads((place / out.CLAIM).read_text(encoding="utf-8")).get("attacks")
+    (stage,) = record.load(place)["stages"].values()
+    if earlier != asdict(request) or "attacks" not in stage:
+        return request
+    return replace(request, budget=stage["attacks"]["budget"])
+
+
+def seeds_of(references: int, first: int) -> tuple[list[int], list[int]]:
+    """The seeds of the references, and of the calibration models, which only fix the margins.
+
+    Without enough references for a verdict, there are no calibration models.
+    """
+    seeds = list(range(first, first + references))
+    fixing = first + CALIBRATION
+    return seeds, list(range(fixing, fixing + RETRAINS)) if references >= SEEDS else []
+
+
+def extends(facts: out.Facts, earlier: out.Facts) -> bool:
+    """Whether a new request extends an old one: one model, no fewer references, the same attacks or none."""
+    attacks = earlier.get("attacks") in (None, facts.get("attacks"))
+    fewer = set(earlier.get("references", ())) - set(facts["references"])
+    return same_models(facts, earlier) and attacks and not fewer
+
+
+def same_models(facts: out.Facts, earlier: out.Facts) -> bool:
+    """Whether two requests are about one model, whose retrained models they share."""
+    return all(facts[key] == earlier.get(key) for key in facts if key not in ("references", "attacks"))

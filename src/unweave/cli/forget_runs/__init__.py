@@ -1,0 +1,1 @@
+"""The runs of `unweave forget`: of examples or classes, and of concepts."""
