@@ -16,6 +16,7 @@ from unweave.cli.inputs.choose_method import Retraining, configure_method, read_
 from unweave.cli.inputs.executor import HERE, Executor
 from unweave.cli.inputs.qualification import facts_of
 from unweave.cli.options import DEFAULTS, CommonFlags, parse_settings
+from unweave.cli.project import Project
 from unweave.cli.project.diffusers_folder import is_local
 from unweave.cli.project.place import Place, is_given, load_project, weights_digest
 from unweave.cli.project.stage import stage_of
@@ -67,15 +68,8 @@ def qualify(
     if method in REFERENCES:
         raise ValueError(f"qualify tests a method, found {method}, with which methods are compared: name one")
     executor.refuse_unfit(device)
-    if not is_given([model]):
-        raise ValueError(f"qualify takes one given model, project.py or a folder, found {model!r}")
-    if is_local(Path(model)):
-        refuse_pipeline(Path(model))
-        raise ValueError(f"qualify is for classifiers, found a diffusers folder, {model}")
     place = Place(model, recipe, None)
-    project = load_project(place, device)
-    if project.family.name != Classifier.family:
-        raise ValueError(f"qualify is for classifiers, found a {project.family.noun}")
+    project = load_classifier(place, device)
     found = {} if tuned is None else read_search(tuned, model, method)
     chosen = configure_method(project, method, tables=merge_tables(found, tables), seed=seed)
     facts = facts_of(project, weights_digest(place, device), repr(chosen))
@@ -105,6 +99,24 @@ def qualify(
         html.write(record.load(folder), folder / html.FILE)
     print_qualification(folder, flags)
     return 0
+
+
+def load_classifier(place: Place, device: str) -> Project:
+    """The project of a given classifier.
+
+    Raises:
+        ValueError: If the model is not one given model, or no classifier.
+    """
+    model = place.model
+    if not is_given([model]):
+        raise ValueError(f"qualify takes one given model, project.py or a folder, found {model!r}")
+    if is_local(Path(model)):
+        refuse_pipeline(Path(model))
+        raise ValueError(f"qualify is for classifiers, found a diffusers folder, {model}")
+    project = load_project(place, device)
+    if project.family.name != Classifier.family:
+        raise ValueError(f"qualify is for classifiers, found a {project.family.noun}")
+    return project
 
 
 def stage_maker(place: Place, folder: Path, device: str, name: str, method: Method | Retraining) -> MakeStage:
