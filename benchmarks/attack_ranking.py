@@ -18,7 +18,7 @@ import numpy as np
 from rows import write_json
 from scipy.stats import kendalltau
 
-from unweave.record.files import read_object
+from unweave.record.compact import read_record
 from unweave.record.record import environment
 
 STAGE = "digits-trace"
@@ -84,10 +84,10 @@ def overturned_passes(methods: Mapping[str, Row]) -> list[str]:
 
 def summarize(records: Path) -> Row:
     """The comparison at every budget."""
-    frontier = read_object(records / "frontier-digits.json")["stages"][STAGE]["methods"]
+    frontier = read_record(records / "frontier-digits.json")["stages"][STAGE]["methods"]
     found = {}
     for budget in BUDGETS:
-        shadows = read_object(records / f"shadows-{STAGE}-at-{budget}.json")["rows"]
+        shadows = read_record(records / f"shadows-{STAGE}-at-{budget}.json")["rows"]
         at = {
             name: point
             for name, each in frontier.items()

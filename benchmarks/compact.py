@@ -34,6 +34,7 @@ PLACES: Mapping[str, str] = {
     f"{METHOD}/repr//": "methods",
     f"{METHOD}/points/[point]/gaps//[seed]": "values",
     f"{METHOD}/points/[point]/settings//{{setting}}": "settings",
+    f"{METHOD}/points//[point]/{{figure}}/{{part}}": "points",
     "stages/{stage}/recipe/methods//{method}/{setting}": "recipe",
     "stages/{stage}/histograms//{method}/{part}/[bin]": "histograms",
     "stages/{stage}/descriptions//{method}/{figure}/{class}": "descriptions",
@@ -41,6 +42,7 @@ PLACES: Mapping[str, str] = {
     "stages/{stage}/search//{method}/[trial]/{part}/{setting}": "search",
     "stages/{stage}/runs//[run]/{figure}": "runs",
     "runs//[run]/{figure}/{part}/[look]": "runs",
+    "rows//{row}/{part}/{attack}/{figure}": "rows",
     "search//{method}/[trial]/{part}/{setting}": "search",
     "summary/{stage}//[row]/{figure}/{statistic}": "summary",
     "summary/{setting}/runs//{run}/{figure}/{statistic}": "summary",
@@ -49,7 +51,9 @@ PLACES: Mapping[str, str] = {
     "{part}/rows/{stage}/methods/{method}/gaps//[seed]": "values",
     "{part}/rows/{stage}/methods/{method}/repr//": "methods",
 }
-"""The table for each large part of a record: where it lies // the further columns of its values."""
+"""The table for each large part of a record: where it lies // the further columns of its values.
+
+A table within another one comes before it, and is read back after it."""
 PICTURES = "stages/{stage}/sheets/{method}"
 QUALITY = 60
 
@@ -75,7 +79,7 @@ def write_compact(made: Mapping[str, Any], path: Path) -> None:
         (folder / name).write_bytes(content)
     files = {
         name: {"sha256": hashlib.sha256(content).hexdigest(), "place": place}
-        for name, place, content in parts
+        for name, place, content in reversed(parts)
     }
     write_json(path, {**rest, FILES: files} if files else rest)
     if json.dumps(read_record(path)) != json.dumps(whole):

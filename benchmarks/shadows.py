@@ -16,7 +16,8 @@ import sys
 from pathlib import Path
 
 import torch
-from rows import round_numbers, write_json
+from compact import write_compact
+from rows import round_numbers
 
 from unweave.bench.attack_shadows import run_study, summarize
 from unweave.bench.recipe import load
@@ -64,7 +65,7 @@ def main() -> None:
         found = run_study(study, methods, hear)
     found |= {"cpu_seconds": cpu_seconds() - start, "environment": environment()}
     if asked.record:
-        write_json(asked.record, round_numbers(to_json_values(found)))
+        write_compact(round_numbers(to_json_values(found)), asked.record)
     print("\n".join(summarize(found)))
     print(f"{found['cpu_seconds']:.0f} s of one core")
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from pages import ROOT, table
-from unweave.record.files import read_object
+from unweave.record.compact import read_record
 
 RECORDS = ROOT / "records"
 PAGE = "docs/attacks.md"
@@ -32,7 +32,7 @@ def script(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
 
 def test_the_record_is_that_of_the_other_records(script: ModuleType) -> None:
-    found, kept = script.summarize(RECORDS), read_object(RECORDS / "attack-ranking.json")
+    found, kept = script.summarize(RECORDS), read_record(RECORDS / "attack-ranking.json")
     assert json.loads(json.dumps(found["budgets"])) == kept["budgets"]
 
 
@@ -51,7 +51,7 @@ def test_equal_and_opposite_orders_and_a_pass_that_stays(script: ModuleType) -> 
 
 def test_the_page_has_the_correlations_of_the_record() -> None:
     said = table(PAGE, RANKING)
-    for budget, each in read_object(RECORDS / "attack-ranking.json")["budgets"].items():
+    for budget, each in read_record(RECORDS / "attack-ranking.json")["budgets"].items():
         _, methods, *cells, taken = said[budget]
         expected = [
             f"{pair['tau']:.2f} (p {'< 0.01' if pair['p'] < 0.01 else '= ' + format(pair['p'], '.2f')})"
@@ -72,9 +72,9 @@ def ulira_cells(row: Mapping[str, Any]) -> list[str]:
 def test_the_page_has_the_figures_of_the_records() -> None:
     two = table(PAGE, LOW)
     one = table(PAGE, HIGH)
-    kept = read_object(RECORDS / "attack-ranking.json")["budgets"]
+    kept = read_record(RECORDS / "attack-ranking.json")["budgets"]
     for budget, said, first in (("0.3", two, 1), ("0.45", two, 4), ("0.6", one, 1)):
-        rows = read_object(RECORDS / f"shadows-digits-trace-at-{budget}.json")["rows"]
+        rows = read_record(RECORDS / f"shadows-digits-trace-at-{budget}.json")["rows"]
         assert said.keys() == rows.keys()
         for name, cells in said.items():
             audited, *figures = cells[first : first + 3]
