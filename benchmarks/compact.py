@@ -42,6 +42,8 @@ PLACES: Mapping[str, str] = {
     "stages/{stage}/search//{method}/[trial]/{part}/{setting}": "search",
     "stages/{stage}/runs//[run]/{figure}": "runs",
     "runs//[run]/{figure}/{part}/[look]": "runs",
+    "searches/{factor}/{method}/trials//[trial]/{part}/{setting}": "search",
+    "runs/{factor}/{concept}/{seed}/{method}/values//{metric}": "values",
     "rows//{row}/{part}/{attack}/{figure}": "rows",
     "search//{method}/[trial]/{part}/{setting}": "search",
     "summary/{stage}//[row]/{figure}/{statistic}": "summary",

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from rows import round_numbers
 from text_to_image_cases import REPORTING, SEARCHING, Study
 from text_to_image_methods import BUDGET, ROWS, method_of, space_of
 
@@ -29,7 +30,7 @@ def search_rows(
         ValueError: If one of them is another search, or there are no models to search on.
     """
     for name in (each for each in names if each in done):
-        if done[name]["key"] != search_key(name) or trials not in (0, done[name]["trials"]):
+        if done[name]["key"] != search_key(name) or trials not in (0, done[name]["asked"]):
             raise ValueError(f"the record has another search of {name}: give another --record")
     missing = [name for name in names if name not in done] if trials else []
     value, found = study.searched[factor], dict(done)
@@ -46,8 +47,8 @@ def search_rows(
         journal = study.out / "search" / factor / f"{file_name(name)}.journal"
         log = search(method, space, own, cases, place=journal, name=digest(facts))
         spent = (time.process_time() - start) / own
-        each = {"values": [trial["value"] for trial in log], "best": best(log)}
-        found[name] = {"key": search_key(name), "trials": trials, "floor": base.floor, **each}
+        each = {"trials": [dict(trial) for trial in log], "best": best(log)}
+        found[name] = {"key": search_key(name), "asked": trials, "floor": base.floor, **round_numbers(each)}
         print(f"{factor}  {name}  {own} trials of {spent:.0f} CPU-seconds, {best(log)}", flush=True)
     return found
 

@@ -27,7 +27,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rows import Row, round_numbers, write_json
+from compact import write_compact
+from rows import Row, round_numbers
 from text_to_image_aims import print_aims, tabulate
 from text_to_image_cases import FEW, MANY, REPORTING, SEARCHED, SEARCHING, Study
 from text_to_image_methods import BUDGET, ROWS
@@ -40,7 +41,7 @@ from unweave.bench.text_to_image_models import TextToImageModels
 from unweave.bench.text_to_image_recipe import text_to_image_recipe
 from unweave.descent.train import digest
 from unweave.methods import Method
-from unweave.record.files import read_object
+from unweave.record.compact import read_record
 from unweave.record.record import environment
 from unweave.tables import as_table
 
@@ -78,10 +79,10 @@ def main() -> None:
     settings = settings_of(study)
     found = load_record(arguments.record, settings)
     for factor in arguments.factors:
-        done = found["search"].get(factor, {})
-        found["search"][factor] = search_rows(study, factor, arguments.methods, arguments.search, done)
+        done = found["searches"].get(factor, {})
+        found["searches"][factor] = search_rows(study, factor, arguments.methods, arguments.search, done)
     for factor, values in (("object", arguments.object), ("colour", arguments.colour)):
-        methods = found_methods(arguments.methods, found["search"].get(factor, {}))
+        methods = found_methods(arguments.methods, found["searches"].get(factor, {}))
         refuse_other_methods(found["runs"].get(factor, {}), methods)
         for seed, value in product(arguments.seeds, values):
             if study.has(seed, value):
@@ -96,7 +97,7 @@ def main() -> None:
     print_tables(averages)
     print_aims(aims)
     if arguments.record:
-        write_json(arguments.record, found)
+        write_compact(found, arguments.record)
 
 
 def study_of(arguments: argparse.Namespace) -> Study:
@@ -157,10 +158,10 @@ def load_record(place: Path | None, settings: Row) -> Row:
         ValueError: If the earlier part had other settings.
     """
     here = environment()
-    empty = {"environments": [here], **json.loads(json.dumps(settings)), "search": {}, "runs": {}}
+    empty = {"environments": [here], **json.loads(json.dumps(settings)), "searches": {}, "runs": {}}
     if place is None or not place.exists():
         return empty
-    found = read_object(place)
+    found = read_record(place)
     other = [name for name in settings if found.get(name) != empty[name]]
     if other:
         raise ValueError(f"{place} was made with other settings ({', '.join(other)}): give another --record")

@@ -1,6 +1,5 @@
 """The study of text-to-image models: its methods, its tables, and a whole run on models of a few steps."""
 
-import json
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -18,6 +17,7 @@ from unweave.bench.ranges import default_settings, nest_paths
 from unweave.descent.descend import Descent
 from unweave.families.text_to_image import TextToImageFamily
 from unweave.methods.configure import configure, refuse_unknown_settings
+from unweave.record.compact import read_record
 from unweave.tasks.diffusion.sample import Sampler
 
 
@@ -190,8 +190,8 @@ def test_a_study_goes_on_where_it_was_stopped(
     record, given = tmp_path / "record.json", ["--models", models, "--out", out, "--attacked"]
     given += ["--methods", "uce", "finetune", "--seeds", 3, "--object", "five", "--factors", "object"]
     call(study, *given, "--search", 2, "--record", record)
-    found = json.loads(record.read_text())
-    trials = {name: len(each["values"]) for name, each in found["search"]["object"].items()}
+    found = read_record(record)
+    trials = {name: len(each["trials"]) for name, each in found["searches"]["object"].items()}
     assert trials == {"uce": 2, "finetune": 2}
     runs = found["runs"]["object"]["five"]["3"]
     assert list(runs) == ["original", "retrained", "second retrained", "uce", "finetune"]
@@ -203,10 +203,10 @@ def test_a_study_goes_on_where_it_was_stopped(
     assert len(files) == 5
     call(study, *given, "--search", 2, "--record", record)
     assert {path: path.stat().st_mtime_ns for path in out.rglob("*.json")} == files
-    assert json.loads(record.read_text())["runs"] == found["runs"]
+    assert read_record(record)["runs"] == found["runs"]
     monkeypatch.setattr(searches, "search", None)
     call(study, *given, "--out", tmp_path / "elsewhere", "--search", 2, "--record", record)
-    assert json.loads(record.read_text())["search"] == found["search"], "the record alone knows the search"
+    assert read_record(record)["searches"] == found["searches"], "the record alone knows the search"
     with pytest.raises(ValueError, match="another search of uce"):
         call(study, *given, "--search", 3, "--record", record)
     with pytest.raises(ValueError, match=r"other settings \(reporting\)"):
