@@ -8,17 +8,34 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from text_to_image_tables import ATTACKS
+from erase_tables import table
 
 AIMS: Mapping[str, str] = {
-    "concept": "UA, points",
-    "neighbours": "RA, points",
+    "concept": "points of UA",
+    "neighbours": "points of RA",
     "quality": "KID",
-    "share": "gradients",
-    "attacks": "attack, points",
+    "share": "of a retraining",
+    "attacks": "points",
     "relearning": "steps",
 }
 """The aims, with the unit of their shortfall, which is zero or less where a run meets the aim."""
+
+ATTACKS: Mapping[str, str] = {
+    "asked": "asked",
+    "prompt": "prompt",
+    "guidance": "guidance",
+    "unasked": "no prompt",
+    "best_of_10": "best of 10",
+    "concept_vector": "concept vec",
+    "picture": "picture",
+    "vector": "vector",
+    "token": "token",
+    "prefix": "prefix",
+    "eight_bits": "8 bits",
+    "old_words": "old words",
+    "dropped": "no adapter",
+}
+"""The attacks, with their titles: shares of images that show the concept, in percent."""
 
 RELEARNED = ("relearn_10", "relearn_10_old_words")
 """Steps of relearning, with the model's own text encoder and with that of the original."""
@@ -96,12 +113,11 @@ def count_met(rows: Sequence[Mapping[str, float] | None]) -> dict[str, Count]:
 
 
 def print_aims(found: Mapping[str, Mapping[str, Mapping[str, Count]]]) -> None:
-    """Prints, for each factor, the runs of each method that meet an aim, and the mean shortfall."""
+    """Prints, for each factor in Markdown, the runs that meet an aim, and the mean shortfall."""
     for factor, methods in found.items():
-        titles = [f"{aim} ({unit})" for aim, unit in AIMS.items()]
-        print(f"\n{factor:16}  " + "  ".join(f"{title:>24}" for title in titles))
-        for name, row in methods.items():
-            print(f"{name:16}  " + "  ".join(f"{cell(row.get(aim)):>24}" for aim in AIMS))
+        titles = [f"{aim}, {unit}" for aim, unit in AIMS.items()]
+        rows = {name: [cell(row.get(aim)) for aim in AIMS] for name, row in methods.items()}
+        print(f"\n{factor}\n\n{table(titles, rows)}")
 
 
 def cell(counted: Count | None) -> str:

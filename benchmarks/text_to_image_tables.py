@@ -1,9 +1,18 @@
-"""Tables of the study of text-to-image models: means over concepts and seeds, beside the retrained models."""
+"""Tables of the study of text-to-image models: means over concepts and seeds, beside the retrained models.
 
+python benchmarks/text_to_image_tables.py records/text-to-image.json
+"""
+
+import argparse
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+from erase_tables import table
+from text_to_image_aims import ATTACKS, print_aims
+
+from unweave.record.compact import read_record
 
 FIGURES: Mapping[str, str] = {
     "gap": "gap",
@@ -26,23 +35,6 @@ FIGURES: Mapping[str, str] = {
     "failed": "failed, %",
 }
 """The columns of the first table, with their titles."""
-
-ATTACKS: Mapping[str, str] = {
-    "asked": "asked",
-    "prompt": "prompt",
-    "guidance": "guidance",
-    "unasked": "no prompt",
-    "best_of_10": "best of 10",
-    "concept_vector": "concept vec",
-    "picture": "picture",
-    "vector": "vector",
-    "token": "token",
-    "prefix": "prefix",
-    "eight_bits": "8 bits",
-    "old_words": "old words",
-    "dropped": "no adapter",
-}
-"""The columns of the second: shares of images that show the concept, in percent."""
 
 
 def summary(runs: Mapping[str, Any]) -> dict[str, dict[str, dict[str, dict[str, float]]]]:
@@ -86,15 +78,30 @@ def statistics(rows: Sequence[Mapping[str, float]]) -> dict[str, dict[str, float
 
 
 def print_tables(found: Mapping[str, Any]) -> None:
-    """Prints both tables of each factor, a row per method."""
+    """Prints both tables of each factor in Markdown, a row per method."""
     for factor, methods in found.items():
-        for figures in (FIGURES, ATTACKS):
-            print(f"\n{factor:16}  " + "  ".join(f"{title:>11}" for title in figures.values()))
-            for name, row in methods.items():
-                cells = [cell(row[key]["mean"]) if key in row else "–" for key in figures]
-                print(f"{name:16}  " + "  ".join(f"{each:>11}" for each in cells))
+        for columns in (FIGURES, ATTACKS):
+            known = [key for key in columns if any(key in row for row in methods.values())]
+            rows = {
+                name: [cell(row[key]["mean"]) if key in row else "–" for key in known]
+                for name, row in methods.items()
+            }
+            print(f"\n{factor}\n\n{table([columns[key] for key in known], rows)}")
 
 
 def cell(value: float) -> str:
     """A number with three or more digits."""
-    return f"{value:.3f}" if abs(value) < 10 else f"{value:.1f}"
+    return f"{value:.3f}" if abs(value) < 1 else f"{value:.1f}"
+
+
+def main() -> None:
+    """Prints all tables of a record."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("record", type=Path)
+    found = read_record(parser.parse_args().record)
+    print_tables(found["summary"])
+    print_aims(found["aims"])
+
+
+if __name__ == "__main__":
+    main()

@@ -120,7 +120,7 @@ def test_a_method_whose_runs_all_failed_has_a_row_that_says_so(
     assert row.keys() == {"concept", "neighbours", "quality", "share", "attacks", "relearning"}
     assert all(each == none_met for each in row.values())
     study.print_aims(study.round_numbers(found))
-    (line,) = (each for each in capsys.readouterr().out.splitlines() if each.startswith("failing"))
+    (line,) = (each for each in capsys.readouterr().out.splitlines() if each.startswith("| failing"))
     assert line.count("0 of 2, all failed") == len(row)
 
 
