@@ -22,11 +22,11 @@ AIMS: Mapping[str, str] = {
 
 ATTACKS: Mapping[str, str] = {
     "asked": "asked",
-    "prompt": "prompt",
+    "prompt": "best prompt",
     "guidance": "guidance",
     "unasked": "no prompt",
     "best_of_10": "best of 10",
-    "concept_vector": "concept vec",
+    "concept_vector": "concept vector",
     "picture": "picture",
     "vector": "vector",
     "token": "token",

@@ -98,7 +98,7 @@ class ConceptRuns:
     def run(self, name: str, method: Method | None) -> Run:
         """Runs a method, or measures the reference of this name if there is no method."""
         if method is not None:
-            return self.run_method(method, edits_words=ROWS[name].edits_words)
+            return self.run_method(method, edits_words=ROWS[name.partition("@")[0]].edits_words)
         model = self.references[name]()
         return {"failed": None, **self.measure(model, self.answers(name), model)}
 

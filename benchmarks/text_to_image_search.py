@@ -32,7 +32,7 @@ def search_rows(
     for name in (each for each in names if each in done):
         if done[name]["key"] != search_key(name) or trials not in (0, done[name]["asked"]):
             raise ValueError(f"the record has another search of {name}: give another --record")
-    missing = [name for name in names if name not in done] if trials else []
+    missing = [name for name in names if name not in done and "@" not in name] if trials else []
     value, found = study.searched[factor], dict(done)
     if not missing:
         return found
@@ -86,9 +86,21 @@ def best(trials: Sequence[Trial]) -> Trial | None:
 
 
 def found_methods(names: Sequence[str], searches: Mapping[str, Row]) -> dict[str, Method]:
-    """The methods with the best settings that a search found; those of the start where there was none."""
+    """The methods with the best settings that a search found; those of the start where there was none.
+
+    Args:
+        names: Rows; "joint@lur" is the row "joint" with the settings of "lur", as far as it searches them.
+        searches: The searches of a factor, by row.
+    """
     methods: dict[str, Method] = {}
     for name in names:
-        method, trial = method_of(ROWS[name], REPORTING), searches.get(name, {}).get("best")
-        methods[name] = method if trial is None else configure(method, nest_paths(trial["settings"]))
+        own, _, other = name.partition("@")
+        method, trial = method_of(ROWS[own], REPORTING), searches.get(other or own, {}).get("best")
+        settings = {} if trial is None else trial["settings"]
+        if other:
+            renamed = {path.replace(f"{other}.", f"{own}.", 1): value for path, value in settings.items()}
+            settings = {
+                path: each for path, each in renamed.items() if path in space_of(ROWS[own], REPORTING)
+            }
+        methods[name] = configure(method, nest_paths(settings))
     return methods

@@ -55,7 +55,13 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--out", type=Path, default=Path("unweave-text-to-image-study"))
     parser.add_argument("--recipe", default="digits", help="a name, or the path of a TOML file")
     parser.add_argument("--data", type=Path, help="the folder of the recipe's images, such as Fashion-MNIST")
-    parser.add_argument("--methods", nargs="+", default=list(ROWS), choices=ROWS)
+    parser.add_argument(
+        "--methods",
+        nargs="+",
+        type=row_name,
+        default=list(ROWS),
+        help="or joint@lur, joint with lur's settings",
+    )
     parser.add_argument("--search", type=int, default=0, metavar="N", help="trials of each method and factor")
     parser.add_argument("--factors", nargs="+", default=list(SEARCHED), choices=SEARCHED, help="to search on")
     for factor, value in SEARCHED.items():
@@ -69,6 +75,18 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--attacked", type=int, nargs="*", default=[0], help="seeds on which all attacks run")
     parser.add_argument("--record", type=Path, help="a JSON file for all that was found")
     return parser
+
+
+def row_name(name: str) -> str:
+    """A row, or two joined by "@": the first with the settings that the search of the second found.
+
+    Raises:
+        argparse.ArgumentTypeError: If there is no such row.
+    """
+    for each in name.split("@"):
+        if each not in ROWS:
+            raise argparse.ArgumentTypeError(f"expected one of {', '.join(ROWS)}, found {each!r}")
+    return name
 
 
 def main() -> None:

@@ -17,24 +17,23 @@ from unweave.record.compact import read_record
 FIGURES: Mapping[str, str] = {
     "gap": "gap",
     "ua_trained": "UA trained",
-    "ua_paraphrased": "UA para",
-    "ua_combined": "UA comb",
-    "ra_neighbours": "RA neigh",
-    "ra_others": "RA others",
-    "agreement": "agree",
+    "ua_paraphrased": "paraphrased",
+    "ua_combined": "combined",
+    "ra_neighbours": "RA neighbours",
+    "ra_others": "others",
+    "agreement": "agreement",
     "kid": "KID",
-    "kid_retain": "KID R",
-    "drift_feature": "drift",
-    "relearned_10_at_5": "at 5",
-    "relearned_10_at_20": "at 20",
-    "relearned_10_at_40": "at 40",
-    "relearn_10": "half at",
-    "relearn_10_old_words": "old words",
-    "gradients": "grads",
-    "cpu_seconds": "CPU s",
+    "relearned_10_at_20": "relearned at 20, %",
+    "relearn_10": "half relearned, steps",
+    "gradients": "gradients",
+    "cpu_seconds": "CPU-seconds",
     "failed": "failed, %",
 }
 """The columns of the first table, with their titles."""
+
+
+ZERO = {"mean": 0.0}
+"""The figure of a row that has none."""
 
 
 def summary(runs: Mapping[str, Any]) -> dict[str, dict[str, dict[str, dict[str, float]]]]:
@@ -78,10 +77,10 @@ def statistics(rows: Sequence[Mapping[str, float]]) -> dict[str, dict[str, float
 
 
 def print_tables(found: Mapping[str, Any]) -> None:
-    """Prints both tables of each factor in Markdown, a row per method."""
+    """Prints both tables of each factor in Markdown, a row per method; no column of zeros."""
     for factor, methods in found.items():
         for columns in (FIGURES, ATTACKS):
-            known = [key for key in columns if any(key in row for row in methods.values())]
+            known = [key for key in columns if any(row.get(key, ZERO)["mean"] for row in methods.values())]
             rows = {
                 name: [cell(row[key]["mean"]) if key in row else "–" for key in known]
                 for name, row in methods.items()

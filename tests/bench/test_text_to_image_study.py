@@ -1,5 +1,6 @@
 """The study of text-to-image models: its methods, its tables, and a whole run on models of a few steps."""
 
+import argparse
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -44,6 +45,17 @@ def test_every_row_starts_inside_a_space_of_fields_that_it_has(searches: ModuleT
         configured = configure(method, nest_paths(default_settings(method, space)), name)
         assert type(configured) is type(method)
         assert bool(row.scope) != ("train.scope" in space), "a scope is fixed or searched"
+
+
+def test_a_row_takes_the_settings_of_another_search(searches: ModuleType, study: ModuleType):
+    settings = {"train.scope": "attention", "lur.how.lr": 1e-3, "lur.weight": 0.5, "lur.alpha": 7.0}
+    found = searches.found_methods(["joint@lur"], {"lur": {"best": {"settings": settings}}})["joint@lur"]
+    start = searches.method_of(searches.ROWS["joint"], study.REPORTING)
+    expected = {"train": {"scope": "attention"}, "joint": {"how": {"lr": 1e-3}, "weight": 0.5}}
+    assert found == configure(start, expected), "joint has no step to look through"
+    assert study.row_name("joint@lur") == "joint@lur"
+    with pytest.raises(argparse.ArgumentTypeError, match="found 'lurr'"):
+        study.row_name("joint@lurr")
 
 
 def test_the_best_trial_is_within_the_budget(searches: ModuleType):
