@@ -43,7 +43,7 @@ DESCENT = {"lr": 2e-3, "batch": 64, "forget_batch": 32, "max_norm": 1.0, "schedu
 
 
 BY_HAND = {"weight": 1.0, "forget": "away"}
-"""Settings of two rows that are not searched: the best of the six of `text_to_image_scopes.py`."""
+"""Settings of two rows that are not searched, chosen among the six of `text_to_image_scopes.py`."""
 
 
 @dataclass(frozen=True)
@@ -99,10 +99,10 @@ def forgetting(name: str, price: int, share: float = 1.0, **changes: Any) -> Row
     return Row(name, {name: {"forget": START, **changes}}, {f"{name}.forget": FORGET, **own})
 
 
-def by_hand(name: str, steps: int) -> Row:
+def by_hand(name: str, length: int) -> Row:
     """A method on all weights of the denoiser with the settings of `BY_HAND`, and nothing to search."""
     fixed = ("how.lr", "how.steps", "weight", "forget", "alpha")
-    how = {"lr": 1.5e-3, "steps": steps}
+    how = {"lr": 1.5e-3, "steps": length}
     return Row(name, {name: {**BY_HAND, "how": how}}, dict.fromkeys(fixed), "all")
 
 
@@ -133,8 +133,8 @@ ROWS: Mapping[str, Row] = {
     "lur-lora": replace(looking("lur", 3), scope="lora"),
     "lur-match": Row("lur-match", {}, {}, "all"),
     "joint": forgetting("joint", 2),
-    "lur-all": by_hand("lur", steps=28),
-    "joint-all": by_hand("joint", steps=43),
+    "lur-all": by_hand("lur", 28),
+    "joint-all": by_hand("joint", 43),
     "joint:recover": recovering(forgetting("joint", 2, 0.6)),
     "meta-unlearning": replace(META, ranges={**META.ranges, "meta-unlearning.relearn": Whole(1, 3)}),
     "joint:reset-tokens": replace(forgetting("joint", 2), stages="joint:reset-tokens"),

@@ -57,10 +57,7 @@ def main() -> None:
     def measure(name: str, model: nn.Module) -> None:
         values = exam.measure(exam.answers(model)) | EditExam.probes(exam, model, original)
         found[name] = round_numbers(values)
-        print(
-            name,
-            {key: values[key] for key in ("ua", "ra_neighbours", "kid", "relearn_10", "token", "vector")},
-        )
+        print(name, {key: values[key] for key in SHOWN if key in values}, flush=True)
 
     measure("original", original)
     measure("retrained", study.retrained(SEARCH_SEED, value, case))

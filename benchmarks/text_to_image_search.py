@@ -91,6 +91,9 @@ def found_methods(names: Sequence[str], searches: Mapping[str, Row]) -> dict[str
     Args:
         names: Rows; "joint@lur" is the row "joint" with the settings of "lur", as far as it searches them.
         searches: The searches of a factor, by row.
+
+    Raises:
+        ValueError: If a row should have the settings of another one that was not searched.
     """
     methods: dict[str, Method] = {}
     for name in names:
@@ -98,9 +101,19 @@ def found_methods(names: Sequence[str], searches: Mapping[str, Row]) -> dict[str
         method, trial = method_of(ROWS[own], REPORTING), searches.get(other or own, {}).get("best")
         settings = {} if trial is None else trial["settings"]
         if other:
-            renamed = {path.replace(f"{other}.", f"{own}.", 1): value for path, value in settings.items()}
-            settings = {
-                path: each for path, each in renamed.items() if path in space_of(ROWS[own], REPORTING)
-            }
+            if not settings:
+                raise ValueError(
+                    f"{name} needs the settings of a search of {other}, found none: give --search"
+                )
+            settings = rename_stages(settings, other, own)
         methods[name] = configure(method, nest_paths(settings))
     return methods
+
+
+def rename_stages(settings: Mapping[str, Any], other: str, own: str) -> dict[str, Any]:
+    """The settings of a row for the stages of another one, as far as it searches them."""
+    stages = dict(zip(other.split(":"), own.split(":"), strict=False))
+    paths = [path.partition(".") for path in settings]
+    renamed = [f"{stages.get(stage, stage)}.{path}" for stage, _, path in paths]
+    space = space_of(ROWS[own], REPORTING)
+    return {path: each for path, each in zip(renamed, settings.values(), strict=True) if path in space}

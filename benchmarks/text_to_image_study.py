@@ -83,7 +83,7 @@ def row_name(name: str) -> str:
     Raises:
         argparse.ArgumentTypeError: If there is no such row.
     """
-    for each in name.split("@"):
+    for each in name.split("@", 1):
         if each not in ROWS:
             raise argparse.ArgumentTypeError(f"expected one of {', '.join(ROWS)}, found {each!r}")
     return name

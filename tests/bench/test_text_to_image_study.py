@@ -53,6 +53,15 @@ def test_a_row_takes_the_settings_of_another_search(searches: ModuleType, study:
     start = searches.method_of(searches.ROWS["joint"], study.REPORTING)
     expected = {"train": {"scope": "attention"}, "joint": {"how": {"lr": 1e-3}, "weight": 0.5}}
     assert found == configure(start, expected), "joint has no step to look through"
+    longer = {"lur.how.lr": 2e-3, "recover.how.lr": 3e-3}
+    found = searches.found_methods(
+        ["joint:recover@lur:recover"], {"lur:recover": {"best": {"settings": longer}}}
+    )
+    start = searches.method_of(searches.ROWS["joint:recover"], study.REPORTING)
+    expected = {"joint": {"how": {"lr": 2e-3}}, "recover": {"how": {"lr": 3e-3}}}
+    assert found["joint:recover@lur:recover"] == configure(start, expected)
+    with pytest.raises(ValueError, match="needs the settings of a search of lur"):
+        searches.found_methods(["joint@lur"], {})
     assert study.row_name("joint@lur") == "joint@lur"
     with pytest.raises(argparse.ArgumentTypeError, match="found 'lurr'"):
         study.row_name("joint@lurr")

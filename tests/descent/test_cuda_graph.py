@@ -108,7 +108,7 @@ def test_replays_end_where_eager_steps_do(kind: str, name: str, tapes: list[Tape
     assert len(passes[1]) < len(passes[0]), "a replay runs no Python"
 
 
-def test_without_a_gpu_the_same_steps_run_over_fixed_memory() -> None:
+def test_without_a_gpu_the_same_steps_run_over_static_buffers() -> None:
     problems = [every_family.problem("batchnorm") for _ in range(2)]
     for each, compile in zip(problems, (False, "step"), strict=True):
         descend(each, replace(HOW, compile=compile), Phase(TERMS["lagged"](each)))

@@ -60,12 +60,6 @@ class RunAudit:
     image_attacks: str | None
     device: str | None
 
-    @property
-    def facts(self) -> dict[str, Any]:
-        """What its figures depend on, without the attacks."""
-        weights = run_folder.read_digest(self.run, self.project, self.split)
-        return {"verb": "audit", "weights": weights, "facts": self.project.facts, "references": self.seeds}
-
     def plan(self, result: Result) -> Plan | None:
         """The attacks on a classifier that the budget allows; None without attacks."""
         if self.request is None:
@@ -124,13 +118,20 @@ def audit_run(
     if not 0 <= references <= CALIBRATION:
         raise ValueError(f"--references must be in 0..{CALIBRATION}, found {references}")
     executor.refuse_unfit(device_of(run, flags.device))
-    work = prepare(run, references, request, flags)
-    facts = work.facts | ({} if request is None else {"attacks": asdict(request)})
+    project, split = run_folder.open_run(str(run.resolve()), flags.device)
+    seeds, calibration = seeds_of(references if project.retrain else 0, flags.seed or 0)
+    weights = run_folder.read_digest(run, project, split)
+    facts = {"verb": "audit", "weights": weights, "facts": project.facts, "references": seeds}
+    facts |= {} if request is None else {"attacks": asdict(request)}
     folder = flags.out or run / "audit"
-    out.refuse_within(folder, work.project.source, run_folder.read_request(run).get("data"))
+    out.refuse_within(folder, project.source, run_folder.read_request(run).get("data"))
     place = out.choose_folder(folder, facts, goes_on=extends)
-    work = replace(work, request=repeat_budget(work.request, place))
-    start = f"Auditing {run}{'' if work.seeds else ', with no retrained models'}"
+    # for a generator this may train a recogniser
+    exam, left = attacked_exam(run_folder.make_exam(run, project, split), request)
+    images = request.names if request is not None and left is None else None
+    left = repeat_budget(left, place)
+    work = RunAudit(run, project, split, seeds, calibration, exam, left, images, flags.device)
+    start = f"Auditing {run}{'' if seeds else ', with no retrained models'}"
     with (
         out.open_folder(place, facts),
         progress.show_progress(start, quiet=flags.quiet) as listener,
@@ -138,18 +139,9 @@ def audit_run(
         stored = (out.find_earlier(folder, facts, same_models, REFERENCES) or place) / REFERENCES
         outcome = work.judge(stored, executor, listener, keep_models=keep_models)
         outcome.save(place)
-    absent = absent_attacks(work.image_attacks, work.project.family.name)
+    absent = absent_attacks(images, project.family.name)
     disk = disk_sentences(stored)
     return print_audit(outcome, place, flags, *absent, *disk, models=stored if disk else None)
-
-
-def prepare(run: Path, references: int, request: Request | None, flags: CommonFlags) -> RunAudit:
-    """Opens a folder of forget for its audit."""
-    project, split = run_folder.open_run(str(run.resolve()), flags.device)
-    seeds, calibration = seeds_of(references if project.retrain else 0, flags.seed or 0)
-    exam, left = attacked_exam(run_folder.make_exam(run, project, split), request)
-    images = request.names if request is not None and left is None else None
-    return RunAudit(run, project, split, seeds, calibration, exam, left, images, flags.device)
 
 
 def device_of(run: Path, device: str | None) -> str:
