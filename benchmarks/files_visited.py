@@ -93,9 +93,10 @@ def visits(run: Callable[[], object]) -> Visits:
 
 def unlearn() -> None:
     """The call in Python."""
-    inputs = torch.randn(60, 6)
-    data = torch.utils.data.TensorDataset(inputs, inputs[:, :3].argmax(1))
-    split = unweave.Split(data, forget=range(10), test=data)
+    inputs = torch.randn(80, 6)
+    whole = torch.utils.data.TensorDataset(inputs, inputs[:, :3].argmax(1))
+    data, test = (torch.utils.data.Subset(whole, part) for part in (range(60), range(60, 80)))
+    split = unweave.Split(data, forget=range(10), test=test)
     unweave.unlearn(torch.nn.Linear(6, 3), split, unweave.LUR())
 
 
