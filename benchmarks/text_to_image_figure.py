@@ -23,6 +23,8 @@ STYLES: Mapping[str, tuple[str, str]] = {
     "esd-x": ("#555555", "+"),
 }
 """Colour and marker by forget loss, and of methods without a choice of one."""
+OTHER = ("#bbbbbb", ".")
+"""Colour and marker of all further methods."""
 MOST_KID = 0.3
 """The right end of the figure; what lies beyond is drawn there."""
 
@@ -43,7 +45,8 @@ def draw(record: Mapping[str, Any]) -> Figure:
     panels = figure.subplots(1, len(searches), sharey=True, squeeze=False)[0]
     for panel, (factor, by_method) in zip(panels, searches.items(), strict=True):
         found = list(trials(by_method))
-        for name, (colour, marker) in STYLES.items():
+        further = dict.fromkeys(own for own, _ in found if own not in STYLES)
+        for name, (colour, marker) in {**STYLES, **dict.fromkeys(further, OTHER)}.items():
             points = [parts for own, parts in found if own == name]
             across = [min(MOST_KID, each["kid_retain"]) for each in points]
             sooner = [each["sooner"] for each in points]
