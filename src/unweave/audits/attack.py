@@ -62,7 +62,7 @@ class Subject:
 ModelAnswers = Answers[Evidence]
 """What an attack sees of one model: its logits, and what the attacks measured of it."""
 
-EXAMINING_FORMAT = 3
+EXAMINING_FORMAT = 4
 """Raised with every change of what an attack keeps of a model, so that stored models are examined again."""
 
 Figures = Mapping[str, Interval]
@@ -129,6 +129,7 @@ class Attack:
         function_cost: What that takes, in one clause.
         check: Whether its figures of a model can be read, beside the original; None if they always can.
         draw: Draws pictures from what it kept of the audited model; None if it has none.
+        curves: The curve behind each figure of a model, a value per step; None if there is none.
     """
 
     name: str
@@ -151,6 +152,7 @@ class Attack:
     function_cost: str = ""
     check: Callable[[ModelAnswers, ModelAnswers | None], Check] | None = None
     draw: Callable[[ModelAnswers], Sequence[Pictures]] | None = None
+    curves: Callable[[ModelAnswers], Mapping[str, Sequence[float]]] | None = None
 
     @property
     def cost(self) -> str:

@@ -86,6 +86,25 @@ def conflict(stage: Mapping[str, Any]) -> str | None:
         return svg(figure, f"Conflict of the gradients: {', '.join(curves)}")
 
 
+def attack_curves(stage: Mapping[str, Any]) -> dict[str, str]:
+    """One figure per curve of an attack: of the model, the original and retrained models, in percent."""
+    kept = stage.get("attacks", {}).get("curves", [])
+    return {f"{each['attack']}: {each['figure']}": _attack_curve(each) for each in kept}
+
+
+def _attack_curve(kept: Mapping[str, Any]) -> str:
+    with axes(2.6, 1.8) as (figure, plot):
+        for each in kept["retrained"]:
+            plot.plot([100 * value for value in each], color=SERIES[1], linewidth=0.7, alpha=0.6)
+        if kept["original"] is not None:
+            plot.plot([100 * value for value in kept["original"]], color=INK, linestyle=":", linewidth=1.3)
+        plot.plot([100 * value for value in kept["model"]], color=SERIES[0], linewidth=1.6)
+        plot.set_ylim(-2, 102)
+        plot.yaxis.set_major_formatter(lambda value, _: f"{value:g} %")
+        plot.set_xlabel("Step")
+        return svg(figure, f"{kept['attack']} {kept['figure']}: the model, the original and retrained models")
+
+
 def _losses(name: str, edges: Sequence[float], shares: Mapping[str, Sequence[float]], top: float) -> str:
     with axes(2.6, 1.8) as (figure, plot):
         plot.stairs(shares[name], edges, fill=True, color=SERIES[0], alpha=0.35, linewidth=0)

@@ -54,6 +54,7 @@ class Stage:
         pareto: SVG, None without two methods that took time.
         protocol: header and rows of Deep Unlearn's columns, None where they were not measured.
         attacks: the attacks of an audit, None without.
+        attack_curves: SVG by attack and figure.
         sheets: pictures of what a generator draws, the original's and Retrain's first.
         qualification: What a verdict without retrained models rests on, in sentences; empty with them.
         concept: The erased concept of a text-to-image model, None for other models.
@@ -78,6 +79,7 @@ class Stage:
     pareto: Markup | None
     protocol: tuple[list[str], list[list[str]]] | None
     attacks: Attacks | None
+    attack_curves: dict[str, Markup]
     sheets: dict[str, str]
     qualification: list[str]
     concept: Concept | None
@@ -177,6 +179,7 @@ def _stage(name: str, anchor: str, stage: Mapping[str, Any]) -> Stage:
         pareto=_markup(pareto(stage)),
         protocol=protocol_tables.grid(stage) if has_figures(stage) else None,
         attacks=attacks_of(stage),
+        attack_curves={name: Markup(svg) for name, svg in figures.attack_curves(stage).items()},
         sheets=_sheets(stage_rows, stage.get("sheets", {})),
         qualification=audit_sentences(stage["qualified"]) if "qualified" in stage else [],
         concept=concept_of(stage, stage_rows, ids),

@@ -25,7 +25,7 @@ from unweave.audits.classifier.evidence import Evidence
 from unweave.audits.pictures import Pictures, png_of_levels
 from unweave.audits.verdict import Judgement, Verdict
 from unweave.record import record
-from unweave.report import attack_tables, html, tables
+from unweave.report import attack_tables, figures, html, tables
 
 PASSED = Judgement(Verdict.PASS, "PASS: all is equal", {}, {})
 
@@ -71,7 +71,7 @@ def run_with_check(check: Check, **more):
 
 def test_an_attack_whose_control_fails_is_not_run_and_takes_a_pass_away() -> None:
     found = run_with_check(Check(False, "it is invalid: its control finds 9 of 10"))
-    assert found.results == {} and found.notes == {} and found.pictures == {}
+    assert found.results == {} and found.notes == {} and found.pictures == []
     assert found.plan.not_run == {"plain": "it is invalid: its control finds 9 of 10"}
     judged = judge_with_attacks(PASSED, replace(found, controls=()))
     assert judged.verdict is Verdict.INCONCLUSIVE
@@ -85,6 +85,35 @@ def test_an_attack_whose_control_holds_keeps_its_note_and_its_pictures() -> None
     assert found["notes"] == {"plain": "its control finds none"}
     assert found["pictures"] == [{"attack": "plain", "title": shown.title, "images": dict(shown.images)}]
     assert "its control finds none" in attack_tables.sentences(found)
+
+
+def test_the_curve_behind_a_figure_is_kept_of_every_model_and_drawn() -> None:
+    def examined(model: Answers, level: float) -> Answers:
+        return replace(model, measurements={"plain": {"level": [level]}})
+
+    models = case(answers(50), REFERENCES[:2], [])
+    assert models.original is not None
+    models = replace(
+        models,
+        unlearned=examined(models.unlearned, 0.5),
+        original=examined(models.original, 0.9),
+        retrained=[examined(each, 0.1) for each in models.retrained],
+    )
+    attack = replace(PLAIN, curves=lambda model: {"mean": [0.0, *model.measurements["plain"]["level"]]})
+    found = run_attacks(Plan(Request(), [attack], {}), models, lambda answers, references: []).as_record()
+    assert found["curves"] == [
+        {
+            "attack": "plain",
+            "figure": "mean",
+            "model": [0, 0.5],
+            "original": [0, 0.9],
+            "retrained": [[0, 0.1]] * 2,
+        }
+    ]
+    (drawn,) = figures.attack_curves({"attacks": found}).values()
+    assert drawn.count("<path d=") >= 4 and "the model, the original and retrained models" in drawn
+    del found["curves"]  # a record made before there were curves
+    assert figures.attack_curves({"attacks": found}) == {}
 
 
 def test_without_attacks_nothing_changes(passed) -> None:

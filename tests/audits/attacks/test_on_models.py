@@ -16,12 +16,20 @@ from audits.attacks.toy import answers
 from for_each import for_each
 from unweave.audits.answers import Answers
 from unweave.audits.attack import Attack, Figures, Subject
-from unweave.audits.attacks import ATTACKS, compression, representation, streisand, update_alignment, zrf
+from unweave.audits.attacks import (
+    ATTACKS,
+    compression,
+    relearning,
+    representation,
+    streisand,
+    update_alignment,
+    zrf,
+)
 from unweave.audits.attacks.functional_distance import attack_figures as distances
 from unweave.audits.attacks.zrf import fresh_copy
 from unweave.audits.classifier.distance import js
 from unweave.audits.classifier.logits import margin
-from unweave.audits.classifier.probes import probe_features
+from unweave.audits.classifier.probes import correctness, probe_features
 
 EXAMINING = [name for name, attack in ATTACKS.items() if attack.examine]
 DATA = one_digit()
@@ -89,6 +97,22 @@ def test_relearning_says_on_what_it_trains_and_what_it_leaves_out(trained) -> No
         assert [*figures("relearning", model, trained["original"], cuts)] == names
     assert max(examples for examples, trains in counts if trains) <= 128
     assert max(examples for examples, _ in counts) <= 200
+
+
+def test_a_recovery_curve_begins_at_the_accuracy_and_its_mean_after_it_is_the_figure(trained) -> None:
+    kept = relearning.examine(subject(trained["original"], trained["original"]))
+    model = Answers(BLANK, measurements={"relearning": kept})
+    curves, areas = relearning.recovery_curves(model), relearning.attack_figures(model, [])
+    assert curves.keys() == areas.keys()
+    for name, (before, *after) in curves.items():
+        assert len(after) == relearning.STEPS and np.mean(after) == pytest.approx(areas[name].value)
+        others = np.asarray(kept[name])
+        assert before * len(others) == pytest.approx(round(before * len(others)))
+    (cut, order) = DATA.cuts["forget"]
+    (raw,) = cut.stream([order])
+    known = correctness(trained["original"], raw, "cpu")
+    whole = relearning.recovery_curves(model)["from retain data"]
+    assert whole[0] == pytest.approx(float(known.mean()))
 
 
 @for_each("name", EXAMINING)

@@ -4,13 +4,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from unweave.audits.attack import Attack
+from unweave.audits.attack import Attack, ModelAnswers
 from unweave.audits.attack_result import AttackResult
 from unweave.audits.attack_runs.compare import AuditedModels
 from unweave.audits.attack_runs.controls import Control
 from unweave.audits.attack_runs.plan import Plan
 from unweave.audits.attack_runs.power import power_sentence
-from unweave.audits.pictures import Pictures
 
 CLAIMS: Mapping[int, str] = {
     0: "T0, the two models alone: what an attack shows may be true of a retrained model as well; no finding "
@@ -34,7 +33,6 @@ class AttackReport:
         seconds: What each attack took on the answers of all models.
         controls: Models whose verdict is known; empty without the models that a verdict needs.
         notes: What an attack says about its own figures, by attack.
-        pictures: What an attack shows, by attack.
     """
 
     plan: Plan
@@ -43,7 +41,6 @@ class AttackReport:
     seconds: Mapping[str, float]
     controls: Sequence[Control] = ()
     notes: Mapping[str, str] = field(default_factory=dict)
-    pictures: Mapping[str, Sequence[Pictures]] = field(default_factory=dict)
 
     @property
     def valid(self) -> bool | None:
@@ -107,6 +104,35 @@ class AttackReport:
         ordered = sorted(clearest.items(), key=lambda item: -distance_in_margins(item[1][1]))
         return [describe_finding(name, *figure) for name, figure in ordered]
 
+    @property
+    def pictures(self) -> list[dict[str, Any]]:
+        """What attacks show of some records."""
+        return [
+            {"attack": attack.name, "title": each.title, "images": dict(each.images)}
+            for attack in self.plan.attacks
+            if attack.draw is not None
+            for each in attack.draw(self.models.unlearned)
+        ]
+
+    @property
+    def curves(self) -> list[dict[str, Any]]:
+        """The curve behind each figure of an attack that has one: of the model, the original and retrains."""
+        found = []
+        for attack in self.plan.attacks:
+            before = curves_of(attack, self.models.original)
+            retrained = [curves_of(attack, each) for each in self.models.retrained]
+            found += [
+                {
+                    "attack": attack.name,
+                    "figure": name,
+                    "model": curve,
+                    "original": before.get(name),
+                    "retrained": [each[name] for each in retrained if name in each],
+                }
+                for name, curve in curves_of(attack, self.models.unlearned).items()
+            ]
+        return found
+
     def as_record(self) -> dict[str, Any]:
         """The attacks as a stage of a record holds them."""
         request = self.plan.request
@@ -128,12 +154,16 @@ class AttackReport:
             "not_run": dict(self.plan.not_run),
             "unjudged": self.unjudged,
             "notes": dict(self.notes),
-            "pictures": [
-                {"attack": name, "title": each.title, "images": dict(each.images)}
-                for name, pictures in self.pictures.items()
-                for each in pictures
-            ],
+            "pictures": self.pictures,
+            "curves": self.curves,
         }
+
+
+def curves_of(attack: Attack, model: ModelAnswers | None) -> dict[str, list[float]]:
+    """The curves of one model by figure; none if the attack has none or did not examine the model."""
+    if attack.curves is None or model is None or attack.name not in model.measurements:
+        return {}
+    return {name: list(curve) for name, curve in attack.curves(model).items()}
 
 
 def distance_in_margins(result: AttackResult) -> float:

@@ -41,8 +41,8 @@ def run_attacks(plan: Plan, models: AuditedModels, faults: Faults) -> AttackRepo
     empty = [attack for attack in plan.attacks if attack.name not in results]
     ran = leave_out(plan, empty, "it has no figure here: too few examples, or a model without an update")
     notes = {name: each.says for name, each in checks.items() if name in results}
-    pictures = {each.name: each.draw(models.unlearned) for each in ran.attacks if each.draw is not None}
-    return AttackReport(ran, models, results, seconds, run_controls(models, nulls, faults), notes, pictures)
+    controls = run_controls(models, nulls, faults)
+    return AttackReport(ran, models, results, seconds, controls, notes)
 
 
 def check_attacks(attacks: Sequence[Attack], models: AuditedModels) -> dict[str, Check]:

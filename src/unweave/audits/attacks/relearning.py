@@ -1,24 +1,28 @@
 """Relearning: how soon a model knows the rest of F again, after a little training (Golatkar et al., 2020).
 
 The model is trained on 1, 5 or 10 % of F, or on retain examples alone, by plain gradient descent in eval
-mode; after each step it classifies the rest of F. The figure is the share that it gets right, as a mean over
-the steps and over three rates, because no rate suits every architecture: the area under its recovery curve.
-What it relearns from similar data, a retrained model learns as well, so only the difference counts.
+mode; after each step it classifies the rest of F. Its recovery curve is the share that it gets right before
+any step and after each, as a mean over three rates, because no rate suits every architecture. The figure is
+the mean over the steps: the area under the curve. What it relearns from similar data, a retrained model
+learns as well, so only the difference counts.
 
 It trains on one batch of at most 128 examples: of a larger F than 1280, on the shares of 1280. It classifies
 at most 200 others. The name of a figure gives both numbers.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import islice
 
 import torch
+from jaxtyping import Float64
+from torch import Tensor
 
 from unweave.audits.attack import Attack, Figures, Measurements, ModelAnswers, Subject
 from unweave.audits.classifier.collect import Cut
 from unweave.audits.classifier.probes import RATES, correctness, sample, train_copy
 from unweave.audits.intervals import mean_interval
+from unweave.data import Raw
 
 NAME = "relearning"
 SHARES = (0.01, 0.05, 0.1)
@@ -28,10 +32,12 @@ BATCH = 128
 ASKED = 200
 """The most other examples of F to classify."""
 FEWEST_EXAMPLES = 2
+CURVE = "curve "
+"""What stands before the name of a figure where its curve is kept."""
 
 
 def examine(subject: Subject) -> Measurements:
-    """For each other forget example, the share of steps and rates at which the model knows it.
+    """For each other forget example the share of steps and rates at which the model knows it, and the curves.
 
     Empty with a single forget example.
     """
@@ -44,10 +50,9 @@ def examine(subject: Subject) -> Measurements:
     for share in SHARES:
         known = max(1, math.ceil(share * min(size, BATCH / SHARES[-1])))
         name = f"from {known} of {size}{note_asked(size - known)}"
-        found[name] = curve_area(subject, (source, order[:known]), (source, order[known : known + ASKED]))
+        found |= relearn(subject, name, (source, order[:known]), (source, order[known : known + ASKED]))
     retain = sample(subject.cuts["retain"], BATCH, torch.Generator().manual_seed(0))
-    found[f"from retain data{note_asked(size)}"] = curve_area(subject, retain, (source, order[:ASKED]))
-    return found
+    return found | relearn(subject, f"from retain data{note_asked(size)}", retain, (source, order[:ASKED]))
 
 
 def note_asked(others: int) -> str:
@@ -55,20 +60,31 @@ def note_asked(others: int) -> str:
     return f", {ASKED} asked" if others > ASKED else ""
 
 
-def curve_area(subject: Subject, known: Cut, asked: Cut) -> list[float]:
-    """The mean over steps and rates of whether each asked example is classified rightly."""
+def relearn(subject: Subject, name: str, known: Cut, asked: Cut) -> dict[str, list[float]]:
+    """Trains on some examples: how often each asked one is classified rightly, and the recovery curve."""
     (training,), (questions,) = (source.stream([order]) for source, order in (known, asked))
-    hits = [
-        correctness(student, questions, subject.device)
-        for rate in RATES
-        for student in islice(train_copy(subject.model, training, subject.device, rate), 1, STEPS + 1)
-    ]
-    return torch.stack(hits).mean(0).tolist()
+    hits = torch.stack([train_and_ask(subject, training, questions, rate) for rate in RATES])
+    return {name: hits[:, 1:].mean((0, 1)).tolist(), CURVE + name: hits.mean((0, 2)).tolist()}
+
+
+def train_and_ask(
+    subject: Subject, training: Raw, questions: Raw, rate: float
+) -> Float64[Tensor, "step asked"]:
+    """1 for each question that the model answers rightly, else 0; before any step and after each."""
+    students = islice(train_copy(subject.model, training, subject.device, rate), STEPS + 1)
+    return torch.stack([correctness(student, questions, subject.device) for student in students])
 
 
 def attack_figures(model: ModelAnswers, retrained: Sequence[ModelAnswers]) -> Figures:
-    """The area of each curve."""
-    return {name: mean_interval(values) for name, values in model.measurements[NAME].items()}
+    """The area under each curve."""
+    kept = model.measurements[NAME].items()
+    return {name: mean_interval(values) for name, values in kept if not name.startswith(CURVE)}
+
+
+def recovery_curves(model: ModelAnswers) -> Mapping[str, Sequence[float]]:
+    """The share of asked examples that the model classifies rightly before any step and after each."""
+    kept = model.measurements[NAME].items()
+    return {name.removeprefix(CURVE): values for name, values in kept if name.startswith(CURVE)}
 
 
 ATTACK = Attack(
@@ -81,6 +97,7 @@ ATTACK = Attack(
     cannot="What more steps, other rates or other data would bring back.",
     figures=attack_figures,
     examine=examine,
+    curves=recovery_curves,
     gradients=180,
     default=False,
 )
