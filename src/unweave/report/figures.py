@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
 
 from unweave.audits.metrics import Axis
 from unweave.families import family_of_stage
@@ -99,7 +100,7 @@ def _attack_curve(kept: Mapping[str, Any]) -> str:
         if kept["original"] is not None:
             plot.plot([100 * value for value in kept["original"]], color=INK, linestyle=":", linewidth=1.3)
         plot.plot([100 * value for value in kept["model"]], color=SERIES[0], linewidth=1.6)
-        plot.set_ylim(-2, 102)
+        plot.xaxis.set_major_locator(MaxNLocator(5, integer=True))
         plot.yaxis.set_major_formatter(lambda value, _: f"{value:g} %")
         plot.set_xlabel("Step")
         return svg(figure, f"{kept['attack']} {kept['figure']}: the model, the original and retrained models")
