@@ -10,8 +10,11 @@ from unweave.audits.attacks.forgetting_quality import (
     DELTA,
     epsilons,
     forgetting_quality,
+    half_width,
     largest_epsilon,
     points,
+    points_of_halves,
+    ratio,
 )
 
 
@@ -64,6 +67,17 @@ def test_relative_to_its_null_it_is_one_and_falls_with_a_shift() -> None:
     assert shifted.besides["F"] < null.besides["F"]
     assert shifted.besides["largest epsilon"] == largest_epsilon(64)
     assert forgetting_quality(margins(64, 20, 1, shift=9.0), margins(64, 20, 2)).value == 0
+
+
+def test_its_interval_holds_what_all_examples_share() -> None:
+    def draw(seed: int) -> np.ndarray:
+        rng = np.random.default_rng(seed)
+        return rng.normal(size=(32, 1)) + rng.normal(size=(32, 40))  # some models are surer of all
+
+    halves = [points_of_halves(draw(seed) + 0.7, draw(seed + 1000)) for seed in range(20)]
+    values, reaches = ([each(*pair) for pair in halves] for each in (ratio, half_width))
+    near = np.abs(values - np.mean(values)) <= reaches
+    assert near.sum() >= 17 and np.mean(reaches) < 4 * np.std(values)
 
 
 def test_only_the_order_of_margins_matters() -> None:

@@ -32,7 +32,7 @@ from unweave.audits.attack_result import (
     refuse_unlike,
     spread_band,
 )
-from unweave.audits.score import bootstrap, clopper_pearson
+from unweave.audits.score import Z, bootstrap, clopper_pearson
 
 FEWEST = 32
 DELTA = 1e-5
@@ -49,6 +49,7 @@ CANNOT = (
 
 Margins = Float64[np.ndarray, "_ _"]  # [model, example]; the two kinds are checked against each other
 PerExample = Float64[np.ndarray, "_"]
+Halves = Float64[np.ndarray, "_ _"]  # [halving, example]
 
 
 def forgetting_quality(unlearned: Margins, retrained: Margins) -> AttackResult:
@@ -67,18 +68,12 @@ def forgetting_quality(unlearned: Margins, retrained: Margins) -> AttackResult:
     refuse_few("the forgetting quality", FEWEST, len(unlearned), len(retrained))
     refuse_unlike("the forgetting quality", unlearned, retrained)
     refuse_unequal("the forgetting quality", unlearned, retrained)
-    rng = np.random.default_rng(0)
-    halves = halvings(len(retrained), rng)
-    null = np.array([points(retrained[one], retrained[other]) for one, other in halves])
-    ours = np.mean([points(unlearned[one], retrained[other]) for one, other in halves], axis=0)
-    per_null = null.mean(axis=0)
-    ratio = bootstrap(
-        len(ours), lambda rows: float(ours[rows].mean() / max(per_null[rows].mean(), 1e-12)), rng=rng
-    )
+    ours, null = points_of_halves(unlearned, retrained)
+    value, reach = ratio(ours, null), half_width(ours, null)
     return AttackResult(
-        ratio.value,
-        ratio.low,
-        ratio.high,
+        value,
+        max(0.0, value - reach),
+        value + reach,
         1.0,
         spread_band((null.mean(axis=1) / null.mean()).tolist()),
         CANNOT,
@@ -88,6 +83,34 @@ def forgetting_quality(unlearned: Margins, retrained: Margins) -> AttackResult:
             "largest epsilon": largest_epsilon(len(unlearned)),
         },
     )
+
+
+def points_of_halves(unlearned: Margins, retrained: Margins) -> tuple[Halves, Halves]:
+    """h of each example, of half the unlearned and of half the retrained models against the other half."""
+    halves = halvings(len(retrained), np.random.default_rng(0))
+    pairs = [(unlearned, retrained), (retrained, retrained)]
+    ours, null = (
+        np.array([points(kind[one], known[other]) for one, other in halves]) for kind, known in pairs
+    )
+    return ours, null
+
+
+def ratio(ours: Halves, null: Halves) -> float:
+    """F / F_null."""
+    return float(ours.mean() / max(null.mean(), TINY))
+
+
+def half_width(ours: Halves, null: Halves) -> float:
+    """Half the width of the 95 % interval, over models and over examples.
+
+    All examples share the models: an interval over examples alone is far too narrow if some models are surer
+    of everything than others. A random half varies as much around the mean of halves as all models do around
+    their expectation. Without differences of models the interval is about twice as wide as it needs to be.
+    """
+    rng = np.random.default_rng(0)
+    examples = bootstrap(ours.shape[1], lambda rows: ratio(ours[:, rows], null[:, rows]), rng=rng)
+    models = float(ours.mean(axis=1).std(ddof=1) / max(null.mean(), TINY))
+    return math.hypot(Z * models, (examples.high - examples.low) / 2)
 
 
 def points(unlearned: Margins, retrained: Margins) -> PerExample:
