@@ -1,22 +1,32 @@
 """The attacks on shadow models: U-LiRA, RMIA, Gaussian KLoM; of many also forgetting quality and KLoM."""
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float64
+from jaxtyping import Bool, Float64, Int64
 
-from unweave.audits.attack_result import AttackResult, halvings, spread_band
+from unweave.audits.attack_result import AttackResult, halvings, spread_band, two_way_bootstrap
 from unweave.audits.attacks import forgetting_quality, klom, klom_gauss, rmia, ulira
 from unweave.audits.attacks.rmia import Confidences
 from unweave.audits.attacks.ulira import Shadows
-from unweave.audits.score import Z
+from unweave.audits.rates import placements, tpr_at_fpr
 from unweave.bench.shadows import Listener, Margins, Population, ShadowStudy
 from unweave.errors import Failed
 
 REFERENCES = 8
 """The retrained models that RMIA takes as references."""
+
+FPR = 0.1
+
+Seen = Bool[np.ndarray, "model target"]
+Scores = Float64[np.ndarray, "model target"]
+Positions = Int64[np.ndarray, "_"]
+Figure = Callable[[Float64[np.ndarray, " target"], Bool[np.ndarray, " target"]], float]
+"""A figure of one model: from the scores of the targets, and which of them are of its half."""
 
 
 def run_study(study: ShadowStudy, methods: Sequence[str], listener: Listener) -> dict[str, Any]:
@@ -60,6 +70,8 @@ def attack_population(
     shadows = [Shadows(each.margins, seen) for each in (found, floor, ceiling)]
     results = {f"u-lira: {name}": each for name, each in ulira.ulira(*shadows).items()}
     results |= {f"rmia: {name}": each for name, each in rmia_of(seen, found, floor, ceiling).items()}
+    if found is floor:  # the attacks below would compare these models with themselves
+        return results
     per_target = unlearned_rows(found.margins, seen), unlearned_rows(floor.margins, seen)
     results["klom-gauss: mean"] = klom_gauss.klom_gauss(*per_target)
     if len(per_target[0]) >= forgetting_quality.FEWEST:
@@ -77,44 +89,77 @@ def unlearned_rows(
     return np.stack(columns, axis=1)
 
 
-def rmia_of(
-    seen: Bool[np.ndarray, "model target"], found: Population, floor: Population, ceiling: Population
-) -> dict[str, AttackResult]:
+def rmia_of(seen: Seen, found: Population, floor: Population, ceiling: Population) -> dict[str, AttackResult]:
     """Offline RMIA of each model's half against the other half, which it never saw, as means over models.
 
     The references are retrained models; a retrained model that is a target itself is never among its own.
+    Intervals are over models and targets.
     """
     ours, theirs, before = (
-        [attack_model(index, seen[index], each, floor) for index in range(len(seen))]
+        np.stack([scores_of(index, seen[index], each, floor) for index in range(len(seen))])
         for each in (found, floor, ceiling)
     )
-    results, rng = {}, np.random.default_rng(0)
-    for name in ours[0]:
-        values, null, originals = ([each[name] for each in kind] for kind in (ours, theirs, before))
-        error = float(np.std(values, ddof=1) / len(values) ** 0.5)
-        mean = float(np.mean(values))
+    results = {}
+    for name, figure in RMIA_FIGURES.items():
+        rng = np.random.default_rng(0)
+        null = [figure(*sides) for sides in zip(theirs, seen, strict=True)]
+        bands = [float(np.mean(np.take(null, half))) for half, _ in halvings(len(null), rng)]
+        mean = mean_over_models(figure, ours, seen)
+        low, high = two_way_bootstrap(seen.shape, partial(resampled_mean, figure, ours, seen), rng)
         results[name] = AttackResult(
             mean,
-            mean - Z * error,
-            mean + Z * error,
+            low,
+            high,
             float(np.mean(null)),
-            spread_band([float(np.mean(np.take(null, half))) for half, _ in halvings(len(null), rng)]),
+            spread_band(bands),
             rmia.CANNOT,
-            float(np.mean(originals)),
+            mean_over_models(figure, before, seen),
         )
     return results
 
 
-def attack_model(
+def mean_over_models(figure: Figure, scores: Scores, seen: Seen) -> float:
+    """The mean of a figure over the models that have it."""
+    return float(np.nanmean([figure(*each) for each in zip(scores, seen, strict=True)]))
+
+
+def resampled_mean(
+    figure: Figure, scores: Scores, seen: Seen, models: Positions, targets: Positions
+) -> float:
+    """The same of some models and targets."""
+    rows = np.ix_(models, targets)
+    return mean_over_models(figure, scores[rows], seen[rows])
+
+
+def area(scores: Float64[np.ndarray, " target"], mine: Bool[np.ndarray, " target"]) -> float:
+    """The AUC of a model's half against the other half; NaN if one of them is empty."""
+    if mine.all() or not mine.any():
+        return math.nan
+    return float(placements(scores[mine], scores[~mine]).mean())
+
+
+def rate(scores: Float64[np.ndarray, " target"], mine: Bool[np.ndarray, " target"]) -> float:
+    """The true-positive rate at a false-positive rate of 10 %; NaN if one example is more than that."""
+    if mine.all() or not mine.any() or (~mine).sum() * FPR < 1:
+        return math.nan
+    return tpr_at_fpr(scores[mine], scores[~mine], FPR).tpr.value
+
+
+RMIA_FIGURES: Mapping[str, Figure] = {"auc": area, "tpr": rate}
+
+
+def scores_of(
     index: int, mine: Bool[np.ndarray, " target"], found: Population, floor: Population
-) -> dict[str, float]:
-    """RMIA on one model: the AUC, and the true-positive rate at a false-positive rate of 10 %."""
+) -> Float64[np.ndarray, " target"]:
+    """RMIA's score of each target by one model."""
     others = [i for i in range(len(floor.margins)) if i != index][:REFERENCES]
     target, *references = (
         confidences(kind, row, mine) for kind, row in ((found, index), *((floor, row) for row in others))
     )
-    found_figures = rmia.figures(target, references, rmia.A, rmia.GAMMA, 0.1)
-    return {name: figure[0] for name, figure in found_figures.items()}
+    scores = np.empty(len(mine))
+    for part, rows in (("forget", mine), ("unseen", ~mine)):
+        scores[rows] = rmia.scores(target, references, part, a=rmia.A, gamma=rmia.GAMMA)
+    return scores
 
 
 def confidences(kind: Population, row: int, mine: Bool[np.ndarray, " target"]) -> Confidences:

@@ -2,8 +2,9 @@ import numpy as np
 import pytest
 
 from audits.answers import draw_evidence
-from unweave.audits.attacks.rmia import GAMMA, A, Confidences, figures, scores
+from unweave.audits.attacks.rmia import GAMMA, A, Confidences, scores
 from unweave.audits.classifier.logits import confidence
+from unweave.audits.rates import delong, tpr_at_fpr
 
 
 def model(seed: int, shift: float = 0.0, examples: int = 400) -> Confidences:
@@ -29,7 +30,8 @@ def test_the_score_is_the_papers_share_pair_by_pair() -> None:
 
 
 def attack(target: Confidences, references: list[Confidences]) -> dict[str, float]:
-    return {name: value for name, (value, _, _) in figures(target, references, A, GAMMA, 0.1).items()}
+    members, others = (scores(target, references, part, a=A, gamma=GAMMA) for part in ("forget", "unseen"))
+    return {"auc": delong(members, others)[0], "tpr": tpr_at_fpr(members, others, 0.1).tpr.value}
 
 
 def test_a_retrained_model_is_at_chance_and_a_shift_is_found() -> None:

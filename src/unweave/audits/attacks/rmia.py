@@ -66,15 +66,6 @@ class Confidences:
         return cls(forget, held_out[::2], held_out[1::2])
 
 
-def figures(
-    target: Confidences, references: Sequence[Confidences], a: float, gamma: float, fpr: float
-) -> dict[str, tuple[float, float, float]]:
-    """The AUC and the true-positive rate of one attack, each with its interval over examples."""
-    members, others = (scores(target, references, part, a=a, gamma=gamma) for part in ("forget", "unseen"))
-    tpr = tpr_at_fpr(members, others, fpr).tpr
-    return {"auc": delong(members, others), "tpr": (tpr.value, tpr.low, tpr.high)}
-
-
 def scores(
     target: Confidences, references: Sequence[Confidences], part: str, *, a: float, gamma: float
 ) -> PerExample:
