@@ -44,7 +44,7 @@ from unweave.record.files import read_object
 from unweave.record.record import environment
 
 COMMON = 4
-"""How many reasons of a kind are kept."""
+"""How many reasons of a kind are printed."""
 
 
 def attacked_verdicts(found: Models, drawn: Sequence[Draw], attacker: Attacker) -> Row:
@@ -78,7 +78,7 @@ def summary(judgements: Sequence[Judgement]) -> Row:
     out = {name: [each.tests[name].margins for each in judgements] for name in judgements[0].tests}
     return {
         "share": {str(verdict): verdicts[str(verdict)] / len(judgements) for verdict in Verdict},
-        "reasons": dict(reasons.most_common(COMMON)),
+        "reasons": dict(reasons.most_common()),
         "margins_out": {
             name: [round(float(np.quantile(each, q)), 2) for q in (0.05, 0.5)] for name, each in out.items()
         },
@@ -146,7 +146,7 @@ def printed(row: Row) -> str:
         for kind, found in table.items():
             shares = ", ".join(f"{100 * share:.1f} % {verdict}" for verdict, share in found["share"].items())
             lines.append(f"  {title}{kind:<10} {shares}; margins out {found['margins_out']}")
-            lines += [f"    {count} x {why}" for why, count in found["reasons"].items()]
+            lines += [f"    {count} x {why}" for why, count in [*found["reasons"].items()][:COMMON]]
     return "\n".join(lines)
 
 
