@@ -123,6 +123,7 @@ class Attack:
         below: The fault of a model whose figures are below.
         floor: The smallest difference that counts.
         fewest_forget: The fewest forget examples by which a figure must differ, by figure; else one.
+        share_of_forget: The smallest share of the forget set that a figure is computed on.
         judged_from: The fewest examples by which a figure is judged, by figure; with fewer it is only shown.
         default: Whether it is among the attacks of `default`.
         function: What runs it outside an audit; empty if an audit does.
@@ -146,6 +147,7 @@ class Attack:
     below: str | None = "over-forgetting"
     floor: float = 0.02
     fewest_forget: Mapping[str, int] = field(default_factory=dict)
+    share_of_forget: float = 1.0
     judged_from: Mapping[str, Examples] = field(default_factory=dict)
     default: bool = True
     function: str = ""

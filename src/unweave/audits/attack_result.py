@@ -26,7 +26,7 @@ class AttackResult:
         original: The figure without any unlearning, by the same steps; None if it is not measured.
         besides: Further figures by name, such as a floor.
         margin: The largest difference that counts as none; None without calibration retrains.
-        shows_from: The smallest difference that would be found; None without a margin.
+        shows_from: The smallest difference that four of five audits would find; None without a margin.
         finding: The fault that the attack found; None if it found none or has no margin.
         unjudged: Why there is no margin although there are enough models, as a clause; else empty.
     """

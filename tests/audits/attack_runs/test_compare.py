@@ -1,5 +1,6 @@
 """Every attack is held against retrained models in one way."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import combinations
 
@@ -10,10 +11,11 @@ from audits.attacks.toy import CALIBRATION, ORIGINAL, PLAIN, REFERENCES, answers
 from for_each import for_each
 from unweave.audits.answers import Answers
 from unweave.audits.attack import Attack
-from unweave.audits.attack_runs.compare import findings, null_of
+from unweave.audits.attack_runs.compare import Null, findings, judge_figures, null_of, smallest_margin
 from unweave.audits.attack_runs.run import results_of
 from unweave.audits.attacks import ATTACKS
 from unweave.audits.classifier.evidence import Evidence
+from unweave.audits.score import Interval, t_interval
 
 ON_ANSWERS = [name for name, attack in ATTACKS.items() if attack.figures and not attack.examine]
 
@@ -34,17 +36,39 @@ def test_the_margin_is_that_of_the_metrics_of_a_verdict() -> None:
     assert found.retrained == pytest.approx(np.mean(references))
 
 
-def test_a_difference_is_found_only_beyond_margin_and_interval_and_shows_from_says_where() -> None:
-    found = run_attack(PLAIN, answers(50))["mean"]
-    assert found.margin is not None and found.shows_from is not None and found.retrained is not None
-    assert found.shows_from > found.margin
+def judge_value(value: float, references: Sequence[float], margin: float = 0.1, attack: Attack = PLAIN):
+    nan = float("nan")
+    known = [{"mean": Interval(each, nan, nan)} for each in references]
+    null = Null(known, margins={"mean": margin}, bands={})
+    return judge_figures(attack, {"mean": Interval(value, nan, nan)}, null)["mean"]
+
+
+def test_a_difference_is_found_only_beyond_margin_and_interval() -> None:
+    values = [float(mean_of_forget(Answers(each), [])["mean"].value) for each in REFERENCES]
+    low, high = t_interval(values, level=0.9)
+    edge = 0.1 + (high - low) / 2
     for factor, expected in ((0.99, None), (1.01, "under-forgetting"), (-1.01, "over-forgetting")):
-        model = answers(50)
-        shift = 100 * (found.retrained + factor * found.shows_from) - float(
-            model.logits["forget"][:, 0].mean()
-        )
-        model.logits["forget"][:, 0] += shift
-        assert run_attack(PLAIN, model)["mean"].finding == expected
+        assert judge_value(float(np.mean(values)) + factor * edge, values).finding == expected
+
+
+def test_a_shift_from_which_it_shows_is_found_in_four_of_five_audits() -> None:
+    draw = np.random.default_rng(0)
+    found = []
+    for _ in range(1000):
+        references = draw.normal(0.5, 0.05, size=10).tolist()
+        shift = judge_value(0.5, references).shows_from
+        assert shift is not None
+        found.append(judge_value(0.5 + shift + draw.normal(0, 0.05), references).finding is not None)
+    assert np.mean(found) == pytest.approx(0.8, abs=0.03)
+
+
+@for_each("size", [20, 40, 48, 98, 100, 101])
+def test_one_example_of_the_half_that_is_classified_is_no_finding(size: int) -> None:
+    attack = ATTACKS["representation"]
+    asked = size - size // 2
+    margin = smallest_margin(attack, "linear probe", size)
+    assert judge_value(1 - 1 / asked, [1.0] * 10, margin, attack).finding is None
+    assert judge_value(1 - 3 / asked, [1.0] * 10, margin, attack).finding == "over-forgetting"
 
 
 @for_each(("references", "calibration"), [(9, 12), (10, 11), (1, 0), (0, 0)])

@@ -9,6 +9,7 @@ A rate of rare events is judged from `EVENTS` of them on: with fewer, single rec
 margin, and genuine retrained models would be found. With too few examples it is shown and not judged.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -22,6 +23,12 @@ from unweave.audits.verdict import SEEDS
 
 WIDEST = 0.95
 """The widest margin; all figures of attacks lie in a range of 1."""
+
+ROUNDING = 1e-9
+"""A difference of whole examples that equals its margin may exceed it by rounding."""
+
+MOSTLY = 0.842
+"""The standard normal quantile of 80 %."""
 
 ALONE = "has no figure of a retrained model"
 """Why a figure that the unlearned model alone has is not judged."""
@@ -127,7 +134,15 @@ def null_of(attack: Attack, models: AuditedModels) -> Null:
 
 def smallest_margin(attack: Attack, figure: str, records: int) -> float:
     """The attack's floor, or the forget examples by which a figure must differ if they are a larger share."""
-    return max(attack.floor, attack.fewest_forget.get(figure, 1) / records)
+    return max(attack.floor, attack.fewest_forget.get(figure, 1) / (attack.share_of_forget * records))
+
+
+def own_spread(values: Sequence[float]) -> float:
+    """How far beyond margin and interval a shift must be, so that it is found in four of five audits.
+
+    The audited model varies as the references do, and their mean a little as well.
+    """
+    return MOSTLY * float(np.std(values, ddof=1)) * math.sqrt(1 + 1 / len(values))
 
 
 def common_names(found: Sequence[Figures]) -> list[str]:
@@ -144,10 +159,11 @@ def judge_figures(
         values = [other[name].value for other in null.references if name in other]
         margin = null.margins.get(name)
         low, high = t_interval([each.value - other for other in values], level=0.9)
-        shows_from = None if margin is None else margin + (high - low) / 2
-        finding = None
+        shows_from = finding = None
         if margin is not None:
-            finding = attack.above if low > margin else attack.below if high < -margin else None
+            shows_from = margin + (high - low) / 2 + own_spread(values)
+            finding = attack.above if low > margin + ROUNDING else None
+            finding = attack.below if high < -margin - ROUNDING else finding
         results[name] = AttackResult(
             each.value,
             each.low,

@@ -14,7 +14,7 @@ Results = Mapping[str, Mapping[str, AttackResult]]
 
 
 def power_sentence(results: Results, records: int, unseen: int) -> str:
-    """The smallest shift that shows: from the margins, or from the number of examples if there are none.
+    """The smallest shift that shows in four of five audits: from the margins, or else from the examples.
 
     Args:
         results: By attack and figure.

@@ -97,6 +97,7 @@ ATTACK = Attack(
     cannot="What more steps, other rates or other data would bring back.",
     figures=attack_figures,
     examine=examine,
+    share_of_forget=0.5,
     curves=recovery_curves,
     gradients=180,
     default=False,

@@ -127,5 +127,6 @@ ATTACK = Attack(
     cannot="What other layers hold, and what a classifier with more power would find.",
     figures=attack_figures,
     examine=examine,
+    share_of_forget=0.5,
     gradients=16,
 )
