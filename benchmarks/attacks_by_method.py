@@ -1,14 +1,14 @@
-"""What attacks that examine models find of each method, beside its verdict and gap in the benchmark.
+"""What attacks on single models find of each method, beside its verdict and gap in the benchmark.
 
     export OMP_NUM_THREADS=1
     python benchmarks/attacks_by_method.py digits-trace --record records/attacks-by-method.json
 
 The benchmark gives the verdict and the mean gap of each method on all seeds of a recipe. Then the models of
 its first seeds are attacked one at a time, as `unweave audit --attacks` does: beside the retrained models of
-all seeds, with margins from the calibration retrains. The order of methods by an attack is that of the
-distance from retrained models in margins, of the figure that is furthest, as a mean over seeds. Kendall's tau
-compares it with the order by gap; p is that of two independent orders. An attack takes a PASS away if it
-finds more than half of the attacked models.
+all seeds, with margins from the calibration retrains; each retrained model is attacked beside the others. The
+order of methods by an attack is that of the distance from retrained models in margins, of the figure that is
+furthest, as a mean over seeds. Kendall's tau compares it with the order by gap; p is that of two independent
+orders. An attack takes a PASS away if it finds more than half of the attacked models, by any of its figures.
 
 Recipes may differ in the settings of methods alone; models and what attacks keep of them are stored in --out.
 """
@@ -28,7 +28,8 @@ from torch import nn
 
 from unweave.audits.answers import Answers
 from unweave.audits.attack import EXAMINING_FORMAT, Attack, ModelAnswers
-from unweave.audits.attack_runs.compare import AuditedModels, figures_of, judge_figures, null_of
+from unweave.audits.attack_runs.compare import AuditedModels, Null, figures_of, judge_figures, null_of
+from unweave.audits.attack_runs.controls import drop_reference
 from unweave.audits.attack_runs.plan import choose_attacks
 from unweave.audits.attack_runs.report import distance_in_margins
 from unweave.audits.classifier.prepare_attacks import examine_with
@@ -42,11 +43,16 @@ from unweave.record import checkpoint
 from unweave.record.files import read_object
 from unweave.record.record import environment
 
-ATTACKS = "representation,compression,relearning,update-alignment,inversion"
+ATTACKS = (
+    "forget-vs-unseen,rmia,functional-distance,streisand,"
+    "representation,compression,relearning,update-alignment,inversion"
+)
 METHODS = (
     "lur,lur:recover,lur-lagged:recover,joint,joint:recover,salun,salun:recover,neggrad+,"
     "neggrad+:recover,scissorhands,msg,msg:recover,ascent"
 )
+
+ANY = "any attack"
 
 Row = dict[str, Any]
 
@@ -103,7 +109,24 @@ class AttackedSeed:
         return Answers(exam.answers(model), measurements=kept)
 
     def attack(self, model: ModelAnswers) -> dict[str, Row]:
-        """The figures of a model by "attack: figure"; none of an attack that can't be read."""
+        """The figures of a model by "attack: figure"; none that can't be read or judged."""
+        return self.judge(model, self.case.retrained, self.nulls)
+
+    def attack_references(self) -> list[dict[str, Row]]:
+        """The figures of each retrained model, beside the others."""
+        return [
+            self.judge(
+                each,
+                self.case.without(index).retrained,
+                {name: drop_reference(null, index) for name, null in self.nulls.items()},
+            )
+            for index, each in enumerate(self.case.retrained)
+        ]
+
+    def judge(
+        self, model: ModelAnswers, retrained: Sequence[ModelAnswers], nulls: Mapping[str, Null]
+    ) -> dict[str, Row]:
+        """The figures of a model beside some retrained models."""
         return {
             f"{attack.name}: {name}": {
                 "value": each.value,
@@ -114,12 +137,13 @@ class AttackedSeed:
             for attack in self.attacks
             if attack.check is None or attack.check(model, self.case.original).is_valid
             for name, each in judge_figures(
-                attack, figures_of(attack, model, self.case.retrained), self.nulls[attack.name]
+                attack, figures_of(attack, model, retrained), nulls[attack.name]
             ).items()
+            if not each.unjudged
         }
 
     @cached_property
-    def nulls(self) -> Mapping[str, Any]:
+    def nulls(self) -> Mapping[str, Null]:
         """The figures of the retrained models, by attack."""
         return {attack.name: null_of(attack, self.case) for attack in self.attacks}
 
@@ -132,27 +156,32 @@ def attack_stage(stage: Stage, stage_record: Mapping[str, Any], seeds: int, atta
         if method["failed"] is not None:
             rows[name] = {"failed": method["failed"]}
             continue
-        found = [case.attack(case.examine(case.unlearn(name))) for case in cases]
+        found = (
+            cases[0].attack_references()
+            if name == "retrain"
+            else [case.attack(case.examine(case.unlearn(name))) for case in cases]
+        )
         gap = round(method["gap"]["mean"], 3)
         rows[name] = {"failed": None, "verdict": method["verdict"], "gap": gap, "figures": merge(found)}
     return {
         "methods": rows,
         "kendall": {attack.name: rank(rows, attack.name) for attack in attacks},
         "passes": [name for name in ranked(rows) if rows[name]["verdict"] == "PASS"],
-        "taken away": {attack.name: overturned_passes(rows, attack.name) for attack in attacks},
+        "taken away": {
+            name: overturned_passes(rows, name) for name in (*(each.name for each in attacks), ANY)
+        },
     }
 
 
 def merge(found: Sequence[Mapping[str, Row]]) -> dict[str, Row]:
-    """The figures of several models of one method: means, and how many models are found."""
+    """The figures of several models of one method: means, and which models are found."""
     return {
         name: {
             **{
                 key: round(mean(each[name][key] for each in found), 3)
                 for key in ("value", "retrained", "margins")
             },
-            "found": sum(each[name]["found"] for each in found),
-            "models": len(found),
+            "found": [each[name]["found"] for each in found],
         }
         for name in found[0]
         if all(name in each for each in found)
@@ -160,8 +189,13 @@ def merge(found: Sequence[Mapping[str, Row]]) -> dict[str, Row]:
 
 
 def figures_by(row: Row, attack: str) -> list[Row]:
-    """The figures of an attack on one method."""
-    return [each for name, each in row["figures"].items() if name.startswith(f"{attack}: ")]
+    """The figures of an attack on one method, or of any attack."""
+    return [each for name, each in row["figures"].items() if attack == ANY or name.startswith(f"{attack}: ")]
+
+
+def count_found(figures: Sequence[Row]) -> int:
+    """The number of models that some figure finds."""
+    return sum(map(any, zip(*(each["found"] for each in figures), strict=True)))
 
 
 def ranked(rows: Mapping[str, Row]) -> list[str]:
@@ -180,42 +214,39 @@ def rank(rows: Mapping[str, Row], attack: str) -> Row:
 
 
 def overturned_passes(rows: Mapping[str, Row], attack: str) -> list[str]:
-    """The methods with a PASS of which an attack finds more than half of the models by one figure."""
+    """The methods with a PASS of which an attack finds more than half of the models."""
+    passes = [name for name in ranked(rows) if rows[name]["verdict"] == "PASS"]
+    figures = {name: figures_by(rows[name], attack) for name in passes}
     return [
-        name
-        for name in ranked(rows)
-        if rows[name]["verdict"] == "PASS"
-        and any(2 * each["found"] > each["models"] for each in figures_by(rows[name], attack))
+        name for name, found in figures.items() if found and 2 * count_found(found) > len(found[0]["found"])
     ]
 
 
 def summarize(found: Row) -> list[str]:
     """The table of a recipe as text: the distance in margins by attack, and how many models were found."""
-    attacks = [*found["kendall"]]
-    lines = [f"{'':<22}{'gap':>6}  " + "".join(f"{name:>18}" for name in attacks)]
+    attacks = [*found["taken away"]]
+    lines = [f"{'':<22}{'gap':>6}  " + "".join(f"{name:>20}" for name in attacks)]
     for name, row in found["methods"].items():
         if row["failed"] is not None:
             lines.append(f"{name:<22}FAILED: {row['failed']}")
             continue
         lines.append(
-            f"{name:<22}{row['gap']:>6.2f}  " + "".join(f"{cell(row, each):>18}" for each in attacks)
+            f"{name:<22}{row['gap']:>6.2f}  " + "".join(f"{cell(row, each):>20}" for each in attacks)
         )
-    for attack, each in found["kendall"].items():
-        taken = found["taken away"][attack]
-        lines.append(
-            f"{attack}: tau {each['tau']}, p {each['p']}, {each['methods']} methods; takes away "
-            f"{len(taken)} of {len(found['passes'])} PASSes: {', '.join(taken)}"
-        )
+    for attack, taken in found["taken away"].items():
+        order = found["kendall"].get(attack)
+        said = "" if order is None else f" tau {order['tau']}, p {order['p']}, {order['methods']} methods;"
+        passes = f"{len(taken)} of {len(found['passes'])} PASSes"
+        lines.append(f"{attack}:{said} takes away {passes}: {', '.join(taken)}")
     return lines
 
 
 def cell(row: Row, attack: str) -> str:
-    """The distance of the figure that is furthest, and how many models that figure finds."""
+    """The distance of the figure that is furthest, and how many models the attack finds."""
     figures = figures_by(row, attack)
     if not figures:
         return "–"
-    furthest = max(figures, key=lambda each: each["margins"])
-    return f"{furthest['margins']:.1f} ({max(each['found'] for each in figures)})"
+    return f"{max(each['margins'] for each in figures):.1f} ({count_found(figures)})"
 
 
 def choose_methods(recipe: Recipe, names: str | None) -> list[str]:

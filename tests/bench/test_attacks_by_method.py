@@ -44,8 +44,22 @@ def test_a_model_is_attacked_beside_its_original_and_examined_once(
 
 
 def row(gap: float, verdict: str, margins: float, found: int) -> Mapping[str, Any]:
-    one = {"margins": margins, "found": found, "models": 3}
-    return {"failed": None, "gap": gap, "verdict": verdict, "figures": {"zrf: zrf": one}}
+    which = [i < found for i in range(3)]
+    figures = {"zrf: one": {"margins": margins, "found": which}}
+    figures["zrf: other"] = {"margins": 0.0, "found": [*which[1:], False]}  # finds nobody else
+    return {"failed": None, "gap": gap, "verdict": verdict, "figures": figures}
+
+
+def test_models_are_counted_that_any_figure_finds(script: ModuleType) -> None:
+    found = row(1, "PASS", 2.0, 1)
+    found["figures"]["rmia: auc"] = {"margins": 1.2, "found": [False, False, True]}
+    assert [script.cell(found, each) for each in ("zrf", "rmia", script.ANY)] == [
+        "2.0 (1)",
+        "1.2 (1)",
+        "2.0 (2)",
+    ]
+    assert script.overturned_passes({"one": found}, "zrf") == []
+    assert script.overturned_passes({"one": found}, script.ANY) == ["one"]
 
 
 def test_orders_are_of_methods_alone_and_most_models_must_be_found(script: ModuleType) -> None:
