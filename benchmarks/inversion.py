@@ -53,7 +53,7 @@ def deletions(lab: Lab, counts: Sequence[int], records: int) -> Iterator[tuple[s
     order = lab.order(1).tolist()
     for n in counts:
         groups = [order[i * n : (i + 1) * n] for i in range(records if n == 1 else max(1, TOGETHER // n))]
-        names = (*DELETIONS, RETRAIN, *CONTROLS) if n == 1 else (*DELETIONS, NORM)
+        names = (*DELETIONS, RETRAIN, *(CONTROLS if n == 1 else (NORM,)))
         for name, (index, forget) in product(names, enumerate(groups)):
             yield f"{n} together/{name}/{index}", partial(invert, lab, name, forget, label_known=n > 1)
             if n == 1 and name != OTHER:
