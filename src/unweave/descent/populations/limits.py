@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.conv import _ConvNd
 from torch.nn.modules.dropout import _DropoutNd
 
 from unweave.data import Source
@@ -24,6 +25,7 @@ def why_alone(problems: Sequence[Problem], how: Descent, part: Part) -> str:
         return f"only classifiers are trained together, found the task {type(first.task).__name__}"
     return (
         descent_reason(how, len(ids))
+        or convolution_reason(first.model)
         or norm_reason(first.model, how)
         or augmentation_reason(source)
         or forward_reason(problems[:2], how, part)
@@ -42,6 +44,14 @@ def descent_reason(how: Descent, examples: int) -> str:
         return "compile is not implemented for several models"
     if how.micro_batch is not None and how.micro_batch < min(how.batch, examples):
         return f"micro_batch={how.micro_batch} limits the memory, which several models need at once"
+    return ""
+
+
+def convolution_reason(model: nn.Module) -> str:
+    """Why convolutions are not batched: on a CPU grouped ones take longer than one after the other."""
+    for name, module in model.named_modules():
+        if isinstance(module, _ConvNd) and module.weight.device.type == "cpu":
+            return f"{name} is a {type(module).__name__}, and on a CPU convolutions take longer together"
     return ""
 
 
