@@ -42,7 +42,9 @@ DESCENT = {"lr": 2e-3, "batch": 64, "forget_batch": 32, "max_norm": 1.0, "schedu
 
 
 BY_HAND = {"weight": 1.0, "forget": "away"}
-"""Settings of two rows that are not searched, chosen among the six of `text_to_image_scopes.py`."""
+"""Settings of rows that are not searched, chosen on the object and the seed of the searches."""
+
+HALF = {"forget": {"kind": "away", "eta": 0.5}}
 
 
 @dataclass(frozen=True)
@@ -72,13 +74,15 @@ class Row:
         stages: The names of its stages, joined by ":".
         changes: Settings by the paths of its stages, such as {"esd": {"eta": 1.0}}.
         ranges: Ranges by dotted path that replace or add to those of the family; None takes one away.
-        scope: The scope if it is fixed; searched if None. With "all" the row is one method and no pipeline.
+        scope: The scope if it is fixed; searched if None. With "all" one stage is a method and no pipeline.
+        searched: Whether it has settings to search.
     """
 
     stages: str
     changes: Mapping[str, Mapping[str, Any]]
     ranges: Mapping[str, Range | None]
     scope: Scope | None = None
+    searched: bool = True
 
     @property
     def edits_words(self) -> bool:
@@ -98,11 +102,16 @@ def forgetting(name: str, price: int, share: float = 1.0, **changes: Any) -> Row
     return Row(name, {name: {"forget": START, **changes}}, {f"{name}.forget": FORGET, **own})
 
 
-def by_hand(name: str, length: int) -> Row:
-    """A method on all weights of the denoiser with the settings of `BY_HAND`, and nothing to search."""
-    fixed = ("how.lr", "how.steps", "weight", "forget", "alpha")
+def by_hand(name: str, length: int, **changes: Any) -> Row:  # noqa: ANN401  settings
+    """A method on all weights of the denoiser: settings of `BY_HAND` and others, and nothing to search."""
     how = {"lr": 1.5e-3, "steps": length}
-    return Row(name, {name: {**BY_HAND, "how": how}}, dict.fromkeys(fixed), "all")
+    return Row(name, {name: {**BY_HAND, "how": how, **changes}}, {}, "all", searched=False)
+
+
+def recovering_by_hand(row: Row, length: int) -> Row:
+    """The same row, followed by a short recovery at a third of its learning rate."""
+    recovery = {"until": None, "how": {"lr": 5e-4, "steps": length}}
+    return replace(row, stages=f"{row.stages}:recover", changes={**row.changes, "recover": recovery})
 
 
 def looking(name: str, price: int, alpha: Range = AHEAD, share: float = 1.0) -> Row:
@@ -134,6 +143,9 @@ ROWS: Mapping[str, Row] = {
     "joint": forgetting("joint", 2),
     "lur-all": by_hand("lur", 28),
     "joint-all": by_hand("joint", 43),
+    "lur-all-half": by_hand("lur", 28, **HALF),
+    "joint-all-half": by_hand("joint", 43, **HALF),
+    "joint-all:recover": recovering_by_hand(by_hand("joint", 35), 20),
     "joint:recover": recovering(forgetting("joint", 2, 0.6)),
     "meta-unlearning": replace(META, ranges={**META.ranges, "meta-unlearning.relearn": Whole(1, 3)}),
     "joint:reset-tokens": replace(forgetting("joint", 2), stages="joint:reset-tokens"),
@@ -166,7 +178,7 @@ def method_of(row: Row, family: TextToImageFamily) -> Method:
         if name == "reset-tokens" and stages:  # the stage before it left the text encoder frozen
             stages["words"] = Train("text encoder")
         stages[name] = with_descent(family.method_named(name))
-    if row.scope == "all":
+    if row.scope == "all" and len(stages) == 1:
         return configure(stages[names[0]], row.changes.get(names[0], {}))
     whole = Pipeline(Train(row.scope or "cross-attention"), *stages.values(), names=("train", *stages))
     return configure(whole, row.changes)
@@ -181,6 +193,8 @@ def with_descent(method: Method) -> Method:
 
 def space_of(row: Row, family: TextToImageFamily) -> dict[str, Range]:
     """The search space of a row."""
+    if not row.searched:
+        return {}
     space: dict[str, Range] = {} if row.scope else {"train.scope": SCOPES}
     for name in row.stages.split(":"):
         stage, before = family.method_named(name), "" if row.scope == "all" else f"{name}."
