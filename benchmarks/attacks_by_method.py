@@ -96,12 +96,12 @@ class AttackedSeed:
     def examine(self, model: nn.Module) -> ModelAnswers:
         """The answers of a model, and what each attack keeps of it."""
         exam, weights = self.stage.exam(), checkpoint.contents(model.state_dict())
+        attacks = [each for each in self.attacks if each.examine]
 
         def make() -> Row:
-            examiner = examine_with([each for each in self.attacks if each.examine], exam, self.original)
-            return {"kept": examiner(model)}
+            return {"kept": examine_with(attacks, exam, self.original)(model)}
 
-        facts = {"attacks": [each.name for each in self.attacks], "format": EXAMINING_FORMAT}
+        facts = {"attacks": [each.name for each in attacks], "format": EXAMINING_FORMAT}
         facts |= {"data": self.stage.split().digest(), "model": weights}
         facts |= {"original": checkpoint.contents(self.original.state_dict())}
         key = digest(facts)
