@@ -43,15 +43,12 @@ def judge_value(value: float, references: Sequence[float], margin: float = 0.1, 
     return judge_figures(attack, {"mean": Interval(value, nan, nan)}, null)["mean"]
 
 
-def test_a_difference_is_found_only_beyond_margin_and_interval() -> None:
+def test_a_difference_is_found_beyond_margin_and_interval_and_shows_in_four_of_five_audits() -> None:
     values = [float(mean_of_forget(Answers(each), [])["mean"].value) for each in REFERENCES]
     low, high = t_interval(values, level=0.9)
     edge = 0.1 + (high - low) / 2
     for factor, expected in ((0.99, None), (1.01, "under-forgetting"), (-1.01, "over-forgetting")):
         assert judge_value(float(np.mean(values)) + factor * edge, values).finding == expected
-
-
-def test_a_shift_from_which_it_shows_is_found_in_four_of_five_audits() -> None:
     draw = np.random.default_rng(0)
     found = []
     for _ in range(1000):
