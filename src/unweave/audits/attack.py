@@ -123,7 +123,7 @@ class Attack:
         below: The fault of a model whose figures are below.
         floor: The smallest difference that counts.
         fewest_forget: The fewest forget examples by which a figure must differ, by figure; else one.
-        share_of_forget: The smallest share of the forget set that a figure is computed on.
+        share_of_forget: The smallest share of a forget set of five or more that a figure is computed on.
         judged_from: The fewest examples by which a figure is judged, by figure; with fewer it is only shown.
         default: Whether it is among the attacks of `default`.
         function: What runs it outside an audit; empty if an audit does.

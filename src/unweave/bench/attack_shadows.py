@@ -93,7 +93,7 @@ def rmia_of(seen: Seen, found: Population, floor: Population, ceiling: Populatio
     """Offline RMIA of each model's half against the other half, which it never saw, as means over models.
 
     The references are retrained models; a retrained model that is a target itself is never among its own.
-    Intervals are over models and targets.
+    Intervals are over models and targets, for these references.
     """
     ours, theirs, before = (
         np.stack([scores_of(index, seen[index], each, floor) for index in range(len(seen))])
@@ -103,6 +103,8 @@ def rmia_of(seen: Seen, found: Population, floor: Population, ceiling: Populatio
     for name, figure in RMIA_FIGURES.items():
         rng = np.random.default_rng(0)
         null = [figure(*sides) for sides in zip(theirs, seen, strict=True)]
+        if np.isnan(null).any():  # too few targets for this figure
+            continue
         bands = [float(np.mean(np.take(null, half))) for half, _ in halvings(len(null), rng)]
         mean = mean_over_models(figure, ours, seen)
         low, high = two_way_bootstrap(seen.shape, partial(resampled_mean, figure, ours, seen), rng)
@@ -119,8 +121,9 @@ def rmia_of(seen: Seen, found: Population, floor: Population, ceiling: Populatio
 
 
 def mean_over_models(figure: Figure, scores: Scores, seen: Seen) -> float:
-    """The mean of a figure over the models that have it."""
-    return float(np.nanmean([figure(*each) for each in zip(scores, seen, strict=True)]))
+    """The mean of a figure over the models that have it; NaN if none has."""
+    found = [figure(*each) for each in zip(scores, seen, strict=True)]
+    return float(np.nanmean(found)) if not np.isnan(found).all() else math.nan
 
 
 def resampled_mean(

@@ -111,7 +111,10 @@ def test_the_curve_behind_a_figure_is_kept_of_every_model_and_drawn() -> None:
         }
     ]
     (drawn,) = figures.attack_curves({"attacks": found}).values()
-    assert drawn.count("<path d=") >= 4 and "the model, the original and retrained models" in drawn
+    empty = {"attack": "plain", "figure": "mean", "model": [], "original": None, "retrained": []}
+    (blank,) = figures.attack_curves({"attacks": {"curves": [empty]}}).values()
+    assert drawn.count("stroke-width: 0.7") == 2 and "stroke-width: 0.7" not in blank
+    assert "the model, the original and retrained models" in drawn
     del found["curves"]  # a record made before there were curves
     assert figures.attack_curves({"attacks": found}) == {}
 

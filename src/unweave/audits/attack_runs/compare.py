@@ -140,7 +140,8 @@ def smallest_margin(attack: Attack, figure: str, records: int) -> float:
 def own_spread(values: Sequence[float]) -> float:
     """How far beyond margin and interval a shift must be, so that it is found in four of five audits.
 
-    The audited model varies as the references do, and their mean a little as well.
+    For given margins and normal figures: the audited model varies as the references do, and so does their
+    mean, less.
     """
     return MOSTLY * float(np.std(values, ddof=1)) * math.sqrt(1 + 1 / len(values))
 

@@ -105,7 +105,7 @@ def half_width(ours: Halves, null: Halves) -> float:
 
     All examples share the models: an interval over examples alone is far too narrow if some models are surer
     of everything than others. A random half varies as much around the mean of halves as all models do around
-    their expectation. Without differences of models the interval is about twice as wide as it needs to be.
+    their expectation. The spread of F_null over models is left out.
     """
     rng = np.random.default_rng(0)
     examples = bootstrap(ours.shape[1], lambda rows: ratio(ours[:, rows], null[:, rows]), rng=rng)

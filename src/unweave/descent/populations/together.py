@@ -85,12 +85,12 @@ def descend_together(problems: Sequence[Problem], how: Descent, part: Part) -> N
 
 
 def keep_freed_memory() -> None:
-    """Makes glibc keep freed blocks of up to 32 MiB for the next step; other allocators ignore it.
+    """Makes glibc keep freed blocks of up to 31 MiB for the next step; other allocators ignore it.
 
-    The activations of many models are large enough that glibc returns them to the system after every step;
-    to page them in anew takes about a fifteenth of the time. The largest block that was freed sets the limit.
+    The activations of many models are so large that glibc returns them to the system after every step, and
+    pages them in anew. The largest block that the process ever freed sets the limit.
     """
-    torch.empty(LARGEST_BLOCK, dtype=torch.uint8)
+    torch.empty(LARGEST_BLOCK, dtype=torch.uint8, device="cpu")
 
 
 def order_of(problem: Problem, how: Descent, part: Part) -> Iterator[Tensor]:
