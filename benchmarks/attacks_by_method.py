@@ -235,9 +235,11 @@ def summarize(found: Row) -> list[str]:
         )
     for attack, taken in found["taken away"].items():
         order = found["kendall"].get(attack)
-        said = "" if order is None else f" tau {order['tau']}, p {order['p']}, {order['methods']} methods;"
+        agreement = (
+            "" if order is None else f" tau {order['tau']}, p {order['p']}, {order['methods']} methods;"
+        )
         passes = f"{len(taken)} of {len(found['passes'])} PASSes"
-        lines.append(f"{attack}:{said} takes away {passes}: {', '.join(taken)}")
+        lines.append(f"{attack}:{agreement} takes away {passes}: {', '.join(taken)}")
     return lines
 
 

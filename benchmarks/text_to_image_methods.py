@@ -45,6 +45,7 @@ BY_HAND = {"weight": 1.0, "forget": "away"}
 """Settings of rows that are not searched, chosen on the object and the seed of the searches."""
 
 HALF = {"forget": {"kind": "away", "eta": 0.5}}
+"""Half the guidance away from the concept."""
 
 
 @dataclass(frozen=True)

@@ -190,6 +190,9 @@ def test_the_floor_of_synthetic_evidence_is_one_half_and_a_shift_shows() -> None
     by_ratio = [rmia_of(seen, each, floor, known)["auc"] for each in (null, known)]
     assert by_ratio[0].value == pytest.approx(0.5, abs=0.02)
     assert by_ratio[0].null_band[0] <= by_ratio[0].value <= by_ratio[0].null_band[1]
+    few = seen[:, :12]
+    twelve = [replace(each, margins=each.margins[:, :12]) for each in (known, floor, known)]
+    assert rmia_of(few, *twelve).keys() == {"auc"}, "six others allow no rate of one in ten"
     assert by_ratio[1].value > 0.65 and by_ratio[1].original == pytest.approx(by_ratio[1].value)
 
 
