@@ -18,7 +18,7 @@ from unweave.bench.text_to_image_concept import (
     concept_prompts,
 )
 from unweave.bench.text_to_image_models import TextToImageModels
-from unweave.bench.text_to_image_recipe import arrange
+from unweave.bench.text_to_image_shapes import arrange
 from unweave.families.text_to_image import TextToImageFamily
 from unweave.tasks.diffusion.concept_request import ConceptRequest, Erasure, make_request
 from unweave.tasks.diffusion.sample import Sampler

@@ -15,7 +15,8 @@ from unweave.audits.diffusion.real_concepts import RealImages
 from unweave.bench.stage import MODELS, Memory, Stage
 from unweave.bench.text_to_image_concept import ConceptCase, EditExam, PromptCounts, concept_prompts
 from unweave.bench.text_to_image_models import TextToImageModels
-from unweave.bench.text_to_image_recipe import TextToImageRecipe, arrange
+from unweave.bench.text_to_image_recipe import TextToImageRecipe
+from unweave.bench.text_to_image_shapes import arrange
 from unweave.bench.workers import Job
 from unweave.data.captions import Concept
 from unweave.descent.train import TrainedModel

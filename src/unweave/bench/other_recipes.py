@@ -1,15 +1,17 @@
-"""Recipes of other kinds, which a benchmark does not run: an error names what does."""
+"""Recipes of other kinds, which are no stages of classifiers or generators of classes."""
 
+import tomllib
 from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+TEXT_TO_IMAGE = "text-to-image"
+
 KINDS: Mapping[str, tuple[str, str]] = {
-    "text-to-image": (
+    TEXT_TO_IMAGE: (
         "drawings",
-        "trains a small text-to-image model: run unweave demo text-to-image, or in the clone "
-        "python benchmarks/text_to_image_models.py --recipe {place}, and then text_to_image_study.py",
+        "trains a small text-to-image model: run unweave bench {place} --concept three, alone",
     ),
     "concepts": (
         "concept",
@@ -19,21 +21,38 @@ KINDS: Mapping[str, tuple[str, str]] = {
 """By the folder of the recipes: a key that others lack, and what a recipe is for."""
 
 
+def is_text_to_image(place: str) -> bool:
+    """Whether a name or a TOML file is a recipe of small text-to-image models; a folder is none."""
+    if not Path(place).is_file():
+        return kind_of_name(place) == TEXT_TO_IMAGE and not Path(place).is_dir()
+    try:
+        return kind_of_content(tomllib.loads(Path(place).read_text(encoding="utf-8"))) == TEXT_TO_IMAGE
+    except ValueError:  # no TOML, or no UTF-8: whoever reads it says so
+        return False
+
+
 def refuse_other_name(place: str | Path) -> None:
     """Raises if a name is that of a recipe of another kind in the package."""
-    for kind, (_, advice) in KINDS.items():
-        folder = files("unweave").joinpath("recipes", kind)
-        if f"{place}.toml" in {each.name for each in folder.iterdir()}:
-            raise ValueError(explain(place, advice))
+    refuse(place, kind_of_name(place))
 
 
 def refuse_other_content(place: str | Path, table: Mapping[str, Any]) -> None:
     """Raises if the content of a file is a recipe of another kind."""
-    for key, advice in KINDS.values():
-        if key in table and "data" not in table:
-            raise ValueError(explain(place, advice))
+    refuse(place, kind_of_content(table))
 
 
-def explain(place: str | Path, advice: str) -> str:
-    """The error about a recipe of another kind."""
-    return f"bench does not run the recipe {str(place)!r}, which {advice.format(place=place)}"
+def kind_of_name(place: str | Path) -> str | None:
+    """The kind of a recipe of the package; None if there is none of that name among the other kinds."""
+    recipes = files("unweave").joinpath("recipes")
+    return next((kind for kind in KINDS if recipes.joinpath(kind, f"{place}.toml").is_file()), None)
+
+
+def kind_of_content(table: Mapping[str, Any]) -> str | None:
+    """The kind of a recipe by its content; None for a stage of classifiers or generators of classes."""
+    return next((kind for kind, (key, _) in KINDS.items() if key in table and "data" not in table), None)
+
+
+def refuse(place: str | Path, kind: str | None) -> None:
+    """Raises for a recipe of another kind."""
+    if kind is not None:
+        raise ValueError(f"the recipe {str(place)!r} {KINDS[kind][1].format(place=place)}")

@@ -22,7 +22,8 @@ from transformers import CLIPTextModel, CLIPTokenizer
 from transformers.utils import logging
 
 from unweave.audits.diffusion.factor_recogniser import FactorRecogniser, fit_recogniser
-from unweave.bench.text_to_image_recipe import TextToImageRecipe, arrange
+from unweave.bench.text_to_image_recipe import TextToImageRecipe
+from unweave.bench.text_to_image_shapes import arrange
 from unweave.data.captioned_drawings import HELD_OUT_TEMPLATES, TEMPLATES
 from unweave.data.captions import CaptionedImages, Concept, words_in
 from unweave.data.datasets import as_images

@@ -9,7 +9,8 @@ from unweave.audits.verdict import SEEDS
 from unweave.bench.recipe import Recipe
 from unweave.bench.recipe import load as load_recipe
 from unweave.bench.study import REFERENCES
-from unweave.cli import bench
+from unweave.cli.bench import print_summary
+from unweave.cli.bench_runs.recipes import run_recipes as run_bench
 from unweave.cli.inputs.executor import Executor
 from unweave.cli.inputs.extra import require_diffusion
 from unweave.cli.inputs.plan import Plan
@@ -126,7 +127,7 @@ def demo(
         folder, count = run_recipes(DEMONSTRATIONS[what](quick), methods, seeds, jobs, flags)
     if count is not None and count < SEEDS and not flags.json:
         show.print_lines(f"no verdict: {count} {'seed' if count == 1 else 'seeds'}, {SEEDS} needed", "")
-    bench.print_summary(folder, flags)
+    print_summary(folder, flags)
     return 0
 
 
@@ -145,7 +146,7 @@ def run_recipes(
         # without a verdict there is no use for calibration models
         recipes = [replace(recipe, calibration_seeds=()) for recipe in recipes]
     plan = Plan(methods=method_names, seeds=count, executor=Executor(jobs))
-    return bench.run_recipes(recipes, "unweave-demo", plan, flags), count
+    return run_bench(recipes, "unweave-demo", plan, flags), count
 
 
 def run_concepts(quick: bool, methods: str | None, jobs: int | None, flags: CommonFlags) -> Path:
@@ -156,4 +157,6 @@ def run_concepts(quick: bool, methods: str | None, jobs: int | None, flags: Comm
     """
     with require_diffusion():
         from unweave.cli import demo_concepts
-    return demo_concepts.run(demo_concepts.digits(quick), methods, jobs, flags)
+        from unweave.cli.bench_runs.concepts import run_concept_bench
+    shown = demo_concepts.digits(quick)
+    return run_concept_bench(shown, Path("unweave-demo"), methods, Executor(jobs), flags)

@@ -1,0 +1,119 @@
+"""`unweave bench` of a text-to-image recipe: a tiny model, and what is refused before any training."""
+
+import tomllib
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from unweave.cli import main
+from unweave.record import record
+
+pytest.importorskip("diffusers")
+
+from bench.test_text_to_image_models import short
+from unweave.audits.diffusion.attacks import Budget
+from unweave.audits.diffusion.concept_attack_metrics import CONCEPT_ATTACKS
+from unweave.bench import text_to_image_models
+from unweave.bench.text_to_image_concept import PromptCounts
+from unweave.bench.text_to_image_recipe import method_tables, recipe_text
+from unweave.cli.bench_runs import concepts
+from unweave.descent.descend import Descent
+from unweave.families.text_to_image import TextToImageFamily
+from unweave.tasks.diffusion.sample import Sampler
+
+ONE_STEP = """
+[methods.lur]
+how = { lr = 1e-3, steps = 1, batch = 4, forget_batch = 4 }
+
+[methods.uce]
+"""
+ATTACKER = Budget(
+    guidances=(1.0,),
+    seeds=10,
+    draws=2,
+    vector_steps=1,
+    relearning=Descent(lr=1e-3, steps=1, batch=4, optimizer="adam"),
+    looks=(1,),
+)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run with a model, edits and attacks of a moment, given twice."""
+    folder, source = tmp_path_factory.mktemp("bench"), short(steps=2)
+    drawings, sampler = replace(source.drawings, limit=360), Sampler("dpm", steps=1, guidance=3.0)
+    source = replace(source, drawings=drawings, sampler=sampler)
+    family = TextToImageFamily(sampler, images=20, attacks=1, attacker=ATTACKER)
+    few = PromptCounts(trained=1, paraphrased=1, combined=0, neighbours=1, others=0)
+    recipe, run = folder / "mine.toml", folder / "run"
+    recipe.write_text(recipe_text("digits").split("[methods.lur]", maxsplit=1)[0] + ONE_STEP)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(text_to_image_models, "RECOGNISED_COPIES", 1)
+        patch.setattr(concepts, "text_to_image_recipe", lambda place: source)
+        patch.setattr(concepts, "TextToImageFamily", lambda sampler: family)
+        patch.setattr(concepts, "PromptCounts", lambda: few)
+        command = ["bench", str(recipe), "--concept", "three", "--jobs", "1", "--quiet", "--out", str(run)]
+        assert main(command) == 0
+        before = {path: path.stat().st_mtime_ns for path in run.rglob("cells/**/*")}
+        assert main(command) == 0
+        assert {path: path.stat().st_mtime_ns for path in run.rglob("cells/**/*")} == before
+    return run
+
+
+def test_a_second_run_goes_on_and_every_model_is_compared(place: Path):
+    (stage,) = record.load(place)["stages"].values()
+    assert stage["methods"].keys() == {"original", "lur", "uce"} and stage["family"] == "text-to-image"
+    assert stage["sheets"].keys() == {"lur", "uce", "original", "retrained"}
+    assert stage["data"]["concept"] == {"object": "three"}
+    assert "1 seed, 10 needed" in stage["methods"]["lur"]["reason"]
+    attacks = CONCEPT_ATTACKS.keys() - {"dropped", "dropped_same"}
+    assert attacks <= stage["methods"]["lur"]["scores"].keys()
+
+
+def test_original_and_reference_are_kept_as_pipelines(place: Path):
+    found = {path.name for path in (place / "pipelines" / "seed-0").iterdir()}
+    assert found == {"original", "without-three"}
+    assert all((place / "pipelines" / "seed-0" / name / "model_index.json").exists() for name in found)
+
+
+def test_the_page_begins_with_the_concept_then_pictures_then_attacks(place: Path):
+    page = (place / "report.html").read_text()
+    order = ["Erased: object = three", "Gradients, % of a retraining", "What they draw", "Attacks that bring"]
+    places = [page.index(text) for text in order]
+    assert places == sorted(places)
+    assert page.count('<img class="sheet"') == 4
+    trained = record.load(place)["stages"]["object-three"]["data"]
+    assert f"{trained['forget']} of {trained['forget'] + trained['retain']} training images" in page
+
+
+def test_a_recipe_has_the_settings_of_its_file():
+    asked = concepts.read_concept_bench("digits", ["three", "red"], attacks="new-token")
+    tables = tomllib.loads(recipe_text("digits"))["methods"]
+    assert method_tables("digits") == tables and asked.methods.keys() == tables.keys()
+    assert asked.methods["lur"].how.steps == tables["lur"]["how"]["steps"]
+    assert asked.concepts == (("object", "three"), ("colour", "red"))
+    assert asked.family.attacks and asked.family.attacker.names == ("new-token",)
+    assert not concepts.read_concept_bench("digits", ["three"]).family.attacks
+
+
+REFUSED = (
+    ("name one to erase with --concept", ["digits"]),
+    ("unknown concept .threee.*three", ["digits", "--concept", "threee"]),
+    ("each concept can be erased once", ["digits", "--concept", "red", "--concept", "red"]),
+    ("one seed.*found --seeds", ["digits", "--concept", "red", "--seeds", "2"]),
+    ("settings of its own, found --tune", ["digits", "--concept", "red", "--tune", "3"]),
+    ("found --class", ["digits", "--concept", "red", "--class", "3"]),
+    ("such as digits, found digits-clean", ["digits-clean", "--concept", "red"]),
+    ("several recipes or one model", ["digits", "garments", "--concept", "red"]),
+    ("run unweave bench digits --concept three, alone", ["digits", "digits-clean"]),
+    ("need no folder: leave images out", ["digits", "--concept", "red", "--data", "images"]),
+    ("unknown attack", ["digits", "--concept", "red", "--attacks", "rmia"]),
+    ("unknown method .nothing", ["digits", "--concept", "red", "--methods", "nothing"]),
+)
+
+
+def test_what_does_not_fit_is_refused(refused, subtests: pytest.Subtests):
+    for message, arguments in REFUSED:
+        with subtests.test(message):
+            refused(message, "bench", *arguments)
