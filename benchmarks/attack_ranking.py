@@ -2,11 +2,11 @@
 
     python benchmarks/attack_ranking.py --record records/attack-ranking.json
 
-Reads the records of `benchmarks/shadows.py` and of `benchmarks/frontier.py` on one stage, and trains nothing.
-At each budget both hold the same settings. The order of an attack is that of the distances of its figure from
-that of retrained models; Kendall's tau compares it with the order by the mean gap, and p is that of two
-independent orders. U-LiRA takes a PASS away if the interval of its accuracy lies above the null band of
-retrained models.
+Reads the records of `benchmarks/shadows.py`, and verdicts and gaps of the same settings from those of
+`benchmarks/frontier.py` (at a budget) or `benchmarks/attacks_by_method.py`. It trains nothing. The order of an
+attack is that of the distances of its figure from that of retrained models; Kendall's tau compares it with the
+order by the mean gap, and p is that of two independent orders. U-LiRA takes a PASS away if the interval of its
+accuracy lies above the null band of retrained models.
 """
 
 import argparse
@@ -21,12 +21,33 @@ from scipy.stats import kendalltau
 from unweave.record.compact import read_record
 from unweave.record.record import environment
 
-STAGE = "digits-trace"
-BUDGETS = (0.3, 0.45, 0.6)
+STAGES = (
+    "digits-trace",
+    "digits-trace@0.3",
+    "digits-trace@0.45",
+    "digits-trace@0.6",
+    "fashion-mnist-random10",
+)
+"""Names of recipes; those with a budget have settings of the frontier."""
+
 RANKED = ("u-lira: accuracy", "u-lira: worst decile", "rmia: auc")
 DECIDING = "u-lira: accuracy"
 
 Row = dict[str, Any]
+
+
+def judged(records: Path, stage: str) -> dict[str, Row]:
+    """The verdict and the mean gap of each method with the settings of a stage."""
+    name, _, budget = stage.partition("@")
+    if not budget:
+        return read_record(records / "attacks-by-method.json")["recipes"][name]["methods"]
+    methods = read_record(records / "frontier-digits.json")["stages"][name]["methods"]
+    return {
+        method: {"verdict": point["verdict"], "gap": point["gap"]["mean"]}
+        for method, each in methods.items()
+        for point in each["points"]
+        if point["budget"] == float(budget) and point["gap"]
+    }
 
 
 def join(shadows: Mapping[str, Any], points: Mapping[str, Any]) -> dict[str, Row]:
@@ -34,16 +55,16 @@ def join(shadows: Mapping[str, Any], points: Mapping[str, Any]) -> dict[str, Row
 
     Args:
         shadows: The rows of a record of attacks, by method.
-        points: The verdict and the gap at the budget of these settings, by method.
+        points: The verdict and the gap of these settings, by method.
     """
     return {
         name: {
             "verdict": points[name]["verdict"],
-            "gap": points[name]["gap"]["mean"],
+            "gap": points[name]["gap"],
             "attacks": {each: figure_of(row["attacks"][each]) for each in RANKED},
         }
         for name, row in shadows.items()
-        if name in points and row["failed"] is None
+        if name in points and name not in ("retrain", "original") and row["failed"] is None
     }
 
 
@@ -83,25 +104,18 @@ def overturned_passes(methods: Mapping[str, Row]) -> list[str]:
 
 
 def summarize(records: Path) -> Row:
-    """The comparison at every budget."""
-    frontier = read_record(records / "frontier-digits.json")["stages"][STAGE]["methods"]
+    """The comparison on every stage."""
     found = {}
-    for budget in BUDGETS:
-        shadows = read_record(records / f"shadows-{STAGE}-at-{budget}.json")["rows"]
-        at = {
-            name: point
-            for name, each in frontier.items()
-            for point in each["points"]
-            if point["budget"] == budget and point["gap"]
-        }
-        methods = join(shadows, at)
-        found[str(budget)] = {
+    for stage in STAGES:
+        shadows = read_record(records / f"shadows-{stage.replace('@', '-at-')}.json")["rows"]
+        methods = join(shadows, judged(records, stage))
+        found[stage] = {
             "methods": methods,
             "kendall": rank(methods),
             "passes": sum(each["verdict"] == "PASS" for each in methods.values()),
             "taken away": overturned_passes(methods),
         }
-    return {"stage": STAGE, "budgets": found, "environment": environment()}
+    return {"stages": found, "environment": environment()}
 
 
 def main() -> None:
@@ -113,8 +127,8 @@ def main() -> None:
     parser.add_argument("--record", type=Path, help="the file to keep everything in as JSON")
     arguments = parser.parse_args()
     found = summarize(arguments.records)
-    for budget, each in found["budgets"].items():
-        print(f"{budget}: {len(each['taken away'])} of {each['passes']} PASSes taken away")
+    for stage, each in found["stages"].items():
+        print(f"{stage}: {len(each['taken away'])} of {each['passes']} PASSes taken away")
         for pair, agreed in each["kendall"].items():
             print(f"  {pair:<40} tau {agreed['tau']:+.2f}  p {agreed['p']:.2f}  {agreed['methods']} methods")
     if arguments.record:

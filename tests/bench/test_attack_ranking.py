@@ -14,7 +14,7 @@ from unweave.record.compact import read_record
 RECORDS = ROOT / "records"
 PAGE = "docs/attacks.md"
 RANKING = (
-    "| Budget | Methods | Gap, U-LiRA | Gap, worst decile | Gap, AUC of RMIA | U-LiRA, AUC of RMIA "
+    "| Stage | Methods | Gap, U-LiRA | Gap, worst decile | Gap, AUC of RMIA | U-LiRA, AUC of RMIA "
     "| PASSes taken away |"
 )
 LOW = "| Model | 0.3: audit, gap | U-LiRA | worst decile | 0.45: audit, gap | U-LiRA | worst decile |"
@@ -33,7 +33,7 @@ def script(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
 def test_the_record_is_that_of_the_other_records(script: ModuleType) -> None:
     found, kept = script.summarize(RECORDS), read_record(RECORDS / "attack-ranking.json")
-    assert json.loads(json.dumps(found["budgets"])) == kept["budgets"]
+    assert json.loads(json.dumps(found["stages"])) == kept["stages"]
 
 
 def test_equal_and_opposite_orders_and_a_pass_that_stays(script: ModuleType) -> None:
@@ -51,8 +51,8 @@ def test_equal_and_opposite_orders_and_a_pass_that_stays(script: ModuleType) -> 
 
 def test_the_page_has_the_correlations_of_the_record() -> None:
     said = table(PAGE, RANKING)
-    for budget, each in read_record(RECORDS / "attack-ranking.json")["budgets"].items():
-        _, methods, *cells, taken = said[budget]
+    for stage, each in read_record(RECORDS / "attack-ranking.json")["stages"].items():
+        _, methods, *cells, taken = said[stage]
         expected = [
             f"{pair['tau']:.2f} (p {'< 0.01' if pair['p'] < 0.01 else '= ' + format(pair['p'], '.2f')})"
             for pair in each["kendall"].values()
@@ -72,7 +72,7 @@ def ulira_cells(row: Mapping[str, Any]) -> list[str]:
 def test_the_page_has_the_figures_of_the_records() -> None:
     two = table(PAGE, LOW)
     one = table(PAGE, HIGH)
-    kept = read_record(RECORDS / "attack-ranking.json")["budgets"]
+    kept = read_record(RECORDS / "attack-ranking.json")["stages"]
     for budget, said, first in (("0.3", two, 1), ("0.45", two, 4), ("0.6", one, 1)):
         rows = read_record(RECORDS / f"shadows-digits-trace-at-{budget}.json")["rows"]
         assert said.keys() == rows.keys()
@@ -80,5 +80,5 @@ def test_the_page_has_the_figures_of_the_records() -> None:
             audited, *figures = cells[first : first + 3]
             assert figures == ulira_cells(rows[name]), (budget, name)
             if name not in ("retrain", "original"):
-                of = kept[budget]["methods"][name]
+                of = kept[f"digits-trace@{budget}"]["methods"][name]
                 assert audited == f"{of['verdict']} {of['gap']:.2f}", (budget, name)

@@ -276,7 +276,7 @@ def test_a_missing_part_is_named() -> None:
 @pytest.mark.parametrize(
     ("folder", "name", "runs"),
     [
-        ("text-to-image", "garments", "unweave bench .* --concept three"),
+        ("text-to-image", "garments", "unweave bench .* --concept red"),
         ("concepts", "sd-nudity", "unweave forget FOLDER --recipe "),
     ],
 )

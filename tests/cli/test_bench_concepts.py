@@ -18,9 +18,13 @@ from unweave.bench import text_to_image_models
 from unweave.bench.text_to_image_concept import PromptCounts
 from unweave.bench.text_to_image_recipe import method_tables, recipe_text
 from unweave.cli.bench_runs import concepts
+from unweave.cli.inputs.out import as_read_back
+from unweave.cli.inputs.plan import extends
 from unweave.descent.descend import Descent
 from unweave.families.text_to_image import TextToImageFamily
+from unweave.methods.simple import FromScratch
 from unweave.tasks.diffusion.sample import Sampler
+from unweave.tasks.diffusion.scopes import PATTERNS
 
 ONE_STEP = """
 [methods.lur]
@@ -101,19 +105,57 @@ REFUSED = (
     ("name one to erase with --concept", ["digits"]),
     ("unknown concept .threee.*three", ["digits", "--concept", "threee"]),
     ("each concept can be erased once", ["digits", "--concept", "red", "--concept", "red"]),
-    ("one seed.*found --seeds", ["digits", "--concept", "red", "--seeds", "2"]),
-    ("settings of its own, found --tune", ["digits", "--concept", "red", "--tune", "3"]),
-    ("found --class", ["digits", "--concept", "red", "--class", "3"]),
-    ("such as digits, found digits-clean", ["digits-clean", "--concept", "red"]),
-    ("several recipes or one model", ["digits", "garments", "--concept", "red"]),
-    ("run unweave bench digits --concept three, alone", ["digits", "digits-clean"]),
-    ("need no folder: leave images out", ["digits", "--concept", "red", "--data", "images"]),
+    ("--seeds does not go with .*its one seed by --seed", ["digits", "--concept", "red", "--seeds", "2"]),
+    ("--tune does not go with", ["digits", "--concept", "red", "--tune", "3"]),
+    ("--class does not go with", ["digits", "--concept", "red", "--class", "3"]),
+    ("unknown text-to-image recipe 'digits-clean'", ["digits-clean", "--concept", "red"]),
+    ("unknown text-to-image recipe 'digts'.*digits", ["digts", "--concept", "red"]),
+    ("one text-to-image recipe, found digits, garments", ["digits", "garments", "--concept", "red"]),
+    ("found the model .: erase a concept from it by unweave forget", [".", "--concept", "red"]),
+    ("run unweave bench digits --concept red", ["digits", "digits-clean"]),
+    ("need no folder: leave .*images out", ["digits", "--concept", "red", "--data", "images"]),
     ("unknown attack", ["digits", "--concept", "red", "--attacks", "rmia"]),
     ("unknown method .nothing", ["digits", "--concept", "red", "--methods", "nothing"]),
+    ("leave retrain out", ["digits", "--concept", "red", "--methods", "lur,retrain"]),
+    ("methods.lur.forget = 'uniform' is for models of the family classifier", ["uniform.toml", "--concept", "red"]),
+    ("is not TOML", ["broken.toml", "--concept", "red"]),
+    ("needs 20 held-out images", ["few.toml", "--concept", "red"]),
+    ("no such file", ["missing.toml", "--concept", "red"]),
 )
 
 
-def test_what_does_not_fit_is_refused(refused, subtests: pytest.Subtests):
+def test_what_does_not_fit_is_refused_before_any_training(
+    refused, subtests: pytest.Subtests, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(tmp_path)
+    whole = recipe_text("digits")
+    Path("uniform.toml").write_text(whole.replace('forget = "ideal"', 'forget = "uniform"'))
+    Path("broken.toml").write_text("[drawings")
+    Path("few.toml").write_text(whole.replace("copies = 4", "copies = 1\nlimit = 50"))
     for message, arguments in REFUSED:
         with subtests.test(message):
             refused(message, "bench", *arguments)
+            assert not Path("unweave-bench").exists()
+
+
+def test_other_settings_are_another_run_and_more_concepts_the_same(tmp_path: Path):
+    path, whole = tmp_path / "mine.toml", recipe_text("digits")
+    facts = []
+    for steps in (36, 35):
+        path.write_text(whole.replace("steps = 36", f"steps = {steps}"))
+        facts.append(concepts.read_concept_bench(str(path), ["three"]).facts(["lur"], 0))
+    more = concepts.read_concept_bench(str(path), ["red", "three"]).facts(["lur", "uce"], 0)
+    first, second, more = (as_read_back(each) for each in (*facts, more))
+    assert extends(more, second) and not extends(second, more) and not extends(second, first)
+
+
+def test_a_short_retraining_is_a_tenth_of_the_training_of_the_recipe():
+    comparison = concepts.read_concept_bench("garments", ["coat"], data="images")
+    method = comparison.recipe("object-coat", 0).method("short-retrain")
+    assert isinstance(method, FromScratch)
+    assert method.how == replace(comparison.source.train, steps=comparison.source.train.steps // 10)
+
+
+def test_erased_attention_is_the_scope_of_that_name():
+    assert method_tables("digits")["esd"]["where"] == PATTERNS["cross-attention"]
+    assert method_tables("garments") == method_tables("digits")

@@ -5,12 +5,13 @@ autoencoder and one recogniser serve all of them. Needs the extra `unweave[diffu
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
 from torch import nn
 
+from unweave.audits.diffusion.concept_prompts import ConceptPrompts
 from unweave.audits.diffusion.real_concepts import RealImages
 from unweave.bench.stage import MODELS, Memory, Stage
 from unweave.bench.text_to_image_concept import ConceptCase, EditExam, PromptCounts, concept_prompts
@@ -25,6 +26,7 @@ from unweave.problem import Problem
 from unweave.split import Split
 from unweave.tables import as_table
 from unweave.tasks.diffusion.concept_request import Erasure, make_request
+from unweave.tasks.diffusion.prompts import tokenize
 from unweave.tasks.diffusion.stable_diffusion import StableDiffusion, load
 
 PIPELINES = "pipelines"
@@ -58,6 +60,11 @@ class ConceptStage(Stage):
         return Concept(column=self.factor, values=(self.value,))
 
     @property
+    def prompts(self) -> ConceptPrompts:
+        """The prompts of its exam."""
+        return concept_prompts(self.source.drawings, self.factor, self.value, self.counts)
+
+    @property
     def models(self) -> TextToImageModels:
         """The models of the recipe; their data is read once per process."""
         key = repr((self.source, self.folder.absolute(), self.device))
@@ -77,7 +84,7 @@ class ConceptStage(Stage):
         """The request to the original of a seed, with its exam."""
         models, family, pipeline = self.models, self.family, self.pipeline(seed)
         questions = EditExam(
-            prompts=concept_prompts(self.source.drawings, self.factor, self.value, self.counts),
+            prompts=self.prompts,
             recogniser=models.recogniser,
             real=RealImages(*models.data),
             sampler=family.sampler,
@@ -87,6 +94,11 @@ class ConceptStage(Stage):
         )
         request = make_request(pipeline, *models.data, Erasure((self.value,), column=self.factor))
         return ConceptCase(pipeline, request, questions)
+
+    def refuse_unfit(self) -> None:
+        """Raises, before any training, if there are too few images for its exam, or a prompt is too long."""
+        RealImages(*self.models.data).refuse_too_few(self.prompts, attacked=bool(self.family.budget))
+        tokenize(self.models.tokenizer, list(self.models.prompts.texts), self.source.length)
 
     def pipeline(self, seed: int, without: Concept | None = None) -> StableDiffusion:
         """The original of a seed, or its reference without the concept; trained if it is not there."""
@@ -128,7 +140,8 @@ class ConceptStage(Stage):
 
     def facts(self) -> dict[str, object]:
         """The facts that its models and its prompts depend on; the same for all concepts."""
-        return {"models": repr(self.source), "prompts": repr(self.counts)}
+        drawings = replace(self.source.drawings, folder=None)  # the data's digest counts, not its place
+        return {"models": repr(replace(self.source, drawings=drawings)), "prompts": repr(self.counts)}
 
     def table(self) -> dict[str, Any]:
         """The stage as a record describes it: the recipe of the models, the concept and the settings."""

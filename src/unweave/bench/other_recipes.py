@@ -11,7 +11,7 @@ TEXT_TO_IMAGE = "text-to-image"
 KINDS: Mapping[str, tuple[str, str]] = {
     TEXT_TO_IMAGE: (
         "drawings",
-        "trains a small text-to-image model: run unweave bench {place} --concept three, alone",
+        "trains a small text-to-image model: run unweave bench {place} --concept red",
     ),
     "concepts": (
         "concept",
@@ -23,11 +23,11 @@ KINDS: Mapping[str, tuple[str, str]] = {
 
 def is_text_to_image(place: str) -> bool:
     """Whether a name or a TOML file is a recipe of small text-to-image models; a folder is none."""
-    if not Path(place).is_file():
+    if Path(place).suffix != ".toml":
         return kind_of_name(place) == TEXT_TO_IMAGE and not Path(place).is_dir()
     try:
         return kind_of_content(tomllib.loads(Path(place).read_text(encoding="utf-8"))) == TEXT_TO_IMAGE
-    except ValueError:  # no TOML, or no UTF-8: whoever reads it says so
+    except (OSError, ValueError):  # no such file, no TOML or no UTF-8: whoever reads the recipe says so
         return False
 
 
@@ -43,8 +43,10 @@ def refuse_other_content(place: str | Path, table: Mapping[str, Any]) -> None:
 
 def kind_of_name(place: str | Path) -> str | None:
     """The kind of a recipe of the package; None if there is none of that name among the other kinds."""
-    recipes = files("unweave").joinpath("recipes")
-    return next((kind for kind in KINDS if recipes.joinpath(kind, f"{place}.toml").is_file()), None)
+    for kind in KINDS:
+        if f"{place}.toml" in {each.name for each in files("unweave").joinpath("recipes", kind).iterdir()}:
+            return kind
+    return None
 
 
 def kind_of_content(table: Mapping[str, Any]) -> str | None:

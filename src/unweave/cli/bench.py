@@ -61,7 +61,8 @@ def bench(
         data: The images for a diffusers folder: a folder with one sub-folder per class, or an .npz file. With
             a text-to-image recipe: the folder of its images, such as Fashion-MNIST's four files.
         concept: With a text-to-image recipe, such as digits: a concept to erase, such as three or red; can be
-            given several times. Such a run has one seed.
+            given several times. Such a run has one seed and runs on the CPU; by default the methods that the
+            recipe has settings of, and others with settings that nobody tried.
         methods: Method names separated by commas, such as lur:recover,salun; all by default.
         seeds: The number of the recipes' seeds to run; a verdict needs ten.
         tune: The number of tuning trials per method, on seeds that are not reported.
@@ -81,6 +82,7 @@ def bench(
         flags: The flags of every verb.
     """
     if concept or (len(recipes) == 1 and is_text_to_image(recipes[0])):
+        refuse_other_places(recipes)
         refuse_other_flags(
             {
                 **request.flags(),
@@ -94,7 +96,11 @@ def bench(
                 "storage": storage,
             }
         )
-        print_summary(run_concepts(recipes, concept, data, methods, attacks, executor, flags), flags)
+        with require_diffusion():
+            from unweave.cli.bench_runs.concepts import read_concept_bench, run_concept_bench
+        comparison = read_concept_bench(recipes[0], concept, data, attacks)
+        folder = run_concept_bench(comparison, Path("unweave-bench"), methods, executor, flags)
+        print_summary(folder, flags)
         return 0
     plan = Plan(
         methods, seeds, tune, against, tuned, parse_fractions(budgets), executor, protocol, attacks, storage
@@ -113,36 +119,23 @@ def bench(
     return 0
 
 
+def refuse_other_places(places: Sequence[str]) -> None:
+    """Raises if concepts are to be erased from anything but one recipe."""
+    if len(places) > 1:
+        raise ValueError(f"--concept goes with one text-to-image recipe, found {', '.join(places)}")
+    if is_given(list(places)):
+        raise ValueError(
+            f"--concept goes with a text-to-image recipe, found the model {places[0]}: erase a concept from "
+            "it by unweave forget"
+        )
+
+
 def refuse_other_flags(given: Mapping[str, object]) -> None:
-    """Raises at a flag that does not go with concepts."""
+    """Raises at a flag that does not go with a text-to-image recipe."""
     for name, value in given.items():
         if value is not None:
-            raise ValueError(
-                f"a text-to-image recipe has one seed, and settings of its own, found --{name}: leave it out"
-            )
-
-
-def run_concepts(
-    recipes: Sequence[str],
-    concepts: Sequence[str],
-    data: str | None,
-    methods: str | None,
-    attacks: str | None,
-    executor: Executor,
-    flags: CommonFlags,
-) -> Path:
-    """Erases concepts from the models of a text-to-image recipe; returns the folder.
-
-    Raises:
-        ValueError: If there are several recipes, it is another one, or the extra is not installed.
-    """
-    place = single_place(recipes)
-    if not is_text_to_image(place):
-        raise ValueError(f"--concept goes with a text-to-image recipe, such as digits, found {place}")
-    with require_diffusion():
-        from unweave.cli.bench_runs.concepts import read_concept_bench, run_concept_bench
-    asked = read_concept_bench(place, concepts, data, attacks)
-    return run_concept_bench(asked, Path("unweave-bench"), methods, executor, flags)
+            advice = "choose its one seed by --seed" if name == "seeds" else "leave it out"
+            raise ValueError(f"--{name} does not go with a text-to-image recipe: {advice}")
 
 
 def single_place(places: Sequence[str]) -> str:

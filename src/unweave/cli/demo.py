@@ -10,7 +10,7 @@ from unweave.bench.recipe import Recipe
 from unweave.bench.recipe import load as load_recipe
 from unweave.bench.study import REFERENCES
 from unweave.cli.bench import print_summary
-from unweave.cli.bench_runs.recipes import run_recipes as run_bench
+from unweave.cli.bench_runs.recipes import run_recipes
 from unweave.cli.inputs.executor import Executor
 from unweave.cli.inputs.extra import require_diffusion
 from unweave.cli.inputs.plan import Plan
@@ -124,14 +124,14 @@ def demo(
             raise ValueError(f"demo text-to-image has one seed, found --seeds {seeds}: leave it out")
         folder, count = run_concepts(quick, methods, jobs, flags), 1
     else:
-        folder, count = run_recipes(DEMONSTRATIONS[what](quick), methods, seeds, jobs, flags)
+        folder, count = run_demonstration(DEMONSTRATIONS[what](quick), methods, seeds, jobs, flags)
     if count is not None and count < SEEDS and not flags.json:
         show.print_lines(f"no verdict: {count} {'seed' if count == 1 else 'seeds'}, {SEEDS} needed", "")
     print_summary(folder, flags)
     return 0
 
 
-def run_recipes(
+def run_demonstration(
     demonstration: Demonstration,
     methods: str | None,
     seeds: int | None,
@@ -146,7 +146,7 @@ def run_recipes(
         # without a verdict there is no use for calibration models
         recipes = [replace(recipe, calibration_seeds=()) for recipe in recipes]
     plan = Plan(methods=method_names, seeds=count, executor=Executor(jobs))
-    return run_bench(recipes, "unweave-demo", plan, flags), count
+    return run_recipes(recipes, "unweave-demo", plan, flags), count
 
 
 def run_concepts(quick: bool, methods: str | None, jobs: int | None, flags: CommonFlags) -> Path:
@@ -158,5 +158,5 @@ def run_concepts(quick: bool, methods: str | None, jobs: int | None, flags: Comm
     with require_diffusion():
         from unweave.cli import demo_concepts
         from unweave.cli.bench_runs.concepts import run_concept_bench
-    shown = demo_concepts.digits(quick)
-    return run_concept_bench(shown, Path("unweave-demo"), methods, Executor(jobs), flags)
+    comparison = demo_concepts.digits(quick)
+    return run_concept_bench(comparison, Path("unweave-demo"), methods, Executor(jobs), flags)

@@ -9,13 +9,13 @@ from pathlib import Path
 
 from unweave.bench.bench import compare, select_methods
 from unweave.bench.concept_stage import ConceptStage, preparing_jobs
-from unweave.bench.recipe import Recipe
+from unweave.bench.recipe import Recipe, shorten_training
 from unweave.bench.setup import Architecture, Data
 from unweave.bench.text_to_image_concept import PromptCounts
 from unweave.bench.text_to_image_recipe import TextToImageRecipe, method_tables, text_to_image_recipe
 from unweave.bench.workers import run_jobs
 from unweave.choices import explain_unknown
-from unweave.cli.bench_runs.recipes import claim_folder
+from unweave.cli.bench_runs.folder import claim_folder
 from unweave.cli.inputs import out
 from unweave.cli.inputs.executor import Executor, count_jobs
 from unweave.cli.inputs.plan import extends
@@ -23,6 +23,8 @@ from unweave.cli.options import CommonFlags, parse_names
 from unweave.families.text_to_image import TextToImageFamily
 from unweave.methods import Method
 from unweave.methods.configure import configure
+from unweave.methods.simple import FromScratch
+from unweave.methods.unfit_targets import refuse_unfit_targets
 from unweave.tables import as_table
 
 
@@ -62,7 +64,8 @@ class ConceptBench:
         ]
 
     def recipe(self, name: str, seed: int) -> Recipe:
-        """The recipe of a stage: one seed, and no margins."""
+        """The recipe of a stage: one seed, and no margins; short-retrain takes a tenth of the training."""
+        short = FromScratch(shorten_training(self.source.train, 0.1))
         return Recipe(
             name=name,
             data=Data("images", forget="class"),
@@ -72,15 +75,17 @@ class ConceptBench:
             calibration_seeds=(),
             family=self.family,
             partial=self.partial,
-            methods={**self.family.methods, **self.methods},
+            methods={**self.family.methods, "short-retrain": short, **self.methods},
         )
 
     def facts(self, methods: Sequence[str], seed: int) -> out.Facts:
         """What a run depends on."""
         return {
+            "verb": "bench",
             "recipe": as_table(self.source),
             "family": as_table(self.family),
             "prompts": as_table(self.counts),
+            "settings": {name: as_table(method) for name, method in self.methods.items()},
             "concepts": [list(each) for each in self.concepts],
             "methods": list(select_methods(self.recipe("concept", seed), methods)),
             "seeds": [[seed]],
@@ -104,7 +109,7 @@ def read_concept_bench(
             is unknown.
     """
     source = text_to_image_recipe(place)
-    source = source if data is None else source.with_data(data)
+    source = source if data is None else source.with_data(Path(data).resolve())
     names = source.drawings.names
     if not concepts:
         raise ValueError(f"{place} trains models of concepts: name one to erase with --concept, such as red")
@@ -135,37 +140,53 @@ def factor_of(value: str, names: Mapping[str, Sequence[str]]) -> str:
 
 
 def configured_methods(place: str, family: TextToImageFamily) -> dict[str, Method]:
-    """The methods that a recipe has settings of."""
-    return {
-        name: configure(family.method_named(name), table, f"methods.{name}")
-        for name, table in method_tables(place).items()
-    }
+    """The methods that a recipe has settings of.
+
+    Raises:
+        ValueError: If one is unknown, or has unknown settings or a forget loss for other models.
+    """
+    methods: dict[str, Method] = {}
+    for name, table in method_tables(place).items():
+        path = f"methods.{name}"
+        methods[name] = configure(family.method_named(name), table, path)
+        refuse_unfit_targets(methods[name], family.name, path)
+    return methods
 
 
 def run_concept_bench(
-    asked: ConceptBench, preferred: Path, methods: str | None, executor: Executor, flags: CommonFlags
+    comparison: ConceptBench,
+    default_folder: Path,
+    methods: str | None,
+    executor: Executor,
+    flags: CommonFlags,
 ) -> Path:
     """Trains, erases and compares; returns the folder.
 
     Args:
-        asked: What to compare.
-        preferred: The folder of the run, unless another run holds it or --out names another one.
+        comparison: What to compare.
+        default_folder: The folder of the run without --out.
         methods: Method names separated by commas; those with settings if None.
         executor: Where models are trained and edited.
         flags: The flags of every verb.
 
     Raises:
-        ValueError: If the device is not the CPU, no method is named, or one does not support such models.
+        ValueError: If the device is not the CPU, the images are too few, no method is named, or one does not
+            support such models.
     """
     if flags.device not in (None, "cpu"):
         raise ValueError(f"small text-to-image models run on the CPU, found --device {flags.device}")
     executor.refuse_unfit("cpu")
-    seed, names = flags.seed or 0, parse_names(methods) or tuple(asked.methods)
+    seed, names = flags.seed or 0, parse_names(methods) or tuple(comparison.methods)
     if not names:
         raise ValueError("the recipe has settings of no method: name some with --methods")
-    facts = {"verb": "bench", **asked.facts(names, seed)}
-    folder = out.choose_folder(flags.out or preferred, facts, goes_on=extends)
-    stages = asked.stages(folder, seed)
+    if "retrain" in names:
+        raise ValueError("a retrained model stands beside the methods in any case: leave retrain out")
+    facts, out_folder = comparison.facts(names, seed), flags.out or default_folder
+    out.refuse_within(out_folder, None, comparison.source.drawings.folder)
+    folder = out.choose_folder(out_folder, facts, goes_on=extends)
+    stages = comparison.stages(folder, seed)
+    for stage in stages:
+        stage.refuse_unfit()
     what = " and ".join(stage.name for stage in stages)
     with (
         executor.crew("cpu", count_jobs("cpu")) as crew,

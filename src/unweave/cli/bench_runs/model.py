@@ -5,7 +5,7 @@ from pathlib import Path
 
 from unweave.audits.verdict import SEEDS
 from unweave.bench.bench import compare, select_methods
-from unweave.cli.bench_runs.recipes import claim_folder
+from unweave.cli.bench_runs.folder import claim_folder
 from unweave.cli.inputs import out
 from unweave.cli.inputs.plan import Plan, extends
 from unweave.cli.inputs.request import Request, positions

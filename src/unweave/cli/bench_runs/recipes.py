@@ -1,20 +1,16 @@
 """A run of recipes, one stage each."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from unweave.bench.bench import bench, select_methods
 from unweave.bench.recipe import Recipe
-from unweave.bench.workers import Listener
+from unweave.cli.bench_runs.folder import claim_folder
 from unweave.cli.inputs import out
 from unweave.cli.inputs.executor import count_jobs
 from unweave.cli.inputs.plan import Plan, extends, refuse_unreadable
 from unweave.cli.options import CommonFlags, parse_names
-from unweave.cli.terminal import progress
-from unweave.record import record
-from unweave.report import html
 
 
 def run_recipes(recipes: Sequence[Recipe], name: str, plan: Plan, flags: CommonFlags) -> Path:
@@ -62,12 +58,3 @@ def run_recipes(recipes: Sequence[Recipe], name: str, plan: Plan, flags: CommonF
             listener=listener,
         )
     return place
-
-
-@contextmanager
-def claim_folder(what: str, place: Path, facts: out.Facts, *, quiet: bool) -> Iterator[Listener]:
-    """Claims a folder for the body, which writes a record there; then writes the page of the record."""
-    start = f"Running {what} in {place}"
-    with out.open_folder(place, facts), progress.show_progress(start, quiet=quiet) as listener:
-        yield listener
-        html.write(record.load(place), place / html.FILE)

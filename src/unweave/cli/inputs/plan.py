@@ -18,7 +18,7 @@ from unweave.cli.inputs.executor import HERE, Executor
 from unweave.families import FAMILIES
 from unweave.report.protocol import Protocol
 
-GROWING = ("seeds", "methods", "budgets")
+GROWING = ("seeds", "methods", "budgets", "concepts")
 """The facts that a resumed run may extend."""
 
 
@@ -162,4 +162,6 @@ def extends(facts: out.Facts, earlier: out.Facts) -> bool:
     is_extension = is_extension and all(
         set(then) <= set(now) and bool(then) == bool(now) for now, then in more
     )
+    concepts = facts.get("concepts", [])
+    is_extension = is_extension and all(each in concepts for each in earlier.get("concepts", []))
     return is_extension and set(earlier["methods"]) <= set(facts["methods"])
