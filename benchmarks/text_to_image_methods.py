@@ -47,6 +47,9 @@ BY_HAND = {"weight": 1.0, "forget": "away"}
 HALF = {"forget": {"kind": "away", "eta": 0.5}}
 """Half the guidance away from the concept."""
 
+QUARTER = {"weight": 0.25}
+"""A quarter of the weight of the forget loss."""
+
 
 @dataclass(frozen=True)
 class Train:
@@ -146,6 +149,9 @@ ROWS: Mapping[str, Row] = {
     "joint-all": by_hand("joint", 43),
     "lur-all-half": by_hand("lur", 28, **HALF),
     "joint-all-half": by_hand("joint", 43, **HALF),
+    "lur-all-quarter": by_hand("lur", 28, **QUARTER),
+    "joint-all-quarter": by_hand("joint", 43, **QUARTER),
+    "joint-all-quarter-28": by_hand("joint", 28, **QUARTER),
     "joint-all:recover": recovering_by_hand(by_hand("joint", 35), 20),
     "joint:recover": recovering(forgetting("joint", 2, 0.6)),
     "meta-unlearning": replace(META, ranges={**META.ranges, "meta-unlearning.relearn": Whole(1, 3)}),
