@@ -50,6 +50,9 @@ HALF = {"forget": {"kind": "away", "eta": 0.5}}
 QUARTER = {"weight": 0.25}
 """A quarter of the weight of the forget loss."""
 
+BOTH = {"weight": 0.5, "retain": "both"}
+"""Half of that weight, and a retain loss of two parts: the training loss and the distance to the original."""
+
 
 @dataclass(frozen=True)
 class Train:
@@ -152,6 +155,9 @@ ROWS: Mapping[str, Row] = {
     "lur-all-quarter": by_hand("lur", 28, **QUARTER),
     "joint-all-quarter": by_hand("joint", 43, **QUARTER),
     "joint-all-quarter-28": by_hand("joint", 28, **QUARTER),
+    "lur-all-both": by_hand("lur", 28, **BOTH),
+    "joint-all-both": by_hand("joint", 43, **BOTH),
+    "joint-all-both-28": by_hand("joint", 28, **BOTH),
     "joint-all:recover": recovering_by_hand(by_hand("joint", 35), 20),
     "joint:recover": recovering(forgetting("joint", 2, 0.6)),
     "meta-unlearning": replace(META, ranges={**META.ranges, "meta-unlearning.relearn": Whole(1, 3)}),
