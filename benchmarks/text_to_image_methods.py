@@ -41,17 +41,13 @@ DESCENT = {"lr": 2e-3, "batch": 64, "forget_batch": 32, "max_norm": 1.0, "schedu
 """The settings of every descent; a search may change the learning rate."""
 
 
-BY_HAND = {"weight": 1.0, "forget": "away"}
-"""Settings of rows that are not searched, chosen on the object and the seed of the searches."""
-
-HALF = {"forget": {"kind": "away", "eta": 0.5}}
-"""Half the guidance away from the concept."""
+ONE = {"weight": 1.0}
+HALF = {"weight": 1.0, "forget": {"kind": "away", "eta": 0.5}}
+"""The guidance away from the concept is half as strong."""
 
 QUARTER = {"weight": 0.25}
-"""A quarter of the weight of the forget loss."""
-
 BOTH = {"weight": 0.5, "retain": "both"}
-"""Half of that weight, and a retain loss of two parts: the training loss and the distance to the original."""
+"""The retain loss has two parts: the training loss and the distance to the original."""
 
 
 @dataclass(frozen=True)
@@ -110,9 +106,9 @@ def forgetting(name: str, price: int, share: float = 1.0, **changes: Any) -> Row
 
 
 def by_hand(name: str, length: int, **changes: Any) -> Row:  # noqa: ANN401  settings
-    """A method on all weights of the denoiser: settings of `BY_HAND` and others, and nothing to search."""
+    """A method on all weights; its settings were chosen on the object and the seed of the searches."""
     how = {"lr": 1.5e-3, "steps": length}
-    return Row(name, {name: {**BY_HAND, "how": how, **changes}}, {}, "all", searched=False)
+    return Row(name, {name: {"forget": START, "how": how, **changes}}, {}, "all", searched=False)
 
 
 def recovering_by_hand(row: Row, length: int) -> Row:
@@ -148,17 +144,16 @@ ROWS: Mapping[str, Row] = {
     "lur-lora": replace(looking("lur", 3), scope="lora"),
     "lur-match": Row("lur-match", {}, {}, "all"),
     "joint": forgetting("joint", 2),
-    "lur-all": by_hand("lur", 28),
-    "joint-all": by_hand("joint", 43),
+    "lur-all": by_hand("lur", 28, **ONE),
+    "joint-all": by_hand("joint", 43, **ONE),
     "lur-all-half": by_hand("lur", 28, **HALF),
     "joint-all-half": by_hand("joint", 43, **HALF),
-    "lur-all-quarter": by_hand("lur", 28, **QUARTER),
     "joint-all-quarter": by_hand("joint", 43, **QUARTER),
-    "joint-all-quarter-28": by_hand("joint", 28, **QUARTER),
-    "lur-all-both": by_hand("lur", 28, **BOTH),
+    "lur-lagged-all-quarter": by_hand("lur-lagged", 42, alpha=0.1, **QUARTER),
+    "salun-all-quarter": by_hand("salun", 43, retain_weight=4.0),
     "joint-all-both": by_hand("joint", 43, **BOTH),
-    "joint-all-both-28": by_hand("joint", 28, **BOTH),
-    "joint-all:recover": recovering_by_hand(by_hand("joint", 35), 20),
+    "lur-lagged-all-both": by_hand("lur-lagged", 42, alpha=0.1, **BOTH),
+    "joint-all:recover": recovering_by_hand(by_hand("joint", 35, **ONE), 20),
     "joint:recover": recovering(forgetting("joint", 2, 0.6)),
     "meta-unlearning": replace(META, ranges={**META.ranges, "meta-unlearning.relearn": Whole(1, 3)}),
     "joint:reset-tokens": replace(forgetting("joint", 2), stages="joint:reset-tokens"),

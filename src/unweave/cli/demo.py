@@ -26,7 +26,7 @@ CLASSIFIERS = "lur:recover,lur-lagged:recover,joint:recover,short-retrain,scisso
 DIGITS = ("digits-trace@0.1", "digits-trace@0.3", "digits-class@0.3")
 """The recipes of a demo of classifiers, at their budgets."""
 
-PROBE = 8
+PROBE = 12
 """The number of steps between two measurements of the conflict of gradients: each costs about five steps."""
 
 IMAGES = 50
