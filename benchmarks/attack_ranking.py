@@ -3,10 +3,10 @@
     python benchmarks/attack_ranking.py --record records/attack-ranking.json
 
 Reads the records of `benchmarks/shadows.py`, and verdicts and gaps of the same settings from those of
-`benchmarks/frontier.py` (at a budget) or `benchmarks/attacks_by_method.py`. It trains nothing. The order of an
-attack is that of the distances of its figure from that of retrained models; Kendall's tau compares it with the
-order by the mean gap, and p is that of two independent orders. U-LiRA takes a PASS away if the interval of its
-accuracy lies above the null band of retrained models.
+`benchmarks/frontier.py` (at a budget) or `benchmarks/attacks_by_method.py`. It trains nothing. The order
+of an attack is that of the distances of its figure from that of retrained models; Kendall's tau compares
+it with the order by the mean gap, and p is that of two independent orders. U-LiRA takes a PASS away if
+the interval of its accuracy lies above the null band of retrained models.
 """
 
 import argparse
