@@ -117,7 +117,7 @@ REFUSED = (
     ("unknown attack", ["digits", "--concept", "red", "--attacks", "rmia"]),
     ("unknown method .nothing", ["digits", "--concept", "red", "--methods", "nothing"]),
     ("leave retrain out", ["digits", "--concept", "red", "--methods", "lur,retrain"]),
-    ("methods.lur.forget = 'uniform' is for models of the family classifier", ["uniform.toml", "--concept", "red"]),
+    ("methods.lur.forget = 'uniform' is for models of", ["uniform.toml", "--concept", "red"]),
     ("is not TOML", ["broken.toml", "--concept", "red"]),
     ("needs 20 held-out images", ["few.toml", "--concept", "red"]),
     ("no such file", ["missing.toml", "--concept", "red"]),
