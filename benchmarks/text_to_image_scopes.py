@@ -1,11 +1,12 @@
-"""Which weights to train, towards what and how hard, so that a concept stays gone: settings of the joint loss.
+"""Which weights to train, towards what and how hard, so that a concept stays gone, by the joint loss.
 
     python benchmarks/text_to_image_scopes.py --models models --record records/text-to-image-scopes.json
 
-The models are those of `text_to_image_models.py`. Every setting has the gradients of a tenth of a retraining,
-on the object and the seed of the searches, which are not reported; beside them stand the original and two
-retrained models. Six settings differ in the scope and the forget loss; the others train all weights, and differ
-in the weight of the forget loss and in the retain loss. Of the attacks, those run that have real images.
+The models are those of `text_to_image_models.py`. Every setting has the gradients of a tenth of a
+retraining, on the object and the seed of the searches, which are not reported; beside them stand the
+original and two retrained models. Six settings differ in the scope and the forget loss; the others train
+all weights, and differ in the weight of the forget loss and in the retain loss. Of the attacks, those run
+that have real images.
 """
 
 import argparse
