@@ -4,9 +4,9 @@
 
 Reads the records of `benchmarks/shadows.py`, and verdicts and gaps of the same settings from those of
 `benchmarks/frontier.py` (at a budget) or `benchmarks/attacks_by_method.py`. It trains nothing. The order
-of an attack is that of the distances of its figure from that of retrained models; Kendall's tau compares
-it with the order by the mean gap, and p is that of two independent orders. U-LiRA takes a PASS away if
-the interval of its accuracy lies above the null band of retrained models.
+of an attack is that of the distances of its figure from the middle of the null band of retrained models;
+Kendall's tau compares it with the order by the mean gap, and p is that of two independent orders. U-LiRA
+takes a PASS away if the interval of its accuracy lies above the null band.
 """
 
 import argparse
@@ -83,8 +83,8 @@ def rank(methods: Mapping[str, Row]) -> dict[str, Row]:
 
 
 def distance(figure: Mapping[str, Any]) -> float:
-    """How far a figure is from that of retrained models."""
-    return abs(figure["value"] - figure["retrained"])
+    """How far a figure is from the middle of the null band; a single value of retrained models varies."""
+    return abs(figure["value"] - sum(figure["null_band"]) / 2)
 
 
 def compare(one: Sequence[float], other: Sequence[float]) -> Row:
