@@ -79,6 +79,15 @@ def test_the_null_band_holds_retrained_models_as_a_rule() -> None:
     assert inside >= 4
 
 
+def test_the_floor_is_the_mean_of_all_namings_and_not_the_luck_of_one() -> None:
+    floors, namings = [], []
+    for seed in range(6):
+        retrained = shadows(8, 40, seed)
+        floors.append(ulira(shadows(8, 40, 9, 1.0), retrained)["accuracy"].retrained - 0.5)
+        namings.append(figures(*retrained.sides, 0.1)["accuracy"] - 0.5)
+    assert np.square(floors).mean() < np.square(namings).mean() / 9
+
+
 def test_one_exposed_target_in_ten_shows_in_the_worst_decile() -> None:
     base = shadows(16, 100, 1)
     exposed = np.where(base.seen & (np.arange(100) < 10), base.margins + 3, base.margins)

@@ -16,6 +16,7 @@ Ours: the antithetic pairs, and the worst decile by cross-fitting. Its targets a
 and scored on the other half, so its value is 1/2 as well where there is nothing to find.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import ceil
 
@@ -99,15 +100,20 @@ def ulira(
     """
     refuse_unlike("U-LiRA", unlearned.margins, retrained.margins)
     attacked = figures(*unlearned.sides, fpr)
-    floor, null = figures(*retrained.sides, fpr), null_figures(*retrained.sides, fpr)
+    null = null_figures(*retrained.sides, fpr)
     ceiling = {} if original is None else figures(*original.sides, fpr)
     reach = intervals(*unlearned.sides, fpr)
     return {
         name: AttackResult(
-            value, *reach[name], floor[name], band([each[name] for each in null]), CANNOT, ceiling.get(name)
+            value, *reach[name], *level_and_band([each[name] for each in null]), CANNOT, ceiling.get(name)
         )
         for name, value in attacked.items()
     }
+
+
+def level_and_band(values: Sequence[float]) -> tuple[float, tuple[float, float]]:
+    """The mean of a figure over random names of the sides, and its band: one naming has luck of its own."""
+    return float(np.mean(values)), band(values)
 
 
 def figures(ours: PerPair, never: PerPair, fpr: float) -> dict[str, float]:
