@@ -11,7 +11,8 @@ fix the margins, 10 as references, 10 others to be judged, and 10 originals. Whe
 originals whose last layer hides it are judged as well: its row is zero and its bias -15.
 
 With --attacks the first model of each kind is also audited alone, as by `unweave audit`: without attacks and
-with them, on the same draws. Such a row stands in the record beside that without attacks.
+with them, on the same draws. Such a row stands in the record beside that without attacks, and so does one with
+another number of models that fix the margins.
 
 Audits share models, so the shares are those of these models: with few of them one audit is much like the
 next. Models are kept in a folder, and a run that is interrupted goes on from there.
@@ -97,14 +98,14 @@ def row_of(stage: Stage, change: Change, asked: argparse.Namespace) -> Row:
         ValueError: If there are fewer models than an audit draws.
     """
     retrains, originals = asked.retrains, asked.originals
-    if retrains < RETRAINS + 2 * SEEDS or originals < SEEDS:
+    if retrains < asked.calibration + 2 * SEEDS or originals < SEEDS:
         raise ValueError(
-            f"an audit draws {RETRAINS + 2 * SEEDS} retrained models and {SEEDS} originals, found {retrains} "
+            f"an audit draws {asked.calibration + 2 * SEEDS} retrained models and {SEEDS} originals, found {retrains} "
             f"and {originals}: train more"
         )
     start = time.process_time()
     found, rng = models_of(stage, retrains, originals), np.random.default_rng(0)
-    drawn = [draw(found, rng) for _ in range(asked.audits)]
+    drawn = [draw(found, rng, asked.calibration) for _ in range(asked.audits)]
     verdicts = by_kind([audit(found, each) for each in drawn])
     attacked = {}
     if asked.attacks:
@@ -118,6 +119,7 @@ def row_of(stage: Stage, change: Change, asked: argparse.Namespace) -> Row:
         "recipe": {"data": data, "model": table["model"], "train": table["train"]},
         "models": {"retrained": retrains, "original": originals, "first seed": FIRST_SEED},
         "audits": asked.audits,
+        **({} if asked.calibration == RETRAINS else {"calibration": asked.calibration}),
         "cpu_seconds": round(time.process_time() - start, 1),
         "means": {kind: means(group) for kind, group in found.alone.items()},
         "verdicts": verdicts,
@@ -151,9 +153,9 @@ def printed(row: Row) -> str:
 
 
 def keep(row: Row, place: Path) -> None:
-    """Puts a row into a record, in the place of an earlier one of the same stage and attacks."""
+    """Puts a row into a record, in the place of an earlier one of the same audits."""
     rows = read_object(place)["rows"] if place.exists() else []
-    same = {key: row.get(key) for key in ("stage", "change", "attacks")}
+    same = {key: row.get(key) for key in ("stage", "change", "attacks", "calibration")}
     rows = [each for each in rows if {key: each.get(key) for key in same} != same]
     record = {"question": (__doc__ or "").splitlines()[0], "rows": [*rows, row]}
     write_record(place, record)
@@ -169,6 +171,7 @@ def main() -> None:
         "--candidates", action="store_true", help="instead, what was tried for them, or for all"
     )
     parser.add_argument("--retrains", type=int, default=60, help="how many retrained models")
+    parser.add_argument("--calibration", type=int, default=RETRAINS, help="how many of them fix the margins")
     parser.add_argument("--originals", type=int, default=20, help="how many originals")
     parser.add_argument("--audits", type=int, default=500, help="how many audits")
     parser.add_argument(

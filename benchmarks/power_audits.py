@@ -8,7 +8,7 @@ import numpy as np
 from power_models import Models
 
 from unweave.audits.classifier.metrics import METRICS
-from unweave.audits.margins import RETRAINS, Margins, margins
+from unweave.audits.margins import Margins, margins
 from unweave.audits.verdict import SEEDS, Judgement, judge
 
 
@@ -29,11 +29,11 @@ class Draw:
     margins: Margins
 
 
-def draw(found: Models, rng: np.random.Generator) -> Draw:
-    """Draws the models of one audit, and fixes its margins."""
+def draw(found: Models, rng: np.random.Generator, calibrating: int) -> Draw:
+    """Draws the models of one audit, and fixes its margins by some of them."""
     retrained, beside = found.alone["retrained"], found.beside["retrained"]
-    dealt = rng.permutation(len(retrained))[: RETRAINS + 2 * SEEDS]
-    calibration, references, again = np.split(dealt, [RETRAINS, RETRAINS + SEEDS])
+    dealt = rng.permutation(len(retrained))[: calibrating + 2 * SEEDS]
+    calibration, references, again = np.split(dealt, [calibrating, calibrating + SEEDS])
     pairs = [beside[i][j] for i, j in combinations(calibration, 2)]
     fixed = margins([retrained[i] for i in calibration], pairs, sizes=found.exam.sizes, metrics=METRICS)
     judged = {kind: rng.permutation(len(group))[:SEEDS].tolist() for kind, group in found.alone.items()}
