@@ -10,9 +10,9 @@ trained once, from seeds that no recipe uses. Each audit then draws at random 12
 fix the margins, 10 as references, 10 others to be judged, and 10 originals. Where a class is forgotten,
 originals whose last layer hides it are judged as well: its row is zero and its bias -15.
 
-With --attacks the first model of each kind is also audited alone, as by `unweave audit`: without attacks and
-with them, on the same draws. Such a row stands in the record beside that without attacks, and so does one with
-another number of models that fix the margins.
+With --attacks the first model of each kind is also audited alone, as by `unweave audit`: without attacks
+and with them, on the same draws. Such a row stands in the record beside that without attacks, and so does
+one with another number of models that fix the margins.
 
 Audits share models, so the shares are those of these models: with few of them one audit is much like the
 next. Models are kept in a folder, and a run that is interrupted goes on from there.
@@ -100,8 +100,8 @@ def row_of(stage: Stage, change: Change, asked: argparse.Namespace) -> Row:
     retrains, originals = asked.retrains, asked.originals
     if retrains < asked.calibration + 2 * SEEDS or originals < SEEDS:
         raise ValueError(
-            f"an audit draws {asked.calibration + 2 * SEEDS} retrained models and {SEEDS} originals, found {retrains} "
-            f"and {originals}: train more"
+            f"an audit draws {asked.calibration + 2 * SEEDS} retrained models and {SEEDS} originals, found "
+            f"{retrains} and {originals}: train more"
         )
     start = time.process_time()
     found, rng = models_of(stage, retrains, originals), np.random.default_rng(0)
