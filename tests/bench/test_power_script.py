@@ -15,15 +15,14 @@ def script(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     return power
 
 
-def test_a_row_replaces_only_that_of_the_same_stage_change_and_attacks(
-    script: ModuleType, tmp_path: Path
-) -> None:
+def test_a_row_replaces_only_that_of_the_same_audits(script: ModuleType, tmp_path: Path) -> None:
     record = tmp_path / "power.json"
     former = {"stage": "digits-class", "change": {}, "audits": 1}
     for row in (
         former,
         {**former, "attacks": "rmia"},
         {**former, "attacks": "default"},
+        {**former, "calibration": 20},
         {**former, "audits": 2},
     ):
         script.keep(row, record)
@@ -31,5 +30,6 @@ def test_a_row_replaces_only_that_of_the_same_stage_change_and_attacks(
     assert [(each.get("attacks"), each["audits"]) for each in rows] == [
         ("rmia", 1),
         ("default", 1),
+        (None, 1),
         (None, 2),
     ]
