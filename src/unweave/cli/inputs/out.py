@@ -17,7 +17,7 @@ from unweave.errors import Failed
 from unweave.record.files import write_atomically
 
 CLAIM = "run.json"
-LASTING = ("cells", "generated", "models", "pipelines", "references", "strata", "tuning")
+LASTING = ("cells", "generated", "pipelines", "references", "strata", "tuning")
 """Folders of finished work, which an error never removes."""
 
 Facts = Mapping[str, Any]
