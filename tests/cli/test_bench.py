@@ -412,7 +412,9 @@ class TestProtocol:
 
 class TestAttacks:
     def test_those_that_need_more_than_answers_are_refused(self, refused):
-        refused("found representation, which needs more", "bench", "digits-clean", "--attacks", "representation")
+        refused(
+            "found representation, which needs more", "bench", "digits-clean", "--attacks", "representation"
+        )
         refused("unknown attack 'rmi'", "bench", "digits-clean", "--attacks", "rmi")
 
     def test_they_are_shown_and_a_finished_run_takes_them_on(self, run, here, tmp_path):
