@@ -36,7 +36,7 @@ DECIDING = "u-lira: accuracy"
 Row = dict[str, Any]
 
 
-def judged(records: Path, stage: str) -> dict[str, Row]:
+def read_verdicts(records: Path, stage: str) -> dict[str, Row]:
     """The verdict and the mean gap of each method with the settings of a stage."""
     name, _, budget = stage.partition("@")
     if not budget:
@@ -108,7 +108,7 @@ def summarize(records: Path) -> Row:
     found = {}
     for stage in STAGES:
         shadows = read_record(records / f"shadows-{stage.replace('@', '-at-')}.json")["rows"]
-        methods = join(shadows, judged(records, stage))
+        methods = join(shadows, read_verdicts(records, stage))
         found[stage] = {
             "methods": methods,
             "kendall": rank(methods),

@@ -33,12 +33,12 @@ def is_text_to_image(place: str) -> bool:
 
 def refuse_other_name(place: str | Path) -> None:
     """Raises if a name is that of a recipe of another kind in the package."""
-    refuse(place, kind_of_name(place))
+    refuse_kind(place, kind_of_name(place))
 
 
 def refuse_other_content(place: str | Path, table: Mapping[str, Any]) -> None:
     """Raises if the content of a file is a recipe of another kind."""
-    refuse(place, kind_of_content(table))
+    refuse_kind(place, kind_of_content(table))
 
 
 def kind_of_name(place: str | Path) -> str | None:
@@ -54,7 +54,7 @@ def kind_of_content(table: Mapping[str, Any]) -> str | None:
     return next((kind for kind, (key, _) in KINDS.items() if key in table and "data" not in table), None)
 
 
-def refuse(place: str | Path, kind: str | None) -> None:
+def refuse_kind(place: str | Path, kind: str | None) -> None:
     """Raises for a recipe of another kind."""
     if kind is not None:
         raise ValueError(f"the recipe {str(place)!r} {KINDS[kind][1].format(place=place)}")

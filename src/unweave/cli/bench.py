@@ -61,8 +61,8 @@ def bench(
         data: The images for a diffusers folder: a folder with one sub-folder per class, or an .npz file. With
             a text-to-image recipe: the folder of its images, such as Fashion-MNIST's four files.
         concept: With a text-to-image recipe, such as digits: a concept to erase, such as three or red; can be
-            given several times. Such a run has one seed and runs on the CPU; by default the methods that the
-            recipe has settings of, and others with settings that nobody tried.
+            given several times. Such a run has one seed and uses the CPU. By default it compares the methods
+            that the recipe has settings of; all others have settings that nobody tried.
         methods: Method names separated by commas, such as lur:recover,salun; all by default.
         seeds: The number of the recipes' seeds to run; a verdict needs ten.
         tune: The number of tuning trials per method, on seeds that are not reported.
