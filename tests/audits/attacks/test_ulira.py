@@ -79,7 +79,7 @@ def test_the_null_band_holds_retrained_models_as_a_rule() -> None:
     assert inside >= 4
 
 
-def test_the_floor_is_the_mean_of_all_namings_and_not_the_luck_of_one() -> None:
+def test_the_floor_is_the_mean_of_many_namings_and_not_the_luck_of_one() -> None:
     floors, namings = [], []
     for seed in range(6):
         retrained = shadows(8, 40, seed)
