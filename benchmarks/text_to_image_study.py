@@ -14,13 +14,14 @@ and, where there is one, that of another seed. A search draws fewer images in fe
 
 What is done is not done again: a search goes on with its journal, and each run is a file below --out. What
 --record holds stays in it, and a search in it is not made again. So a study can be made in parts, of some
-seeds or methods each, also on other machines: the record alone has to be there. A model that is not there is
-left out. All in one process of one thread.
+seeds or methods each, also on other machines: the record alone has to be there. On another processor the
+recogniser gets other bits, so all runs of one seed are made on processors of one kind. A model that is not
+there is left out. All in one process of one thread.
 """
 
 import argparse
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
@@ -96,6 +97,8 @@ def main() -> None:
     study = study_of(arguments)
     settings = settings_of(study)
     found = load_record(arguments.record, settings)
+    asked = [*arguments.seeds, *([SEARCH_SEED] if arguments.search else [])]
+    refuse_other_recogniser(found["recognisers"], asked, study.models.recogniser.digest)
     for factor in arguments.factors:
         done = found["searches"].get(factor, {})
         found["searches"][factor] = search_rows(study, factor, arguments.methods, arguments.search, done)
@@ -140,6 +143,20 @@ def refuse_other_methods(runs: Mapping[str, Any], methods: Mapping[str, Method])
                     )
 
 
+def refuse_other_recogniser(known: dict[str, str], seeds: Sequence[int], recogniser: str) -> None:
+    """Notes the recogniser that judges all runs of a seed.
+
+    Raises:
+        ValueError: If another one judged runs of it, such as one that was trained on another processor.
+    """
+    for seed in seeds:
+        if known.setdefault(str(seed), recogniser) != recogniser:
+            raise ValueError(
+                f"another recogniser judged the record's runs of seed {seed}: give another --record, or run "
+                "on such a processor"
+            )
+
+
 def join_tables(first: Any, second: Any) -> Any:  # noqa: ANN401  JSON
     """The tables of two parts of a record, one in the other; what both have is the second's."""
     if not isinstance(first, dict) or not isinstance(second, dict):
@@ -164,7 +181,6 @@ def settings_of(study: Study) -> Row:
         },
         "reporting": {"family": as_table(REPORTING), "prompts": as_table(MANY), "attacked": study.attacked},
         "attack images": study.attacks,
-        "recogniser": study.models.recogniser.digest,
         "formats": [METHODS_FORMAT, MEASURING_FORMAT],
     }
 
@@ -176,7 +192,8 @@ def load_record(place: Path | None, settings: Row) -> Row:
         ValueError: If the earlier part had other settings.
     """
     here = environment()
-    empty = {"environments": [here], **json.loads(json.dumps(settings)), "searches": {}, "runs": {}}
+    tables: Row = {"recognisers": {}, "searches": {}, "runs": {}}
+    empty = {"environments": [here], **json.loads(json.dumps(settings)), **tables}
     if place is None or not place.exists():
         return empty
     found = read_record(place)

@@ -178,6 +178,15 @@ def test_a_method_with_other_settings_is_refused(study: ModuleType, searches: Mo
         study.refuse_other_methods(runs, {"uce": searches.method_of(study.ROWS["lur"], study.REPORTING)})
 
 
+def test_one_recogniser_judges_all_runs_of_a_seed(study: ModuleType):
+    known = {"0": "a"}
+    study.refuse_other_recogniser(known, [0], "a")
+    study.refuse_other_recogniser(known, [1, 2], "b")
+    assert known == {"0": "a", "1": "b", "2": "b"}
+    with pytest.raises(ValueError, match="another recogniser judged the record's runs of seed 0"):
+        study.refuse_other_recogniser(known, [1, 0], "b")
+
+
 def test_parts_of_a_record_are_joined(study: ModuleType):
     first, second = {"three": {"0": {"lur": 1}}}, {"three": {"0": {"joint": 2}, "1": {"lur": 3}}}
     assert study.join_tables(first, second) == {"three": {"0": {"lur": 1, "joint": 2}, "1": {"lur": 3}}}
