@@ -46,8 +46,8 @@ OF_CELLS = ("TRAINING_FORMAT", "METHODS_FORMAT")
 
 FILE = Path(__file__).with_name("formats.json")
 AGAIN = "run `python tests/test_formats.py` to pin it again"
-CLOSE = 1e-9
-"""Processors differ by 1e-13 here."""
+CLOSE = 1e-7
+"""Processors differ by 1e-13 here, and by 6e-9 after Selective Amnesia's steps of Adam."""
 
 Entry = Mapping[str, Any]
 
