@@ -19,9 +19,9 @@ from smooth import CLASSES, FEATURES, MODES, WEIGHT, batch, bits, flat, net, pro
 from unweave.data import Raw
 from unweave.data.in_memory import Resident
 from unweave.descent.batches import step_batches
-from unweave.descent.descend import Descent, Phase, descend, training_mode
+from unweave.descent.descend import Descent, Phase, combined_direction, descend, training_mode
 from unweave.descent.importance import match_names, top
-from unweave.descent.lookahead import Lookahead, nested
+from unweave.descent.lookahead import Lookahead, ReusedGradient, nested
 from unweave.descent.objective import bounded, clamped, l1, mislabel, nll, on
 from unweave.descent.optimizer_state import TrainState
 from unweave.errors import Failed
@@ -173,8 +173,8 @@ class Counter(torch.optim.SGD):
         return super().step(closure)
 
 
-# the weight, the gradients that are summed, and their sum; a lookahead keeps the weights, too
-LIVE = {"joint": 4, "nested": 5, "lagged": 5}
+# the weight and the sum; a lookahead keeps the weights, and `lagged` a gradient
+LIVE = {"joint": 2, "nested": 3, "lagged": 4}
 
 
 @for_each("mode", LIVE)
@@ -864,3 +864,49 @@ def test_a_users_own_term_sees_the_step():
     descend(of, Descent(lr=0.01, steps=3), Phase([Progress()]))
     assert seen == [(0, 3), (1, 3), (2, 3)]
     assert batch(of, [0]).ids.tolist() == [0]
+
+
+class Fixed:
+    """A direction of a user's own, the same tensors at every step."""
+
+    def __init__(self, of: Problem) -> None:
+        self.direction = {name: torch.ones_like(p) for name, p in of.params.items()}
+
+    parts = frozenset({"retain"})
+
+    def present(self, at: Step) -> bool:
+        return True
+
+    def gradient(self, at: Step):
+        return self.direction
+
+
+@for_each(
+    ("name", "terms"),
+    [
+        ("alone", lambda fixed: [fixed]),
+        ("twice", lambda fixed: [fixed, fixed]),
+        ("first", lambda fixed: [fixed, nll("retain")]),
+        ("last", lambda fixed: [nll("retain"), bounded(), fixed]),
+        ("reused", lambda fixed: [ReusedGradient(fixed, every=2), nll("retain")]),
+        ("ahead", lambda fixed: [Lookahead(fixed, nll("retain"), lr=0.1), fixed]),
+    ],
+)
+def test_a_sum_of_gradients_overwrites_none_that_others_hold(name: str, terms):
+    of = problem()
+    fixed = Fixed(of)
+    descend(of, Descent(lr=0.01, steps=2, max_norm=1e-3), Phase(terms(fixed)))
+    assert all(bool((each == 1).all()) for each in fixed.direction.values())
+
+
+def test_one_gradient_in_several_places_of_a_sum_stays_as_it_was():
+    of, forget = problem(), nll("forget")
+    reused = ReusedGradient(forget, every=10)
+    at = step(of)
+    expected = [4 * g for g in at.gradient(forget).values()]
+    found = combined_direction(at, Phase([forget, reused, forget, forget]), torch.Generator())
+    assert all(torch.equal(a, b) for a, b in zip(found.values(), expected, strict=True))
+    assert all(
+        torch.equal(4 * a, b)
+        for a, b in zip(at.runtime.reused_gradients[id(reused)].values(), expected, strict=True)
+    )

@@ -13,7 +13,9 @@ from unweave.descent.batches import plan_inputs, step_batches
 from unweave.descent.cuda_graph import CapturedDirection, refuse_changing_steps
 from unweave.descent.feed import steps_per_epoch
 from unweave.descent.importance import Mask
+from unweave.descent.lookahead import Lookahead
 from unweave.descent.losses import collect_losses, refuse_nonfinite
+from unweave.descent.objective import Objective
 from unweave.descent.optimizer_state import PinnedWeights, TrainState, start_average
 from unweave.descent.rules import RULES
 from unweave.descent.saved_state import SavedDescent, open_saved
@@ -24,7 +26,7 @@ from unweave.tasks.low_rank import find_additions
 from unweave.weights.params import Params, clip, combine, gramian, rebuild
 from unweave.weights.runtime import Runtime
 from unweave.weights.sharded import names_where, pieces
-from unweave.weights.step import Step
+from unweave.weights.step import Step, Term
 
 __all__ = ["Descent", "Phase", "descend"]
 
@@ -161,11 +163,11 @@ def combined_direction(step: Step, phase: Phase, generator: torch.Generator) -> 
     # The last term first: in `nested` its gradient is the step of the first term; in `exact` it builds the
     # graph of the first term on its way and keeps that gradient.
     gradients = [step.gradient(term) for term in reversed(present)][::-1]
-    step.free_gradients(present)
+    step.free_gradients()
     if step.index == 0 and not phase.idle:
         refuse_zero(gradients)
     if phase.rule == "total":
-        return sum_gradients(gradients, copy=bool(step.runtime.lagged_terms or step.runtime.reused_gradients))
+        return sum_gradients(step, present, gradients)
     rule = phase.rule if callable(phase.rule) else RULES[phase.rule]
     return combine(gradients, rule(gramian(gradients), generator))
 
@@ -180,14 +182,31 @@ def refuse_zero(gradients: list[Params]) -> None:
             )
 
 
-def sum_gradients(gradients: list[Params], *, copy: bool) -> Params:
-    """Sums the gradients; `copy` clones a single one, because clipping must not change what is reused."""
-    total = pieces(gradients[0].values())
-    if copy and len(gradients) == 1:
-        total = [g.clone() for g in total]
-    for gradient in gradients[1:]:
-        total = torch._foreach_add(total, pieces(gradient.values()))
-    return rebuild(gradients[0], total)
+def sum_gradients(step: Step, terms: Sequence[Term], gradients: list[Params]) -> Params:
+    """Sums the gradients in place of the first or second one, if nothing else needs it, or in a copy.
+
+    In place of a later one the order of the sum would be another, and so its last bits.
+    """
+    place = spare_gradient(step, terms, gradients)
+    first, *others = (gradients[1], gradients[0], *gradients[2:]) if place == 1 else gradients
+    total = pieces(first.values())
+    if place is None:
+        total = [each.clone() for each in total]
+    for gradient in others:
+        torch._foreach_add_(total, pieces(gradient.values()))
+    return rebuild(first, total)
+
+
+def spare_gradient(step: Step, terms: Sequence[Term], gradients: Sequence[Params]) -> int | None:
+    """The place of the first or second gradient, if an objective made it and nothing else holds it."""
+    lagged = [gradient for _, gradient in step.memory.values()]
+    held = list(map(id, (*gradients, *lagged, *step.runtime.reused_gradients.values())))
+    for place, term in enumerate(terms[:2]):
+        while isinstance(term, Lookahead):
+            term = term.outer
+        if isinstance(term, Objective) and held.count(id(gradients[place])) == 1:
+            return place
+    return None
 
 
 def phase_lengths(problem: Problem, phases: Sequence[Phase], how: Descent) -> list[int]:

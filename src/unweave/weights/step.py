@@ -86,10 +86,9 @@ class Step:
             self.memory[id(term)] = (term, term.gradient(self))
         return self.memory[id(term)][1]
 
-    def free_gradients(self, terms: Iterable[Term]) -> None:
-        """Frees the gradients of the last step, and all but those of these terms or for the next one."""
-        kept = {*map(id, terms), *self.runtime.lagged_terms}
-        self.memory = {key: each for key, each in self.memory.items() if key in kept}
+    def free_gradients(self) -> None:
+        """Frees the gradients of the last step, and all of this one but those for the next."""
+        self.memory = {key: each for key, each in self.memory.items() if key in self.runtime.lagged_terms}
         self.before = {}
         self.runtime.before = {}
 
