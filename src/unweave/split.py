@@ -106,8 +106,8 @@ class Split:
         return whole.hexdigest()
 
     def save(self, path: str | Path) -> None:
-        """Writes the positions of the four parts and the digest as JSON."""
-        parts: tuple[Part, ...] = ("forget", "retain", "calibration", "test")
+        """Writes the digest and the positions of two parts as JSON; retain and test set are the rest."""
+        parts: tuple[Part, ...] = ("forget", "calibration")
         content = {"digest": self.digest(), **{name: self.part(name)[1].tolist() for name in parts}}
         write_atomically(Path(path), json.dumps(content))
 
