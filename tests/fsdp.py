@@ -378,6 +378,18 @@ def refusals() -> dict[str, str]:
     }
 
 
+def fail_late() -> dict[str, dict[str, Tensor]]:
+    """The weights before and after a run whose second stage is refused."""
+    task, split = setting("mlp", torch.float64)
+    of = shard(model("mlp", torch.float64))
+    found = {"before": {name: gather(each).clone() for name, each in of.state_dict().items()}}
+    try:
+        unlearn(of, split, Pipeline(FineTune(how=HOW), FisherForgetting()), task=task)
+    except ValueError:
+        found["after"] = {name: gather(each).clone() for name, each in of.state_dict().items()}
+    return found
+
+
 def run_cases(names: Sequence[str]) -> dict[str, Any]:
     """What the cases of these names find."""
     return {name: unlearn_case(*CASES[name], sharded=True) for name in names}
@@ -391,6 +403,7 @@ def run_quick(folder: Path) -> dict[str, Any]:
         "answers": before_and_after(METHODS["nested"]),
         "answers with LoRA": before_and_after(WITH_LORA),
         "refusals": refusals(),
+        "failed late": fail_late(),
     }
     saved(folder / "saved", METHODS["nested"])
     everything["read in pieces"] = saved_in_pieces(folder / "pieces", METHODS["nested"])

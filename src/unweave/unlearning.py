@@ -2,7 +2,8 @@
 
 import copy
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from types import FunctionType
 
@@ -54,8 +55,8 @@ def unlearn(
     """Makes a copy of a model forget; the model itself stays unchanged.
 
     A model that `fully_shard` has cut over several processes can't be copied: it is edited in place, and
-    `Result.original` answers as it did before. Each process keeps its pieces of the original for that. All
-    processes must call this together, with the same arguments.
+    `Result.original` answers as it did before. Each process keeps its pieces of the original for that, and
+    puts them back if the run fails. All processes must call this together, with the same arguments.
 
     Args:
         model: A model trained on the forget set and the retain set of `split`.
@@ -102,13 +103,25 @@ def unlearn(
         claim_states(states, None if facts is None else {**facts, "model": digest_model(model)})
     problem = Problem(task, working, on_device, generator, build, caller_model=original, states=states)
     refuse_unfit_data(problem)
-    cost = run_and_time(problem, method)
-    refuse_useless(problem, original, forms)
+    with restore_after_error(original):
+        cost = run_and_time(problem, method)
+        refuse_useless(problem, original, forms)
     unlearned = problem.model.eval()
     additions = problem.additions if isinstance(method, LoRA) else None  # other stages may have moved more
     return Result(
         unlearned, method, split, task, seed, original, cost, problem.curves, problem.traces, additions
     )
+
+
+@contextmanager
+def restore_after_error(original: nn.Module) -> Iterator[None]:
+    """Gives a sharded model, which is edited in place, its original weights again if the body raises."""
+    try:
+        yield
+    except BaseException:
+        if isinstance(original, ShardedOriginal):
+            original.restore()
+        raise
 
 
 def refuse_no_request(model: object, split: object) -> None:

@@ -160,3 +160,10 @@ REFUSED = {
 def test_what_can_not_be_right_is_refused_by_name(name: str, sentence: str, results):
     for each in results:
         assert sentence in each["refusals"][name]
+
+
+def test_a_run_that_fails_late_leaves_the_original_weights(results):
+    for each in results:
+        before, after = each["failed late"]["before"], each["failed late"]["after"]
+        assert before.keys() == after.keys()
+        assert all(torch.equal(before[name], after[name]) for name in before)
