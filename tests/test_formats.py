@@ -209,7 +209,7 @@ ENTRY = {**CASE.known, "result": {"auc": 0.5 + 1e-12}}
         (replace(CASE, settings=2), ENTRY, "the settings of 'it' changed"),
         (
             CASE,
-            {**ENTRY, "result": {"auc": 0.5 + 1e-7}},
+            {**ENTRY, "result": {"auc": 0.5 + 1e-6}},
             r"of 'it' changed \(auc\): raise MEASURING_FORMAT in",
         ),
         (CASE, {**ENTRY, "result": {"auc": 0.5, "ua": 1.0}}, r"changed \(ua\)"),

@@ -50,6 +50,26 @@ def load():
     torch.manual_seed(0)
     return given(train=Late(90, 0))
 """
+NO_MEMORY = """
+import os
+from datetime import timedelta
+
+from unweave.cli.checks import rounds
+
+rounds.AGREEMENT = timedelta(seconds=2)
+
+
+class Full(Net):
+    def forward(self, x, scale):
+        if os.environ.get("RANK") == "1" and torch.is_grad_enabled():
+            raise torch.OutOfMemoryError("no memory is left")
+        return super().forward(x, scale)
+
+
+def load():
+    torch.manual_seed(0)
+    return given(model=Full())
+"""
 FULL = """
 import os
 
@@ -95,6 +115,10 @@ def commands(tmp_path_factory) -> dict[str, list[str]]:
         "not for shards": forget(
             double, place / "out" / "fisher", "--method", "fisher-forgetting", *SHARDED, settings=()
         ),
+        "recipe not for shards": [
+            *("forget", projects.recipe(place / "recipe"), "--random", "0.3", "--shard"),
+            *("--method", "fisher-forgetting", "--out", str(place / "out" / "recipe")),
+        ],
         "no block": forget(single, place / "out" / "block", "--method", "lur", "--shard"),
         "bad input": forget(single, place / "out" / "bad", "--method", "lurr"),
         "one fails": forget(
@@ -106,6 +130,10 @@ def commands(tmp_path_factory) -> dict[str, list[str]]:
         "other weights": forget(
             projects.project(place / "other", OTHER_WEIGHTS), place / "out" / "other", "--method", "lur"
         ),
+        "check fails": [
+            *("check", str(projects.project(place / "no-memory", NO_MEMORY)), "--random", "0.3"),
+            *("--methods", "finetune", "--out", str(place / "out" / "no-memory")),
+        ],
         "bench": ["bench", "digits-clean", "--out", str(place / "out" / "bench")],
         "full disk": forget(projects.project(place / "full", FULL), place / "out" / "full", *SHARDED, *SAVED),
     }
@@ -187,8 +215,10 @@ def test_the_same_request_is_done_already_on_all(outputs):
             "a sharded model needs blocks, two or more in one nn.ModuleList or nn.Sequential, found",
         ),
         ("not for shards", "gradients of single examples need whole weights, found sharded ones"),
+        ("recipe not for shards", "gradients of single examples need whole weights, found sharded ones"),
         ("one fails", "KeyError: 'no such file'"),
         ("fails late", "the disk is gone"),
+        ("check fails", "no memory is left"),
         ("other weights", "all processes must load the same model and data, found another 'original' on"),
         ("bench", "bench runs in one process, found 2: start it without torchrun"),
     ],
@@ -201,6 +231,10 @@ def test_an_error_is_printed_once_ends_all_and_leaves_nothing(commands, outputs,
     assert all(each.code in (2, 3) for each in outputs[name])
     words = commands[name]
     assert not Path(words[words.index("--out") + 1]).exists()
+
+
+def test_a_method_is_refused_before_an_original_is_trained(outputs):
+    assert not any("the original" in each.error for each in outputs["recipe not for shards"])
 
 
 def test_a_state_that_can_not_be_written_ends_all_and_is_said_once(commands, outputs):

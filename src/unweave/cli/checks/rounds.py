@@ -4,13 +4,15 @@ So what else a machine does falls on all alike. Times of a few steps vary nevert
 measured in several rounds, and the range is shown.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
+from datetime import timedelta
 from itertools import product
 from statistics import median
 from typing import Any
 
 import torch
+import torch.distributed as dist
 
 from unweave.bench.peak_memory import peak_memory
 from unweave.bench.workers import Listener, Progress
@@ -18,6 +20,9 @@ from unweave.weights.processes import Processes
 
 ROUNDS = 3
 """The number of rounds of measurements; one of what is slow."""
+
+AGREEMENT = timedelta(minutes=2)
+"""The longest wait, after an error, for the other processes to fail in the same way."""
 
 
 @dataclass(frozen=True)
@@ -87,21 +92,53 @@ def estimate_all(
     rounds: dict[str, list[Round]] = {name: [] for name in measured}
     peaks: dict[str, float | None] = {}
     refused: dict[str, str] = {}
+    group = group_of_errors()
     for done, (_, name) in enumerate(product(range(ROUNDS), measured), 1):
         if name not in refused and all(each.is_quick for each in rounds[name]):
-            try:
-                with peak_memory(device) as peak:
-                    rounds[name].append(next(measured[name]))
-            except (ValueError, RuntimeError) as error:  # torch may not train a compiled model
-                refused[name] = first_line(error)
-            else:
+            with peak_memory(device) as peak:
+                found = attempt(lambda name=name: next(measured[name]), group)
+            if isinstance(found, Round):
+                rounds[name].append(found)
                 if name not in peaks:
                     peaks[name] = Processes.current().largest(peak.mib)
+            else:
+                refused[name] = found
         listener(Progress(name, done, ROUNDS * len(rounds)))
     return {
         name: Estimate(None, None, None, refused[name]) if name in refused else from_rounds(each, peaks[name])
         for name, each in rounds.items()
     }
+
+
+def group_of_errors() -> dist.ProcessGroup | None:
+    """A group in which several processes agree on errors; None for one. All must call this together."""
+    if Processes.current().count == 1:
+        return None
+    group = dist.new_group(backend="gloo", timeout=AGREEMENT)
+    assert isinstance(group, dist.ProcessGroup)  # every process is a member
+    return group
+
+
+def attempt(measure: Callable[[], Round], group: dist.ProcessGroup | None) -> Round | str:
+    """One measurement, or the first line of the error that refuses it.
+
+    Raises:
+        Exception: The error, if this process met it alone: the others then wait for it in the measurement.
+    """
+    try:
+        return measure()
+    except (ValueError, RuntimeError) as error:  # torch may not train a compiled model
+        if group is not None:
+            raise_if_alone(error, group)
+        return first_line(error)
+
+
+def raise_if_alone(error: Exception, group: dist.ProcessGroup) -> None:
+    """Raises an error again unless all processes of the group call this."""
+    try:
+        dist.barrier(group)
+    except RuntimeError:
+        raise error from None
 
 
 def from_rounds(rounds: list[Round], peak_mib: float | None) -> Estimate:

@@ -23,11 +23,12 @@ import torch
 from torch import nn
 
 from unweave.bench.ranges import nest_paths
-from unweave.cli.checks.rounds import Round
+from unweave.cli.checks.rounds import Round, attempt, group_of_errors
 from unweave.cli.inputs.scope import ALL, TrainedWeights
 from unweave.cli.project import Project
 from unweave.cli.terminal.describe_settings import descents
 from unweave.descent.timing import count_training, run_and_time
+from unweave.errors import Failed
 from unweave.methods import Method
 from unweave.methods.configure import configure, stages_of
 from unweave.methods.recover import Recover
@@ -109,7 +110,7 @@ def extrapolate(lengths: Mapping[str, Length], run: Callable[[Mapping[str, float
         lengths: The lengths of the method.
         run: Runs the method with these lengths.
     """
-    short = {path: each.unit * SHORT for path, each in lengths.items()}
+    short = shortest(lengths)
     base = run(short)
     seconds, gradients = base.seconds, float(base.gradients)
     again = is_quick(base)
@@ -125,6 +126,21 @@ def extrapolate(lengths: Mapping[str, Length], run: Callable[[Mapping[str, float
     return Round(seconds, max(0.0, gradients), again)
 
 
+def shortest(lengths: Mapping[str, Length]) -> dict[str, float]:
+    """The lengths of a short run."""
+    return {path: each.unit * SHORT for path, each in lengths.items()}
+
+
+def run_briefly(method: Method, model: nn.Module, split: Split, project: Runnable) -> None:
+    """Runs a method for a few steps on a copy of the model; a sharded one is restored afterwards.
+
+    Raises:
+        ValueError: If the method does not suit the model, the data or the processes.
+    """
+    with suppress(Failed):  # a few steps from these weights may end without a usable model
+        time_method(without_early_end(method), shortest(lengths_of(method, split)), model, split, project)
+
+
 def is_quick(cost: Cost) -> bool:
     """Whether a short run is quick enough to measure it again; the first process decides for all."""
     return Processes.current().from_first(lambda: cost.seconds < PATIENCE)
@@ -132,8 +148,8 @@ def is_quick(cost: Cost) -> bool:
 
 def warm_up(project: Project, model: nn.Module, split: Split, trained: TrainedWeights) -> None:
     """Runs a method first, because the first run includes torch's own start."""
-    with suppress(ValueError, RuntimeError):  # each measurement says so again
-        next(named_rounds("finetune", model, split, project, trained))
+    run = named_rounds("finetune", model, split, project, trained)
+    attempt(lambda: next(run), group_of_errors())  # each measurement says again what is wrong
 
 
 def lengths_of(method: Method, split: Split) -> dict[str, Length]:
