@@ -6,7 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from unweave.data.in_memory import Resident
-from unweave.descent.descend import Phase, combined_direction
+from unweave.descent.combine import combine_gradients
+from unweave.descent.descend import Phase
 from unweave.descent.objective import Objective
 from unweave.descent.weighted_sum import OnWeights
 from unweave.methods.lur import TERMS
@@ -80,7 +81,7 @@ def step(
 
 def direction(at: Step, terms: Sequence[Term]) -> Tensor:
     """What the training loop follows, as one vector."""
-    return flat(combined_direction(at, Phase(terms), torch.Generator()))
+    return flat(combine_gradients(at, Phase(terms), torch.Generator()))
 
 
 def flat(params: Mapping[str, Tensor]) -> Tensor:

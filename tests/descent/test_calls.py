@@ -33,7 +33,7 @@ class Calls:
         self.number += own and frame.f_code.co_name != "parts"
 
 
-@for_each(("mode", "most"), [("joint", 90), ("lagged", 122), ("nested", 142)])
+@for_each(("mode", "most"), [("joint", 90), ("lagged", 126), ("nested", 145)])
 def test_a_step_calls_few_functions(mode: str, most: int):
     calls, before = Calls(), sys.getprofile()
     terms = MODES[mode](nll("retain"), bounded(), 0.01)

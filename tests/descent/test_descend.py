@@ -19,7 +19,8 @@ from smooth import CLASSES, FEATURES, MODES, WEIGHT, batch, bits, flat, net, pro
 from unweave.data import Raw
 from unweave.data.in_memory import Resident
 from unweave.descent.batches import step_batches
-from unweave.descent.descend import Descent, Phase, combined_direction, descend, training_mode
+from unweave.descent.combine import combine_gradients
+from unweave.descent.descend import Descent, Phase, descend, training_mode
 from unweave.descent.importance import match_names, top
 from unweave.descent.lookahead import Lookahead, ReusedGradient, nested
 from unweave.descent.objective import bounded, clamped, l1, mislabel, nll, on
@@ -899,12 +900,35 @@ def test_a_sum_of_gradients_overwrites_none_that_others_hold(name: str, terms):
     assert all(bool((each == 1).all()) for each in fixed.direction.values())
 
 
+class SharedGradients(nn.Module):
+    """Two weights whose sum is used: autograd gives both one gradient, in one memory."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = (
+            nn.Parameter(torch.ones(shape).double())
+            for shape in ((CLASSES, 1, FEATURES), (CLASSES, FEATURES))
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x @ (self.a.squeeze(1) + self.b.view(CLASSES, FEATURES)).T
+
+
+def test_gradients_of_two_weights_in_one_memory_are_summed_once():
+    of = problem(SharedGradients())
+    at = step(of)
+    parts = [at.gradient(nll("retain")), at.gradient(bounded())]
+    expected = {name: parts[0][name] + parts[1][name] for name in of.params}
+    found = combine_gradients(step(of), Phase([nll("retain"), bounded()]), torch.Generator())
+    assert all(torch.allclose(found[name], expected[name], rtol=0, atol=1e-14) for name in expected)
+
+
 def test_one_gradient_in_several_places_of_a_sum_stays_as_it_was():
     of, forget = problem(), nll("forget")
     reused = ReusedGradient(forget, every=10)
     at = step(of)
     expected = [4 * g for g in at.gradient(forget).values()]
-    found = combined_direction(at, Phase([forget, reused, forget, forget]), torch.Generator())
+    found = combine_gradients(at, Phase([forget, reused, forget, forget]), torch.Generator())
     assert all(torch.equal(a, b) for a, b in zip(found.values(), expected, strict=True))
     assert all(
         torch.equal(4 * a, b)

@@ -5,28 +5,26 @@ from contextlib import contextmanager
 from itertools import accumulate, islice, pairwise
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 
 from unweave.descent.batches import plan_inputs, step_batches
+from unweave.descent.combine import combine_gradients
 from unweave.descent.cuda_graph import CapturedDirection, refuse_changing_steps
 from unweave.descent.feed import steps_per_epoch
 from unweave.descent.importance import Mask
-from unweave.descent.lookahead import Lookahead
 from unweave.descent.losses import collect_losses, refuse_nonfinite
-from unweave.descent.objective import Objective
 from unweave.descent.optimizer_state import PinnedWeights, TrainState, start_average
-from unweave.descent.rules import RULES
 from unweave.descent.saved_state import SavedDescent, open_saved
 from unweave.descent.settings import Descent, Phase
+from unweave.errors import UnfitProcesses
 from unweave.problem import Problem
 from unweave.tasks import evaluating
 from unweave.tasks.low_rank import find_additions
-from unweave.weights.params import Params, clip, combine, gramian, rebuild
+from unweave.weights.params import Params, clip
 from unweave.weights.runtime import Runtime
-from unweave.weights.sharded import names_where, pieces
-from unweave.weights.step import Step, Term
+from unweave.weights.step import Step
 
 __all__ = ["Descent", "Phase", "descend"]
 
@@ -104,7 +102,7 @@ def run_phase(
     (begin, end, of), weights, update = span, train_state.weights, train_state.update
     runtime = make_runtime(problem, how, phase.where, compile=how.compile is True)
     runtime.shifts = []
-    direction_of = CapturedDirection(combined_direction) if how.compile == "step" else combined_direction
+    direction_of = CapturedDirection(combine_gradients) if how.compile == "step" else combine_gradients
     saved.start_phase(train_state, runtime, phase.terms)
     pinned = PinnedWeights(weights, phase.where)
     index = -1
@@ -155,60 +153,6 @@ def move_weights(step: Step, direction: Params, how: Descent, update: torch.opti
         p.grad = None  # `zero_grad` does this at several times the cost
 
 
-def combined_direction(step: Step, phase: Phase, generator: torch.Generator) -> Params:
-    """Combines the gradients of the terms that have data at this step; empty if none has."""
-    present = [term for term in phase.terms if term.present(step)]
-    if not present:
-        return {}
-    # The last term first: in `nested` its gradient is the step of the first term; in `exact` it builds the
-    # graph of the first term on its way and keeps that gradient.
-    gradients = [step.gradient(term) for term in reversed(present)][::-1]
-    step.free_gradients()
-    if step.index == 0 and not phase.idle:
-        refuse_zero(gradients)
-    if phase.rule == "total":
-        return sum_gradients(step, present, gradients)
-    rule = phase.rule if callable(phase.rule) else RULES[phase.rule]
-    return combine(gradients, rule(gramian(gradients), generator))
-
-
-def refuse_zero(gradients: list[Params]) -> None:
-    """Raises if a gradient is zero: a student equal to its teacher, or a loss capped everywhere."""
-    for number, gradient in enumerate(gradients, start=1):
-        if not names_where(gradient, Tensor.bool):
-            raise ValueError(
-                f"the gradient of term {number} of {len(gradients)} is zero in every weight: nothing would "
-                "be learned from it; start elsewhere, or choose another loss"
-            )
-
-
-def sum_gradients(step: Step, terms: Sequence[Term], gradients: list[Params]) -> Params:
-    """Sums the gradients in place of the first or second one, if nothing else needs it, or in a copy.
-
-    In place of a later one the order of the sum would be another, and so its last bits.
-    """
-    place = spare_gradient(step, terms, gradients)
-    first, *others = (gradients[1], gradients[0], *gradients[2:]) if place == 1 else gradients
-    total = pieces(first.values())
-    if place is None:
-        total = [each.clone() for each in total]
-    for gradient in others:
-        torch._foreach_add_(total, pieces(gradient.values()))
-    return rebuild(first, total)
-
-
-def spare_gradient(step: Step, terms: Sequence[Term], gradients: Sequence[Params]) -> int | None:
-    """The place of the first or second gradient, if an objective made it and nothing else holds it."""
-    lagged = [gradient for _, gradient in step.memory.values()]
-    held = list(map(id, (*gradients, *lagged, *step.runtime.reused_gradients.values())))
-    for place, term in enumerate(terms[:2]):
-        while isinstance(term, Lookahead):
-            term = term.outer
-        if isinstance(term, Objective) and held.count(id(gradients[place])) == 1:
-            return place
-    return None
-
-
 def phase_lengths(problem: Problem, phases: Sequence[Phase], how: Descent) -> list[int]:
     """The number of steps of each phase; they add up to `how.steps`, if that is given.
 
@@ -251,12 +195,12 @@ def refuse_batch_statistics(problem: Problem, how: Descent) -> None:
     """Raises if BatchNorm would normalise by the shard of one process among several."""
     norms = [m for m in problem.model.modules() if isinstance(m, _BatchNorm)]
     if problem.processes.count > 1 and how.norm == "train" and norms:
-        raise ValueError(
+        raise UnfitProcesses(
             "norm='train' normalises by the shard of a process, so several would not equal one: "
             "use norm='frozen'"
         )
     if problem.processes.count > 1 and any(m.running_mean is None for m in norms):
-        raise ValueError(
+        raise UnfitProcesses(
             "a BatchNorm without running statistics normalises by the shard of a process, so several would "
             "not equal one: use one process"
         )
@@ -275,7 +219,7 @@ def refuse_lost_statistics(model: nn.Module, how: Descent) -> None:
 def refuse_compiled_shards(problem: Problem, how: Descent) -> None:
     """Raises if the passes of a sharded model are to be compiled."""
     if problem.processes.sharded and how.compile:
-        raise ValueError("the passes of a sharded model are not compiled yet: set compile = false")
+        raise UnfitProcesses("the passes of a sharded model are not compiled yet: set compile = false")
 
 
 def set_rate(update: torch.optim.Optimizer, how: Descent, progress: float) -> None:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from unweave.descent.importance import Importance, Mask, weights_of_modules
-from unweave.errors import Failed
+from unweave.errors import Failed, UnfitProcesses
 from unweave.problem import Problem
 from unweave.weights.params import Params, multiply
 from unweave.weights.sharded import cut, names_where, not_finite
@@ -191,7 +191,7 @@ def grow_head(problem: Problem) -> None:
     """
     name, head = problem.head
     if is_model_sharded(problem.model):
-        raise ValueError("the head of a sharded model can't grow: use another method")
+        raise UnfitProcesses("the head of a sharded model can't grow: use another method")
     if not isinstance(head, nn.Linear):
         raise ValueError(f"only a linear head can grow, found {type(head).__name__} at {name!r}")
     row = redraw(head.weight[:1], problem.generator)

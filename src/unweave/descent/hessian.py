@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from unweave.descent.objective import Objective
+from unweave.errors import UnfitProcesses
 from unweave.weights.params import Params
 from unweave.weights.sharded import is_sharded
 from unweave.weights.step import Step
@@ -113,7 +114,7 @@ def refuse_error_nodes(gradients: Iterable[Tensor | None]) -> None:
 def refuse_no_second(step: Step, objective: Objective) -> None:
     """Raises if a step can't be differentiated twice, as far as that is known in advance."""
     if any(map(is_sharded, step.params.values())):
-        raise ValueError(
+        raise UnfitProcesses(
             "second derivatives (mode 'exact', measured curvature) need whole weights, found sharded ones: "
             "use mode 'nested' or 'first-order'"
         )

@@ -81,16 +81,15 @@ class Step:
         self._outputs: dict[int, Tensor] = {}
 
     def gradient(self, term: Term) -> Params:
-        """The gradient of a term at these weights, evaluated at most once."""
+        """The gradient of a term at these weights, evaluated at most once; valid until the step ends."""
         if id(term) not in self.memory:
             self.memory[id(term)] = (term, term.gradient(self))
         return self.memory[id(term)][1]
 
-    def free_gradients(self) -> None:
-        """Frees the gradients of the last step, and all of this one but those for the next."""
-        self.memory = {key: each for key, each in self.memory.items() if key in self.runtime.lagged_terms}
-        self.before = {}
-        self.runtime.before = {}
+    def free_gradients(self, needed: Iterable[Term]) -> None:
+        """Frees all gradients but those of these terms, and those that the next step needs."""
+        kept = {*map(id, needed), *self.runtime.lagged_terms}
+        self.memory = {key: each for key, each in self.memory.items() if key in kept}
 
     def deposit(self, term: Term, gradient: Params) -> None:
         """Caches a gradient that was computed on the way to another."""
