@@ -199,13 +199,19 @@ UNET_ALONE: Mapping[str, Method] = {
 
 WITH_LORA = LoRA(METHODS["nested"], rank=3)
 ON_LAYERS = ("nested", "salun")
-"""What these models add is their layers: what moves all weights or some shows it."""
+"""For quick cases: a method on all weights, and one on a mask."""
+SLOW_ON_LAYERS = tuple(
+    (kind, name)
+    for kind in ("transformer", "unet")
+    for name in ("lagged", "joint", "scissorhands", "neggrad+", "munba", "scrub", "finetune", "pipeline")
+    if (kind, name) != ("unet", "scrub")  # it is for classifiers
+)
 ONE_EXAMPLE = LUR(how=replace(HOW, forget_batch=1, micro_batch=None))
 
 CASES: dict[str, tuple[str, torch.dtype, Method]] = {
     **{f"mlp, {name}": ("mlp", torch.float64, method) for name, method in METHODS.items()},
     **{f"transformer, {name}": ("transformer", torch.float64, METHODS[name]) for name in ON_LAYERS},
-    "transformer, scissorhands": ("transformer", torch.float64, METHODS["scissorhands"]),
+    **{f"{kind}, {name}": (kind, torch.float64, METHODS[name]) for kind, name in SLOW_ON_LAYERS},
     **{f"mlp, {name}": ("mlp", torch.float64, method) for name, method in ON_MLP.items()},
     "class, unsir": ("class", torch.float64, UNSIR(images=5, noise_steps=4, repeats=3, impair=HOW, how=HOW)),
     "batchnorm, ct": ("batchnorm", torch.float64, ConvolutionTranspose(how=replace(HOW, norm="frozen"))),
@@ -237,7 +243,7 @@ CASES: dict[str, tuple[str, torch.dtype, Method]] = {
 
 
 SLOW = (
-    *("mlp, neggrad+", "mlp, finetune", "transformer, scissorhands"),
+    *("mlp, neggrad+", "mlp, finetune", *(f"{kind}, {name}" for kind, name in SLOW_ON_LAYERS)),
     *("mlp, scrub", "mlp, rni", "mlp, kde", "mlp, eu-k", "mlp, pipeline with LoRA"),
     *("transformer, shrink-perturb", "transformer, salun, bf16"),
     *("unet, salun", "unet, esd, one image", "unet, esd, images of the data"),

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from unweave.data.unaugmented import UnaugmentedSource
+from unweave.errors import UnfitProcesses
 from unweave.split import Split
 from unweave.tasks import Task
 from unweave.tasks.copies import share_all
@@ -209,7 +210,7 @@ def redrawn_copy(model: nn.Module) -> nn.Module:
         ValueError: If a module holds weights but has no `reset_parameters`, or the model is sharded.
     """
     if is_model_sharded(model):
-        raise ValueError("fresh weights for a sharded model need a function that builds it: pass build=")
+        raise UnfitProcesses("fresh weights for a sharded model need a function that builds it: pass build=")
     fresh = copy.deepcopy(model)
     for name, module in fresh.named_modules():
         if isinstance(module, Resettable):

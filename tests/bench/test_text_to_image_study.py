@@ -15,6 +15,7 @@ from pages import ROOT
 from unweave.audits.diffusion.attacks import Budget
 from unweave.bench import text_to_image_models
 from unweave.bench.ranges import default_settings, nest_paths
+from unweave.cli.bench_runs.concepts import configured_methods
 from unweave.descent.descend import Descent
 from unweave.families.text_to_image import TextToImageFamily
 from unweave.methods.configure import configure, refuse_unknown_settings
@@ -179,12 +180,16 @@ def test_a_method_with_other_settings_is_refused(study: ModuleType, searches: Mo
 
 
 def test_one_recogniser_judges_all_runs_of_a_seed(study: ModuleType):
-    known = {"0": "a"}
-    study.refuse_other_recogniser(known, [0], "a")
-    study.refuse_other_recogniser(known, [1, 2], "b")
-    assert known == {"0": "a", "1": "b", "2": "b"}
+    known = {"0": "a", "3": "a"}
+    study.refuse_other_recogniser(known, {"0": "a", "1": "b"})
     with pytest.raises(ValueError, match="another recogniser judged the record's runs of seed 0"):
-        study.refuse_other_recogniser(known, [1, 0], "b")
+        study.refuse_other_recogniser(known, {"1": "b", "0": "b"})
+
+
+@pytest.mark.parametrize(("name", "row"), [("lur", "lur-lagged-all-both"), ("salun", "salun-all-quarter")])
+def test_the_recipe_has_the_settings_of_two_rows(searches: ModuleType, name: str, row: str):
+    family = TextToImageFamily()
+    assert configured_methods("digits", family)[name] == searches.method_of(searches.ROWS[row], family)
 
 
 def test_parts_of_a_record_are_joined(study: ModuleType):

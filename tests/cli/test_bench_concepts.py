@@ -129,7 +129,7 @@ def test_what_does_not_fit_is_refused_before_any_training(
 ):
     monkeypatch.chdir(tmp_path)
     whole = recipe_text("digits")
-    Path("uniform.toml").write_text(whole.replace('forget = "ideal"', 'forget = "uniform"'))
+    Path("uniform.toml").write_text(whole.replace('forget = "away"', 'forget = "uniform"'))
     Path("broken.toml").write_text("[drawings")
     Path("few.toml").write_text(whole.replace("copies = 4", "copies = 1\nlimit = 50"))
     for message, arguments in REFUSED:
@@ -141,8 +141,8 @@ def test_what_does_not_fit_is_refused_before_any_training(
 def test_other_settings_are_another_run_and_more_concepts_the_same(tmp_path: Path):
     path, whole = tmp_path / "mine.toml", recipe_text("digits")
     facts = []
-    for steps in (36, 35):
-        path.write_text(whole.replace("steps = 36", f"steps = {steps}"))
+    for steps in (43, 42):
+        path.write_text(whole.replace("steps = 43", f"steps = {steps}"))
         facts.append(concepts.read_concept_bench(str(path), ["three"]).facts(["lur"], 0))
     more = concepts.read_concept_bench(str(path), ["red", "three"]).facts(["lur", "uce"], 0)
     first, second, more = (as_read_back(each) for each in (*facts, more))

@@ -60,8 +60,11 @@ rounds.AGREEMENT = timedelta(seconds=2)
 
 
 class Full(Net):
+    passes = 0
+
     def forward(self, x, scale):
-        if os.environ.get("RANK") == "1" and torch.is_grad_enabled():
+        Full.passes += torch.is_grad_enabled()
+        if os.environ.get("RANK") == "1" and Full.passes > PASSES:
             raise torch.OutOfMemoryError("no memory is left")
         return super().forward(x, scale)
 
@@ -111,7 +114,7 @@ def commands(tmp_path_factory) -> dict[str, list[str]]:
         "pieces again": forget(
             double, place / "out" / "sharded", "--method", "lur", *SHARDED, "--save-sharded"
         ),
-        "check": ["check", double, "--random", "0.3", "--methods", "finetune", *SHARDED],
+        "check": ["check", double, "--random", "0.3", "--methods", "finetune,fisher-forgetting", *SHARDED],
         "not for shards": forget(
             double, place / "out" / "fisher", "--method", "fisher-forgetting", *SHARDED, settings=()
         ),
@@ -130,10 +133,14 @@ def commands(tmp_path_factory) -> dict[str, list[str]]:
         "other weights": forget(
             projects.project(place / "other", OTHER_WEIGHTS), place / "out" / "other", "--method", "lur"
         ),
-        "check fails": [
-            *("check", str(projects.project(place / "no-memory", NO_MEMORY)), "--random", "0.3"),
-            *("--methods", "finetune", "--out", str(place / "out" / "no-memory")),
-        ],
+        **{
+            f"check fails {when}": [
+                "check",
+                str(projects.project(place / when, NO_MEMORY.replace("PASSES", passes))),
+                *("--random", "0.3", "--methods", "finetune", "--out", str(place / "out" / when)),
+            ]
+            for when, passes in (("at once", "0"), ("after the warm-up", "14"))
+        },
         "bench": ["bench", "digits-clean", "--out", str(place / "out" / "bench")],
         "full disk": forget(projects.project(place / "full", FULL), place / "out" / "full", *SHARDED, *SAVED),
     }
@@ -179,6 +186,7 @@ def test_it_says_that_a_sharded_model_is_edited_in_place(outputs):
     assert "so it was edited in place" in " ".join(outputs["sharded"][0].out.split())
     assert outputs["check"][0].code == 0, outputs["check"]
     assert "forget edits the model in place" in " ".join(outputs["check"][0].out.split())
+    assert "need whole weights, found sharded ones" in " ".join(outputs["check"][0].out.split())
     assert "edited in place" not in outputs["single"][0].out
 
 
@@ -218,7 +226,8 @@ def test_the_same_request_is_done_already_on_all(outputs):
         ("recipe not for shards", "gradients of single examples need whole weights, found sharded ones"),
         ("one fails", "KeyError: 'no such file'"),
         ("fails late", "the disk is gone"),
-        ("check fails", "no memory is left"),
+        ("check fails at once", "no memory is left"),
+        ("check fails after the warm-up", "no memory is left"),
         ("other weights", "all processes must load the same model and data, found another 'original' on"),
         ("bench", "bench runs in one process, found 2: start it without torchrun"),
     ],

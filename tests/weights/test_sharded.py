@@ -29,14 +29,14 @@ def test_sharded_processes_end_where_one_does(name: str, results):
     compare_with_one(name, results[0][name])
 
 
-@pytest.fixture(scope="module")
-def slow_results(tmp_path_factory) -> list[dict[str, fsdp.Found]]:
-    return fsdp.together(2, tmp_path_factory.mktemp("slow"), slow=True)
+@pytest.fixture(scope="module", params=[2, 4])
+def slow_results(request, tmp_path_factory) -> list[dict[str, fsdp.Found]]:
+    return fsdp.together(request.param, tmp_path_factory.mktemp("slow"), slow=True)
 
 
 @pytest.mark.slow
 @for_each("name", fsdp.SLOW)
-def test_sharded_processes_end_where_one_does_by_other_methods(name: str, slow_results):
+def test_two_and_four_sharded_processes_end_where_one_does_by_other_methods(name: str, slow_results):
     compare_with_one(name, slow_results[0][name])
 
 

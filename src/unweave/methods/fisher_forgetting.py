@@ -12,7 +12,7 @@ from torch.utils._pytree import tree_map
 from unweave.choices import refuse_outside
 from unweave.descent.edit import perturb
 from unweave.descent.importance import Importance, steps
-from unweave.errors import Failed
+from unweave.errors import Failed, UnfitProcesses
 from unweave.methods.about import About, refuse_family
 from unweave.problem import Problem
 from unweave.space import Log, Range
@@ -89,7 +89,7 @@ def information(problem: Problem, *, batch: int) -> Importance:
         ValueError: If the weights are sharded.
     """
     if any(map(is_sharded, problem.params.values())):
-        raise ValueError(
+        raise UnfitProcesses(
             "gradients of single examples need whole weights, found sharded ones: use another method"
         )
     total = {name: torch.zeros_like(p) for name, p in problem.params.items()}

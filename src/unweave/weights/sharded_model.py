@@ -8,6 +8,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from unweave.errors import UnfitProcesses
 from unweave.record.checkpoint import contents, difference, shapes
 from unweave.tasks import evaluating
 from unweave.weights.sharded import cut, is_sharded, local_rows
@@ -41,7 +42,7 @@ def refuse_other_placement(name: str, tensor: Tensor) -> None:
     """Raises unless a tensor is cut into rows over all processes."""
     mesh, placements = tensor.device_mesh, tensor.placements  # pyright: ignore[reportAttributeAccessIssue]
     if mesh.ndim != 1 or mesh.size() != dist.get_world_size() or not placements[0].is_shard(0):
-        raise ValueError(
+        raise UnfitProcesses(
             f"a sharded model must be cut into rows over all {dist.get_world_size()} processes, found {name} "
             f"as {placements} over {tuple(mesh.shape)}: use fully_shard with a mesh of one dimension"
         )
@@ -61,7 +62,7 @@ def refuse_wrapped(model: nn.Module) -> None:
 def refuse_copy(model: nn.Module, trained_by: str) -> None:
     """Raises if a model is sharded, for what trains a copy of it."""
     if is_model_sharded(model):
-        raise ValueError(
+        raise UnfitProcesses(
             f"a sharded model can't be copied, and {trained_by} trains a copy: choose another, or use "
             "processes that each hold the whole model"
         )
@@ -89,9 +90,10 @@ class ShardedOriginal(nn.Module):
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self._edited = (model,)  # in a tuple: it is no module of this one, which has nothing to train
+        changeable = changeable_tensors(model)
+        self._names = tuple(changeable)
         self.kept = nn.ParameterList(
-            nn.Parameter(local_rows(each).clone(), requires_grad=False)
-            for each in changeable_tensors(model).values()
+            nn.Parameter(local_rows(each).clone(), requires_grad=False) for each in changeable.values()
         )
 
     @property
@@ -119,18 +121,22 @@ class ShardedOriginal(nn.Module):
 
     def has_changed(self) -> bool:
         """Whether any of this process's weights or buffers differs from the original's."""
-        pairs = zip(self.kept, changeable_tensors(self.edited_model).values(), strict=True)
-        return any(not torch.equal(kept, local_rows(now)) for kept, now in pairs)
+        return any(not torch.equal(kept, local_rows(now)) for kept, now in self._pairs())
 
     def _exchange(self) -> None:
         reshard(self.edited_model)
-        for kept, each in zip(self.kept, changeable_tensors(self.edited_model).values(), strict=True):
+        for kept, each in self._pairs():
             here = local_rows(each)
             # an earlier pass may still need an unchanged buffer for its gradient
             if is_sharded(each) or not torch.equal(here, kept):
                 present = here.clone()
                 here.copy_(kept)
                 kept.copy_(present)
+
+    def _pairs(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Each kept piece with the tensor of the edited model, which a method may have frozen since."""
+        now = {**dict(self.edited_model.named_parameters()), **dict(self.edited_model.named_buffers())}
+        return ((kept, now[name].detach()) for kept, name in zip(self.kept, self._names, strict=True))
 
 
 def changeable_tensors(model: nn.Module) -> dict[str, Tensor]:

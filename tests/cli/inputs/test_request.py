@@ -82,6 +82,7 @@ class TestParts:
         expected = [f"r0/{i}" for i, label in enumerate(labels) if label == 1]
         assert forget_ids(project, "--class", 1) == expected
         found = json.loads(Path("forgotten/split.json").read_text())
+        assert found.keys() == {"digest", "forget", "calibration"}
         assert found["forget"] == [i for i, label in enumerate(labels) if label == 1]
 
     def test_a_random_part_is_drawn_by_the_seed(self, forget_ids, project):

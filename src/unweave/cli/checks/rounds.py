@@ -22,7 +22,7 @@ ROUNDS = 3
 """The number of rounds of measurements; one of what is slow."""
 
 AGREEMENT = timedelta(minutes=2)
-"""The longest wait, after an error, for the other processes to fail in the same way."""
+"""The longest wait, after an error, for the other processes to fail too."""
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ def estimate_all(
     for done, (_, name) in enumerate(product(range(ROUNDS), measured), 1):
         if name not in refused and all(each.is_quick for each in rounds[name]):
             with peak_memory(device) as peak:
-                found = attempt(lambda name=name: next(measured[name]), group)
+                found = attempt(name, lambda name=name: next(measured[name]), group)
             if isinstance(found, Round):
                 rounds[name].append(found)
                 if name not in peaks:
@@ -119,26 +119,29 @@ def group_of_errors() -> dist.ProcessGroup | None:
     return group
 
 
-def attempt(measure: Callable[[], Round], group: dist.ProcessGroup | None) -> Round | str:
-    """One measurement, or the first line of the error that refuses it.
+def attempt(name: str, measure: Callable[[], Round], group: dist.ProcessGroup | None) -> Round | str:
+    """One measurement of that name, or the first line of the error that refuses it.
 
     Raises:
-        Exception: The error, if this process met it alone: the others then wait for it in the measurement.
+        Exception: The error, if this process met it alone: the others then wait for it in a measurement.
     """
     try:
         return measure()
     except (ValueError, RuntimeError) as error:  # torch may not train a compiled model
         if group is not None:
-            raise_if_alone(error, group)
+            raise_if_alone(error, name, group)
         return first_line(error)
 
 
-def raise_if_alone(error: Exception, group: dist.ProcessGroup) -> None:
-    """Raises an error again unless all processes of the group call this."""
+def raise_if_alone(error: Exception, name: str, group: dist.ProcessGroup) -> None:
+    """Raises an error again unless all processes of the group meet one in the measurement of that name."""
+    names: list[str] = [""] * dist.get_world_size()
     try:
-        dist.barrier(group)
+        dist.all_gather_object(names, name, group)
     except RuntimeError:
         raise error from None
+    if set(names) != {name}:
+        raise error
 
 
 def from_rounds(rounds: list[Round], peak_mib: float | None) -> Estimate:

@@ -11,11 +11,11 @@ process, all threads together, because wall time grows with the other work of a 
 time.
 """
 
+import logging
 import math
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, Protocol, runtime_checkable
 
@@ -28,7 +28,7 @@ from unweave.cli.inputs.scope import ALL, TrainedWeights
 from unweave.cli.project import Project
 from unweave.cli.terminal.describe_settings import descents
 from unweave.descent.timing import count_training, run_and_time
-from unweave.errors import Failed
+from unweave.errors import Failed, UnfitProcesses
 from unweave.methods import Method
 from unweave.methods.configure import configure, stages_of
 from unweave.methods.recover import Recover
@@ -44,6 +44,8 @@ SHORT, LONGER, PATIENCE = 2, 8, 1.0
 """Steps of the short and of the longer runs; after a slow short run, of more seconds, one step is added."""
 NEVER = 1e-9
 """An aim that no recovery reaches, as a share of the original's loss."""
+
+log = logging.getLogger(__name__)
 
 
 @runtime_checkable
@@ -131,14 +133,14 @@ def shortest(lengths: Mapping[str, Length]) -> dict[str, float]:
     return {path: each.unit * SHORT for path, each in lengths.items()}
 
 
-def run_briefly(method: Method, model: nn.Module, split: Split, project: Runnable) -> None:
-    """Runs a method for a few steps on a copy of the model; a sharded one is restored afterwards.
-
-    Raises:
-        ValueError: If the method does not suit the model, the data or the processes.
-    """
-    with suppress(Failed):  # a few steps from these weights may end without a usable model
+def refuse_unfit_processes(method: Method, model: nn.Module, split: Split, project: Runnable) -> None:
+    """Raises if processes that share a model can't run a method; tries a few steps, from any weights."""
+    try:
         time_method(without_early_end(method), shortest(lengths_of(method, split)), model, split, project)
+    except UnfitProcesses:
+        raise
+    except (Failed, ValueError) as error:  # it may speak of these weights, which are not the original's
+        log.info("a short run ended with: %s", error)
 
 
 def is_quick(cost: Cost) -> bool:
@@ -149,7 +151,7 @@ def is_quick(cost: Cost) -> bool:
 def warm_up(project: Project, model: nn.Module, split: Split, trained: TrainedWeights) -> None:
     """Runs a method first, because the first run includes torch's own start."""
     run = named_rounds("finetune", model, split, project, trained)
-    attempt(lambda: next(run), group_of_errors())  # each measurement says again what is wrong
+    attempt("warm up", lambda: next(run), group_of_errors())  # each measurement says again what is wrong
 
 
 def lengths_of(method: Method, split: Split) -> dict[str, Length]:

@@ -11,7 +11,7 @@ from torch import nn
 from unweave.audits.exam import Glancing, glance
 from unweave.bench.workers import Listener, Progress
 from unweave.cli.checks.dry_run import print_plan
-from unweave.cli.checks.timing import run_briefly
+from unweave.cli.checks.timing import refuse_unfit_processes
 from unweave.cli.inputs import out
 from unweave.cli.inputs.choose_method import Retraining
 from unweave.cli.inputs.forget_folder import (
@@ -93,7 +93,7 @@ class Run:
             open_on_first(self.folder, facts, CLAIM),
             progress.show_progress(f"Loaded {self.model}", quiet=flags.quiet) as listener,
         ):
-            self.rehearse(place)
+            self.refuse_unfit_processes(place)
             original = load_original(
                 self.project, seed, device=flags.device, models=models, listener=listener
             )
@@ -109,15 +109,15 @@ class Run:
             result, self.name, exam=exam, before=before, after=after, folder=self.folder, flags=flags
         )
 
-    def rehearse(self, place: Callable[[nn.Module], nn.Module]) -> None:
-        """Runs a few steps on fresh weights, to refuse what can not run before an original is trained."""
-        trains_original = self.project.model is None
-        if Processes.current().count == 1 or not trains_original or isinstance(self.method, Retraining):
+    def refuse_unfit_processes(self, place: Callable[[nn.Module], nn.Module]) -> None:
+        """Raises if the processes can't run the method, before they train an original for it."""
+        alone, given = Processes.current().count == 1, self.project.model is not None
+        if alone or given or isinstance(self.method, Retraining):
             return
-        with torch.random.fork_rng():
+        with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)  # the same weights on every process
             model, project = self.project.to_device(self.flags.device)
-        run_briefly(self.method, place(model), project.split(self.split.forget), project)
+        refuse_unfit_processes(self.method, place(model), project.split(self.split.forget), project)
 
     def glance_after(self, exam: Glancing[Any], model: nn.Module) -> dict[str, float]:
         """The figures after unlearning; with `save_sharded` the model is not gathered for them."""
