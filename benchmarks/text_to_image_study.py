@@ -21,7 +21,7 @@ there is left out. All in one process of one thread.
 
 import argparse
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
@@ -97,10 +97,13 @@ def main() -> None:
     study = study_of(arguments)
     settings = settings_of(study)
     found = load_record(arguments.record, settings)
+    recogniser = study.models.recogniser.digest
     asked = [*arguments.seeds, *([SEARCH_SEED] if arguments.search else [])]
-    refuse_other_recogniser(found["recognisers"], asked, study.models.recogniser.digest)
+    refuse_other_recogniser(found["recognisers"], dict.fromkeys(map(str, asked), recogniser))
     for factor in arguments.factors:
         done = found["searches"].get(factor, {})
+        if arguments.search:
+            found["recognisers"].setdefault(str(SEARCH_SEED), recogniser)
         found["searches"][factor] = search_rows(study, factor, arguments.methods, arguments.search, done)
     for factor, values in (("object", arguments.object), ("colour", arguments.colour)):
         methods = found_methods(arguments.methods, found["searches"].get(factor, {}))
@@ -109,8 +112,10 @@ def main() -> None:
             if study.has(seed, value):
                 runs = found["runs"].setdefault(factor, {}).setdefault(value, {}).setdefault(str(seed), {})
                 runs.update(round_numbers(ConceptRuns(study, seed, factor, value).run_all(methods)))
+                found["recognisers"][str(seed)] = recogniser
     if arguments.record and arguments.record.exists():  # another process may have written since
         latest = load_record(arguments.record, settings)
+        refuse_other_recogniser(latest["recognisers"], found["recognisers"])
         found = {name: join_tables(latest[name], found[name]) for name in found}
         found["environments"] = latest["environments"]
     averages, aims = summary(found["runs"]), tabulate(found["runs"], study.models.recipe.train.steps or 0)
@@ -143,14 +148,13 @@ def refuse_other_methods(runs: Mapping[str, Any], methods: Mapping[str, Method])
                     )
 
 
-def refuse_other_recogniser(known: dict[str, str], seeds: Sequence[int], recogniser: str) -> None:
-    """Notes the recogniser that judges all runs of a seed.
+def refuse_other_recogniser(known: Mapping[str, str], recognisers: Mapping[str, str]) -> None:
+    """Raises a ValueError if the runs of a seed are those of two recognisers, given by seed.
 
-    Raises:
-        ValueError: If another one judged runs of it, such as one that was trained on another processor.
+    One that was trained on another processor has other bits.
     """
-    for seed in seeds:
-        if known.setdefault(str(seed), recogniser) != recogniser:
+    for seed in known.keys() & recognisers.keys():
+        if known[seed] != recognisers[seed]:
             raise ValueError(
                 f"another recogniser judged the record's runs of seed {seed}: give another --record, or run "
                 "on such a processor"
@@ -198,6 +202,7 @@ def load_record(place: Path | None, settings: Row) -> Row:
         return empty
     found = read_record(place)
     other = [name for name in settings if found.get(name) != empty[name]]
+    other += [name for name in tables if name not in found]
     if other:
         raise ValueError(f"{place} was made with other settings ({', '.join(other)}): give another --record")
     found["environments"] += [here] if here not in found["environments"] else []
