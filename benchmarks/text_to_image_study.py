@@ -105,7 +105,8 @@ def main() -> None:
         if arguments.search:
             found["recognisers"].setdefault(str(SEARCH_SEED), recogniser)
         found["searches"][factor] = search_rows(study, factor, arguments.methods, arguments.search, done)
-    for factor, values in (("object", arguments.object), ("colour", arguments.colour)):
+    reported = {"object": arguments.object, "colour": arguments.colour}
+    for factor, values in ((factor, values) for factor, values in reported.items() if values):
         methods = found_methods(arguments.methods, found["searches"].get(factor, {}))
         refuse_other_methods(found["runs"].get(factor, {}), methods)
         for seed, value in product(arguments.seeds, values):

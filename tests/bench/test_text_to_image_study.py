@@ -223,19 +223,19 @@ def test_a_study_goes_on_where_it_was_stopped(
 
     call(script, "--out", models, "--seeds", 3, 4, "--object", "five")
     record, given = tmp_path / "record.json", ["--models", models, "--out", out, "--attacked"]
-    given += ["--methods", "uce", "finetune", "--seeds", 3, "--object", "five", "--factors", "object"]
+    given += ["--methods", "uce", "finetune", "uce@finetune", "--seeds", 3, "--object", "five", "--factors", "object"]
     call(study, *given, "--search", 2, "--record", record)
     found = read_record(record)
     trials = {name: len(each["trials"]) for name, each in found["searches"]["object"].items()}
     assert trials == {"uce": 2, "finetune": 2}
     runs = found["runs"]["object"]["five"]["3"]
-    assert list(runs) == ["original", "retrained", "second retrained", "uce", "finetune"]
+    assert list(runs) == ["original", "retrained", "second retrained", "uce", "finetune", "uce@finetune"]
     assert all(each["failed"] is None for each in runs.values())
     assert runs["retrained"]["gap"] == 0 and runs["uce"]["gradients"] == 0
     assert runs["original"]["values"]["drift_pixel"] == 0
     assert "relearned_10_at_2" in runs["uce"]["values"]
     files = {path: path.stat().st_mtime_ns for path in out.rglob("*.json")}
-    assert len(files) == 5
+    assert len(files) == 6
     call(study, *given, "--search", 2, "--record", record)
     assert {path: path.stat().st_mtime_ns for path in out.rglob("*.json")} == files
     assert read_record(record)["runs"] == found["runs"]
