@@ -200,6 +200,11 @@ UNET_ALONE: Mapping[str, Method] = {
 WITH_LORA = LoRA(METHODS["nested"], rank=3)
 ON_LAYERS = ("nested", "salun")
 """For quick cases: a method on all weights, and one on a mask."""
+GENTLE = Pipeline(
+    LUR(weight=0.1, how=replace(HOW, lr=0.01)),
+    Recover(until=Restored(near=0.5), how=Descent(lr=0.01, steps=4, batch=13, stop_every=2)),
+)
+"""The transformer collapses under the pipeline of the others."""
 SLOW_ON_LAYERS = tuple(
     (kind, name)
     for kind in ("transformer", "unet")
@@ -212,6 +217,7 @@ CASES: dict[str, tuple[str, torch.dtype, Method]] = {
     **{f"mlp, {name}": ("mlp", torch.float64, method) for name, method in METHODS.items()},
     **{f"transformer, {name}": ("transformer", torch.float64, METHODS[name]) for name in ON_LAYERS},
     **{f"{kind}, {name}": (kind, torch.float64, METHODS[name]) for kind, name in SLOW_ON_LAYERS},
+    "transformer, pipeline": ("transformer", torch.float64, GENTLE),
     **{f"mlp, {name}": ("mlp", torch.float64, method) for name, method in ON_MLP.items()},
     "class, unsir": ("class", torch.float64, UNSIR(images=5, noise_steps=4, repeats=3, impair=HOW, how=HOW)),
     "batchnorm, ct": ("batchnorm", torch.float64, ConvolutionTranspose(how=replace(HOW, norm="frozen"))),

@@ -37,10 +37,10 @@ def slow_results(request, tmp_path_factory) -> list[dict[str, fsdp.Found]]:
 @pytest.mark.slow
 @for_each("name", fsdp.SLOW)
 def test_two_and_four_sharded_processes_end_where_one_does_by_other_methods(name: str, slow_results):
-    compare_with_one(name, slow_results[0][name])
+    compare_with_one(name, slow_results[0][name], len(slow_results))
 
 
-def compare_with_one(name: str, shared: fsdp.Found) -> None:
+def compare_with_one(name: str, shared: fsdp.Found, count: int = 2) -> None:
     kind, dtype, method = fsdp.CASES[name]
     alone = fsdp.unlearn_case(kind, dtype, method, sharded=False)
     assert isinstance(alone, dict) and isinstance(shared, dict), (alone, shared)
@@ -51,7 +51,7 @@ def compare_with_one(name: str, shared: fsdp.Found) -> None:
         for a, b in ((shared, alone), (alone, start), (alone, {k: torch.zeros(()) for k in start}))
     )
     if name.endswith("bf16"):  # bfloat16 keeps 8 bits, and each process rounds the gradient of its rows
-        assert difference < 2**-6 * moved
+        assert difference < count * 2**-7 * moved
     else:
         assert difference < (1e-12 if dtype == torch.float64 else 1e-6) * size
     assert moved > 1e-3 * size
