@@ -223,7 +223,8 @@ def test_a_study_goes_on_where_it_was_stopped(
 
     call(script, "--out", models, "--seeds", 3, 4, "--object", "five")
     record, given = tmp_path / "record.json", ["--models", models, "--out", out, "--attacked"]
-    given += "--methods uce finetune uce@finetune --seeds 3 --object five --factors object".split()
+    given += ["--methods", "uce", "finetune", "uce@finetune"]
+    given += ["--seeds", 3, "--object", "five", "--factors", "object"]
     call(study, *given, "--search", 2, "--record", record)
     found = read_record(record)
     trials = {name: len(each["trials"]) for name, each in found["searches"]["object"].items()}
