@@ -921,6 +921,8 @@ def test_gradients_of_two_weights_in_one_memory_are_summed_once():
     expected = {name: parts[0][name] + parts[1][name] for name in of.params}
     found = combine_gradients(step(of), Phase([nll("retain"), bounded()]), torch.Generator())
     assert all(torch.allclose(found[name], expected[name], rtol=0, atol=1e-14) for name in expected)
+    alone = combine_gradients(step(of), Phase([nll("retain")]), torch.Generator())
+    assert len({each.data_ptr() for each in alone.values()}) == len(alone), "clipping scales each once"
 
 
 def test_one_gradient_in_several_places_of_a_sum_stays_as_it_was():
