@@ -53,7 +53,11 @@ def test_a_figure_that_the_record_has_is_not_measured_again(
 def test_a_figure_of_other_steps_is_measured_and_an_old_one_keeps_its_environment(
     script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    place, old = tmp_path / "large.json", json.loads((ROOT / "records" / "large-models.json").read_text())
+    sizes = {"steps": 4, "batch": 2, "rank": 8}
+    seen = {"peak_mib": [3.0], "seconds_per_step": 3.0}
+    kept = {"peak_mib": [2.0], "seconds_per_step": 2.0, "foreseen": seen, **sizes}
+    old = {"figures": {"gpt-2, lagged, lora, 1 processes": kept}, "environment": {"date": "then"}}
+    place = tmp_path / "large.json"
     place.write_text(json.dumps(old))
     found = {"peak_mib": [1.0], "seconds_per_step": 1.0}
     monkeypatch.setattr(script, "in_own_processes", lambda figure, what: found)
@@ -65,9 +69,6 @@ def test_a_figure_of_other_steps_is_measured_and_an_old_one_keeps_its_environmen
         )
         script.main()
     first, second = json.loads(place.read_text())["figures"].values()
-    (kept,) = old["figures"].values()
-    assert {**kept, "foreseen": None} == {
-        **{key: each for key, each in first.items() if key != "environment"}, "foreseen": None
-    }  # fmt: skip
-    assert first["environment"] == first["foreseen"]["environment"] == old["environment"]
+    then = {"environment": {"date": "then"}}
+    assert first == {**kept, **then, "foreseen": {**seen, **then}}
     assert second["peak_mib"] == [1.0] and second["environment"] == {"date": "now"}
