@@ -20,31 +20,26 @@ there is left out. All in one process of one thread.
 """
 
 import argparse
-import json
 from collections.abc import Mapping
-from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 import torch
 from compact import write_compact
-from rows import Row, round_numbers
+from rows import round_numbers
 from text_to_image_aims import print_aims, tabulate
-from text_to_image_cases import FEW, MANY, REPORTING, SEARCHED, SEARCHING, Study
-from text_to_image_methods import BUDGET, ROWS
+from text_to_image_cases import SEARCHED, Study
+from text_to_image_methods import ROWS
+from text_to_image_record import join_tables, load_record, refuse_other_recogniser, settings_of
 from text_to_image_runs import ConceptRuns
 from text_to_image_search import SEARCH_SEED, found_methods, search_rows
 from text_to_image_tables import print_tables, summary
 
-from unweave.bench.cell import MEASURING_FORMAT, METHODS_FORMAT
 from unweave.bench.text_to_image_models import TextToImageModels
 from unweave.bench.text_to_image_recipe import text_to_image_recipe
 from unweave.descent.train import digest
 from unweave.methods import Method
-from unweave.record.compact import read_record
-from unweave.record.record import environment
-from unweave.tables import as_table
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -147,67 +142,6 @@ def refuse_other_methods(runs: Mapping[str, Any], methods: Mapping[str, Method])
                     raise ValueError(
                         f"the record has runs of {name} with other settings: give another --record"
                     )
-
-
-def refuse_other_recogniser(known: Mapping[str, str], recognisers: Mapping[str, str]) -> None:
-    """Raises a ValueError if the runs of a seed are those of two recognisers, given by seed.
-
-    One that was trained on another processor has other bits.
-    """
-    for seed in known.keys() & recognisers.keys():
-        if known[seed] != recognisers[seed]:
-            raise ValueError(
-                f"another recogniser judged the record's runs of seed {seed}: give another --record, or run "
-                "on such a processor"
-            )
-
-
-def join_tables(first: Any, second: Any) -> Any:  # noqa: ANN401  JSON
-    """The tables of two parts of a record, one in the other; what both have is the second's."""
-    if not isinstance(first, dict) or not isinstance(second, dict):
-        return second
-    both = {name: join_tables(first[name], second[name]) for name in first.keys() & second.keys()}
-    return {**first, **second, **both}
-
-
-def settings_of(study: Study) -> Row:
-    """What all searches and runs of a record share."""
-    recipe = study.models.recipe
-    drawings = replace(recipe.drawings, folder=None)  # a place on this machine
-    return {
-        "recipe": as_table(replace(recipe, drawings=drawings)),
-        "budget": BUDGET,
-        "searching": {
-            "family": as_table(SEARCHING),
-            "prompts": as_table(FEW),
-            "seed": SEARCH_SEED,
-            "concepts": dict(study.searched),
-            "sees relearning": True,
-        },
-        "reporting": {"family": as_table(REPORTING), "prompts": as_table(MANY), "attacked": study.attacked},
-        "attack images": study.attacks,
-        "formats": [METHODS_FORMAT, MEASURING_FORMAT],
-    }
-
-
-def load_record(place: Path | None, settings: Row) -> Row:
-    """The record of an earlier part of the study, or an empty one.
-
-    Raises:
-        ValueError: If the earlier part had other settings.
-    """
-    here = environment()
-    tables: Row = {"recognisers": {}, "searches": {}, "runs": {}}
-    empty = {"environments": [here], **json.loads(json.dumps(settings)), **tables}
-    if place is None or not place.exists():
-        return empty
-    found = read_record(place)
-    other = [name for name in settings if found.get(name) != empty[name]]
-    other += [name for name in tables if name not in found]
-    if other:
-        raise ValueError(f"{place} was made with other settings ({', '.join(other)}): give another --record")
-    found["environments"] += [here] if here not in found["environments"] else []
-    return found
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Tables of the study of text-to-image models: means over concepts and seeds, beside the retrained models.
 
 python benchmarks/text_to_image_tables.py records/text-to-image.json
+python benchmarks/text_to_image_tables.py records/text-to-image.json OTHER.json --seeds 1 2
 """
 
 import argparse
@@ -10,7 +11,9 @@ from typing import Any
 
 import numpy as np
 from erase_tables import table
-from text_to_image_aims import ATTACKS, print_aims
+from rows import round_numbers
+from text_to_image_aims import ATTACKS, print_aims, tabulate
+from text_to_image_record import join_runs
 
 from unweave.record.compact import read_record
 
@@ -94,12 +97,17 @@ def cell(value: float) -> str:
 
 
 def main() -> None:
-    """Prints all tables of a record."""
+    """Prints all tables of the records together."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("record", type=Path)
-    found = read_record(parser.parse_args().record)
-    print_tables(found["summary"])
-    print_aims(found["aims"])
+    parser.add_argument("records", type=Path, nargs="+")
+    parser.add_argument(
+        "--seeds", type=int, nargs="*", default=[], help="training seeds; all if none are given"
+    )
+    given = parser.parse_args()
+    records = [read_record(place) for place in given.records]
+    runs = join_runs(records, given.seeds)
+    print_tables(round_numbers(summary(runs)))
+    print_aims(round_numbers(tabulate(runs, records[0]["recipe"]["train"]["steps"])))
 
 
 if __name__ == "__main__":

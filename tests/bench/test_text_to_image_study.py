@@ -51,14 +51,14 @@ def test_every_row_starts_inside_a_space_of_fields_that_it_has(searches: ModuleT
 def test_a_row_takes_the_settings_of_another_search(searches: ModuleType, study: ModuleType):
     settings = {"train.scope": "attention", "lur.how.lr": 1e-3, "lur.weight": 0.5, "lur.alpha": 7.0}
     found = searches.found_methods(["joint@lur"], {"lur": {"best": {"settings": settings}}})["joint@lur"]
-    start = searches.method_of(searches.ROWS["joint"], study.REPORTING)
+    start = searches.method_of(searches.ROWS["joint"], searches.REPORTING)
     expected = {"train": {"scope": "attention"}, "joint": {"how": {"lr": 1e-3}, "weight": 0.5}}
     assert found == configure(start, expected), "joint has no step to look through"
     longer = {"lur.how.lr": 2e-3, "recover.how.lr": 3e-3}
     found = searches.found_methods(
         ["joint:recover@lur:recover"], {"lur:recover": {"best": {"settings": longer}}}
     )
-    start = searches.method_of(searches.ROWS["joint:recover"], study.REPORTING)
+    start = searches.method_of(searches.ROWS["joint:recover"], searches.REPORTING)
     expected = {"joint": {"how": {"lr": 2e-3}}, "recover": {"how": {"lr": 3e-3}}}
     assert found["joint:recover@lur:recover"] == configure(start, expected)
     with pytest.raises(ValueError, match="needs the settings of a search of lur"):
@@ -172,11 +172,11 @@ def test_every_method_of_the_study_is_there(study: ModuleType):
 
 
 def test_a_method_with_other_settings_is_refused(study: ModuleType, searches: ModuleType):
-    method = searches.method_of(study.ROWS["uce"], study.REPORTING)
+    method = searches.method_of(study.ROWS["uce"], searches.REPORTING)
     runs = {"three": {"0": {"uce": {"settings": study.digest({"method": repr(method)})}}}}
     study.refuse_other_methods(runs, {"uce": method})
     with pytest.raises(ValueError, match="runs of uce with other settings"):
-        study.refuse_other_methods(runs, {"uce": searches.method_of(study.ROWS["lur"], study.REPORTING)})
+        study.refuse_other_methods(runs, {"uce": searches.method_of(study.ROWS["lur"], searches.REPORTING)})
 
 
 def test_one_recogniser_judges_all_runs_of_a_seed(study: ModuleType):
@@ -195,6 +195,27 @@ def test_the_recipe_has_the_settings_of_two_rows(searches: ModuleType, name: str
 def test_parts_of_a_record_are_joined(study: ModuleType):
     first, second = {"three": {"0": {"lur": 1}}}, {"three": {"0": {"joint": 2}, "1": {"lur": 3}}}
     assert study.join_tables(first, second) == {"three": {"0": {"lur": 1, "joint": 2}, "1": {"lur": 3}}}
+
+
+def test_tables_of_several_records_are_of_equal_runs(study: ModuleType):
+    from text_to_image_record import join_runs
+
+    def record(judge: str, methods: dict[str, str]) -> dict[str, object]:
+        runs = {name: {"settings": settings} for name, settings in methods.items()}
+        by_seed = {"1": runs, "2": runs}
+        return {"recognisers": {"1": judge, "2": judge, "3": judge}, "runs": {"object": {"one": by_seed}}}
+
+    first, second = record("a", {"retrained": "", "lur": "x"}), record("a", {"retrained": "", "sa": "y"})
+    second["recognisers"]["3"] = "b"  # that of a search, which no run is compared with
+    joined = join_runs([first, second], [1])["object"]["one"]
+    assert list(joined) == ["1"] and set(joined["1"]) == {"retrained", "lur", "sa"}
+    assert list(join_runs([first], [])["object"]["one"]) == ["1", "2"]
+    with pytest.raises(ValueError, match="runs of lur with different settings"):
+        join_runs([first, record("a", {"lur": "z"})], [])
+    with pytest.raises(ValueError, match="another recogniser"):
+        join_runs([first, record("b", {"sa": "y"})], [])
+    with pytest.raises(ValueError, match=r"no runs of the seeds \[4\]"):
+        join_runs([first], [4])
 
 
 @pytest.mark.slow
