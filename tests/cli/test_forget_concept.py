@@ -26,7 +26,7 @@ def contents(place: Path) -> dict[str, str]:
 
 def test_a_concept_is_forgotten_from_folder_to_folder(run, given: Path, here: Path):
     before = contents(given)
-    flags = ("--concept", "a three", "--as", "a four", "--keep", "a five", "--data", given / "images")
+    flags = ("--concept", "a three", "--as", "a four", "--data", given / "images")
     told = run("forget", given / "sd", *flags, *SHORT, "--out", here / "out")
     assert told.code == 0, told.error
     assert "'a three': 5 of 15 training images hold it. Forgot with lur in" in told.out
@@ -101,6 +101,39 @@ def test_a_run_with_other_captions_is_another_run(run, given: Path, here: Path):
     assert told.code == 0 and "Done already" not in told.out and (here / "out-2").exists()
 
 
+def test_a_run_with_another_schedule_or_text_encoder_is_another_run(run, given: Path, here: Path):
+    flags = (*THREE, "--data", given / "images", *SHORT, "--out", here / "out")
+    assert run("forget", given / "sd", *flags).code == 0
+    schedule = given / "sd" / "scheduler" / "scheduler_config.json"
+    schedule.write_text(schedule.read_text().replace("epsilon", "v_prediction"))
+    told = run("forget", given / "sd", *flags)
+    assert told.code == 0 and "Done already" not in told.out and (here / "out-2").exists()
+    weights = given / "sd" / "text_encoder" / "model.safetensors"
+    state = load_file(weights)
+    save_file({name: 2 * value for name, value in state.items()}, weights, {"format": "pt"})
+    told = run("forget", given / "sd", *flags)
+    assert told.code == 0 and "Done already" not in told.out and (here / "out-3").exists()
+
+
+def test_captions_found_by_a_column_are_what_uce_erases(run, given: Path, here: Path):
+    metadata = given / "images" / "metadata.jsonl"
+    lines = metadata.read_text().replace('"number": "three"', '"number": "3"')
+    assert '"number": "3"' in lines
+    metadata.write_text(lines)
+    asked = ("forget", given / "sd", "--data", given / "images", *FAST)
+    assert run(*asked, "--concept", "3", "--column", "number", "--out", here / "column").code == 0
+    captions = given / "captions.txt"
+    captions.write_text("a red three\na blue three\n")
+    assert run(*asked, "--concept", "warm", "--captions", captions, "--out", here / "listed").code == 0
+    first, second = (contents(here / name / "pretrained" / "unet") for name in ("column", "listed"))
+    assert first == second
+    manifest = json.loads((here / "column" / "pretrained" / "unlearning_manifest.json").read_text())
+    assert manifest["forgotten_concepts"] == ["a blue three", "a red three"]
+    again = ("--concept", "two", "--data", given / "images", *FAST, "--out", here / "again")
+    told = run("forget", here / "column" / "pretrained", *again)
+    assert told.code == 2 and "was forgotten before, and captions such as" in told.error
+
+
 def test_a_dry_run_writes_nothing(run, given: Path, here: Path):
     flags = ("--concept", "three", "--column", "number", "--data", given / "images")
     told = run("forget", given / "sd", *flags, *SHORT, "--dry-run")
@@ -115,10 +148,14 @@ def test_a_dry_run_writes_nothing(run, given: Path, here: Path):
         (("--as", "a four"), "name what to forget with --concept"),
         (("--concept", "a nine"), "no caption in .* holds 'a nine'"),
         (("--concept", "a"), "forget must name some but not all|two images without the concept are needed"),
-        ((*THREE, "--keep", "a big three"), "--keep 'a big three' holds the concept 'a three'"),
+        ((*THREE, "--keep", "a five"), "with --data, lur keeps the images of --data and no further prompts"),
+        (
+            (*THREE, "--method", "uce", "--keep", "a big three"),
+            "--keep 'a big three' holds the concept 'a three'",
+        ),
         ((*THREE, "--as", "three"), "--as 'three' holds the concept 'a three'"),
         ((*THREE, "--as", "x" * 90), "a prompt must have at most 77 tokens, found 92 in 'xxx"),
-        ((*THREE, "--keep", " "), r"--keep must name a prompt, found \[' '\]"),
+        ((*THREE, "--method", "uce", "--keep", " "), r"--keep must name a prompt, found \[' '\]"),
         ((*THREE, "--class", "3"), "--class does not go with --concept"),
         ((*THREE, "--scope", "everything"), "scope"),
         ((*THREE, "--method", "scrub"), "is for models of the family classifier"),
@@ -233,6 +270,11 @@ def test_prompts_come_from_a_file(run, given: Path, here: Path):
             (*THREE, "--concept", "red", "--concept", "two", "--generate", "2", *DRAW[2:]),
             "3 concepts, found 2",
         ),
+        (
+            (*THREE, "--generate", "2", "--keep", "a two", "--keep", "a four", "--keep", "a five"),
+            "at least one image of each of 3 prompts to keep, found 2",
+        ),
+        ((*THREE, *DRAW, "--scope", "class embedding"), "class embedding"),
         (("--generate", "2"), "name what to forget with --concept"),
     ],
 )
@@ -255,6 +297,17 @@ def test_a_model_that_draws_no_numbers_fails(run, given: Path, here: Path):
     told = run("forget", given / "sd", *THREE, *DRAW, *FAST, "--out", here / "out")
     assert told.code == 3 and "a decoded image is not finite" in told.error
     assert list(here.iterdir()) == []
+
+
+def test_a_model_whose_latents_are_no_numbers_fails_before_it_draws(run, given: Path, here: Path):
+    weights = given / "sd" / "vae" / "diffusion_pytorch_model.safetensors"
+    state = load_file(weights)
+    name = "encoder.conv_out.weight"
+    save_file(state | {name: torch.full_like(state[name], 3e38)}, weights, {"format": "pt"})
+    for images in (DRAW, ("--data", given / "images")):
+        told = run("forget", given / "sd", *THREE, *images, *FAST, "--out", here / "out")
+        assert told.code == 3 and "a latent is not finite: the weights of the autoencoder" in told.error
+        assert list(here.iterdir()) == []
 
 
 def test_a_model_in_one_file_is_forgotten_from_as_its_folder_is(run, given: Path, here: Path):
@@ -288,6 +341,8 @@ def test_a_file_that_can_not_be_read_is_refused(refused, given: Path):
     refused("holds weights alone: name a local folder .* with --config", "forget", file, *flags)
     refused("--config goes with a model in one", "forget", given / "sd", "--config", given / "sd", *flags)
     refused("expected a folder, found none", "forget", file, "--config", "runwayml/sd", *flags)
+    inside = ("--config", given / "sd", *flags, "--out", given / "sd" / "out")
+    refused("--out must lie outside of the configuration's folder", "forget", file, *inside)
     named = ("forget", given / "mine.ckpt", "--config", given / "sd", *flags)
     refused("expected a file of weights, found none", *named)
     file.rename(given / "mine.ckpt")

@@ -100,12 +100,32 @@ def test_a_phrase_is_whole_words_in_a_row():
 
 
 @pytest.mark.parametrize(
-    "concept", [Concept(words=("four",)), Concept(prompts=("a red",)), Concept(column="n", values=("7",))]
+    ("concept", "message"),
+    [
+        (Concept(words=("four",)), "no caption in .* holds 'four', but for example 'a red three': name"),
+        (Concept(prompts=("a red",)), "no caption in .* holds 'a red'"),
+        (Concept(column="n", values=("7",)), "no row in .* holds '7', but for example '0': name .* column"),
+        (Concept(column="m", values=("0",)), "metadata of .* has no column 'm', found n, text"),
+    ],
 )
-def test_a_concept_that_no_caption_holds_is_refused(concept: Concept, tmp_path: Path):
+def test_a_concept_that_no_caption_holds_is_refused(concept: Concept, message: str, tmp_path: Path):
     data, _ = read_captioned(write(tmp_path / "images", rows()))
-    with pytest.raises(ValueError, match="no caption in .* holds .*: name the concept in the words"):
+    with pytest.raises(ValueError, match=message):
         concept.holds(data)
+
+
+def test_images_may_lie_in_folders(tmp_path: Path):
+    folder = write(tmp_path / "images", rows())
+    (folder / "more").mkdir()
+    (folder / "4.png").rename(folder / "more" / "4.png")
+    with pytest.raises(ValueError, match=r"1 captions without an image, such as 4\.png"):
+        read_captioned(folder)
+    lines(folder, (folder / "metadata.jsonl").read_text().replace("4.png", "more/4.png"))
+    data, _ = read_captioned(folder)
+    assert data.names[4] == "more/4.png" and data.images[4].unique().tolist() == [4]
+    (folder / "more" / "5.png").write_bytes((folder / "0.png").read_bytes())
+    with pytest.raises(ValueError, match="1 images without a caption, such as more/5.png"):
+        read_captioned(folder)
 
 
 def test_a_fifth_of_each_kind_is_held_out():

@@ -28,6 +28,7 @@ from unweave.cli.checks.findings import (
 )
 from unweave.cli.checks.notes import about_influence, missing_retraining, notes
 from unweave.cli.inputs import out
+from unweave.cli.inputs.concept_recipe import read_concept_recipe
 from unweave.cli.inputs.concepts import NO_CONCEPT, Concepts, refuse_no_concept, refuse_other_requests
 from unweave.cli.inputs.extra import require_diffusion
 from unweave.cli.inputs.request import NOTHING, Request, about_own_images, positions
@@ -81,7 +82,7 @@ def check(
         model: project.py, a recipe, or a model's folder.
         request: The forget set.
         concepts: The concepts that a text-to-image model forgets.
-        recipe: The recipe, if the model's folder has none.
+        recipe: The recipe, if the model's folder has none; for a text-to-image model a recipe of a request.
         data: The images of a folder of diffusers: a folder with one sub-folder per class, or an .npz file;
             for a text-to-image model a folder with captions.
         methods: Method names separated by commas, such as lur:recover,salun, or all; by default lur:recover,
@@ -92,12 +93,16 @@ def check(
         blocks: With --shard, a pattern for the names of the modules that are gathered one at a time.
         flags: The flags of every verb.
     """
+    concept_recipe, tables = read_concept_recipe(recipe), {}
+    if concept_recipe is not None:
+        concepts, trained = concept_recipe.concepts(concepts, data), concept_recipe.trained(trained)
+        tables, recipe = concept_recipe.methods, None
     if concepts.concept:
         refuse_other_requests(request, None, recipe)
         refuse_unfit_flags(shard=shard, blocks=blocks, save_every=None, concept=True)
         with require_diffusion():
             from unweave.cli.checks.concepts import check_concept
-        return check_concept(model, concepts, trained, data=data, methods=methods, flags=flags)
+        return check_concept(model, concepts, trained, data=data, methods=methods, tables=tables, flags=flags)
     refuse_no_concept(model, concepts)
     requested, processes = None if methods == EVERY else parse_names(methods), Processes.current()
     refuse_unfit_flags(shard=shard, blocks=blocks, save_every=None, concept=False)

@@ -84,15 +84,15 @@ def forget(
             checkpoint of torch.distributed.checkpoint, and none writes model.safetensors, which audit needs.
         save_every: The number of steps between two saved states; the same command then resumes an interrupted
             run. By default none is saved.
-        dry_run: Only print what forget would do, and its cost.
+        dry_run: Only print what forget would do, and its cost; for that of a concept see check.
         flags: The flags of every verb.
     """
     tables = parse_settings(set)
     method_named(method)
     concept_recipe = read_concept_recipe(recipe)
     if concept_recipe is not None:
-        concepts, trained = concept_recipe.concepts(concepts), concept_recipe.trained(trained)
-        generation = concept_recipe.generation(generation, data)
+        concepts, trained = concept_recipe.concepts(concepts, data), concept_recipe.trained(trained)
+        generation = concept_recipe.generation(generation, data, concepts.concept)
         tables, recipe = concept_recipe.settings(method, tables), None
     if save_sharded and not shard:
         raise ValueError("--save-sharded goes with --shard, found it alone: add --shard")
@@ -154,6 +154,7 @@ def forget_records(
         refuse_unfit_search(project, model, method, tuned_tables, tuned, seed)
         tables = merge_tables(tuned_tables, tables)
     chosen = configure_method(project, method, tables=tables, seed=seed, trained=trained)
+    project.refuse_undrawable(chosen)
     if save_every is not None:
         refuse_unsaved_state(chosen, method)
     run_facts = {

@@ -86,7 +86,10 @@ def read_rows(folder: Path) -> list[dict[str, str]]:
     found = [folder / name for name in METADATA if (folder / name).exists()]
     if len(found) != 1:
         names = " and ".join(path.name for path in found) or "neither"
-        raise ValueError(f"{folder} must hold one of {' and '.join(METADATA)} with captions, found {names}")
+        raise ValueError(
+            f"{folder} must hold one of {' and '.join(METADATA)} with captions, or two such folders, "
+            f"{' and '.join(PARTS)}; found {names}"
+        )
     (path,) = found
     try:
         rows = read_csv(path) if path.suffix == ".csv" else read_lines(path)
@@ -122,7 +125,7 @@ def as_text(value: object) -> str:
 
 def refuse_unpaired(folder: Path, names: Sequence[str]) -> None:
     """Raises if an image is of another kind, has no caption or two, or a caption has no image."""
-    files = {path.name for path in folder.iterdir()}
+    files = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
     known = {name for name in files if Path(name).suffix.lower() in SUFFIXES}
     other = sorted(set(names) & files - known)
     if other:
@@ -167,23 +170,33 @@ class Concept:
         Raises:
             ValueError: If a phrase, a prompt or a value is in no caption, or the column is unknown.
         """
+        known = {name for row in data.rows for name in row} - {FILE}
+        if self.column is not None and self.column not in known:
+            names = ", ".join(sorted(known))
+            raise ValueError(f"the metadata of {data.place} has no column {self.column!r}, found {names}")
         found = torch.zeros(len(data), dtype=torch.bool)
         for phrase in self.words:
             found |= require_held(phrase, [holds_phrase(text, phrase) for text in data.captions], data)
         for prompt in self.prompts:
             found |= require_held(prompt, [text.strip() == prompt.strip() for text in data.captions], data)
         for value in self.values:
-            found |= require_held(value, [row.get(self.column or "") == value for row in data.rows], data)
+            column = [row.get(self.column or "", "") for row in data.rows]
+            found |= require_held(value, [each == value for each in column], data, column[0])
         return found
 
 
-def require_held(what: str, found: Iterable[bool], data: CaptionedImages) -> Bool[Tensor, " n"]:
-    """Raises if no image has what was named."""
+def require_held(
+    what: str, found: Iterable[bool], data: CaptionedImages, value: str | None = None
+) -> Bool[Tensor, " n"]:
+    """Raises if no image has what was named; `value` is one of the column, if one was named."""
     rows = torch.tensor(list(found))
     if not bool(rows.any()):
+        place, one, of = (
+            ("caption", data.captions[0], "captions") if value is None else ("row", value, "column")
+        )
         raise ValueError(
-            f"no caption in {data.place} holds {what!r}, such as {data.captions[0]!r}: name the concept in "
-            "the words of the captions"
+            f"no {place} in {data.place} holds {what!r}, but for example {one!r}: name the concept in the "
+            f"words of the {of}"
         )
     return rows
 

@@ -8,6 +8,7 @@ import pytest
 pytest.importorskip("diffusers")
 pytest.importorskip("transformers")
 
+from single_file import write_single_file  # after diffusers is known to be there
 from unweave.cli.checks.concepts import neighbours, notes
 
 
@@ -52,6 +53,20 @@ def test_a_request_is_counted_and_timed_and_a_method_that_cannot_run_is_named(ru
     assert reset["seconds"] is None and 'scope "text encoder"' in reset["refused"]
     assert 0 < found["model"]["trainable"] < found["model"]["weights"]
     assert json.loads((here / "out" / "check.json").read_text())["data"] == found["data"]
+
+
+def test_a_file_and_a_recipe_are_checked_as_they_are_forgotten_from(run, refused, given: Path, here: Path):
+    file, recipe = write_single_file(given / "sd", given / "mine.safetensors"), given / "mine.toml"
+    recipe.write_text('concept = ["a three"]\nscope = "all"\n[methods.finetune]\nhow.steps = 7\n')
+    asked = ("check", file, "--recipe", recipe, "--data", given / "images", "--methods", "finetune")
+    refused("holds weights alone: name a local folder", *asked)
+    told = run(*asked, "--config", given / "sd", "--json", "--quiet")
+    assert told.code == 0, told.error
+    found = json.loads(told.out)
+    assert found["scope"] == "all" and found["costs"]["finetune"]["gradients"] == pytest.approx(7)
+    assert list(here.iterdir()) == []
+    folder = ("check", given / "sd", "--concept", "a three", "--data", given / "images")
+    refused("--config goes with a model in one", *folder, "--config", given / "nowhere")
 
 
 def test_a_pipeline_needs_a_concept_and_images(refused, given: Path):

@@ -35,7 +35,7 @@ SHORT = ("--set", "how.steps=1", "--set", "how.batch=1", "--quiet")
 
 @pytest.mark.parametrize(("name", "method"), METHODS)
 def test_every_recipe_runs_on_a_tiny_model(name: str, method: str, run, pipeline: Path, here: Path):
-    draw = ("--generate", "2", "--sampler", "steps=2")
+    draw = ("--generate", "9", "--sampler", "steps=2")  # one of each prompt to keep
     steps = ("--set", "sampler.steps=2") if method == "esd" else ()
     told = run("forget", pipeline, "--recipe", name, "--method", method, *draw, *SHORT, *steps)
     assert told.code == 0, told.error
@@ -59,12 +59,13 @@ def test_every_number_of_a_recipe_has_its_source(name: str):
 def test_flags_replace_what_a_recipe_says():
     recipe = read_concept_recipe("sd-imagenette-class")
     assert recipe is not None
-    own = recipe.concepts(Concepts())
+    own = recipe.concepts(Concepts(), None)
     assert own.concept == ("tench",) and own.target == "an image of a English springer"
     assert len(own.keep) == 9 and "an image of a tench" not in own.keep
+    assert recipe.concepts(Concepts(), "images").keep == ()
     assert recipe.trained(ALL).scope == "all"
     assert recipe.trained(TrainedWeights("self-attention")).scope == "self-attention"
-    other = recipe.concepts(Concepts(concept=("church",)))
+    other = recipe.concepts(Concepts(concept=("church",)), None)
     assert other.target is None
     assert "an image of a church" not in other.keep and "an image of a tench" in other.keep
     assert recipe.settings("salun", {"how": {"lr": 1e-4}})["how"] == {
@@ -74,10 +75,17 @@ def test_flags_replace_what_a_recipe_says():
         "steps": 600,
     }
     nudity = read_concept_recipe("sd-nudity")
-    assert nudity is not None and nudity.generation(Generation(), "images") == Generation()
-    drawn = nudity.generation(Generation(sampler=("steps=9",)), None)
+    assert nudity is not None and nudity.generation(Generation(), "images", nudity.concept) == Generation()
+    drawn = nudity.generation(Generation(sampler=("steps=9",)), None, nudity.concept)
     assert drawn.generate == 800 and drawn.how.steps == 9 and drawn.how.guidance == 7.5
     assert drawn.all_prompts() == ("a photo of a nude person",)
+    assert nudity.generation(Generation(), None, ("a gun",)).all_prompts() == ()
+
+
+def test_a_recipe_may_name_the_rank_of_low_rank_additions(tmp_path: Path):
+    (tmp_path / "mine.toml").write_text('concept = ["a three"]\nscope = "lora"\nrank = 2\n')
+    recipe = read_concept_recipe(str(tmp_path / "mine.toml"))
+    assert recipe is not None and recipe.trained(ALL) == TrainedWeights("lora", 2)
 
 
 def test_the_images_of_a_user_go_with_a_recipe(run, pipeline: Path, here: Path):

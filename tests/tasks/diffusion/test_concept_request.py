@@ -1,6 +1,7 @@
 """A request to erase a concept of a text-to-image model."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -27,6 +28,38 @@ def test_a_caption_shared_with_retained_images_is_no_prompt_of_the_concept():
     request = make_request(text_to_image.pipeline(), data, data, erasure)
     assert len(request.split.forget) == 6
     assert {request.prompts.texts[each] for each in request.prompts.forgotten} == {"red", "a red three"}
+    assert [request.prompts.texts[each] for each in request.prompts.concepts] == ["red"]
+
+
+@pytest.mark.parametrize("by", [{"column": "number"}, {"captions": ("a red three", "a three")}])
+def test_captions_to_forget_that_do_not_name_the_concept_are_its_prompts(by: dict[str, Any]):
+    pixels = torch.randint(256, (12, 3, 16, 16), generator=torch.Generator().manual_seed(0)).byte()
+    captions = ["a three", "a red three", "a four", "a blue four"] * 3
+    rows = [
+        {"file_name": f"{i}.png", "text": text, "number": "3" if "three" in text else "4"}
+        for i, text in enumerate(captions)
+    ]
+    data = CaptionedImages(pixels, tuple(rows), Path())
+    request = make_request(text_to_image.pipeline(), data, data, Erasure(concepts=("3",), **by))
+    named = [request.prompts.texts[each] for each in request.prompts.concepts]
+    assert named == ["a red three", "a three"]
+    assert sorted(request.prompts.concepts) == sorted(request.prompts.forgotten)
+
+
+def test_a_held_out_image_holds_a_value_by_its_column_alone():
+    rows = [{"file_name": f"{i}.png", "text": text, "colour": "blue"} for i, text in enumerate(CAPTIONS)]
+    for row, colour in zip(rows, COLOURS, strict=True):
+        row["colour"] = colour
+    pixels = torch.zeros((12, 3, 16, 16), dtype=torch.uint8)
+    data = CaptionedImages(pixels, tuple(rows), Path())
+    other = CaptionedImages(
+        pixels[:2],
+        ({**rows[0], "text": "a red hat", "colour": "blue"}, {**rows[0], "text": "a rose", "colour": "red"}),
+        Path(),
+    )
+    request = make_request(text_to_image.pipeline(), data, other, Erasure(concepts=("red",), column="colour"))
+    gone = {request.prompts.texts[each] for each in request.prompts.forgotten}
+    assert gone == {"red", "a red three", "a rose"}
 
 
 def test_a_retained_caption_stays_retained_where_a_held_out_image_has_it_and_its_words_name_the_concept():

@@ -50,6 +50,21 @@ def test_the_weights_of_a_file_are_those_of_its_folder(source: Path, config: Pat
     assert theirs.safety_checker is None
 
 
+def test_a_safety_checker_of_the_configuration_is_kept(source: Path, config: Path, tmp_path: Path):
+    file, index = write_single_file(source, tmp_path / "sd.safetensors"), config / "model_index.json"
+    named = json.loads(index.read_text()) | {"requires_safety_checker": True}
+    named["safety_checker"] = ["stable_diffusion", "StableDiffusionSafetyChecker"]
+    index.write_text(json.dumps(named))
+    write_pipeline(file, config, tmp_path / "without")  # its weights are nowhere
+    found = json.loads((tmp_path / "without" / "model_index.json").read_text())
+    assert found["safety_checker"] == [None, None] and found["requires_safety_checker"] is False
+    (config / "safety_checker").mkdir()
+    (config / "safety_checker" / "model.safetensors").write_bytes(b"weights")
+    write_pipeline(file, config, tmp_path / "made")
+    assert json.loads((tmp_path / "made" / "model_index.json").read_text()) == named
+    assert (tmp_path / "made" / "safety_checker" / "model.safetensors").read_bytes() == b"weights"
+
+
 @pytest.mark.usefixtures("no_network")
 def test_diffusers_reads_the_same_file(source: Path, config: Path, tmp_path: Path):
     file = write_single_file(source, tmp_path / "sd.safetensors")

@@ -14,7 +14,7 @@ pytest.importorskip("peft")
 
 from safetensors.torch import load_file, save_file  # noqa: E402  # after diffusers is known to be there
 
-from stable_diffusion import write_dit, write_pipeline  # noqa: E402
+from stable_diffusion import tokenizer, write_dit, write_pipeline  # noqa: E402
 from unweave.tasks.copies import own_trainable  # noqa: E402
 from unweave.tasks.diffusion import folder  # noqa: E402
 from unweave.tasks.diffusion.autoencoder import decode  # noqa: E402
@@ -257,7 +257,10 @@ def not_finite(place: Path) -> None:
         (index(vae=["diffusers", "AutoencoderTiny"]), "vae in .* AutoencoderKL, found 'AutoencoderTiny'"),
         (index(text_encoder=[None, None]), "text_encoder in .* must be a CLIPTextModel, found None"),
         (lambda place: shutil.rmtree(place / "text_encoder"), "text_encoder has no config.json"),
-        (lambda place: shutil.rmtree(place / "tokenizer"), "expected the folder .*tokenizer of a pipeline"),
+        (
+            lambda place: shutil.rmtree(place / "tokenizer"),
+            "model_index.json names tokenizer, but there is no such folder",
+        ),
         (
             lambda place: (place / "tokenizer" / "tokenizer.json").unlink(),
             "tokenizer must hold tokenizer.json, or vocab.json and merges.txt",
@@ -266,12 +269,33 @@ def not_finite(place: Path) -> None:
         (not_finite, "must be finite, found NaN or infinity"),
         (config("unet", addition_embed_type="text_time"), "addition_embed_type must be null"),
         (config("unet", in_channels=9), "expected shape"),
+        (
+            config("unet", sample_size=None),
+            "config.json must have the sample_size of the latents, found none",
+        ),
         (lambda place: shutil.rmtree(place / "scheduler"), "has no scheduler_config.json"),
+        (
+            index(safety_checker=["stable_diffusion", "StableDiffusionSafetyChecker"]),
+            "model_index.json names safety_checker, but there is no such folder",
+        ),
     ],
 )
 def test_a_folder_that_is_not_whole_is_refused(sd: Path, harm, message: str):
     harm(sd)
     with pytest.raises(ValueError, match=message):
+        load(sd)
+
+
+def test_parts_of_different_pipelines_are_refused(sd: Path, tmp_path: Path):
+    other = write_pipeline(tmp_path / "other", cross_attention_dim=16)
+    with pytest.raises(ValueError, match="must take the 32 features of its text encoder, found 16"):
+        load(other)
+    words = tokenizer()
+    words.add_tokens(["<new>"])
+    words.save_pretrained(sd / "tokenizer")
+    with pytest.raises(
+        ValueError, match="must know all tokens of its tokenizer, found 514 and the token 514"
+    ):
         load(sd)
 
 

@@ -4,7 +4,7 @@ Needs the extra `unweave[diffusion]`; `unweave check` imports it only for such a
 """
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +14,14 @@ from unweave.bench.workers import Listener
 from unweave.cli.checks import rounds, timing
 from unweave.cli.checks.facts import model_line, weight_facts
 from unweave.cli.checks.findings import print_costs, print_notes, usable_line, write_findings
-from unweave.cli.inputs import concept_work, out
+from unweave.cli.inputs import concept_work, out, single_file
 from unweave.cli.inputs.concept_work import ConceptWork
 from unweave.cli.inputs.concepts import Concepts
 from unweave.cli.inputs.scope import TEXT_TO_IMAGE, TrainedWeights, refuse_layers_of_pipeline
 from unweave.cli.options import CommonFlags, parse_names
 from unweave.cli.terminal import progress, show
 from unweave.families.text_to_image_settings import text_to_image_method
-from unweave.methods import DEFAULT
+from unweave.methods import DEFAULT, Method
 from unweave.methods.configure import configure
 
 NO_DATA = (
@@ -37,9 +37,12 @@ def check_concept(
     *,
     data: str | None,
     methods: str | None,
+    tables: Mapping[str, Mapping[str, Any]],
     flags: CommonFlags,
 ) -> int:
     """Counts the data of a request, and estimates the cost of methods from a few steps of each.
+
+    Methods have the settings of `tables`, by their name, or else their defaults.
 
     Raises:
         ValueError: If the pipeline, the images or the request can't be used.
@@ -48,20 +51,23 @@ def check_concept(
         raise ValueError(NO_DATA)
     refuse_layers_of_pipeline(trained)
     names = parse_names(methods) or (DEFAULT,)
-    for name in names:
-        text_to_image_method(name)
+    chosen = {name: configure(text_to_image_method(name), tables.get(name, {}), name) for name in names}
     if flags.out is not None:
-        out.refuse_within(flags.out, Path(model), data)
-    with progress.show_progress(f"Checking {model}", quiet=flags.quiet) as listener:
-        work = concept_work.read(model, concepts, trained, data)
-        findings = inspect_request(work, names, listener)
-    facts = {"verb": "check", **work.facts(), "methods": list(names)}
+        out.refuse_within(flags.out, Path(model), data, concepts.config)
+    beside = flags.out or Path("unweave-check")
+    with (
+        progress.show_progress(f"Checking {model}", quiet=flags.quiet) as listener,
+        single_file.as_folder(model, concepts.config, beside) as source,
+    ):
+        work = concept_work.read(str(source), concepts, trained, data, flags.device)
+        findings = inspect_request(work, chosen, listener)
+    facts = {"verb": "check", **work.facts(), "methods": repr(chosen)}
     write_findings(findings, facts, flags.out)
     show.print_json(findings) if flags.json else print_findings(model, findings)
     return 0
 
 
-def inspect_request(work: ConceptWork, names: Sequence[str], listener: Listener) -> dict[str, Any]:
+def inspect_request(work: ConceptWork, methods: Mapping[str, Method], listener: Listener) -> dict[str, Any]:
     """All findings about a request."""
     counts = count_data(work)
     return {
@@ -70,7 +76,7 @@ def inspect_request(work: ConceptWork, names: Sequence[str], listener: Listener)
         "scope": work.trained.scope or TEXT_TO_IMAGE,
         "data": counts,
         "notes": list(notes(counts)),
-        "costs": estimate_costs(work, names, listener),
+        "costs": estimate_costs(work, methods, listener),
     }
 
 
@@ -121,13 +127,15 @@ def notes(counts: Mapping[str, int]) -> Iterator[str]:
         yield "no caption to keep differs in one word from one to forget: damage nearby may go unseen"
 
 
-def estimate_costs(work: ConceptWork, names: Sequence[str], listener: Listener) -> dict[str, dict[str, Any]]:
+def estimate_costs(
+    work: ConceptWork, methods: Mapping[str, Method], listener: Listener
+) -> dict[str, dict[str, Any]]:
     """Estimates the cost of each method, or says why it can't run."""
     split = work.request.split
     one_step = configure(text_to_image_method("finetune"), {"how": {"steps": 1, "batch": 1}}, "finetune")
     timing.time_method(one_step, {}, work.model, split, work)  # torch's own start
     measured = {
-        name: timing.method_rounds(text_to_image_method(name), work.model, split, work) for name in names
+        name: timing.method_rounds(method, work.model, split, work) for name, method in methods.items()
     }
     device = next(work.model.parameters()).device
     found = rounds.estimate_all(measured, device, listener)

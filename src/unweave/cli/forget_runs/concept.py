@@ -17,7 +17,10 @@ from unweave.cli.inputs.scope import TrainedWeights, refuse_layers_of_pipeline
 from unweave.cli.options import CommonFlags
 from unweave.cli.terminal import progress, show
 from unweave.families.text_to_image_settings import text_to_image_method
-from unweave.methods.configure import configure
+from unweave.methods import Method
+from unweave.methods.configure import configure, stages_of
+from unweave.methods.reset_tokens import ResetTokens
+from unweave.methods.uce import UCE
 from unweave.methods.unfit_targets import refuse_unfit_targets
 from unweave.record import record
 from unweave.record.files import sha256
@@ -49,13 +52,16 @@ def forget_concept(
     chosen = configure(text_to_image_method(method), tables, f"method {method}")
     refuse_unfit_targets(chosen, "text-to-image", method)
     place = flags.out or Path("forgotten")
-    out.refuse_within(place, Path(model), data)
+    out.refuse_within(place, Path(model), data, concepts.config)
+    if data is not None:
+        refuse_unused_prompts(chosen, concepts, method)
     with (
         progress.show_progress(f"Reading {model}", quiet=flags.quiet) as listener,
         single_file.as_folder(model, concepts.config, place) as source,
     ):
         seed = flags.seed or 0
-        plan = read_plan(str(source), concepts, trained, generation if data is None else data, seed)
+        images = generation if data is None else data
+        plan = read_plan(str(source), concepts, trained, images, seed, flags.device)
         facts = plan.facts() | {"model": str(Path(model).resolve()), "method": repr(chosen)}
         facts |= {"seed": seed, "device": flags.device}
         folder = out.choose_folder(place, facts, claim=CLAIM)
@@ -75,6 +81,15 @@ def forget_concept(
     spent = f"Forgot with {method} in {result.cost.seconds:.1f} s. Not audited."
     note = f"{plan.note(folder)}{spent} Model: {folder / PRETRAINED}"
     return print_end(note, plan, folder=folder, flags=flags)
+
+
+def refuse_unused_prompts(method: Method, concepts: Concepts, name: str) -> None:
+    """Raises if prompts to keep are named beside images, and the method learns from images alone."""
+    if concepts.keep and not any(isinstance(each, UCE | ResetTokens) for each in stages_of(method).values()):
+        raise ValueError(
+            f"with --data, {name} keeps the images of --data and no further prompts: add images of "
+            f"{concepts.keep[0]!r} to them, or leave out --keep"
+        )
 
 
 def is_done(folder: Path, model: str, *, additions: bool) -> bool:
@@ -97,7 +112,12 @@ def is_whole(folder: Path) -> bool:
 
 
 def read_plan(
-    model: str, concepts: Concepts, trained: TrainedWeights, images: str | Generation, seed: int
+    model: str,
+    concepts: Concepts,
+    trained: TrainedWeights,
+    images: str | Generation,
+    seed: int,
+    device: str | None,
 ) -> "Plan":
     """Reads a pipeline and its images, or plans what it draws itself.
 
@@ -108,7 +128,7 @@ def read_plan(
         from unweave.cli.inputs import concept_drawing, concept_work
     if isinstance(images, Generation):
         return concept_drawing.plan_drawing(model, concepts, trained, images, seed)
-    return concept_work.read(model, concepts, trained, images)
+    return concept_work.read(model, concepts, trained, images, device)
 
 
 def print_end(note: str, plan: "Plan", *, folder: Path, flags: CommonFlags) -> int:

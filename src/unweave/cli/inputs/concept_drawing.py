@@ -14,9 +14,10 @@ from unweave.bench.workers import Listener, Progress
 from unweave.cli.inputs.concept_source import Generation
 from unweave.cli.inputs.concept_work import ConceptWork, erasure_of, make_work
 from unweave.cli.inputs.concepts import Concepts
-from unweave.cli.inputs.scope import TrainedWeights
+from unweave.cli.inputs.scope import RANK, TEXT_TO_IMAGE, TrainedWeights
 from unweave.data.captions import hold_out, read_captioned
 from unweave.record.record import package_digest
+from unweave.tasks.diffusion.autoencoder import encode
 from unweave.tasks.diffusion.concept_request import refuse_forgotten_before
 from unweave.tasks.diffusion.drawn_folder import ImagesToDraw, draw_folder, prompts_of
 from unweave.tasks.diffusion.sample import Sampler, refuse_impossible
@@ -54,7 +55,7 @@ class DrawingPlan:
         """The facts that a run depends on."""
         return {
             "verb": "forget",
-            "original": self.pipeline.digest(),
+            **self.pipeline.facts(Prompts((*self.wanted.forgotten, *self.wanted.kept))),
             "images": repr(self.wanted),
             "request": repr(self.concepts),
             "trained": repr(self.trained),
@@ -79,7 +80,7 @@ class DrawingPlan:
             device=device or "cpu",
             progress=lambda done, total: listener(Progress("images drawn", done, total)),
         )
-        return make_work(self.pipeline, self.concepts, self.trained, *read_captioned(place))
+        return make_work(self.pipeline, self.concepts, self.trained, *read_captioned(place), device)
 
 
 def plan_drawing(
@@ -101,17 +102,25 @@ def plan_drawing(
             "--prompts"
         )
     assert generation.generate is not None
-    if generation.generate < len(concepts.concept):
-        raise ValueError(
-            f"--generate must be at least one image of each of {len(concepts.concept)} concepts, found "
-            f"{generation.generate}"
-        )
+    for what, count in (("concepts", len(concepts.concept)), ("prompts to keep", len(kept))):
+        if generation.generate < count:
+            raise ValueError(
+                f"--generate must be at least one image of each of {count} {what}, found "
+                f"{generation.generate}"
+            )
     refuse_other_pipeline(Path(model))
-    pipeline = load(model)
+    pipeline, prompts = load(model), Prompts((*forgotten, *kept))
     refuse_forgotten_before(pipeline, kept)
-    refuse_undrawable(pipeline, Prompts((*forgotten, *kept)), generation.how)
+    refuse_undrawable(pipeline, prompts, generation.how)
+    refuse_unusable(pipeline, prompts, trained)
     wanted = ImagesToDraw(forgotten, kept, generation.generate, seed, generation.how)
     return DrawingPlan(concepts, trained, pipeline, wanted)
+
+
+def refuse_unusable(pipeline: StableDiffusion, prompts: Prompts, trained: TrainedWeights) -> None:
+    """Raises if the scope does not fit the model, or its autoencoder can't encode images."""
+    pipeline.model(prompts, trained.scope or TEXT_TO_IMAGE, rank=trained.rank or RANK)
+    encode(pipeline.autoencoder, torch.zeros((1, *pipeline.image_shape), dtype=torch.uint8))
 
 
 def refuse_undrawable(pipeline: StableDiffusion, prompts: Prompts, how: Sampler) -> None:

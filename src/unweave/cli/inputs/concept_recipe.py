@@ -32,8 +32,9 @@ class ConceptRecipe:
     Args:
         concept: The concepts.
         target: The prompt that replaces them.
-        keep: Prompts to keep; those with the words of a concept are left out.
+        keep: Prompts to keep, if no --data is given; those with the words of a concept are left out.
         scope: The weights to train; by default those of `forget`.
+        rank: The rank of low-rank additions.
         generate: The number of images that the model draws of each kind, if no --data is given.
         prompts: Prompts for these images, as those of the file of --prompts.
         sampler: Settings of their sampler.
@@ -44,30 +45,44 @@ class ConceptRecipe:
     target: str | None = None
     keep: tuple[str, ...] = ()
     scope: Scope | None = None
+    rank: int | None = None
     generate: int | None = None
     prompts: tuple[str, ...] = ()
     sampler: Mapping[str, Any] = field(default_factory=dict)
     methods: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
-    def concepts(self, given: Concepts) -> Concepts:
-        """The concepts of the flags, and of the recipe where flags say nothing."""
+    def concepts(self, given: Concepts, data: str | None) -> Concepts:
+        """The concepts of the flags, and of the recipe where flags say nothing.
+
+        Args:
+            given: Those of the flags.
+            data: Images of the user, which then say what to keep.
+        """
         named = given.concept or self.concept
         other = bool(given.concept) and given.concept != self.concept
         kept = tuple(text for text in self.keep if not any(holds_phrase(text, each) for each in named))
         target = given.target if given.target is not None or other else self.target
-        return replace(given, concept=named, keep=given.keep or kept, target=target)
+        own = kept if data is None else ()
+        return replace(given, concept=named, keep=given.keep or own, target=target)
 
     def trained(self, given: TrainedWeights) -> TrainedWeights:
         """The weights to train: those of the flags, or of the recipe where flags say nothing."""
-        return replace(given, scope=self.scope) if given.scope is None else given
+        return replace(given, scope=self.scope, rank=self.rank) if given.scope is None else given
 
-    def generation(self, given: Generation, data: str | None) -> Generation:
-        """What the model draws; nothing beside images of the user."""
+    def generation(self, given: Generation, data: str | None, concepts: tuple[str, ...]) -> Generation:
+        """What the model draws; nothing beside images of the user.
+
+        Args:
+            given: The flags.
+            data: Images of the user.
+            concepts: The concepts; the recipe's prompts are those of its own concepts alone.
+        """
         if data is not None or self.generate is None:
             return given
         steps = tuple(f"{name}={value}" for name, value in flatten(self.sampler).items())
         number = self.generate if given.generate is None else given.generate
-        return RecipeGeneration(number, given.prompts, (*steps, *given.sampler), self.prompts)
+        prompts = self.prompts if concepts == self.concept else ()
+        return RecipeGeneration(number, given.prompts, (*steps, *given.sampler), prompts)
 
     def settings(self, method: str, given: Mapping[str, Any]) -> Mapping[str, Any]:
         """The settings of a method.

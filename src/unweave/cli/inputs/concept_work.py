@@ -15,8 +15,6 @@ from unweave.cli.inputs.scope import RANK, TEXT_TO_IMAGE, TrainedWeights
 from unweave.data.captions import CaptionedImages, read_captioned
 from unweave.data.prompt_list import read_prompt_list
 from unweave.methods import Method
-from unweave.record import checkpoint
-from unweave.record.digest import digest_of
 from unweave.record.record import package_digest
 from unweave.result import ADDITIONS, Result, replace_folder
 from unweave.split import Split
@@ -55,9 +53,8 @@ class ConceptWork:
         """The facts that a run depends on."""
         return {
             "verb": "forget",
-            "original": checkpoint.contents(self.model.state_dict()),
+            **self.pipeline.facts(self.request.prompts),
             "split": self.request.split.digest(),
-            "prompts": digest_of({"texts": self.request.prompts.texts}),  # images have their numbers alone
             "request": repr(self.concepts),
             "trained": repr(self.trained),
             "code": package_digest(),
@@ -90,7 +87,11 @@ class ConceptWork:
         """Writes the record, the pipeline, and the low-rank additions if there are any."""
         model = result.model
         assert isinstance(model, Prompted)
-        facts = {**manifest_facts(result, name), "forgotten_concepts": list(self.concepts.concept)}
+        prompts = self.request.prompts
+        gone = [
+            prompts.texts[number] for number in prompts.concepts
+        ]  # a later edit must not teach these again
+        facts = {**manifest_facts(result, name), "forgotten_concepts": gone}
         result.save(folder, write=lambda _, place: save(self.pipeline, model, place, facts))
         if self.trained.is_lora:
             with replace_folder(folder / ADDITIONS) as draft_folder:
@@ -99,8 +100,10 @@ class ConceptWork:
         write_request(folder, self.pipeline.folder.name, words)
 
 
-def read(model: str, concepts: Concepts, trained: TrainedWeights, data: str) -> ConceptWork:
-    """Reads a pipeline and its images.
+def read(
+    model: str, concepts: Concepts, trained: TrainedWeights, data: str, device: str | None
+) -> ConceptWork:
+    """Reads a pipeline and its images, which are encoded on a device.
 
     Raises:
         ValueError: If the pipeline, the images or the request can't be used.
@@ -108,7 +111,7 @@ def read(model: str, concepts: Concepts, trained: TrainedWeights, data: str) -> 
     erasure_of(concepts)
     refuse_other_pipeline(Path(model))
     train, test = read_captioned(data)
-    return make_work(load(model), concepts, trained, train, test)
+    return make_work(load(model), concepts, trained, train, test, device)
 
 
 def make_work(
@@ -117,13 +120,14 @@ def make_work(
     trained: TrainedWeights,
     train: CaptionedImages,
     test: CaptionedImages | None,
+    device: str | None,
 ) -> ConceptWork:
     """The work on a pipeline and its images.
 
     Raises:
         ValueError: If the images or the request can't be used.
     """
-    request = make_request(pipeline, train, test, erasure_of(concepts))
+    request = make_request(pipeline, train, test, erasure_of(concepts), device or "cpu")
     edited = pipeline.model(request.prompts, trained.scope or TEXT_TO_IMAGE, rank=trained.rank or RANK)
     return ConceptWork(concepts, trained, pipeline, request, edited)
 

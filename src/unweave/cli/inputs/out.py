@@ -78,16 +78,20 @@ def find_earlier(
     return None
 
 
-def refuse_within(folder: Path, source: Path | None, data: str | None = None) -> None:
-    """Raises if a run would write into the folder of its model or of its images.
+def refuse_within(
+    folder: Path, source: Path | None, data: str | None = None, config: Path | None = None
+) -> None:
+    """Raises if a run would write into the folder of its model, of its images or of its configuration.
 
     Args:
         folder: The folder given by the user, whose numbered siblings are next to it.
         source: The folder of the model.
         data: The folder or the file of the images.
+        config: The folder of the configuration of a model in one file.
     """
     read = {} if source is None else {"model's": model_folder(source)}
     read |= {"images'": Path(data)} if data is not None and Path(data).is_dir() else {}
+    read |= {} if config is None else {"configuration's": config}
     for what, place in read.items():
         if folder.resolve().is_relative_to(place.resolve()):
             raise ValueError(f"--out must lie outside of the {what} folder {place}, found {folder}")

@@ -51,7 +51,7 @@ def encode(
         found.append((scale * posterior.mean.float().cpu(), scale * posterior.std.float().cpu()))
     mean, deviation = (torch.cat(each) for each in zip(*found, strict=True))
     if not bool(mean.isfinite().all() and deviation.isfinite().all()):
-        raise Failed("a latent is not finite: the autoencoder may need another number type than float16")
+        raise Failed("a latent is not finite: the weights of the autoencoder, or an image, can't be used")
     return mean, deviation
 
 

@@ -1,13 +1,13 @@
 """A request to erase concepts from a text-to-image model: prompts, latents in four parts, and the task."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Bool
-from torch import Tensor
+from torch import Tensor, nn
 
-from unweave.data.captions import CaptionedImages, Concept, hold_out, holds_phrase
+from unweave.data.captions import TEXT, CaptionedImages, Concept, hold_out, holds_phrase
 from unweave.data.latents import Latents
 from unweave.split import Split
 from unweave.tasks.diffusion.autoencoder import encode
@@ -67,8 +67,21 @@ class Erasure:
         words = () if self.captions else self.concepts
         return Concept(words=words, prompts=self.captions).holds(data)
 
-    def means(self, caption: str) -> bool:
-        """Whether the caption of a held-out image holds a concept."""
+    def prompts(self, captions: Iterable[str]) -> tuple[str, ...]:
+        """The concepts that stand in captions to forget, and those captions that hold none of them.
+
+        A value of a column such as "3", or a name for a list of captions, is no prompt that a model knows.
+        """
+        held = {text: [each for each in self.concepts if holds_phrase(text, each)] for text in captions}
+        named = {each for found in held.values() for each in found}
+        others = sorted(text for text, found in held.items() if not found)
+        return (*(each for each in self.concepts if each in named), *others)
+
+    def means(self, row: Mapping[str, str]) -> bool:
+        """Whether the row of a held-out image says that it holds a concept."""
+        if self.column is not None:
+            return row.get(self.column) in self.concepts
+        caption = row[TEXT]
         return caption.strip() in self.captions or any(holds_phrase(caption, each) for each in self.concepts)
 
 
@@ -88,7 +101,11 @@ class ConceptRequest:
 
 
 def make_request(
-    pipeline: StableDiffusion, data: CaptionedImages, test: CaptionedImages | None, erasure: Erasure
+    pipeline: StableDiffusion,
+    data: CaptionedImages,
+    test: CaptionedImages | None,
+    erasure: Erasure,
+    device: str = "cpu",
 ) -> ConceptRequest:
     """Encodes images and numbers prompts.
 
@@ -97,6 +114,7 @@ def make_request(
         data: The images that it was trained on.
         test: Held-out images; a fifth of the others if None.
         erasure: What to erase.
+        device: The device to encode images on.
 
     Raises:
         ValueError: If images do not have the size of the model, no caption or every caption holds a concept,
@@ -110,26 +128,30 @@ def make_request(
     refuse_forgotten_before(pipeline, train.part((~holds).nonzero()[:, 0]).captions)
     # a caption without a colour belongs to images of every colour, and only some are in the forget set
     kept = {text for text, held in zip(train.captions, holds.tolist(), strict=True) if not held}
-    gone = {*train.captions} - kept
-    gone |= {text for text in held_out.captions if erasure.means(text)} - kept
+    taught = {*train.captions} - kept
+    gone = taught | ({row[TEXT] for row in held_out.rows if erasure.means(row)} - kept)
     prompts = number_prompts(
         [*train.captions, *held_out.captions],
-        concepts=erasure.concepts,
+        concepts=erasure.prompts(taught),
         forgotten=gone,
         kept=erasure.keep,
         target=erasure.target,
     )
     pipeline.tokens(prompts)  # a prompt that is too long is an error before images are encoded
-    sources = [latents_of(pipeline, part, prompts) for part in (train, held_out)]
+    sources = [latents_of(pipeline, part, prompts, device) for part in (train, held_out)]
     split = Split(sources[0], holds.nonzero()[:, 0], sources[1])
     return ConceptRequest(prompts, make_task(prompts, pipeline.schedule), split)
 
 
-def latents_of(pipeline: StableDiffusion, data: CaptionedImages, prompts: Prompts) -> Latents:
+def latents_of(pipeline: StableDiffusion, data: CaptionedImages, prompts: Prompts, device: str) -> Latents:
     """The latents of images under the numbers of their captions."""
     numbers = {text: number for number, text in enumerate(prompts.texts)}
     labels = torch.tensor([numbers.get(text, prompts.null) for text in data.captions])
-    mean, deviation = encode(pipeline.autoencoder, data.images)
+    nn.Module.to(pipeline.autoencoder, device)
+    try:
+        mean, deviation = encode(pipeline.autoencoder, data.images)
+    finally:
+        nn.Module.to(pipeline.autoencoder, "cpu")  # where a pipeline has its models
     return Latents(mean, deviation, labels, data.names)
 
 

@@ -39,10 +39,16 @@ def contents(place: Path, component: str, weights: str = WEIGHTS) -> Contents:
         weights: The file of its weights.
 
     Raises:
-        ValueError: If a file to keep can't be read.
+        ValueError: If a file to keep can't be read, or a component of a pipeline has no folder.
     """
     own = place / component
     others = components(place).keys() - {component} if (place / INDEX).exists() else frozenset()
+    absent = sorted(name for name in others if not (place / name).is_dir())
+    if absent:
+        raise ValueError(
+            f"{place / INDEX} names {absent[0]}, but there is no such folder: add it, or "
+            "write [null, null] there"
+        )
     entries = sorted({path for folder in (place, own) for path in folder.iterdir()} - {own, own / weights})
     kept = {path for path in entries if is_text(path) or (path.parent == place and path.name in others)}
     refuse_unreadable(kept)

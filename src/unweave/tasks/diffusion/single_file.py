@@ -47,6 +47,9 @@ OPEN_CLIP = "cond_stage_model.model."
 CONFIGURED = ("tokenizer", "scheduler", "feature_extractor")
 """Components without weights."""
 
+CHECKER = "safety_checker"
+"""A component that no file of weights holds: it is kept if the configuration has its weights."""
+
 
 def write_pipeline(file: Path, config: Path, out: Path) -> None:
     """Writes the weights of one file as a pipeline.
@@ -54,7 +57,7 @@ def write_pipeline(file: Path, config: Path, out: Path) -> None:
     Args:
         file: The weights, in safetensors.
         config: A folder with the configuration of the pipeline: `model_index.json`, and a folder for each
-            component. Weights in it are ignored.
+            component. Weights in it are ignored, but for those of a safety checker, which is copied.
         out: A folder that does not exist yet.
 
     Raises:
@@ -68,7 +71,8 @@ def write_pipeline(file: Path, config: Path, out: Path) -> None:
         (out / part).mkdir(parents=True)
         shutil.copyfile(config / part / "config.json", out / part / "config.json")
         save_file(state, out / part / FILES.get(part, WEIGHTS), {"format": "pt"})
-    for part in CONFIGURED:
+    checked = any((config / CHECKER).glob("*.safetensors"))
+    for part in (*CONFIGURED, *([CHECKER] if checked else [])):
         if (config / part).is_dir():
             shutil.copytree(config / part, out / part)
     index = read(config / INDEX)
@@ -77,7 +81,8 @@ def write_pipeline(file: Path, config: Path, out: Path) -> None:
         for name, entry in index.items()
         if isinstance(entry, list) and not (out / name).is_dir()
     }
-    (out / INDEX).write_text(json.dumps({**index, **absent, "requires_safety_checker": False}, indent=2))
+    unchecked = {} if checked else {"requires_safety_checker": False}
+    (out / INDEX).write_text(json.dumps({**index, **absent, **unchecked}, indent=2))
 
 
 def read_weights(file: Path) -> State:

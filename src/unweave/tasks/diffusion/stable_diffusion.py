@@ -14,6 +14,7 @@ from torch import nn
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from unweave.record.checkpoint import contents as weights_digest
+from unweave.record.digest import digest_of
 from unweave.tasks.copies import own_trainable, share_all
 from unweave.tasks.diffusion.autoencoder import image_shape_of, read_autoencoder
 from unweave.tasks.diffusion.components import build_text_encoder, build_unet, read_part
@@ -89,6 +90,12 @@ class StableDiffusion:
             "".join(weights_digest(each.state_dict()) for each in models).encode()
         ).hexdigest()
 
+    def facts(self, prompts: Prompts) -> dict[str, object]:
+        """The facts that an edit under prompts depends on: all weights, the schedule, and the tokens."""
+        ids = self.tokens(prompts).ids
+        known = {"texts": prompts.texts, "tokens": ids.tolist()}
+        return {"original": self.digest(), "schedule": asdict(self.schedule), "prompts": digest_of(known)}
+
     def tokens(self, prompts: Prompts) -> Tokens:
         """The tokens of prompts, the empty one last.
 
@@ -155,6 +162,7 @@ def load(folder: str | Path) -> StableDiffusion:
     if known is not None:
         refuse_other_file(place / manifest.component / FILES[manifest.component], manifest.weights_after)
     tokenizer = read_tokenizer(place / "tokenizer")
+    refuse_other_text(place, unet, text_encoder, tokenizer)
     past = () if known is None else known.past
     shape = latent_shape(place, unet, autoencoder)
     return StableDiffusion(unet, autoencoder, text_encoder, tokenizer, schedule, shape, place, past)
@@ -214,6 +222,10 @@ def latent_shape(place: Path, unet: UNet2DConditionModel, autoencoder: Autoencod
         ValueError: If the denoiser takes other channels than the autoencoder makes, as for inpainting.
     """
     size, channels = unet.config["sample_size"], int(unet.config["in_channels"])
+    if size is None:
+        raise ValueError(
+            f"{place / 'unet' / 'config.json'} must have the sample_size of the latents, found none"
+        )
     expected = int(autoencoder.config["latent_channels"])
     if channels != expected:
         raise ValueError(
@@ -221,3 +233,20 @@ def latent_shape(place: Path, unet: UNet2DConditionModel, autoencoder: Autoencod
         )
     height, width = (size, size) if isinstance(size, int) else size
     return channels, height, width
+
+
+def refuse_other_text(
+    place: Path, unet: UNet2DConditionModel, text_encoder: CLIPTextModel, tokenizer: CLIPTokenizer
+) -> None:
+    """Raises if the text encoder of a pipeline does not fit its tokenizer or its denoiser."""
+    width, expected = int(text_encoder.config.hidden_size), unet.config["cross_attention_dim"]
+    if width != expected:
+        raise ValueError(
+            f"the denoiser in {place} must take the {width} features of its text encoder, found {expected}"
+        )
+    known, largest = int(text_encoder.config.vocab_size), max(tokenizer.get_vocab().values())
+    if largest >= known:
+        raise ValueError(
+            f"the text encoder in {place} must know all tokens of its tokenizer, found {known} and the token "
+            f"{largest}"
+        )
