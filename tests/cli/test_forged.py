@@ -64,7 +64,7 @@ def test_a_changed_figure_or_verdict_is_shown_by_nobody(run, forge, verb, path, 
     assert told.error.startswith(
         f"unweave: {place / 'audit' / 'record.json'} was changed after it was written"
     )
-    assert told.error.endswith("make it again with unweave audit\n")
+    assert told.error.endswith("make it again with unweave audit RUN\n")
     assert (place / "audit" / "report.html").read_bytes() == page
 
 
@@ -74,6 +74,17 @@ def test_a_new_digest_does_not_help_against_the_evidence(run, forge, metric):
     told = run("report", place)
     assert told.code == 2
     assert f"FineTune has {metric.upper()} 0.555, but evidence.parquet next to it gives " in told.error
+
+
+def test_the_earlier_schema_does_not_help_against_the_evidence(run, forge):
+    place = forge("run", *FORGOT, "scores", "ra", "value", value=0.555)
+    file = place / "audit" / "record.json"
+    found = json.loads(file.read_text()) | {"schema": record.EARLIER}
+    del found["digest"]
+    file.write_text(json.dumps(found))
+    for verb in (("report",), ("bench", "table")):
+        told = run(*verb, place)
+        assert told.code == 2 and "FineTune has RA 0.555, but evidence.parquet next to it" in told.error
 
 
 def test_a_verdict_that_its_own_figures_contradict_is_refused(run, forge, made, here):
@@ -139,6 +150,16 @@ def test_a_frontier_says_what_its_stages_say_and_a_verdict_what_its_reason_says(
     assert answer.code == 2 and told in answer.error
 
 
+def test_a_pass_over_few_seeds_is_refused(run, here):
+    found = put(synthetic(), "stages", "class", "seeds", value=[0, 1])
+    (name,) = [each for each, row in found["stages"]["class"]["methods"].items() if row["failed"] is None][:1]
+    found = put(found, "stages", "class", "methods", name, "verdict", value="PASS")
+    found = put(found, "stages", "class", "methods", name, "reason", value="PASS: all")
+    record.write(found, here / "few")
+    told = run("report", here / "few")
+    assert told.code == 2 and f"{name} has the verdict PASS over 2 seeds, and 10 are needed" in told.error
+
+
 def test_what_is_as_it_was_written_is_shown_with_and_without_what_lies_beside_it(run, made, here):
     for name in ("run", "bench", "costs"):
         assert run("bench", "table", made / name).code == 0
@@ -189,7 +210,10 @@ class TestEarlier:
 
     def test_beside_a_new_one_it_is_refused_with_the_command_that_makes_it_again(self, run, here, earlier):
         record.write(synthetic(), here / "new")
-        told = run("bench", "table", "new", "old")
-        assert told.code == 2 and told.out == ""
-        assert told.error.startswith("unweave: new and old can't share a table: old was made by an earlier")
-        assert told.error.endswith("make it again with unweave bench trace class\n")
+        for verb in (("bench", "table"), ("report",)):
+            told = run(*verb, "new", "old")
+            assert told.code == 2 and told.out == ""
+            assert told.error.startswith(
+                "unweave: new and old can't share a table or a page: old was made by"
+            )
+            assert told.error.endswith("make it again with unweave bench trace class\n")

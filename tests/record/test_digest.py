@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from records import synthetic
+from records import at_budgets, synthetic
 from unweave.record import record
 from unweave.record.digest import digest_of, rerun_command, seal
 
@@ -71,7 +71,11 @@ def test_a_change_is_refused_with_the_file_what_was_found_and_what_to_do(folder,
 
 def test_the_advice_names_the_command_that_made_the_record():
     assert rerun_command(synthetic()).startswith("unweave bench trace")
-    assert rerun_command(synthetic() | {"qualification": {}}) == "unweave qualify"
+    assert rerun_command(synthetic() | {"qualification": {}}) == "unweave qualify MODEL"
+    assert rerun_command(at_budgets(0.1, 0.3)) == "unweave bench trace --budgets 0.1,0.3"
+    own = {"stages": {"project": {"recipe": {"given": {}}}}}
+    assert rerun_command(own) == "unweave bench MODEL"
+    assert rerun_command({"stages": {"audit": {"recipe": None}}}) == "unweave audit RUN"
 
 
 def test_a_record_without_its_digest_is_refused(folder):

@@ -1,10 +1,11 @@
 """Checks a record against the files next to it, because a forger of figures can also forge their digest.
 
 - For an audit of a classifier, `evidence.parquet` holds the model's answers: UA, RA, TA and AUC are
-recomputed. MIA, whose attack takes as long as all others together, is not, nor are metrics that need the
-retrained models. - For a benchmark, `cells` holds the measurements of every model: every figure must be their
-mean. - For any record, a PASS must have every figure within its margin, and a FAIL one beyond; a reason must
-begin with its verdict; and a frontier must say what its stages say.
+  recomputed. MIA, whose attack takes as long as all others together, is not, nor are metrics that need the
+  retrained models.
+- For a benchmark, `cells` holds the measurements of every model: every figure must be their mean.
+- For any record, a PASS needs ten seeds and every figure within its margin, and a FAIL a figure beyond; a
+  reason must begin with its verdict; and a frontier must say what its stages say.
 
 Missing files are not checked. A figure that passes may still be forged together with its evidence.
 """
@@ -18,6 +19,7 @@ from typing import Any
 from unweave.audits.classifier import parquet
 from unweave.audits.classifier.metrics import METRICS
 from unweave.audits.metrics import Metric, mean_gap
+from unweave.audits.verdict import SEEDS
 from unweave.bench.cache import file_name
 from unweave.bench.cell import REFERENCE, UNBUDGETED
 from unweave.bench.frontier import curve
@@ -95,6 +97,8 @@ def check_verdicts(stage: Stage) -> Iterator[str]:
     for name, row in stage["methods"].items():
         if row["failed"] is None and not row["reason"].startswith(row["verdict"]):
             yield f"{name} has the verdict {row['verdict']}, and its reason says: {row['reason']}"
+        if row["verdict"] == "PASS" and stage["recipe"] and len(stage["seeds"]) < SEEDS:
+            yield f"{name} has the verdict PASS over {len(stage['seeds'])} seeds, and {SEEDS} are needed"
         known = [each["value"] is not None for each in row["scores"].values()]
         if row["failed"] is not None or not all(known):
             continue

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from unweave.cli.inputs import out
+from unweave.cli.inputs.same_origin import refuse_earlier
 from unweave.cli.options import DEFAULTS, CommonFlags
 from unweave.cli.table import FILES, load_records, merge_records, record_path
 from unweave.cli.terminal import show
@@ -23,7 +24,9 @@ def report(runs: list[Path], /, *, flags: CommonFlags = DEFAULTS) -> int:
         runs: Folders of runs, or their record.json.
         flags: The flags of every verb.
     """
-    merged = merge_records(load_records(runs))
+    verified = load_records(runs)
+    refuse_earlier(verified)
+    merged = merge_records(verified)
     facts = {"verb": "report", "runs": [str(run.resolve()) for run in runs]}
     if flags.out is None and len(runs) == 1:
         run = record_path(runs[0])

@@ -46,11 +46,19 @@ def refuse_changed(record: Mapping[str, Any], path: Path) -> None:
 
 
 def rerun_command(record: Mapping[str, Any]) -> str:
-    """The command that makes a record again."""
+    """The command that makes a record again; capitals stand for what the record does not know."""
     if "qualification" in record:
-        return "unweave qualify"
-    recipes = [name for name, stage in record["stages"].items() if stage["recipe"]]
-    return f"unweave bench {' '.join(recipes)}" if recipes else "unweave audit"
+        return "unweave qualify MODEL"
+    recipes = {name: stage["recipe"] for name, stage in record["stages"].items() if stage["recipe"]}
+    if not recipes:
+        return "unweave audit RUN"
+    if any("given" in recipe for recipe in recipes.values()):
+        return "unweave bench MODEL"
+    frontiers = record.get("frontier", {})
+    names = dict.fromkeys(name.partition("@")[0] if frontiers else name for name in recipes)
+    budgets = sorted({each for found in frontiers.values() for each in found["budgets"]})
+    flags = f" --budgets {','.join(f'{each:g}' for each in budgets)}" if budgets else ""
+    return f"unweave bench {' '.join(names)}{flags}"
 
 
 def to_json_values(value: Any) -> Any:

@@ -38,7 +38,7 @@ def refuse_earlier(records: Mapping[str, Record]) -> None:
     verified = [place for place in records if place not in old]
     if old and verified:
         place = old[0]
-        both, what = f"{verified[0]} and {place} can't share a table", "made by an earlier version"
+        both, what = f"{verified[0]} and {place} can't share a table or a page", "made by an earlier version"
         advice = f"make it again with {rerun_command(records[place])}"
         raise ValueError(f"{both}: {place} was {what}, without a digest, and can't be verified: {advice}")
 
