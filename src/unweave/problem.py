@@ -146,6 +146,11 @@ class Problem:
             model = self.build() if self.build else redrawn_copy(self.model)
         return model.to(self.device).train(self.model.training)
 
+    def refuse_undrawable(self) -> None:
+        """Raises a ValueError if `fresh_model` can't make a model; draws none."""
+        if self.build is None:
+            refuse_undrawable(self.model)
+
     def problem_copy(self, name: str) -> "Problem":
         """The same request on a copy of the original, with its own cost and curves.
 
@@ -209,17 +214,28 @@ def redrawn_copy(model: nn.Module) -> nn.Module:
     Raises:
         ValueError: If a module holds weights but has no `reset_parameters`, or the model is sharded.
     """
-    if is_model_sharded(model):
-        raise UnfitProcesses("fresh weights for a sharded model need a function that builds it: pass build=")
+    refuse_undrawable(model)
     fresh = copy.deepcopy(model)
-    for name, module in fresh.named_modules():
+    for module in fresh.modules():
         if isinstance(module, Resettable):
             module.reset_parameters()
-        elif list(module.parameters(recurse=False)):
-            raise ValueError(
-                f"module {name or type(module).__name__!r} has weights but no reset_parameters(): pass build="
-            )
     return fresh
+
+
+def refuse_undrawable(model: nn.Module) -> None:
+    """Raises if a module holds weights but has no `reset_parameters`, or the model is sharded.
+
+    Raises:
+        ValueError: The message names the module.
+    """
+    if is_model_sharded(model):
+        raise UnfitProcesses("fresh weights for a sharded model need a function that builds it: pass build=")
+    for name, module in model.named_modules():
+        if not isinstance(module, Resettable) and list(module.parameters(recurse=False)):
+            raise ValueError(
+                f"module {name or type(module).__name__!r} has weights but no reset_parameters(): give its "
+                "class such a method, which draws them, or in Python pass build="
+            )
 
 
 @contextmanager

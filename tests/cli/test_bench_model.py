@@ -86,6 +86,26 @@ def test_forget_takes_the_settings_that_were_found(run, here, refused, tmp_path)
     assert "lr=0.3," in stage_of(here / "one")["methods"]["FineTune"]["repr"]
 
 
+UNDRAWABLE = """
+class Scaled(Net):
+    def __init__(self):
+        super().__init__()
+        self.gain = nn.Parameter(torch.ones(8))
+
+def load():
+    return given(model=Scaled())
+"""
+
+
+def test_a_start_whose_weights_can_not_be_drawn_is_refused_before_anything_is_trained(refused, tmp_path):
+    place = projects.project(tmp_path / "mine", UNDRAWABLE + "def train(*_):\n    raise AssertionError")
+    named = "module 'Scaled' has weights but no reset_parameters"
+    for method in ("shrink-perturb:lur:recover", "fresh:recover"):
+        refused(named, "bench", place, "--random", 0.1, "--methods", method, "--seeds", 1, "--quiet")
+        refused(named, "forget", place, "--random", 0.1, "--method", method, "--quiet")
+    refused(named, "qualify", place, "--method", "fresh:recover", "--quiet")
+
+
 def test_what_can_not_be_compared_is_refused(refused, tmp_path):
     untrained = projects.project(tmp_path / "mine", "train = None")
     place = projects.project(tmp_path / "own", TRAINED)

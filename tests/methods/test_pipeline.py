@@ -23,10 +23,11 @@ from unweave.methods.recover import Recover, Restored
 from unweave.methods.salun import SalUn
 from unweave.methods.simple import FineTune, FromScratch, NegGradPlus, Original
 from unweave.methods.starts import Fresh, Redraw, ShrinkPerturb
+from unweave.methods.unfit_targets import refuse_unfit_targets
 from unweave.methods.unsir import UNSIR
 from unweave.problem import Problem
 from unweave.space import Rest, prefix_paths
-from unweave.targets import Match
+from unweave.targets import Match, Surrogate
 from unweave.targets.estimators.proxy import Proxy
 
 HOW = Descent(lr=0.05, steps=3, batch=16, forget_batch=8)
@@ -300,6 +301,53 @@ def test_a_search_of_it_searches_its_stages_under_their_names_and_one_budget():
         **prefix_paths("lur", LUR().space(100)),
     }
     assert Pipeline(Fresh()).space(100) == {}
+
+
+def test_stages_that_take_steps_share_a_budget():
+    two = method_named("neggrad+:finetune").space(100)
+    assert two == {
+        **prefix_paths("neggrad+", NegGradPlus().space(50)),
+        **prefix_paths("finetune", FineTune().space(50)),
+    }
+    three = method_named("lur:salun:recover").space(100)
+    share = round(FORGETTING * 100) // 2
+    assert three["lur.how.steps"] == LUR().space(share)["how.steps"]
+    assert three["salun.how.steps"] == SalUn().space(share)["how.steps"]
+    assert three["recover.budget"].values == (100,)
+    early = Pipeline(Recover(), LUR()).space(100)
+    assert early["recover.budget"].values == (50,) and early["lur.how.steps"] == LUR().space(50)["how.steps"]
+
+
+def test_a_later_stage_that_can_not_draw_fresh_weights_is_refused_before_the_first_runs():
+    of, watcher = problem("layernorm"), Watcher(1.0)
+    of.model = nn.Sequential(nn.Linear(6, 6), Undrawable(), nn.Linear(6, 4))
+    for later in (Fresh(), ShrinkPerturb(), Pipeline(Fresh())):
+        with pytest.raises(ValueError, match="module '1' has weights but no reset_parameters"):
+            Pipeline(watcher, later)(of)
+    assert not watcher.seen
+
+
+class Undrawable(nn.Module):
+    """A weight that it can't draw."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gain = nn.Parameter(torch.ones(6))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.gain * x
+
+
+def test_a_target_of_another_family_is_found_in_a_pipeline_in_a_pipeline():
+    inner = Pipeline(LUR(forget=Surrogate()))
+    with pytest.raises(ValueError, match="surrogate"):
+        refuse_unfit_targets(Pipeline(Fresh(), inner), "classifier", "mine")
+
+
+@pytest.mark.parametrize("names", [["a:b"], ["c.d"], [""], []])
+def test_a_name_of_a_stage_that_can_not_be_written_is_refused(names: list[str]):
+    with pytest.raises(ValueError, match="the name of a stage must not|expected 1 names of stages, found 0"):
+        Pipeline(LUR(), names=names)
 
 
 def test_what_is_left_of_a_total_is_told_by_paths_under_the_stage():

@@ -45,6 +45,18 @@ class HasAbout(Protocol):
     about: ClassVar[About]
 
 
+@runtime_checkable
+class NeedsFreshWeights(Protocol):
+    """A method that may need fresh weights of the whole model."""
+
+    needs_fresh_weights: bool
+
+
+def needs_fresh_weights(method: object) -> bool:
+    """Whether a method needs fresh weights of the whole model."""
+    return isinstance(method, NeedsFreshWeights) and method.needs_fresh_weights
+
+
 def refuse_no_method(method: object, what: str) -> None:
     """Raises if something is no method, such as a name, a class or a list."""
     if isinstance(method, type):

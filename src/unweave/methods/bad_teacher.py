@@ -36,6 +36,7 @@ class BadTeacher:
         "all retain data takes part, not a random part of it; the divergence is the mean over the examples "
         "of a batch, which the released code divides by the number of classes once more",
     )
+    needs_fresh_weights: ClassVar[bool] = True
     how: Descent = Descent(lr=1e-4, epochs=1, batch=256, optimizer="adam")
 
     def space(self, budget: int) -> Mapping[str, Range]:

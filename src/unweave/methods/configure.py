@@ -62,10 +62,14 @@ def refuse_unknown_settings(settings: object, names: Iterable[str], path: str) -
 def stages_of(method: object) -> dict[str, Any]:
     """The stages of a pipeline by the prefix of their settings; any other method by an empty prefix.
 
-    LoRA is no stage: what it is around has the settings.
+    LoRA is no stage: what it is around has the settings. Of a pipeline in a pipeline, its stages are.
     """
     if isinstance(method, LoRA):
         return stages_of(method.method)
     if not isinstance(method, Pipeline):
         return {"": method}
-    return {f"{name}.": stage for name, stage in zip(method.names, method.stages, strict=True)}
+    return {
+        f"{name}.{inner}": stage
+        for name, each in zip(method.names, method.stages, strict=True)
+        for inner, stage in stages_of(each).items()
+    }

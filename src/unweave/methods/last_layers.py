@@ -83,6 +83,7 @@ class EUk:
         families=("classifier",),
         edits="redraws the last layers",
     )
+    needs_fresh_weights: ClassVar[bool] = True
     k: int = 2
     how: Descent = Descent(lr=0.05, epochs=10, weight_decay=5e-4)
 

@@ -12,7 +12,14 @@ from dataclasses import dataclass, field
 from itertools import chain
 from typing import ClassVar, Protocol, runtime_checkable
 
-from unweave.methods.about import REFERENCE, About, HasAbout, refuse_family, refuse_no_method
+from unweave.methods.about import (
+    REFERENCE,
+    About,
+    HasAbout,
+    needs_fresh_weights,
+    refuse_family,
+    refuse_no_method,
+)
 from unweave.methods.recover import Recover
 from unweave.problem import Problem
 from unweave.space import Range, Tunable, prefix_paths
@@ -25,6 +32,9 @@ JOINT = ":"
 
 FORGETTING = 0.6
 """The largest share of a budget that the stages before a recovery may spend."""
+
+STEPS = ("steps", "budget")
+"""The last names of settings that count steps or gradients."""
 
 StageSpace = Callable[[str, "Stage", int], Mapping[str, Range]]
 """Returns the search space of a stage, from its name, the stage and its budget."""
@@ -48,7 +58,7 @@ class Pipeline:
         names: The names of the stages in recipes; by default the names of their types in lower case.
 
     Raises:
-        ValueError: If there is no stage, one is a reference, or two have one name.
+        ValueError: If there is no stage, one is a reference, two have one name, or a name holds ":" or ".".
     """
 
     about: ClassVar[About]
@@ -56,11 +66,16 @@ class Pipeline:
     names: tuple[str, ...] = field(compare=False)
 
     def __init__(self, *stages: Stage, names: Sequence[str] | None = None) -> None:
-        stage_names = tuple(names or (type(each).__name__.lower() for each in stages))
+        stage_names = tuple(type(each).__name__.lower() for each in stages) if names is None else tuple(names)
         refuse_unfit(stages, stage_names)
         object.__setattr__(self, "stages", stages)
         object.__setattr__(self, "names", stage_names)
         object.__setattr__(self, "about", describe(stages))  # depends on the stages
+
+    @property
+    def needs_fresh_weights(self) -> bool:
+        """Whether a stage redraws the weights of the whole model."""
+        return any(needs_fresh_weights(each) for each in self.stages)
 
     def __repr__(self) -> str:
         return f"Pipeline({', '.join(map(repr, self.stages))})"
@@ -73,10 +88,13 @@ class Pipeline:
         """Edits the problem's model in place.
 
         Raises:
-            ValueError: If a stage is for models of another family.
+            ValueError: If a stage is for models of another family, or needs fresh weights that the model's
+                modules can't draw.
         """
         for stage in self.stages:
             refuse_family(stage, problem.task)
+        if self.needs_fresh_weights:
+            problem.refuse_undrawable()
         _ = problem.original  # store the original before the first edit, for later stages
         for stage in self.stages:
             stage(problem)
@@ -98,19 +116,32 @@ def own_space(name: str, stage: Stage, budget: int) -> Mapping[str, Range]:
 
 
 def stage_spaces(pipeline: Pipeline, budget: int, space: StageSpace) -> Mapping[str, Range]:
-    """The search space of a pipeline: a recovery gets the rest of the budget after the earlier stages.
+    """The search space of a pipeline: stages that take steps share a budget.
+
+    A recovery at the end gets the rest of the budget after the earlier stages; those share `FORGETTING` of
+    it in equal parts, or all of it without such a recovery.
 
     Args:
         pipeline: The pipeline.
         budget: The number of gradient evaluations that a run may spend.
         space: Returns the search space of each stage.
     """
-    recovers = any(isinstance(each, Recover) for each in pipeline.stages)
+    named = list(zip(pipeline.names, pipeline.stages, strict=True))
+    recovers = isinstance(pipeline.stages[-1], Recover)
     before = round(FORGETTING * budget) if recovers else budget
+    descents = [
+        name for name, stage in named[: -1 if recovers else None] if has_steps(space(name, stage, budget))
+    ]
     ranges: dict[str, Range] = {}
-    for name, stage in zip(pipeline.names, pipeline.stages, strict=True):
-        ranges |= prefix_paths(name, space(name, stage, budget if isinstance(stage, Recover) else before))
+    for place, (name, stage) in enumerate(named, 1):
+        last = recovers and place == len(named)
+        ranges |= prefix_paths(name, space(name, stage, budget if last else before // max(1, len(descents))))
     return ranges
+
+
+def has_steps(space: Mapping[str, Range]) -> bool:
+    """Whether a search space has a number of steps or of gradients."""
+    return any(path.rpartition(".")[2] in STEPS for path in space)
 
 
 def refuse_unfit(stages: Sequence[Stage], names: Sequence[str]) -> None:
@@ -123,6 +154,11 @@ def refuse_unfit(stages: Sequence[Stage], names: Sequence[str]) -> None:
         refuse_no_method(each, "a stage of a pipeline")
         if isinstance(each, HasAbout) and each.about.paper == REFERENCE:
             raise ValueError(f"a stage of a pipeline must not be a reference, found {name!r}: leave it out")
+    marked = [name for name in names if not name or JOINT in name or "." in name]
+    if marked:
+        raise ValueError(
+            f"the name of a stage must not be empty or hold {JOINT!r} or '.', found {marked[0]!r}"
+        )
     if len(set(names)) < len(names):
         found = ", ".join(names)
         raise ValueError(

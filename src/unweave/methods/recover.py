@@ -21,7 +21,7 @@ from unweave.problem import Problem
 from unweave.space import RATES, Choice, Range
 from unweave.tasks import evaluating
 
-__all__ = ["Recover"]
+__all__ = ["Recover", "Restored"]
 
 AVERAGE = 0.95
 """The decay of the average whose loss is checked: at a constant rate it is better than the weights."""

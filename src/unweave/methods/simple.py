@@ -50,6 +50,7 @@ class FromScratch:
         "short-retrain: the whole budget of a recipe",
         edits="redraws all weights",
     )
+    needs_fresh_weights: ClassVar[bool] = True
     how: Descent = Descent(lr=0.1, steps=300, schedule="cosine", warmup=0.15, weight_decay=5e-4)
 
     def space(self, budget: int) -> Mapping[str, Range]:

@@ -34,6 +34,7 @@ class ShrinkPerturb:
         "a start, for pipelines",
         edits="shrinks the weights",
     )
+    needs_fresh_weights: ClassVar[bool] = True
     keep: float = 0.6
     where: str | None = None
 
@@ -91,6 +92,7 @@ class Fresh:
     about: ClassVar[About] = About(
         "ours", "none", "no steps", "a start, for pipelines", edits="redraws all weights"
     )
+    needs_fresh_weights: ClassVar[bool] = True
 
     def __call__(self, problem: Problem) -> None:
         """Edits the problem's model in place."""

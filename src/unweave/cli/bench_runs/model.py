@@ -31,8 +31,11 @@ def run_model(place: Place, request: Request, plan: Plan, flags: CommonFlags) ->
         "budgets": [list(recipe.tuning.budgets)],
         "device": device,
     }
+    project = load_project(place, device)
+    for name in methods:
+        project.refuse_undrawable(recipe.method(name))
     preferred_folder = flags.out or Path("unweave-bench")
-    out.refuse_within(preferred_folder, load_project(place, device).source, place.data)
+    out.refuse_within(preferred_folder, project.source, place.data)
     folder = out.choose_folder(preferred_folder, facts, goes_on=extends)
     stage = replace(stage, folder=folder, storage=plan.storage)
     what = f"{', '.join(methods)} on {place.model}"

@@ -14,6 +14,8 @@ from unweave.data import Source
 from unweave.families import DEFAULT_FAMILY
 from unweave.families.family import Family, Write
 from unweave.methods import Method
+from unweave.methods.about import needs_fresh_weights
+from unweave.problem import refuse_undrawable
 from unweave.split import Split
 from unweave.tasks import Task
 
@@ -68,6 +70,11 @@ class Project:
     def method(self, name: str) -> Method:
         """The method or pipeline of that name."""
         return self.methods[name] if name in self.methods else self.find_method(name)
+
+    def refuse_undrawable(self, method: object) -> None:
+        """Raises, before any computation, if a method needs fresh weights that the given model can't draw."""
+        if self.build is None and self.model is not None and needs_fresh_weights(method):
+            refuse_undrawable(self.model)
 
     def task(self, split: Split) -> Task:
         """The task of the model during unlearning."""
