@@ -223,6 +223,14 @@ def test_a_page_and_a_terminal_say_within_what_budget_settings_were_searched(sma
     assert "20 trials per method on the request itself, on seeds" in html.render(here)
 
 
+def test_a_search_without_a_finished_trial_says_that_its_settings_are_no_result():
+    stage = synthetic()["stages"]["trace"]
+    assert "No trial" not in " ".join(tables.sentences(stage))
+    failed = [{**trial, "value": None} for trial in stage["search"]["lur"]]
+    said = " ".join(tables.sentences({**stage, "search": {**stage["search"], "lur": failed}}))
+    assert "No trial of lur finished: its settings are those it began with." in said
+
+
 @pytest.mark.parametrize(
     ("key", "said"),
     [

@@ -188,7 +188,7 @@ def sentences(stage: Mapping[str, Any]) -> list[str]:
 
 
 def search_sentences(stage: Mapping[str, Any]) -> list[str]:
-    """A sentence on the search of settings; none without a search."""
+    """Sentences on the search of settings; none without a search."""
     if "tuned" not in stage:
         return []
     search = stage["tuned"]
@@ -196,9 +196,13 @@ def search_sentences(stage: Mapping[str, Any]) -> list[str]:
     cost = "a retraining"  # records of older versions lack the cost
     if "retraining" in search:
         cost = f"the {search['retraining']} gradient evaluations of {cost}"
+    logs = stage.get("search", {})
+    failed = [name for name, log in logs.items() if log and all(trial["value"] is None for trial in log)]
+    own = [f"No trial of {' and of '.join(failed)} finished: its settings are those it began with."]
     return [
         f"Settings were searched with {search['trials']} trials per method {_ON[search['against']]}, "
-        f"on seeds {seeds}, each within {search['budget']:g} times {cost}."
+        f"on seeds {seeds}, each within {search['budget']:g} times {cost}.",
+        *(own if failed else []),
     ]
 
 
