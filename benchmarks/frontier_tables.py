@@ -16,6 +16,9 @@ from typing import Any
 from unweave.record.compact import read_record
 
 Stage = Mapping[str, Any]
+OVER = 1.1
+"""A run that took more than this many times its budget is marked."""
+
 MARKS = {"PASS": "P", "FAIL": "F", "INCONCLUSIVE": "?"}
 
 
@@ -50,10 +53,11 @@ def order(method: Mapping[str, Any]) -> tuple[float, float]:
 
 
 def cell(point: Mapping[str, Any] | None) -> str:
-    """A gap with the first letter of its verdict."""
+    """A gap with the first letter of its verdict, and a star if the run took more than its budget."""
     if point is None:
         return ""
-    return f"{point['gap']['mean']:.2f} {MARKS[point['verdict']]}" if point["gap"] else "failed"
+    over = "*" if point["gradient_evaluations"] > OVER * point["budget"] else ""
+    return f"{point['gap']['mean']:.2f} {MARKS[point['verdict']]}{over}" if point["gap"] else "failed"
 
 
 def pair_table(stage: Stage) -> Iterator[str]:
