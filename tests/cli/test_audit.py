@@ -54,6 +54,19 @@ class TestVerdict:
         assert {"ua", "ra", "ta", "auc"} <= found["scores"].keys() and "tv" not in found["scores"]
         assert "references" not in names(forgotten / "audit")
 
+    def test_more_models_may_fix_the_margins(self, run, refused, untouched):
+        refused("--calibration must be at least 12, found 11", "audit", untouched, "--calibration", 11)
+        refused("needs 10 references, found 3", "audit", untouched, "--references", 3, "--calibration", 20)
+        assert run("audit", untouched, "--calibration", 14, "--quiet").code == 1
+        assert len([*(untouched / "audit" / "references").glob("*.parquet")]) == 10 + 14
+        fewer = run("audit", untouched, "--json")
+        assert json.loads(fewer.out)["out"] == str(untouched / "audit-2")
+        assert "22 retrained models found" in fewer.error and "retrained with seed" not in fewer.error
+        margins = [
+            record.load(untouched / name)["stages"]["audit"]["margins"] for name in ("audit", "audit-2")
+        ]
+        assert margins[0] != margins[1]
+
     def test_a_model_that_has_not_forgotten_fails(self, run, here, untouched):
         told = run("audit", untouched, "--quiet", "--json")
         found = json.loads(told.out)

@@ -5,6 +5,7 @@ from pathlib import Path
 from unweave.audits.attack_runs.budget import parse_budget
 from unweave.audits.attack_runs.plan import Request
 from unweave.audits.classifier.prepare_attacks import attack_request
+from unweave.audits.margins import RETRAINS
 from unweave.audits.verdict import SEEDS
 from unweave.cli.audits.concept import NO_PROMPTS, ConceptFiles, audit_concept, refuse_no_prompts
 from unweave.cli.audits.evidence import audit_evidence
@@ -24,6 +25,7 @@ def audit(
     original: Path | None = None,
     concept: ConceptFiles = NO_PROMPTS,
     references: int | None = None,
+    calibration: int | None = None,
     qualified: Path | None = None,
     attacks: str | None = None,
     tier: int | None = None,
@@ -49,7 +51,8 @@ def audit(
             anything to forget. With --prompts: the original's folder, if forget did not write the run.
         concept: The files of an audit of a concept.
         references: The number of references to retrain; by default ten, or as many as --tier needs. A verdict
-            needs ten; twelve more models are then retrained to fix the margins.
+            needs ten; more models are then retrained to fix the margins.
+        calibration: The number of these; by default twelve, which is the fewest. More make margins surer.
         qualified: The folder of unweave qualify for this model and method. Nothing is retrained: the verdict
             is predicted from proxy requests, and is weaker.
         attacks: Attack the model as well: default, all, or names of unweave attacks separated by commas.
@@ -68,26 +71,27 @@ def audit(
     if (run is None) == (evidence is None):
         found = "neither" if run is None else "both"
         raise ValueError(f"audit needs either the folder of a run or --evidence, found {found}")
-    retrains = references is not None or executor not in (HERE, Executor(1)) or answers_only
+    counts = references, calibration
+    retrains = any(each is not None for each in counts) or executor not in (HERE, Executor(1)) or answers_only
     refused = (evidence, concept.prompts, reference, request)
     if qualified is not None and (retrains or any(each is not None for each in refused)):
         raise ValueError(
             "--qualified judges a run without retraining: it does not go with --evidence, --prompts, "
-            "--reference, --references, --jobs, --ray, --answers-only or --attacks"
+            "--reference, --references, --calibration, --jobs, --ray, --answers-only or --attacks"
         )
     if evidence is not None:
         if concept != NO_PROMPTS or retrains:
             raise ValueError(
-                "--prompts, --data, --set, --references, --jobs, --ray and --answers-only don't go with "
-                "--evidence"
+                "--prompts, --data, --set, --references, --calibration, --jobs, --ray and --answers-only "
+                "don't go with --evidence"
             )
         return audit_evidence(evidence, reference, original, request, flags)
     assert run is not None
     if concept.prompts is not None:
         if retrains:
             raise ValueError(
-                "--references, --jobs, --ray and --answers-only are for retraining, which a text-to-image "
-                "model is not here: give --reference"
+                "--references, --calibration, --jobs, --ray and --answers-only are for retraining, which a "
+                "text-to-image model is not here: give --reference"
             )
         outcome, place, absent = audit_concept(run, original, reference, concept, request, flags)
         return print_audit(outcome, place, flags, *absent)
@@ -97,7 +101,10 @@ def audit(
     if qualified is not None:
         return audit_qualified(run, qualified, flags)
     count = count_references(references, request)
-    return audit_run(run, count, executor, request, flags, keep_models=not answers_only)
+    if calibration is not None and count < SEEDS:
+        raise ValueError(f"--calibration is for a verdict, which needs {SEEDS} references, found {count}")
+    fixing = RETRAINS if calibration is None else calibration
+    return audit_run(run, count, fixing, executor, request, flags, keep_models=not answers_only)
 
 
 def count_references(references: int | None, request: Request | None) -> int:

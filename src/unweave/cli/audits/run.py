@@ -30,6 +30,9 @@ from unweave.split import Split
 
 REFERENCES = "references"
 """The folder of retrained models."""
+RETRAINED = ("references", "calibration")
+"""The facts of a run that name seeds of retrained models."""
+
 CALIBRATION = 100
 """The first seed of the calibration models, if the first of the references is 0."""
 
@@ -99,6 +102,7 @@ class RunAudit:
 def audit_run(
     run: Path,
     references: int,
+    calibration: int,
     executor: Executor,
     request: Request | None,
     flags: CommonFlags,
@@ -110,6 +114,7 @@ def audit_run(
     Args:
         run: The folder.
         references: The number of references to retrain.
+        calibration: The number of calibration models, which only a verdict needs.
         executor: Where they are retrained.
         request: The attacks; none if None.
         flags: The flags of every verb.
@@ -117,12 +122,15 @@ def audit_run(
     """
     if not 0 <= references <= CALIBRATION:
         raise ValueError(f"--references must be in 0..{CALIBRATION}, found {references}")
+    if calibration < RETRAINS:
+        raise ValueError(f"--calibration must be at least {RETRAINS}, found {calibration}")
     executor.refuse_unfit(device_of(run, flags.device))
     project, split = run_folder.open_run(str(run.resolve()), flags.device)
-    seeds, calibration = seeds_of(references if project.retrain else 0, flags.seed or 0)
+    seeds, fixing = seeds_of(references if project.retrain else 0, calibration, flags.seed or 0)
     weights = run_folder.read_digest(run, project, split)
     facts = {"verb": "audit", "weights": weights, "facts": project.facts, "references": seeds}
     facts |= {} if request is None else {"attacks": asdict(request)}
+    facts |= {"calibration": fixing} if len(fixing) > RETRAINS else {}  # earlier versions had no other number
     folder = flags.out or run / "audit"
     out.refuse_within(folder, project.source, run_folder.read_request(run).get("data"))
     place = out.choose_folder(folder, facts, goes_on=extends)
@@ -130,7 +138,7 @@ def audit_run(
     exam, left = attacked_exam(run_folder.make_exam(run, project, split), request)
     images = request.names if request is not None and left is None else None
     left = repeat_budget(left, place)
-    work = RunAudit(run, project, split, seeds, calibration, exam, left, images, flags.device)
+    work = RunAudit(run, project, split, seeds, fixing, exam, left, images, flags.device)
     start = f"Auditing {run}{'' if seeds else ', with no retrained models'}"
     with (
         out.open_folder(place, facts),
@@ -190,23 +198,23 @@ def repeat_budget(request: Request | None, place: Path) -> Request | None:
     return replace(request, budget=stage["attacks"]["budget"])
 
 
-def seeds_of(references: int, first: int) -> tuple[list[int], list[int]]:
+def seeds_of(references: int, calibration: int, first: int) -> tuple[list[int], list[int]]:
     """The seeds of the references, and of the calibration models, which only fix the margins.
 
     Without enough references for a verdict, there are no calibration models.
     """
     seeds = list(range(first, first + references))
     fixing = first + CALIBRATION
-    return seeds, list(range(fixing, fixing + RETRAINS)) if references >= SEEDS else []
+    return seeds, list(range(fixing, fixing + calibration)) if references >= SEEDS else []
 
 
 def extends(facts: out.Facts, earlier: out.Facts) -> bool:
-    """Whether a new request extends an old one: one model, no fewer references, the same attacks or none."""
+    """Whether a new request extends an old one: one model, no fewer retrains, the same attacks or none."""
     attacks = earlier.get("attacks") in (None, facts.get("attacks"))
-    fewer = set(earlier.get("references", ())) - set(facts["references"])
+    fewer = [key for key in RETRAINED if set(earlier.get(key, ())) - set(facts.get(key, ()))]
     return same_models(facts, earlier) and attacks and not fewer
 
 
 def same_models(facts: out.Facts, earlier: out.Facts) -> bool:
     """Whether two requests are about one model, whose retrained models they share."""
-    return all(facts[key] == earlier.get(key) for key in facts if key not in ("references", "attacks"))
+    return all(facts[key] == earlier.get(key) for key in facts if key not in (*RETRAINED, "attacks"))
