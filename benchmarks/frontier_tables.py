@@ -56,7 +56,7 @@ def cell(point: Mapping[str, Any] | None) -> str:
     """A gap with the first letter of its verdict, and a star if the run took more than its budget."""
     if point is None:
         return ""
-    over = "*" if point["gradient_evaluations"] > OVER * point["budget"] else ""
+    over = "*" if (point["gradient_evaluations"] or 0.0) > OVER * point["budget"] else ""
     return f"{point['gap']['mean']:.2f} {MARKS[point['verdict']]}{over}" if point["gap"] else "failed"
 
 

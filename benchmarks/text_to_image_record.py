@@ -78,6 +78,10 @@ def join_tables(first: Any, second: Any) -> Any:  # noqa: ANN401  JSON
     return {**first, **second, **both}
 
 
+SHARED = ("recipe", "budget", "reporting", "attack images", "formats")
+"""The settings that records must share to be in one table."""
+
+
 def join_runs(records: Sequence[Row], seeds: Collection[int]) -> Row:
     """The runs of several records, of these training seeds or, if none are given, of all.
 
@@ -85,8 +89,12 @@ def join_runs(records: Sequence[Row], seeds: Collection[int]) -> Row:
         The runs by factor, value, seed and method.
 
     Raises:
-        ValueError: If records differ in the recogniser of a seed or the settings of a method, or have no run.
+        ValueError: If records differ in what they share, in the recogniser of a seed or in a run, or there is
+            no run.
     """
+    for name in SHARED:
+        if any(record[name] != records[0][name] for record in records):
+            raise ValueError(f"the records differ in {name!r}")
     found: dict[tuple[str, ...], Row] = {}
     judges: dict[str, str] = {}
     for record in records:
@@ -94,8 +102,8 @@ def join_runs(records: Sequence[Row], seeds: Collection[int]) -> Row:
         known = {seed: record["recognisers"][seed] for _, _, seed, _ in own}
         refuse_other_recogniser(judges, known)
         for key in own.keys() & found.keys():
-            if own[key]["settings"] != found[key]["settings"]:
-                raise ValueError(f"the records have runs of {key[-1]} with different settings")
+            if own[key] != found[key]:
+                raise ValueError(f"the records have different runs of {key[-1]}")
         judges, found = judges | known, found | own
     if not found:
         raise ValueError(f"the records have no runs{f' of the seeds {sorted(seeds)}' if seeds else ''}")

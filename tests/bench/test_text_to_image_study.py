@@ -203,17 +203,21 @@ def test_tables_of_several_records_are_of_equal_runs(study: ModuleType):
     def record(judge: str, methods: dict[str, str]) -> dict[str, object]:
         runs = {name: {"settings": settings} for name, settings in methods.items()}
         by_seed = {"1": runs, "2": runs}
-        return {"recognisers": {"1": judge, "2": judge, "3": judge}, "runs": {"object": {"one": by_seed}}}
+        settings = dict.fromkeys(("recipe", "budget", "reporting", "attack images", "formats"))
+        judges = {"1": judge, "2": judge, "3": judge}
+        return {**settings, "recognisers": judges, "runs": {"object": {"one": by_seed}}}
 
     first, second = record("a", {"retrained": "", "lur": "x"}), record("a", {"retrained": "", "sa": "y"})
     second["recognisers"]["3"] = "b"  # that of a search, which no run is compared with
     joined = join_runs([first, second], [1])["object"]["one"]
     assert list(joined) == ["1"] and set(joined["1"]) == {"retrained", "lur", "sa"}
     assert list(join_runs([first], [])["object"]["one"]) == ["1", "2"]
-    with pytest.raises(ValueError, match="runs of lur with different settings"):
+    with pytest.raises(ValueError, match="different runs of lur"):
         join_runs([first, record("a", {"lur": "z"})], [])
     with pytest.raises(ValueError, match="another recogniser"):
         join_runs([first, record("b", {"sa": "y"})], [])
+    with pytest.raises(ValueError, match="differ in 'budget'"):
+        join_runs([first, {**second, "budget": 9}], [])
     with pytest.raises(ValueError, match=r"no runs of the seeds \[4\]"):
         join_runs([first], [4])
 

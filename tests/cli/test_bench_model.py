@@ -99,7 +99,7 @@ def load():
 
 def test_a_start_whose_weights_can_not_be_drawn_is_refused_before_anything_is_trained(refused, tmp_path):
     place = projects.project(tmp_path / "mine", UNDRAWABLE + "def train(*_):\n    raise AssertionError")
-    named = "module 'Scaled' has weights but no reset_parameters"
+    named = "needs fresh weights, and module 'Scaled' has weights but no reset_parameters"
     for method in ("shrink-perturb:lur:recover", "fresh:recover"):
         refused(named, "bench", place, "--random", 0.1, "--methods", method, "--seeds", 1, "--quiet")
         refused(named, "forget", place, "--random", 0.1, "--method", method, "--quiet")

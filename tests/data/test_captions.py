@@ -102,9 +102,9 @@ def test_a_phrase_is_whole_words_in_a_row():
 @pytest.mark.parametrize(
     ("concept", "message"),
     [
-        (Concept(words=("four",)), "no caption in .* holds 'four', but for example 'a red three': name"),
+        (Concept(words=("four",)), "no caption in .* holds 'four', such as 'a red three': name"),
         (Concept(prompts=("a red",)), "no caption in .* holds 'a red'"),
-        (Concept(column="n", values=("7",)), "no row in .* holds '7', but for example '0': name .* column"),
+        (Concept(column="n", values=("7",)), "no image in .* has the value '7', found others, such as '0'"),
         (Concept(column="m", values=("0",)), "metadata of .* has no column 'm', found n, text"),
     ],
 )
@@ -123,6 +123,12 @@ def test_images_may_lie_in_folders(tmp_path: Path):
     lines(folder, (folder / "metadata.jsonl").read_text().replace("4.png", "more/4.png"))
     data, _ = read_captioned(folder)
     assert data.names[4] == "more/4.png" and data.images[4].unique().tolist() == [4]
+    Image.fromarray(np.zeros((4, 4, 3), np.uint8)).save(tmp_path / "5.png")
+    for name, outside in (("whole", f"{tmp_path}/5.png"), ("above", "../5.png")):
+        bad = write(tmp_path / name, [{"file_name": "5.png", "text": "a"}])
+        lines(bad, json.dumps({"file_name": outside, "text": "a"}))
+        with pytest.raises(ValueError, match="1 captions without an image, such as .*5.png"):
+            read_captioned(bad)
     (folder / "more" / "5.png").write_bytes((folder / "0.png").read_bytes())
     with pytest.raises(ValueError, match="1 images without a caption, such as more/5.png"):
         read_captioned(folder)

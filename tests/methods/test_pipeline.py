@@ -314,8 +314,11 @@ def test_stages_that_take_steps_share_a_budget():
     assert three["lur.how.steps"] == LUR().space(share)["how.steps"]
     assert three["salun.how.steps"] == SalUn().space(share)["how.steps"]
     assert three["recover.budget"].values == (100,)
-    early = Pipeline(Recover(), LUR()).space(100)
-    assert early["recover.budget"].values == (50,) and early["lur.how.steps"] == LUR().space(50)["how.steps"]
+    early = Pipeline(LUR(), Recover(), SalUn()).space(90)
+    assert early["recover.budget"].values == (60,)  # with those of the stage before
+    assert early["salun.how.steps"] == SalUn().space(30)["how.steps"]
+    after = Pipeline(LUR(), Recover(), Fresh()).space(100)
+    assert after == method_named("lur:recover").space(100)
 
 
 def test_a_later_stage_that_can_not_draw_fresh_weights_is_refused_before_the_first_runs():

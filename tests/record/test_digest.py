@@ -74,7 +74,7 @@ def test_the_advice_names_the_command_that_made_the_record():
     assert rerun_command(synthetic() | {"qualification": {}}) == "unweave qualify MODEL"
     assert rerun_command(at_budgets(0.1, 0.3)) == "unweave bench trace --budgets 0.1,0.3"
     own = {"stages": {"project": {"recipe": {"given": {}}}}}
-    assert rerun_command(own) == "unweave bench MODEL"
+    assert rerun_command(own) == "unweave bench MODEL REQUEST"
     assert rerun_command({"stages": {"audit": {"recipe": None}}}) == "unweave audit RUN"
 
 

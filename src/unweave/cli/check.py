@@ -93,16 +93,18 @@ def check(
         blocks: With --shard, a pattern for the names of the modules that are gathered one at a time.
         flags: The flags of every verb.
     """
-    concept_recipe, tables = read_concept_recipe(recipe), {}
+    concept_recipe = read_concept_recipe(recipe)
     if concept_recipe is not None:
-        concepts, trained = concept_recipe.concepts(concepts, data), concept_recipe.trained(trained)
-        tables, recipe = concept_recipe.methods, None
+        concepts, trained = concept_recipe.concepts(concepts, keeps=True), concept_recipe.trained(trained)
+        recipe = None
     if concepts.concept:
         refuse_other_requests(request, None, recipe)
         refuse_unfit_flags(shard=shard, blocks=blocks, save_every=None, concept=True)
         with require_diffusion():
             from unweave.cli.checks.concepts import check_concept
-        return check_concept(model, concepts, trained, data=data, methods=methods, tables=tables, flags=flags)
+        return check_concept(
+            model, concepts, trained, data=data, methods=methods, recipe=concept_recipe, flags=flags
+        )
     refuse_no_concept(model, concepts)
     requested, processes = None if methods == EVERY else parse_names(methods), Processes.current()
     refuse_unfit_flags(shard=shard, blocks=blocks, save_every=None, concept=False)

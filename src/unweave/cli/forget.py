@@ -14,7 +14,7 @@ from unweave.cli.inputs.choose_method import (
     read_search,
     tuned_method,
 )
-from unweave.cli.inputs.concept_recipe import read_concept_recipe
+from unweave.cli.inputs.concept_recipe import learns_from_prompts, read_concept_recipe
 from unweave.cli.inputs.concept_source import NO_GENERATION, Generation
 from unweave.cli.inputs.concepts import NO_CONCEPT, Concepts, refuse_no_concept, refuse_other_requests
 from unweave.cli.inputs.forget_folder import find_folder, remove_states
@@ -91,7 +91,8 @@ def forget(
     method_named(method)
     concept_recipe = read_concept_recipe(recipe)
     if concept_recipe is not None:
-        concepts, trained = concept_recipe.concepts(concepts, data), concept_recipe.trained(trained)
+        keeps = data is None or learns_from_prompts(method)
+        concepts, trained = concept_recipe.concepts(concepts, keeps=keeps), concept_recipe.trained(trained)
         generation = concept_recipe.generation(generation, data, concepts.concept)
         tables, recipe = concept_recipe.settings(method, tables), None
     if save_sharded and not shard:
@@ -154,7 +155,7 @@ def forget_records(
         refuse_unfit_search(project, model, method, tuned_tables, tuned, seed)
         tables = merge_tables(tuned_tables, tables)
     chosen = configure_method(project, method, tables=tables, seed=seed, trained=trained)
-    project.refuse_undrawable(chosen)
+    project.refuse_undrawable(chosen, method)
     if save_every is not None:
         refuse_unsaved_state(chosen, method)
     run_facts = {

@@ -125,7 +125,9 @@ def as_text(value: object) -> str:
 
 def refuse_unpaired(folder: Path, names: Sequence[str]) -> None:
     """Raises if an image is of another kind, has no caption or two, or a caption has no image."""
-    files = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    named = {(folder / name).parent for name in names if ".." not in Path(name).parts}
+    inside = {folder, *(place for place in named if place.is_dir() and place.is_relative_to(folder))}
+    files = {path.relative_to(folder).as_posix() for place in inside for path in place.iterdir()}
     known = {name for name in files if Path(name).suffix.lower() in SUFFIXES}
     other = sorted(set(names) & files - known)
     if other:
@@ -191,12 +193,13 @@ def require_held(
     """Raises if no image has what was named; `value` is one of the column, if one was named."""
     rows = torch.tensor(list(found))
     if not bool(rows.any()):
-        place, one, of = (
-            ("caption", data.captions[0], "captions") if value is None else ("row", value, "column")
-        )
+        if value is not None:
+            raise ValueError(
+                f"no image in {data.place} has the value {what!r}, found others, such as {value!r}"
+            )
         raise ValueError(
-            f"no {place} in {data.place} holds {what!r}, but for example {one!r}: name the concept in the "
-            f"words of the {of}"
+            f"no caption in {data.place} holds {what!r}, such as {data.captions[0]!r}: name the concept in "
+            "the words of the captions"
         )
     return rows
 

@@ -47,13 +47,13 @@ class HasAbout(Protocol):
 
 @runtime_checkable
 class NeedsFreshWeights(Protocol):
-    """A method that may need fresh weights of the whole model."""
+    """A method that says whether it needs a model with fresh weights."""
 
     needs_fresh_weights: bool
 
 
 def needs_fresh_weights(method: object) -> bool:
-    """Whether a method needs fresh weights of the whole model."""
+    """Whether a method needs a model with fresh weights."""
     return isinstance(method, NeedsFreshWeights) and method.needs_fresh_weights
 
 

@@ -74,7 +74,7 @@ class Pipeline:
 
     @property
     def needs_fresh_weights(self) -> bool:
-        """Whether a stage redraws the weights of the whole model."""
+        """Whether a stage needs a model with fresh weights."""
         return any(needs_fresh_weights(each) for each in self.stages)
 
     def __repr__(self) -> str:
@@ -116,10 +116,10 @@ def own_space(name: str, stage: Stage, budget: int) -> Mapping[str, Range]:
 
 
 def stage_spaces(pipeline: Pipeline, budget: int, space: StageSpace) -> Mapping[str, Range]:
-    """The search space of a pipeline: stages that take steps share a budget.
+    """The search space of a pipeline, whose stages that take steps share a budget.
 
-    A recovery at the end gets the rest of the budget after the earlier stages; those share `FORGETTING` of
-    it in equal parts, or all of it without such a recovery.
+    If the last of them is a recovery it gets the rest of the budget after the others. Those have equal parts
+    of `FORGETTING` of it, or of all without such a recovery.
 
     Args:
         pipeline: The pipeline.
@@ -127,15 +127,16 @@ def stage_spaces(pipeline: Pipeline, budget: int, space: StageSpace) -> Mapping[
         space: Returns the search space of each stage.
     """
     named = list(zip(pipeline.names, pipeline.stages, strict=True))
-    recovers = isinstance(pipeline.stages[-1], Recover)
-    before = round(FORGETTING * budget) if recovers else budget
-    descents = [
-        name for name, stage in named[: -1 if recovers else None] if has_steps(space(name, stage, budget))
-    ]
+    steps = [(name, stage) for name, stage in named if has_steps(space(name, stage, budget))]
+    recovers = bool(steps) and isinstance(steps[-1][1], Recover)
+    before = [name for name, _ in (steps[:-1] if recovers else steps)]
+    share = (round(FORGETTING * budget) if recovers else budget) // max(1, len(before))
     ranges: dict[str, Range] = {}
-    for place, (name, stage) in enumerate(named, 1):
-        last = recovers and place == len(named)
-        ranges |= prefix_paths(name, space(name, stage, budget if last else before // max(1, len(descents))))
+    for name, stage in named:
+        own = share
+        if isinstance(stage, Recover):  # its budget is that of the run up to its end
+            own = share * (before.index(name) + 1) if name in before else budget
+        ranges |= prefix_paths(name, space(name, stage, own))
     return ranges
 
 

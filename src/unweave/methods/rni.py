@@ -55,6 +55,7 @@ class RNI:
     noisy: float = 0.7
     rounds: int = 5
     last: float = 4 / 9
+    needs_fresh_weights: ClassVar[bool] = True
     how: Descent = Descent(lr=2e-4, epochs=9, batch=64, weight_decay=5e-4)
 
     def __post_init__(self) -> None:

@@ -53,7 +53,7 @@ def rerun_command(record: Mapping[str, Any]) -> str:
     if not recipes:
         return "unweave audit RUN"
     if any("given" in recipe for recipe in recipes.values()):
-        return "unweave bench MODEL"
+        return "unweave bench MODEL REQUEST"
     frontiers = record.get("frontier", {})
     names = dict.fromkeys(name.partition("@")[0] if frontiers else name for name in recipes)
     budgets = sorted({each for found in frontiers.values() for each in found["budgets"]})

@@ -65,6 +65,9 @@ def test_a_file_and_a_recipe_are_checked_as_they_are_forgotten_from(run, refused
     found = json.loads(told.out)
     assert found["scope"] == "all" and found["costs"]["finetune"]["gradients"] == pytest.approx(7)
     assert list(here.iterdir()) == []
+    own = run(*asked[:-2], "--config", given / "sd", "--json", "--quiet")
+    assert json.loads(own.out)["costs"].keys() == {"finetune"}
+    refused("no settings for lur, only for finetune", *asked[:-1], "lur", "--config", given / "sd")
     folder = ("check", given / "sd", "--concept", "a three", "--data", given / "images")
     refused("--config goes with a model in one", *folder, "--config", given / "nowhere")
 

@@ -14,6 +14,7 @@ from stable_diffusion import write_images, write_pipeline  # noqa: E402  # after
 from unweave.cli.inputs.concept_recipe import (  # noqa: E402
     FOLDER,
     concept_recipe_names,
+    learns_from_prompts,
     read_concept_recipe,
 )
 from unweave.cli.inputs.concept_source import Generation  # noqa: E402
@@ -59,13 +60,13 @@ def test_every_number_of_a_recipe_has_its_source(name: str):
 def test_flags_replace_what_a_recipe_says():
     recipe = read_concept_recipe("sd-imagenette-class")
     assert recipe is not None
-    own = recipe.concepts(Concepts(), None)
+    own = recipe.concepts(Concepts(), keeps=True)
     assert own.concept == ("tench",) and own.target == "an image of a English springer"
     assert len(own.keep) == 9 and "an image of a tench" not in own.keep
-    assert recipe.concepts(Concepts(), "images").keep == ()
+    assert recipe.concepts(Concepts(), keeps=False).keep == ()
     assert recipe.trained(ALL).scope == "all"
     assert recipe.trained(TrainedWeights("self-attention")).scope == "self-attention"
-    other = recipe.concepts(Concepts(concept=("church",)), None)
+    other = recipe.concepts(Concepts(concept=("church",)), keeps=True)
     assert other.target is None
     assert "an image of a church" not in other.keep and "an image of a tench" in other.keep
     assert recipe.settings("salun", {"how": {"lr": 1e-4}})["how"] == {
@@ -86,6 +87,16 @@ def test_a_recipe_may_name_the_rank_of_low_rank_additions(tmp_path: Path):
     (tmp_path / "mine.toml").write_text('concept = ["a three"]\nscope = "lora"\nrank = 2\n')
     recipe = read_concept_recipe(str(tmp_path / "mine.toml"))
     assert recipe is not None and recipe.trained(ALL) == TrainedWeights("lora", 2)
+    assert recipe.trained(TrainedWeights("lora")) == TrainedWeights("lora", 2)
+    assert recipe.trained(TrainedWeights("lora", 3)) == TrainedWeights("lora", 3)
+    assert recipe.trained(TrainedWeights("all")) == TrainedWeights("all")
+
+
+@pytest.mark.parametrize(
+    ("method", "reads"), [("lur:recover", False), ("uce", True), ("joint:reset-tokens", True)]
+)
+def test_prompts_to_keep_are_for_methods_that_read_them(method: str, reads: bool):
+    assert learns_from_prompts(method) is reads
 
 
 def test_the_images_of_a_user_go_with_a_recipe(run, pipeline: Path, here: Path):

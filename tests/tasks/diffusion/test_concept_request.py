@@ -46,6 +46,24 @@ def test_captions_to_forget_that_do_not_name_the_concept_are_its_prompts(by: dic
     assert sorted(request.prompts.concepts) == sorted(request.prompts.forgotten)
 
 
+def test_every_named_concept_is_one_of_the_prompts_wherever_its_images_are():
+    pixels = torch.zeros((6, 3, 16, 16), dtype=torch.uint8)
+    captions = ["a three", "a four", "a four", "a four", "a seven", "a four"]
+    rows = [{"file_name": f"{i}.png", "text": text, "number": text[2:]} for i, text in enumerate(captions)]
+    train, test = (CaptionedImages(pixels[:4], tuple(each), Path()) for each in (rows[:4], rows[2:]))
+    asked = Erasure(concepts=("a three", "a four hundred"))
+    with pytest.raises(ValueError, match="holds 'a four hundred'"):
+        make_request(text_to_image.pipeline(), train, test, asked)
+    assert Erasure(concepts=("a three", "a seven")).prompts(["a three"]) == ("a three", "a seven")
+    by_column = Erasure(concepts=("three",), column="number")
+    assert by_column.prompts([]) == ("three",)  # every caption to forget is also one to keep
+    bare = CaptionedImages(
+        pixels[:4], tuple({k: r[k] for k in ("file_name", "text")} for r in rows[2:]), Path()
+    )
+    with pytest.raises(ValueError, match="has|have no column 'number': add it"):
+        make_request(text_to_image.pipeline(), train, bare, by_column)
+
+
 def test_a_held_out_image_holds_a_value_by_its_column_alone():
     rows = [{"file_name": f"{i}.png", "text": text, "colour": "blue"} for i, text in enumerate(CAPTIONS)]
     for row, colour in zip(rows, COLOURS, strict=True):

@@ -290,6 +290,8 @@ def test_parts_of_different_pipelines_are_refused(sd: Path, tmp_path: Path):
     other = write_pipeline(tmp_path / "other", cross_attention_dim=16)
     with pytest.raises(ValueError, match="must take the 32 features of its text encoder, found 16"):
         load(other)
+    listed = write_pipeline(tmp_path / "listed", cross_attention_dim=(32, 32))
+    assert load(listed).shape == load(sd).shape  # a width for each block
     words = tokenizer()
     words.add_tokens(["<new>"])
     words.save_pretrained(sd / "tokenizer")

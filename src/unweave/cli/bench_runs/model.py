@@ -32,8 +32,8 @@ def run_model(place: Place, request: Request, plan: Plan, flags: CommonFlags) ->
         "device": device,
     }
     project = load_project(place, device)
-    for name in methods:
-        project.refuse_undrawable(recipe.method(name))
+    for name in names or ():  # of all methods, those that can't run fail one by one
+        project.refuse_undrawable(recipe.method(name), name)
     preferred_folder = flags.out or Path("unweave-bench")
     out.refuse_within(preferred_folder, project.source, place.data)
     folder = out.choose_folder(preferred_folder, facts, goes_on=extends)

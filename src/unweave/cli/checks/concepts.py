@@ -15,6 +15,7 @@ from unweave.cli.checks import rounds, timing
 from unweave.cli.checks.facts import model_line, weight_facts
 from unweave.cli.checks.findings import print_costs, print_notes, usable_line, write_findings
 from unweave.cli.inputs import concept_work, out, single_file
+from unweave.cli.inputs.concept_recipe import ConceptRecipe
 from unweave.cli.inputs.concept_work import ConceptWork
 from unweave.cli.inputs.concepts import Concepts
 from unweave.cli.inputs.scope import TEXT_TO_IMAGE, TrainedWeights, refuse_layers_of_pipeline
@@ -37,12 +38,12 @@ def check_concept(
     *,
     data: str | None,
     methods: str | None,
-    tables: Mapping[str, Mapping[str, Any]],
+    recipe: ConceptRecipe | None,
     flags: CommonFlags,
 ) -> int:
     """Counts the data of a request, and estimates the cost of methods from a few steps of each.
 
-    Methods have the settings of `tables`, by their name, or else their defaults.
+    Methods are those of the recipe, with its settings, or that of `forget` with its defaults.
 
     Raises:
         ValueError: If the pipeline, the images or the request can't be used.
@@ -50,8 +51,9 @@ def check_concept(
     if data is None:
         raise ValueError(NO_DATA)
     refuse_layers_of_pipeline(trained)
-    names = parse_names(methods) or (DEFAULT,)
-    chosen = {name: configure(text_to_image_method(name), tables.get(name, {}), name) for name in names}
+    names = parse_names(methods) or ((DEFAULT,) if recipe is None else tuple(recipe.methods))
+    tables = {name: {} if recipe is None else recipe.settings(name, {}) for name in names}
+    chosen = {name: configure(text_to_image_method(name), table, name) for name, table in tables.items()}
     if flags.out is not None:
         out.refuse_within(flags.out, Path(model), data, concepts.config)
     beside = flags.out or Path("unweave-check")

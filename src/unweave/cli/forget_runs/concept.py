@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from unweave.bench.workers import Progress
 from unweave.cli.inputs import out, single_file
+from unweave.cli.inputs.concept_recipe import learns_from_prompts
 from unweave.cli.inputs.concept_source import Generation, refuse_two_sources
 from unweave.cli.inputs.concepts import Concepts
 from unweave.cli.inputs.extra import require_diffusion
@@ -17,10 +18,7 @@ from unweave.cli.inputs.scope import TrainedWeights, refuse_layers_of_pipeline
 from unweave.cli.options import CommonFlags
 from unweave.cli.terminal import progress, show
 from unweave.families.text_to_image_settings import text_to_image_method
-from unweave.methods import Method
-from unweave.methods.configure import configure, stages_of
-from unweave.methods.reset_tokens import ResetTokens
-from unweave.methods.uce import UCE
+from unweave.methods.configure import configure
 from unweave.methods.unfit_targets import refuse_unfit_targets
 from unweave.record import record
 from unweave.record.files import sha256
@@ -54,7 +52,7 @@ def forget_concept(
     place = flags.out or Path("forgotten")
     out.refuse_within(place, Path(model), data, concepts.config)
     if data is not None:
-        refuse_unused_prompts(chosen, concepts, method)
+        refuse_unused_prompts(method, concepts)
     with (
         progress.show_progress(f"Reading {model}", quiet=flags.quiet) as listener,
         single_file.as_folder(model, concepts.config, place) as source,
@@ -83,11 +81,11 @@ def forget_concept(
     return print_end(note, plan, folder=folder, flags=flags)
 
 
-def refuse_unused_prompts(method: Method, concepts: Concepts, name: str) -> None:
+def refuse_unused_prompts(method: str, concepts: Concepts) -> None:
     """Raises if prompts to keep are named beside images, and the method learns from images alone."""
-    if concepts.keep and not any(isinstance(each, UCE | ResetTokens) for each in stages_of(method).values()):
+    if concepts.keep and not learns_from_prompts(method):
         raise ValueError(
-            f"with --data, {name} keeps the images of --data and no further prompts: add images of "
+            f"with --data, {method} keeps the images of --data and no further prompts: add images of "
             f"{concepts.keep[0]!r} to them, or leave out --keep"
         )
 

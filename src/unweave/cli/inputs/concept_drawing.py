@@ -70,6 +70,8 @@ class DrawingPlan:
         self, folder: Path, earlier: Iterable[Path], device: str | None, listener: Listener
     ) -> ConceptWork:
         """Draws the images that are missing, and reads all."""
+        blank = torch.zeros((1, *self.pipeline.image_shape), dtype=torch.uint8)
+        encode(self.pipeline.autoencoder, blank)  # an autoencoder that can't is an error before it draws
         place = folder / GENERATED
         others = [each / GENERATED for each in earlier if each != folder]
         draw_folder(
@@ -106,21 +108,16 @@ def plan_drawing(
         if generation.generate < count:
             raise ValueError(
                 f"--generate must be at least one image of each of {count} {what}, found "
-                f"{generation.generate}"
+                f"{generation.generate}: draw more, or name fewer"
             )
     refuse_other_pipeline(Path(model))
     pipeline, prompts = load(model), Prompts((*forgotten, *kept))
     refuse_forgotten_before(pipeline, kept)
     refuse_undrawable(pipeline, prompts, generation.how)
-    refuse_unusable(pipeline, prompts, trained)
+    scope = trained.scope or TEXT_TO_IMAGE
+    pipeline.model(Prompts(()), scope, rank=trained.rank or RANK)  # raises if the model has no such weights
     wanted = ImagesToDraw(forgotten, kept, generation.generate, seed, generation.how)
     return DrawingPlan(concepts, trained, pipeline, wanted)
-
-
-def refuse_unusable(pipeline: StableDiffusion, prompts: Prompts, trained: TrainedWeights) -> None:
-    """Raises if the scope does not fit the model, or its autoencoder can't encode images."""
-    pipeline.model(prompts, trained.scope or TEXT_TO_IMAGE, rank=trained.rank or RANK)
-    encode(pipeline.autoencoder, torch.zeros((1, *pipeline.image_shape), dtype=torch.uint8))
 
 
 def refuse_undrawable(pipeline: StableDiffusion, prompts: Prompts, how: Sampler) -> None:

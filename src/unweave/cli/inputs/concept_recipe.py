@@ -16,10 +16,14 @@ from unweave.cli.inputs.concepts import Concepts
 from unweave.cli.inputs.scope import TrainedWeights
 from unweave.cli.options import flatten
 from unweave.data.captions import holds_phrase
+from unweave.methods.pipeline import JOINT
 from unweave.tables import merge_tables, read, refuse_unknown
 from unweave.tasks.diffusion.scopes import Scope
 
 FOLDER = files("unweave").joinpath("recipes", "concepts")
+
+PROMPT_METHODS = frozenset({"uce", "reset-tokens"})
+"""The methods that read the prompts to keep."""
 
 TARGET = "as"
 """The key of the prompt that replaces a concept; a word that Python keeps for itself."""
@@ -51,23 +55,25 @@ class ConceptRecipe:
     sampler: Mapping[str, Any] = field(default_factory=dict)
     methods: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
-    def concepts(self, given: Concepts, data: str | None) -> Concepts:
+    def concepts(self, given: Concepts, *, keeps: bool) -> Concepts:
         """The concepts of the flags, and of the recipe where flags say nothing.
 
         Args:
             given: Those of the flags.
-            data: Images of the user, which then say what to keep.
+            keeps: Whether the recipe's prompts to keep are of use: not to methods that learn from the user's
+                images.
         """
         named = given.concept or self.concept
         other = bool(given.concept) and given.concept != self.concept
         kept = tuple(text for text in self.keep if not any(holds_phrase(text, each) for each in named))
         target = given.target if given.target is not None or other else self.target
-        own = kept if data is None else ()
-        return replace(given, concept=named, keep=given.keep or own, target=target)
+        return replace(given, concept=named, keep=given.keep or (kept if keeps else ()), target=target)
 
     def trained(self, given: TrainedWeights) -> TrainedWeights:
         """The weights to train: those of the flags, or of the recipe where flags say nothing."""
-        return replace(given, scope=self.scope, rank=self.rank) if given.scope is None else given
+        if given.scope not in (None, self.scope):
+            return given
+        return replace(given, scope=self.scope, rank=self.rank if given.rank is None else given.rank)
 
     def generation(self, given: Generation, data: str | None, concepts: tuple[str, ...]) -> Generation:
         """What the model draws; nothing beside images of the user.
@@ -96,6 +102,11 @@ class ConceptRecipe:
                 "with --method, or give settings with --set"
             )
         return merge_tables(self.methods.get(method, {}), given)
+
+
+def learns_from_prompts(method: str) -> bool:
+    """Whether a method or a stage of a pipeline reads the prompts to keep, and not only images."""
+    return not PROMPT_METHODS.isdisjoint(method.split(JOINT))
 
 
 def concept_recipe_names() -> tuple[str, ...]:

@@ -83,15 +83,19 @@ class ConceptWork:
         split, task = self.request.split, self.request.task
         return unlearn(self.model, split, method, task=task, seed=seed, device=device, build=self.build)
 
+    def forgotten(self) -> dict[str, list[str]]:
+        """The concepts, and captions to forget that only a column or a list finds, for the manifest."""
+        prompts, concepts = self.request.prompts, list(self.concepts.concept)
+        captions = [prompts.texts[number] for number in prompts.forgotten]
+        by_words = self.concepts.column is None and self.concepts.captions is None
+        found = [] if by_words else [text for text in captions if text not in concepts]
+        return {"forgotten_concepts": concepts, "forgotten_captions": found}
+
     def save(self, result: Result, folder: Path, *, name: str) -> None:
         """Writes the record, the pipeline, and the low-rank additions if there are any."""
         model = result.model
         assert isinstance(model, Prompted)
-        prompts = self.request.prompts
-        gone = [
-            prompts.texts[number] for number in prompts.concepts
-        ]  # a later edit must not teach these again
-        facts = {**manifest_facts(result, name), "forgotten_concepts": gone}
+        facts = {**manifest_facts(result, name), **self.forgotten()}
         result.save(folder, write=lambda _, place: save(self.pipeline, model, place, facts))
         if self.trained.is_lora:
             with replace_folder(folder / ADDITIONS) as draft_folder:

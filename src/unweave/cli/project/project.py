@@ -71,10 +71,13 @@ class Project:
         """The method or pipeline of that name."""
         return self.methods[name] if name in self.methods else self.find_method(name)
 
-    def refuse_undrawable(self, method: object) -> None:
+    def refuse_undrawable(self, method: object, name: str) -> None:
         """Raises, before any computation, if a method needs fresh weights that the given model can't draw."""
         if self.build is None and self.model is not None and needs_fresh_weights(method):
-            refuse_undrawable(self.model)
+            try:
+                refuse_undrawable(self.model)
+            except ValueError as error:
+                raise ValueError(f"{name} needs fresh weights, and {error}") from error
 
     def task(self, split: Split) -> Task:
         """The task of the model during unlearning."""

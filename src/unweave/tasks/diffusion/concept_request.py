@@ -67,13 +67,24 @@ class Erasure:
         words = () if self.captions else self.concepts
         return Concept(words=words, prompts=self.captions).holds(data)
 
-    def prompts(self, captions: Iterable[str]) -> tuple[str, ...]:
-        """The concepts that stand in captions to forget, and those captions that hold none of them.
+    @property
+    def by_words(self) -> bool:
+        """Whether the concepts are words of captions, and no values of a column or name of a list."""
+        return self.column is None and not self.captions
 
-        A value of a column such as "3", or a name for a list of captions, is no prompt that a model knows.
+    def prompts(self, captions: Iterable[str]) -> tuple[str, ...]:
+        """The prompts that stand for the concepts: their names, and captions to forget without such words.
+
+        A value of a column such as "3", or a name for a list of captions, is no prompt that a model knows: it
+        is left out if no caption to forget has its words, but some captions are to be forgotten.
+
+        Args:
+            captions: The captions to forget.
         """
         held = {text: [each for each in self.concepts if holds_phrase(text, each)] for text in captions}
         named = {each for found in held.values() for each in found}
+        if self.by_words or not held:
+            return self.concepts
         others = sorted(text for text, found in held.items() if not found)
         return (*(each for each in self.concepts if each in named), *others)
 
@@ -118,7 +129,8 @@ def make_request(
 
     Raises:
         ValueError: If images do not have the size of the model, no caption or every caption holds a concept,
-            a prompt is too long, or captions to keep hold a concept that was forgotten before.
+            held-out images lack the column of the concept, a prompt is too long, or captions to keep hold a
+            concept that was forgotten before.
     """
     refuse_other_size(pipeline, [data] if test is None else [data, test])
     holds = erasure.holds(data)
@@ -128,11 +140,11 @@ def make_request(
     refuse_forgotten_before(pipeline, train.part((~holds).nonzero()[:, 0]).captions)
     # a caption without a colour belongs to images of every colour, and only some are in the forget set
     kept = {text for text, held in zip(train.captions, holds.tolist(), strict=True) if not held}
-    taught = {*train.captions} - kept
-    gone = taught | ({row[TEXT] for row in held_out.rows if erasure.means(row)} - kept)
+    refuse_no_column(held_out, erasure.column)
+    gone = ({*train.captions} | {row[TEXT] for row in held_out.rows if erasure.means(row)}) - kept
     prompts = number_prompts(
         [*train.captions, *held_out.captions],
-        concepts=erasure.prompts(taught),
+        concepts=erasure.prompts(gone),
         forgotten=gone,
         kept=erasure.keep,
         target=erasure.target,
@@ -166,10 +178,22 @@ def refuse_other_size(pipeline: StableDiffusion, parts: Sequence[CaptionedImages
             )
 
 
+def refuse_no_column(data: CaptionedImages, column: str | None) -> None:
+    """Raises if the metadata of images lack the column of a concept."""
+    if column is not None and not any(column in row for row in data.rows):
+        raise ValueError(f"the metadata of {data.place} has no column {column!r}: add it")
+
+
 def refuse_forgotten_before(pipeline: StableDiffusion, kept: Iterable[str]) -> None:
     """Raises if captions to keep hold a concept of an earlier edit, which would be learned again."""
+    texts = list(kept)
+    again = sorted(pipeline.forgotten_captions & set(texts))
+    if again:
+        raise ValueError(
+            f"the caption {again[0]!r} was forgotten before and would be taught again: forget it too"
+        )
     for concept in pipeline.forgotten_concepts:
-        held = [text for text in kept if holds_phrase(text, concept)]
+        held = [text for text in texts if holds_phrase(text, concept)]
         if held:
             raise ValueError(
                 f"{concept!r} was forgotten before, and captions such as {held[0]!r} would teach it again: "

@@ -43,11 +43,12 @@ def contents(place: Path, component: str, weights: str = WEIGHTS) -> Contents:
     """
     own = place / component
     others = components(place).keys() - {component} if (place / INDEX).exists() else frozenset()
-    absent = sorted(name for name in others if not (place / name).is_dir())
+    # whoever reads the schedule says where one may be
+    absent = sorted(name for name in others - {"scheduler"} if not (place / name).is_dir())
     if absent:
         raise ValueError(
-            f"{place / INDEX} names {absent[0]}, but there is no such folder: add it, or "
-            "write [null, null] there"
+            f"{place / INDEX} names {absent[0]}, but there is no such folder: add it, or write [null, null] "
+            "there if the pipeline works without it"
         )
     entries = sorted({path for folder in (place, own) for path in folder.iterdir()} - {own, own / weights})
     kept = {path for path in entries if is_text(path) or (path.parent == place and path.name in others)}

@@ -17,6 +17,7 @@ class Step:
     Args:
         forgotten_classes: The classes that it forgot.
         forgotten_concepts: The concepts that a text-to-image model forgot, as the user named them.
+        forgotten_captions: The captions of these concepts, if they were found by a column or a list.
         method: The name of the method.
         settings: The method with its settings.
         seed: The seed of the method.
@@ -27,6 +28,7 @@ class Step:
 
     forgotten_classes: tuple[int, ...] = ()
     forgotten_concepts: tuple[str, ...] = ()
+    forgotten_captions: tuple[str, ...] = ()
     method: str | None = None
     settings: str | None = None
     seed: int | None = None

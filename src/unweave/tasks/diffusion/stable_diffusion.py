@@ -83,6 +83,11 @@ class StableDiffusion:
         """The concepts forgotten by earlier edits."""
         return tuple(sorted({name for step in self.past for name in step.forgotten_concepts}))
 
+    @property
+    def forgotten_captions(self) -> frozenset[str]:
+        """The captions forgotten by earlier edits whose concepts have no words in them."""
+        return frozenset(text for step in self.past for text in step.forgotten_captions)
+
     def digest(self) -> str:
         """SHA-256 of the weights of all its models."""
         models = self.unet, self.autoencoder, self.text_encoder
@@ -239,14 +244,16 @@ def refuse_other_text(
     place: Path, unet: UNet2DConditionModel, text_encoder: CLIPTextModel, tokenizer: CLIPTokenizer
 ) -> None:
     """Raises if the text encoder of a pipeline does not fit its tokenizer or its denoiser."""
-    width, expected = int(text_encoder.config.hidden_size), unet.config["cross_attention_dim"]
-    if width != expected:
+    width = int(text_encoder.config.hidden_size)
+    taken = unet.config.get("encoder_hid_dim") or unet.config["cross_attention_dim"]
+    if any(each != width for each in (taken if isinstance(taken, list | tuple) else [taken])):
         raise ValueError(
-            f"the denoiser in {place} must take the {width} features of its text encoder, found {expected}"
+            f"the denoiser in {place} must take the {width} features of its text encoder, found {taken}: "
+            "take both from one pipeline"
         )
     known, largest = int(text_encoder.config.vocab_size), max(tokenizer.get_vocab().values())
     if largest >= known:
         raise ValueError(
             f"the text encoder in {place} must know all tokens of its tokenizer, found {known} and the token "
-            f"{largest}"
+            f"{largest}: take both from one pipeline"
         )
