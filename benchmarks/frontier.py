@@ -41,7 +41,7 @@ def select_figures(made: Mapping[str, Any]) -> Row:
 def of_recipe(name: str, made: Mapping[str, Any]) -> dict[float, Mapping[str, Any]]:
     """The stages of a recipe, by their budget."""
     stages = [stage for stage in made["stages"].values() if stage["recipe"]["name"] == name]
-    return {stage["tuned"]["budget"]: stage for stage in stages}
+    return {stage["recipe"]["tuning"]["budget"]: stage for stage in stages}
 
 
 def stage_of(found: Mapping[str, Any], stages: Mapping[float, Mapping[str, Any]]) -> Row:
@@ -56,7 +56,7 @@ def stage_of(found: Mapping[str, Any], stages: Mapping[float, Mapping[str, Any]]
         "data": one["data"]["digest"],
         "seeds": one["seeds"],
         "calibration_seeds": one["calibration_seeds"],
-        "trials": one["tuned"]["trials"],
+        "trials": one["tuned"]["trials"] if "tuned" in one else 0,
         "retraining": one["reference"]["gradient_evaluations"],
         "margins": round_numbers(one["margins"]),
         **{key: round_numbers(found[key]) for key in ("budgets", "floor", "margin", "original", "paired")},
@@ -75,7 +75,9 @@ def curve(name: str, found: Mapping[str, Any], stages: Mapping[float, Mapping[st
 
 
 def settings(name: str, stage: Mapping[str, Any]) -> Mapping[str, Any]:
-    """What a search chose, as it was run; nothing where nothing was searched."""
+    """What a search chose, as it was run; the method itself where nothing was searched."""
+    if "tuned" not in stage:
+        return {"method": stage["methods"][name]["repr"]}
     return study_from(stage["search"].get(name, []), stage["tuned"]["scale"]).settings
 
 
