@@ -2,6 +2,7 @@
 
     python benchmarks/frontier.py digits-trace digits-class --budgets 0.03,0.1,0.3    # prints tables
     python benchmarks/frontier.py digits-trace --methods lur,joint --record records/frontier-digits.json
+    python benchmarks/frontier.py fashion-mnist-random10@0.2 --budgets 0.2 --tune 0 --first-seed 30
 
 Each stage is a recipe, which `unweave.bench.bench` searches and runs at each budget; the folder keeps models,
 cells and searches, and the same command goes on where it was stopped. The record holds, for each stage, what
@@ -102,6 +103,11 @@ def with_budgets(recipe: Recipe, budgets: Sequence[float]) -> Recipe:
     return replace(recipe, tuning=replace(recipe.tuning, budget=None, budgets=tuple(budgets)))
 
 
+def with_seeds(recipe: Recipe, first: int | None) -> Recipe:
+    """The recipe with as many seeds from another first one."""
+    return recipe if first is None else replace(recipe, seeds=tuple(range(first, first + len(recipe.seeds))))
+
+
 def print_progress(progress: Progress) -> None:
     """Says which piece of work is done."""
     print(f"{progress.done}/{progress.total}  {progress.label}", flush=True)
@@ -115,6 +121,7 @@ def main() -> None:
     parser.add_argument("--methods", help="names with commas between them; all if none are given")
     parser.add_argument("--tune", type=int, default=20, help="trials per method and budget")
     parser.add_argument("--seeds", type=int, help="how many of the recipes' seeds")
+    parser.add_argument("--first-seed", type=int, help="the first of as many seeds, instead of the recipes'")
     parser.add_argument("--jobs", type=int)
     parser.add_argument("--device", default="cpu", help="where the models are; with cuda --jobs 1 is best")
     parser.add_argument("--out", type=Path, default=Path("unweave-frontier"), help="keeps models and cells")
@@ -123,7 +130,9 @@ def main() -> None:
     given = parser.parse_args()
     made = bench(
         [
-            with_budgets(load(name), [float(each) for each in given.budgets.split(",")])
+            with_budgets(
+                with_seeds(load(name), given.first_seed), [float(each) for each in given.budgets.split(",")]
+            )
             for name in given.stages
         ],
         given.out,
