@@ -2,7 +2,7 @@
 
     python benchmarks/frontier.py digits-trace digits-class --budgets 0.03,0.1,0.3    # prints tables
     python benchmarks/frontier.py digits-trace --methods lur,joint --record records/frontier-digits.json
-    python benchmarks/frontier.py fashion-mnist-random10@0.2 --budgets 0.2 --tune 0 --first-seed 30
+    python benchmarks/frontier.py fashion-mnist-random10@0.3 --tune 0 --first-seed 30
 
 Each stage is a recipe, which `unweave.bench.bench` searches and runs at each budget; the folder keeps models,
 cells and searches, and the same command goes on where it was stopped. The record holds, for each stage, what
@@ -11,7 +11,7 @@ the gap of every seed, the verdict and the costs: no pictures, no histograms, no
 """
 
 import argparse
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -98,9 +98,11 @@ def plot(name: str, found: Mapping[str, Any], folder: Path) -> None:
     (folder / f"frontier-{name}.svg").write_text(text)
 
 
-def with_budgets(recipe: Recipe, budgets: Sequence[float]) -> Recipe:
-    """The recipe at these budgets."""
-    return replace(recipe, tuning=replace(recipe.tuning, budget=None, budgets=tuple(budgets)))
+def with_budgets(recipe: Recipe, asked: str | None) -> Recipe:
+    """The recipe at the budgets asked for, with commas between, or else at its own or the usual ones."""
+    own = recipe.tuning.budgets or BUDGETS
+    budgets = own if asked is None else tuple(float(each) for each in asked.split(","))
+    return replace(recipe, tuning=replace(recipe.tuning, budget=None, budgets=budgets))
 
 
 def with_seeds(recipe: Recipe, first: int | None) -> Recipe:
@@ -117,7 +119,7 @@ def main() -> None:
     """Runs what the arguments ask for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("stages", nargs="+", help="recipes, by name or file")
-    parser.add_argument("--budgets", default=",".join(map(str, BUDGETS)))
+    parser.add_argument("--budgets", help="with commas between; those of a recipe, or else six")
     parser.add_argument("--methods", help="names with commas between them; all if none are given")
     parser.add_argument("--tune", type=int, default=20, help="trials per method and budget")
     parser.add_argument("--seeds", type=int, help="how many of the recipes' seeds")
@@ -129,12 +131,7 @@ def main() -> None:
     parser.add_argument("--plot", type=Path, help="a folder for one plot a stage")
     given = parser.parse_args()
     made = bench(
-        [
-            with_budgets(
-                with_seeds(load(name), given.first_seed), [float(each) for each in given.budgets.split(",")]
-            )
-            for name in given.stages
-        ],
+        [with_budgets(with_seeds(load(name), given.first_seed), given.budgets) for name in given.stages],
         given.out,
         methods=given.methods.split(",") if given.methods else None,
         seeds=given.seeds,

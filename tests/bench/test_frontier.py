@@ -320,6 +320,8 @@ def test_at_a_budget_no_method_runs_with_the_settings_of_another(settings) -> No
     message = "budget of 0.3 'tiny' has settings of finetune, found joint, salun: give --tune"
     with pytest.raises(ValueError, match=message):
         bench([load(settings / "tiny@0.3.toml")], settings / "run", methods=["joint", "salun"])
+    with pytest.raises(ValueError, match=r"joint has no settings at tiny@0\.3: give --tune, or leave it out"):
+        bench([load(settings / "tiny@0.3.toml")], settings / "run", methods=["finetune", "joint", "retrain"])
     (settings / "tiny@0.3.toml").write_text("")
     with pytest.raises(ValueError, match="'tiny' has settings of no method, found lur:recover"):
         bench([load(settings / "tiny@0.3.toml")], settings / "run")
