@@ -287,7 +287,7 @@ def test_a_manifest_keeps_what_was_forgotten_before(edited: Path, tmp_path: Path
     assert before["history"] == [] and after["forgotten_classes"] == [1]
     (step,) = after["history"]
     kept = ("forgotten_classes", "method", "settings", "seed", "split", "weights_before", "weights_after")
-    assert step == {"forgotten_concepts": [], **{key: before[key] for key in kept}}
+    assert step == {"forgotten_concepts": [], "forgotten_captions": [], **{key: before[key] for key in kept}}
     assert after["weights_before"] == before["weights_after"]
     assert load(out).forgotten_classes == (1, 3)
 
