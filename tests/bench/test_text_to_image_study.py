@@ -232,14 +232,15 @@ def test_a_study_goes_on_where_it_was_stopped(
 ):
     import text_to_image_cases as cases
     import text_to_image_models as script
+    import text_to_image_record as shared
 
     recipe, models, out = tmp_path / "tiny.toml", tmp_path / "models", tmp_path / "study"
     recipe.write_text(TINY.replace("limit = 120", "limit = 360"))
     monkeypatch.setattr(text_to_image_models, "RECOGNISED_COPIES", 1)
     short = Budget(relearning=Descent(lr=1e-3, steps=2, batch=4, optimizer="adam"), looks=(1,))
     few = TextToImageFamily(Sampler("dpm", steps=2, guidance=3.0), images=20, attacker=short)
-    for name, each in {"SEARCHING": few, "REPORTING": few, "MANY": study.FEW}.items():
-        for module in (cases, searches, study):
+    for name, each in {"SEARCHING": few, "REPORTING": few, "MANY": cases.FEW}.items():
+        for module in (cases, searches, study, shared):
             monkeypatch.setattr(module, name, each, raising=False)
 
     def call(module: ModuleType, *arguments: object) -> None:
