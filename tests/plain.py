@@ -18,6 +18,18 @@ from unweave.tasks.classifier import Classifier
 
 M = TypeVar("M", bound=Method)
 
+
+class Scaled(nn.Module):
+    """A layer with a weight that it cannot draw."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gain = nn.Parameter(torch.ones(6))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.gain * x
+
+
 STILL = 1e-300
 """A learning rate that moves no weight in float64."""
 

@@ -146,11 +146,6 @@ class Problem:
             model = self.build() if self.build else redrawn_copy(self.model)
         return model.to(self.device).train(self.model.training)
 
-    def refuse_undrawable(self) -> None:
-        """Raises a ValueError if `fresh_model` can't make a model; draws none."""
-        if self.build is None:
-            refuse_undrawable(self.model)
-
     def problem_copy(self, name: str) -> "Problem":
         """The same request on a copy of the original, with its own cost and curves.
 
@@ -214,7 +209,7 @@ def redrawn_copy(model: nn.Module) -> nn.Module:
     Raises:
         ValueError: If a module holds weights but has no `reset_parameters`, or the model is sharded.
     """
-    refuse_undrawable(model)
+    refuse_undrawable_weights(model)
     fresh = copy.deepcopy(model)
     for module in fresh.modules():
         if isinstance(module, Resettable):
@@ -222,7 +217,7 @@ def redrawn_copy(model: nn.Module) -> nn.Module:
     return fresh
 
 
-def refuse_undrawable(model: nn.Module) -> None:
+def refuse_undrawable_weights(model: nn.Module) -> None:
     """Raises if a module holds weights but has no `reset_parameters`, or the model is sharded.
 
     Raises:

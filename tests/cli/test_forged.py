@@ -216,4 +216,4 @@ class TestEarlier:
             assert told.error.startswith(
                 "unweave: new and old can't share a table or a page: old was made by"
             )
-            assert told.error.endswith("make it again with unweave bench trace class\n")
+            assert told.error.endswith("make it again with unweave bench trace class --tune 20\n")

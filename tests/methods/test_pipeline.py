@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from every_family import loss_on, problem
 from for_each import for_each
-from plain import moved_apart
+from plain import Scaled, moved_apart
 from test_methods import rebuilt, shorten_method
 from unweave.descent.descend import Descent
 from unweave.methods import METHODS, STAGES, Method, method_named
@@ -323,22 +323,11 @@ def test_stages_that_take_steps_share_a_budget():
 
 def test_a_later_stage_that_can_not_draw_fresh_weights_is_refused_before_the_first_runs():
     of, watcher = problem("layernorm"), Watcher(1.0)
-    of.model = nn.Sequential(nn.Linear(6, 6), Undrawable(), nn.Linear(6, 4))
+    of.model = nn.Sequential(nn.Linear(6, 6), Scaled(), nn.Linear(6, 4))
     for later in (Fresh(), ShrinkPerturb(), Pipeline(Fresh())):
         with pytest.raises(ValueError, match="module '1' has weights but no reset_parameters"):
             Pipeline(watcher, later)(of)
     assert not watcher.seen
-
-
-class Undrawable(nn.Module):
-    """A weight that it can't draw."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.gain = nn.Parameter(torch.ones(6))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.gain * x
 
 
 def test_a_target_of_another_family_is_found_in_a_pipeline_in_a_pipeline():

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from every_family import MODEL_KINDS, problem
 from for_each import for_each
+from plain import Scaled
 from unweave.descent.redraw import eligible_weights, mask_most_sensitive
 from unweave.methods import Method
 from unweave.methods.starts import Fresh, Redraw, ShrinkPerturb
@@ -74,17 +75,6 @@ def test_fresh_weights_are_those_of_a_new_model_and_frozen_ones_stay(family: str
     for name, value in of.model.state_dict().items():
         stays = name in dict(of.model.named_parameters()) and not of.model.get_parameter(name).requires_grad
         assert torch.equal(value, before[name] if stays else fresh.state_dict()[name]), name
-
-
-class Scaled(nn.Module):
-    """A layer with a weight that it cannot draw."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.gain = nn.Parameter(torch.ones(6))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.gain * x
 
 
 @pytest.mark.parametrize("start", [ShrinkPerturb(), Fresh()], ids=repr)

@@ -70,9 +70,9 @@ def test_a_change_is_refused_with_the_file_what_was_found_and_what_to_do(folder,
 
 
 def test_the_advice_names_the_command_that_made_the_record():
-    assert rerun_command(synthetic()).startswith("unweave bench trace")
+    assert rerun_command(synthetic()) == "unweave bench trace class --tune 20"
     assert rerun_command(synthetic() | {"qualification": {}}) == "unweave qualify MODEL"
-    assert rerun_command(at_budgets(0.1, 0.3)) == "unweave bench trace --budgets 0.1,0.3"
+    assert rerun_command(at_budgets(0.1, 0.3)) == "unweave bench trace --budgets 0.1,0.3 --tune 20"
     own = {"stages": {"project": {"recipe": {"given": {}}}}}
     assert rerun_command(own) == "unweave bench MODEL REQUEST"
     assert rerun_command({"stages": {"audit": {"recipe": None}}}) == "unweave audit RUN"

@@ -228,7 +228,7 @@ def test_a_search_without_a_finished_trial_says_that_its_settings_are_no_result(
     assert "No trial" not in " ".join(tables.sentences(stage))
     failed = [{**trial, "value": None} for trial in stage["search"]["lur"]]
     said = " ".join(tables.sentences({**stage, "search": {**stage["search"], "lur": failed}}))
-    assert "No trial of lur finished: its settings are those it began with." in said
+    assert "No trial of lur finished: the settings are those of the start." in said
 
 
 @pytest.mark.parametrize(

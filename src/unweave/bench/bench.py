@@ -108,7 +108,7 @@ def compare(
     names = {stage.name: select_methods(stage.recipe, methods) for stage in stages}
     if not searching:
         names = {stage.name: with_settings(stage.recipe, names[stage.name]) for stage in stages}
-        refuse_dropped(names, methods or ())
+        refuse_no_settings(names, methods or ())
     stages_made: dict[str, Any] = {}
     content = {"schema": record.SCHEMA, "environment": record.environment(), "stages": stages_made}
     with workers(jobs or cpu_count() or 1) if crew is None else nullcontext(crew) as crew:
@@ -165,7 +165,7 @@ def with_settings(recipe: Recipe, methods: Sequence[str]) -> tuple[str, ...]:
     return tuple(name for name in methods if name in REFERENCES or name in configured)
 
 
-def refuse_dropped(names: Mapping[str, Sequence[str]], methods: Sequence[str]) -> None:
+def refuse_no_settings(names: Mapping[str, Sequence[str]], methods: Sequence[str]) -> None:
     """Raises if a method that is asked for runs at no stage, as it has no settings at their budgets."""
     running = {name for each in names.values() for name in each}
     for name in methods:

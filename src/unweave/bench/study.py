@@ -15,6 +15,7 @@ from unweave.descent.descend import Descent
 from unweave.descent.feed import steps_per_epoch
 from unweave.methods import Method
 from unweave.methods.configure import refuse_unknown_settings
+from unweave.methods.pipeline import STEPS
 from unweave.record.files import read_object
 from unweave.space import Range, Tunable
 from unweave.split import Split
@@ -22,9 +23,6 @@ from unweave.split import Split
 REFERENCES = ("original", "retrain")
 """Methods without settings to tune: the references of comparisons."""
 
-
-STEPS = ("steps", "budget")
-"""The last names of settings that count steps. Epochs grow with the data anyway."""
 
 START = "setting to begin with"
 LEGIBLE = 160

@@ -94,11 +94,8 @@ def check(
         flags: The flags of every verb.
     """
     concept_recipe = read_concept_recipe(recipe)
-    if concept_recipe is not None:
-        concepts, trained = concept_recipe.concepts(concepts, keeps=True), concept_recipe.trained(trained)
-        recipe = None
-    if concepts.concept:
-        refuse_other_requests(request, None, recipe)
+    if concepts.concept or concept_recipe is not None:
+        refuse_other_requests(request, None, recipe if concept_recipe is None else None)
         refuse_unfit_flags(shard=shard, blocks=blocks, save_every=None, concept=True)
         with require_diffusion():
             from unweave.cli.checks.concepts import check_concept

@@ -155,7 +155,7 @@ def forget_records(
         refuse_unfit_search(project, model, method, tuned_tables, tuned, seed)
         tables = merge_tables(tuned_tables, tables)
     chosen = configure_method(project, method, tables=tables, seed=seed, trained=trained)
-    project.refuse_undrawable(chosen, method)
+    project.refuse_undrawable_method(chosen, method)
     if save_every is not None:
         refuse_unsaved_state(chosen, method)
     run_facts = {

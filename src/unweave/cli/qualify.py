@@ -72,7 +72,7 @@ def qualify(
     project = load_classifier(place, device)
     found = {} if tuned is None else read_search(tuned, model, method)
     chosen = configure_method(project, method, tables=merge_tables(found, tables), seed=seed)
-    project.refuse_undrawable(chosen, method)
+    project.refuse_undrawable_method(chosen, method)
     facts = facts_of(project, weights_digest(place, device), repr(chosen))
     run_facts = {
         "verb": "qualify",

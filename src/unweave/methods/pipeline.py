@@ -21,7 +21,7 @@ from unweave.methods.about import (
     refuse_no_method,
 )
 from unweave.methods.recover import Recover
-from unweave.problem import Problem
+from unweave.problem import Problem, refuse_undrawable_weights
 from unweave.space import Range, Tunable, prefix_paths
 from unweave.tables import as_table
 
@@ -34,7 +34,7 @@ FORGETTING = 0.6
 """The largest share of a budget that the stages before a recovery may spend."""
 
 STEPS = ("steps", "budget")
-"""The last names of settings that count steps or gradients."""
+"""The last names of settings that count steps or gradients. Epochs grow with the data anyway."""
 
 StageSpace = Callable[[str, "Stage", int], Mapping[str, Range]]
 """Returns the search space of a stage, from its name, the stage and its budget."""
@@ -93,8 +93,8 @@ class Pipeline:
         """
         for stage in self.stages:
             refuse_family(stage, problem.task)
-        if self.needs_fresh_weights:
-            problem.refuse_undrawable()
+        if self.needs_fresh_weights and problem.build is None:
+            refuse_undrawable_weights(problem.model)
         _ = problem.original  # store the original before the first edit, for later stages
         for stage in self.stages:
             stage(problem)

@@ -54,11 +54,15 @@ def rerun_command(record: Mapping[str, Any]) -> str:
         return "unweave audit RUN"
     if any("given" in recipe for recipe in recipes.values()):
         return "unweave bench MODEL REQUEST"
-    frontiers = record.get("frontier", {})
-    names = dict.fromkeys(name.partition("@")[0] if frontiers else name for name in recipes)
-    budgets = sorted({each for found in frontiers.values() for each in found["budgets"]})
-    flags = f" --budgets {','.join(f'{each:g}' for each in budgets)}" if budgets else ""
-    return f"unweave bench {' '.join(names)}{flags}"
+    trials = max(
+        (stage["tuned"]["trials"] for stage in record["stages"].values() if "tuned" in stage), default=0
+    )
+    tune = f" --tune {trials}" if trials else ""
+    budgets = sorted({each for found in record.get("frontier", {}).values() for each in found["budgets"]})
+    if not (budgets and trials):  # settings at a budget are a recipe of their own
+        return f"unweave bench {' '.join(recipes)}{tune}"
+    names = dict.fromkeys(name.partition("@")[0] for name in recipes)
+    return f"unweave bench {' '.join(names)} --budgets {','.join(f'{each:g}' for each in budgets)}{tune}"
 
 
 def to_json_values(value: Any) -> Any:

@@ -198,7 +198,7 @@ def search_sentences(stage: Mapping[str, Any]) -> list[str]:
         cost = f"the {search['retraining']} gradient evaluations of {cost}"
     logs = stage.get("search", {})
     failed = [name for name, log in logs.items() if log and all(trial["value"] is None for trial in log)]
-    own = [f"No trial of {' and of '.join(failed)} finished: its settings are those it began with."]
+    own = [f"No trial of {' and of '.join(failed)} finished: the settings are those of the start."]
     return [
         f"Settings were searched with {search['trials']} trials per method {_ON[search['against']]}, "
         f"on seeds {seeds}, each within {search['budget']:g} times {cost}.",

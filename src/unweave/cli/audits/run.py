@@ -30,7 +30,7 @@ from unweave.split import Split
 
 REFERENCES = "references"
 """The folder of retrained models."""
-RETRAINED = ("references", "calibration")
+SEED_FACTS = ("references", "calibration")
 """The facts of a run that name seeds of retrained models."""
 
 CALIBRATION = 100
@@ -211,10 +211,10 @@ def seeds_of(references: int, calibration: int, first: int) -> tuple[list[int], 
 def extends(facts: out.Facts, earlier: out.Facts) -> bool:
     """Whether a new request extends an old one: one model, no fewer retrains, the same attacks or none."""
     attacks = earlier.get("attacks") in (None, facts.get("attacks"))
-    fewer = [key for key in RETRAINED if set(earlier.get(key, ())) - set(facts.get(key, ()))]
+    fewer = [key for key in SEED_FACTS if set(earlier.get(key, ())) - set(facts.get(key, ()))]
     return same_models(facts, earlier) and attacks and not fewer
 
 
 def same_models(facts: out.Facts, earlier: out.Facts) -> bool:
     """Whether two requests are about one model, whose retrained models they share."""
-    return all(facts[key] == earlier.get(key) for key in facts if key not in (*RETRAINED, "attacks"))
+    return all(facts[key] == earlier.get(key) for key in facts if key not in (*SEED_FACTS, "attacks"))

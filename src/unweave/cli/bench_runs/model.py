@@ -33,7 +33,7 @@ def run_model(place: Place, request: Request, plan: Plan, flags: CommonFlags) ->
     }
     project = load_project(place, device)
     for name in names or ():  # of all methods, those that can't run fail one by one
-        project.refuse_undrawable(recipe.method(name), name)
+        project.refuse_undrawable_method(recipe.method(name), name)
     preferred_folder = flags.out or Path("unweave-bench")
     out.refuse_within(preferred_folder, project.source, place.data)
     folder = out.choose_folder(preferred_folder, facts, goes_on=extends)

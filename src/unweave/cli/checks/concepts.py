@@ -48,6 +48,8 @@ def check_concept(
     Raises:
         ValueError: If the pipeline, the images or the request can't be used.
     """
+    if recipe is not None:
+        concepts, trained = recipe.concepts(concepts, keeps=True), recipe.trained(trained)
     if data is None:
         raise ValueError(NO_DATA)
     refuse_layers_of_pipeline(trained)

@@ -36,7 +36,8 @@ class ConceptRecipe:
     Args:
         concept: The concepts.
         target: The prompt that replaces them.
-        keep: Prompts to keep, if no --data is given; those with the words of a concept are left out.
+        keep: Prompts to keep, without --data or for methods that read them; those with the words of a concept
+            are left out.
         scope: The weights to train; by default those of `forget`.
         rank: The rank of low-rank additions.
         generate: The number of images that the model draws of each kind, if no --data is given.

@@ -15,7 +15,7 @@ from unweave.families import DEFAULT_FAMILY
 from unweave.families.family import Family, Write
 from unweave.methods import Method
 from unweave.methods.about import needs_fresh_weights
-from unweave.problem import refuse_undrawable
+from unweave.problem import refuse_undrawable_weights
 from unweave.split import Split
 from unweave.tasks import Task
 
@@ -71,11 +71,11 @@ class Project:
         """The method or pipeline of that name."""
         return self.methods[name] if name in self.methods else self.find_method(name)
 
-    def refuse_undrawable(self, method: object, name: str) -> None:
+    def refuse_undrawable_method(self, method: object, name: str) -> None:
         """Raises, before any computation, if a method needs fresh weights that the given model can't draw."""
         if self.build is None and self.model is not None and needs_fresh_weights(method):
             try:
-                refuse_undrawable(self.model)
+                refuse_undrawable_weights(self.model)
             except ValueError as error:
                 raise ValueError(f"{name} needs fresh weights, and {error}") from error
 

@@ -43,7 +43,7 @@ def contents(place: Path, component: str, weights: str = WEIGHTS) -> Contents:
     """
     own = place / component
     others = components(place).keys() - {component} if (place / INDEX).exists() else frozenset()
-    # whoever reads the schedule says where one may be
+    # a schedule may lie beside the weights, or be given
     absent = sorted(name for name in others - {"scheduler"} if not (place / name).is_dir())
     if absent:
         raise ValueError(
