@@ -73,6 +73,15 @@ class TestRuns:
         methods = {path.name.partition(".")[0] for path in (folder / "cells" / "tiny" / "1").iterdir()}
         assert methods == {"finetune", "salun", "original", "retrained"}
 
+    def test_no_finished_method_ends_with_3_and_a_record(self, run, made, here):
+        """One that finishes is enough for 0: the others' reasons are rows of the table."""
+        recipe = Path(shutil.copy(made[0], here / "diverging.toml"))
+        recipe.write_text(recipe.read_text().replace("ascent]\nhow = {", "ascent]\nhow = { lr = 1e30,"))
+        one = run("bench", recipe, "--methods", "ascent", "--out", here / "run", *FLAGS)
+        assert one.code == 3 and "no method finished: ascent" in one.error
+        assert stage_of(here / "run")["methods"]["ascent"]["failed"] in one.error
+        assert run("bench", recipe, "--methods", "ascent,finetune", "--out", here / "both", *FLAGS).code == 0
+
     def test_the_same_again_works_nothing_out(self, run, copied, listed, here):
         recipe, folder = copied
         before = cells(folder, listed)

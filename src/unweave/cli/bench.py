@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from cyclopts import App
 
@@ -18,6 +19,7 @@ from unweave.cli.options import DEFAULTS, CommonFlags, parse_fractions
 from unweave.cli.project.place import Place, is_given
 from unweave.cli.table import as_text, summary, table
 from unweave.cli.terminal import show
+from unweave.errors import Failed
 from unweave.record import record
 from unweave.report import html
 from unweave.report.protocol import Protocol
@@ -146,8 +148,27 @@ def single_place(places: Sequence[str]) -> str:
 
 
 def print_summary(folder: Path, flags: CommonFlags, protocol: Protocol | None = None) -> None:
-    """Prints the tables of a run, in the columns of a protocol or our own, and its folder."""
+    """Prints the tables of a run, in the columns of a protocol or our own, and its folder.
+
+    Raises:
+        Failed: If no method finished, after all is printed; the record holds the reasons.
+    """
     whole_record = record.load(folder)
+    print_tables(whole_record, folder, flags, protocol)
+    rows = [
+        (name, row["failed"])
+        for stage in whole_record["stages"].values()
+        for name, row in stage["methods"].items()
+        if name != "original"
+    ]
+    if rows and all(failure is not None for _, failure in rows):
+        raise Failed(f"no method finished: {rows[0][0]}: {rows[0][1]}; all reasons are in {folder}")
+
+
+def print_tables(
+    whole_record: Mapping[str, Any], folder: Path, flags: CommonFlags, protocol: Protocol | None
+) -> None:
+    """Prints the tables of a record, as text or as JSON, and where it lies."""
     if flags.json:
         places = {"out": str(folder), "record": str(folder / record.FILE), "report": str(folder / html.FILE)}
         more = {} if protocol is None else {"protocol": summary_of(whole_record)}
