@@ -66,6 +66,7 @@ def at_budgets(*budgets: float) -> dict[str, Any]:
             row = stage["methods"][name]
             row["gap"] |= {end: row["gap"][end] * 0.3 / budget for end in ("mean", "low", "high")}
             row |= {"gradient_evaluations": 3400 * budget, "cost": 1.2 * budget}
+            row["per_seed"] |= {"cost": [1.2 * budget] * 10}
             if budget <= 0.1:
                 row |= {"verdict": "FAIL", "reason": _reason("FAIL")}
         stages[budget] = stage
@@ -266,7 +267,8 @@ def _per_seed(name: str, values: dict[str, float], gap: float, cost: float) -> d
     kept |= {"retain_retention": values["ra"] / 99.5, "forget_retention": (100 - values["ua"]) / 91}
     kept |= {"test_retention": values["ta"] / 91.2, "indiscernibility": 1 - abs(2 * values["auc"] - 1)}
     kept |= {"t_mia": 1 - abs(2 * values["auc"] - 1)}
-    return {key: [value * rng.uniform(0.8, 1.2) for _ in range(10)] for key, value in kept.items()}
+    drawn = {key: [value * rng.uniform(0.8, 1.2) for _ in range(10)] for key, value in kept.items()}
+    return drawn | {"cost": [cost] * 10}  # a row's cost is their median
 
 
 def _histogram(name: str, rng: random.Random) -> dict[str, list[float]]:

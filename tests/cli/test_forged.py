@@ -130,7 +130,8 @@ def test_pipelines_and_stages_at_budgets_are_compared_with_their_cells(run, forg
     assert answer.code == 2 and told in answer.error
 
 
-LUR = ("frontier", "trace", "methods", "lur")
+LUR, PAIRED = ("frontier", "trace", "methods", "lur"), ("frontier", "trace", "paired")
+NEARER = {"first": "lur", "second": "joint", "budget": 0.3, "difference": -5.0, "low": -6.0, "high": -4.0}
 
 
 @pytest.mark.parametrize(
@@ -140,6 +141,14 @@ LUR = ("frontier", "trace", "methods", "lur")
         ((*LUR, "points", 0, "verdict"), "FAIL", "lur has the verdict FAIL, but its stage at 0.3 gives PASS"),
         ((*LUR, "points", 1, "gap", "mean"), 0.2, "lur has gap 0.2, but its stage at 0.6 gives "),
         (("stages", "trace@0.3", "methods", "lur", "verdict"), "INCONCLUSIVE", "and its reason says: PASS: "),
+        ((*LUR, "points", 0, "seconds"), 0.01, "lur has seconds 0.01, but its stage at 0.3 gives "),
+        ((*LUR, "points", 0, "gap", "high"), 0.0, "lur has gap high 0.0, but its stage at 0.3 gives "),
+        (("frontier", "trace", "floor"), 9.0, "trace has floor 9.0, but its stages give "),
+        (("frontier", "trace", "margin"), 99.0, "trace has margin 99.0, but its stages give "),
+        (("frontier", "trace", "original"), 0.1, "trace has original 0.1, but its stages give "),
+        (PAIRED, [NEARER], "lur less joint has difference -5.0, but its stage at 0.3 gives "),
+        (PAIRED, [NEARER | {"budget": 0.2}], "lur less joint has a difference at 0.2, and its stages "),
+        (("stages", "trace@0.3", "methods", "lur", "cost"), 0.01, "lur has cost 0.01, but its seeds give "),
     ],
 )
 def test_a_frontier_says_what_its_stages_say_and_a_verdict_what_its_reason_says(run, here, path, value, told):

@@ -10,10 +10,9 @@
 Missing files are not checked. A figure that passes may still be forged together with its evidence.
 """
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from statistics import mean
+from statistics import mean, median
 from typing import Any
 
 from unweave.audits.classifier import parquet
@@ -22,11 +21,11 @@ from unweave.audits.metrics import Metric, mean_gap
 from unweave.audits.verdict import SEEDS
 from unweave.bench.cache import file_name
 from unweave.bench.cell import REFERENCE, UNBUDGETED
-from unweave.bench.frontier import curve
+from unweave.bench.compare_figures import compare_figures
+from unweave.bench.verify_frontier import check_frontier
 from unweave.families import family_of_stage
 from unweave.record.digest import rerun_command
 from unweave.record.files import read_object
-from unweave.report.numbers import heading
 
 Stage = Mapping[str, Any]
 Values = Mapping[str, float]
@@ -34,8 +33,6 @@ Values = Mapping[str, float]
 AUDIT, EVIDENCE = "audit", "evidence.parquet"
 RECOMPUTED = ("ua", "ra", "ta", "auc")
 """The metrics that are recomputed from evidence."""
-TOLERANCE = 1e-6
-"""Tolerance in a metric's unit: sums of floats on another machine may differ by this."""
 FROM_CELLS = "its cells next to it give"
 
 
@@ -66,32 +63,6 @@ def contradictions(record: Mapping[str, Any], folder: Path) -> Iterator[str]:
         yield from check_frontier(name, found, record["stages"])
 
 
-def check_frontier(name: str, found: Mapping[str, Any], stages: Mapping[str, Stage]) -> Iterator[str]:
-    """Yields points of a recipe's frontier, and costs of a PASS, that contradict its stages."""
-    by_budget = {budget: stages.get(f"{name}@{budget}", stages.get(name)) for budget in found["budgets"]}
-    present_stages = {budget: stage for budget, stage in by_budget.items() if stage is not None}
-    for method, row in found["methods"].items():
-        own = curve(method, present_stages)
-        if len(own["points"]) != len(row["points"]) or own["cost_of_pass"] != row["cost_of_pass"]:
-            said = "no PASS" if row["cost_of_pass"] is None else f"a PASS at {row['cost_of_pass']:g}"
-            yield f"the frontier of {name} gives {method} {said}, and its stages do not"
-            return
-        for point, other in zip(row["points"], own["points"], strict=True):
-            where = f"its stage at {point['budget']:g} gives"
-            if point["verdict"] != other["verdict"]:
-                yield f"{method} has the verdict {point['verdict']}, but {where} {other['verdict']}"
-            figures = [
-                {"gap": (each["gap"] or {}).get("mean"), "cost": each["gradient_evaluations"]}
-                for each in (point, other)
-            ]
-            yield from compare_figures(method, figures[0], drop_unknown(figures[1]), where)
-
-
-def drop_unknown(values: Mapping[str, float | None]) -> dict[str, float]:
-    """The known values."""
-    return {name: value for name, value in values.items() if value is not None}
-
-
 def check_verdicts(stage: Stage) -> Iterator[str]:
     """Yields verdicts that contradict the margins or their own reason."""
     for name, row in stage["methods"].items():
@@ -99,6 +70,9 @@ def check_verdicts(stage: Stage) -> Iterator[str]:
             yield f"{name} has the verdict {row['verdict']}, and its reason says: {row['reason']}"
         if row["verdict"] == "PASS" and stage["recipe"] and len(stage["seeds"]) < SEEDS:
             yield f"{name} has the verdict PASS over {len(stage['seeds'])} seeds, and {SEEDS} are needed"
+        if row.get("per_seed", {}).get("cost"):
+            cost = {"cost": median(row["per_seed"]["cost"])}
+            yield from compare_figures(name, {"cost": row["cost"]}, cost, "its seeds give")
         known = [each["value"] is not None for each in row["scores"].values()]
         if row["failed"] is not None or not all(known):
             continue
@@ -179,17 +153,3 @@ def read_values(cells: Path, name: str, stage: Stage, method: str) -> list[dict[
     if not all(place.is_file() for place in places):
         return []
     return [read_object(place).get("values", {}) for place in places]
-
-
-def compare_figures(
-    name: str, recorded: Mapping[str, float | None], found: Values, where: str
-) -> Iterator[str]:
-    """Yields a sentence for every figure that differs from the recomputed one."""
-    for metric in (each for each in recorded if each in found):
-        value, other = recorded[metric], found[metric]
-        if value is None:
-            same = not math.isfinite(other)
-        else:
-            same = math.isclose(value, other, rel_tol=0, abs_tol=TOLERANCE)
-        if not same:
-            yield f"{name} has {heading(metric)} {value}, but {where} {other:g}"
