@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
+from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, TensorDataset
 
 from for_each import for_each
 from unweave.data import Raw, Source
@@ -317,3 +317,58 @@ def test_an_error_of_the_data_set_itself_names_the_item(error: Exception) -> Non
     with pytest.raises(ValueError, match=f"item 6 .* raised {type(error).__name__}: ") as caught:
         _ = UserDataset(Failing(pairs(9))).labels
     assert caught.value.__cause__ is error
+
+
+def tensors(count: int = 6) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """A label, a vector that asks for a gradient, and a grid, of each of some examples."""
+    generator = torch.Generator().manual_seed(3)
+    vectors = torch.randn(count, 3, generator=generator, requires_grad=True)
+    return torch.arange(count, dtype=torch.int32) % 4, vectors, torch.randn(count, 2, 2, generator=generator)
+
+
+@pytest.mark.parametrize(
+    ("given", "place"),
+    [
+        (lambda: TensorDataset(*tensors()), 0),
+        (lambda: TensorDataset(*tensors()), -3),
+        (lambda: TensorDataset(*reversed(tensors())), None),
+        (lambda: Subset(TensorDataset(*tensors(9)), [8, -1, 3, 3, 0, 5]), 0),
+        (lambda: Subset(Subset(TensorDataset(*tensors(9)), range(1, 8)), [6, 0, 2, 2, 4, 1]), 0),
+    ],
+)
+def test_rows_of_tensors_are_what_items_one_by_one_are(given, place) -> None:
+    """The values, types and order are those of a list of the same items, which is read one by one."""
+    dataset = given()
+    ours, theirs = (UserDataset(each, label=place) for each in (dataset, Listed(list(dataset))))
+    assert type(ours.dataset) is not Listed and ours.digest() == theirs.digest()
+    order = [4, 0, 4, 5]
+    own, other = one(ours, order), one(theirs, order)
+    assert isinstance(own.inputs, tuple) and isinstance(other.inputs, tuple) and len(own.inputs) == 2
+    both = zip((own.ids, own.label, *own.inputs), (other.ids, other.label, *other.inputs), strict=True)
+    for found, expected in both:
+        assert torch.equal(found, expected) and found.dtype == expected.dtype and not found.requires_grad
+
+
+def test_rows_of_tensors_are_read_at_once(monkeypatch) -> None:
+    dataset = UserDataset(Subset(TensorDataset(*tensors()), range(5)), label=0)
+    monkeypatch.setattr(TensorDataset, "__getitem__", lambda *_: pytest.fail("read one by one"))
+    assert one(dataset, [1, 3]).label.tolist() == [1, 3]
+
+
+def test_a_class_derived_from_a_tensor_data_set_reads_its_own_way() -> None:
+    class Doubled(TensorDataset):
+        def __getitem__(self, position: int) -> Any:
+            label, *rest = super().__getitem__(position)
+            return (label, *(2 * each for each in rest))
+
+    dataset = Doubled(*tensors())
+    assert torch.equal(first(one(UserDataset(dataset, label=0), [2])), 2 * tensors()[1][[2]].detach())
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [(torch.tensor([0, -1]), "item 1 must have an integer"), (torch.tensor([0.0, 1.0]), "item 0 must have")],
+)
+def test_wrong_labels_among_rows_are_named_as_elsewhere(labels, message) -> None:
+    with pytest.raises(ValueError, match=message):
+        one(UserDataset(TensorDataset(torch.zeros(2, 3), labels)), [0, 1])

@@ -15,9 +15,12 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from unweave.data.names import Names
+from unweave.data.tensor_rows import take_rows
 
 LABELS = ("label", "labels")
 ID = "id"
+LAST = -1
+"""The position of the label in a tuple."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,6 +91,10 @@ class Items(Dataset[Item]):
 
     def stack(self, positions: Sequence[int]) -> tuple[Tensor, Tensor, dict[str, Tensor], bool]:
         """The items at some positions as a batch; see `stack_items`."""
+        if self.id is None and not isinstance(self.label, str):
+            rows = take_rows(self.dataset, positions, LAST if self.label is None else self.label)
+            if rows is not None:
+                return torch.tensor(positions), *rows, False
         return stack_items(self.read(positions))
 
     def _read(self, position: int) -> Any:
@@ -119,7 +126,7 @@ class Items(Dataset[Item]):
             raise ValueError(
                 f"label= and id= name keys of a dict, found a tuple in item {position}: drop them"
             )
-        place = -1 if self.label is None else self.label
+        place = LAST if self.label is None else self.label
         if len(item) < 2 or not -len(item) <= place < len(item):
             raise ValueError(
                 f"item {position} must be (input..., label) with the label at {place}, "
