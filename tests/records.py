@@ -66,7 +66,8 @@ def at_budgets(*budgets: float) -> dict[str, Any]:
             row = stage["methods"][name]
             row["gap"] |= {end: row["gap"][end] * 0.3 / budget for end in ("mean", "low", "high")}
             row |= {"gradient_evaluations": 3400 * budget, "cost": 1.2 * budget}
-            row["per_seed"] |= {"cost": [1.2 * budget] * 10}
+            scaled = [each * 0.3 / budget for each in row["per_seed"]["gap"]]
+            row["per_seed"] |= {"gap": scaled, "cost": [1.2 * budget] * 10}
             if budget <= 0.1:
                 row |= {"verdict": "FAIL", "reason": _reason("FAIL")}
         stages[budget] = stage
@@ -267,8 +268,15 @@ def _per_seed(name: str, values: dict[str, float], gap: float, cost: float) -> d
     kept |= {"retain_retention": values["ra"] / 99.5, "forget_retention": (100 - values["ua"]) / 91}
     kept |= {"test_retention": values["ta"] / 91.2, "indiscernibility": 1 - abs(2 * values["auc"] - 1)}
     kept |= {"t_mia": 1 - abs(2 * values["auc"] - 1)}
-    drawn = {key: [value * rng.uniform(0.8, 1.2) for _ in range(10)] for key, value in kept.items()}
-    return drawn | {"cost": [cost] * 10}  # a row's cost is their median
+    # in pairs around the value, which is the mean of the seeds, or their median
+    return {
+        key: [
+            value * (1 + side * each)
+            for each in (0.04, 0.08, 0.12, 0.16, rng.uniform(0, 0.2))
+            for side in (-1, 1)
+        ]
+        for key, value in kept.items()
+    }
 
 
 def _histogram(name: str, rng: random.Random) -> dict[str, list[float]]:

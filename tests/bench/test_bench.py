@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from bench.tiny import METHODS, Drift, tiny, with_drift
 from unweave.audits.classifier import deep_unlearn, parquet
@@ -27,6 +28,7 @@ from unweave.bench.stage_jobs import calibration_jobs, seed_jobs, training_jobs
 from unweave.bench.stage_record import headline_method
 from unweave.bench.workers import Job, Progress, run_jobs, run_serially, workers
 from unweave.descent.train import train_model
+from unweave.errors import Failed
 from unweave.record import record
 
 PUBLISHED = (*deep_unlearn.RETENTIONS, "indiscernibility", "t_mia")
@@ -335,6 +337,21 @@ def test_logits_that_are_no_numbers_fail_by_name(tmp_path) -> None:
     made = bench([with_drift(Drift(fate="nan"))], tmp_path, methods=["finetune"], jobs=1)
     row = made["stages"]["tiny"]["methods"]["finetune"]
     assert row["verdict"] == "FAIL" and "NaN" in row["reason"]
+
+
+def test_an_original_without_numbers_ends_the_run_before_any_method(tmp_path, monkeypatch) -> None:
+    whole = Stage.load_or_train
+
+    def broken(stage: Stage, part: str, seed: int):
+        trained = whole(stage, part, seed)
+        if part == "mixed":
+            torch.nn.init.constant_(next(trained.model.parameters()), float("nan"))
+        return trained
+
+    monkeypatch.setattr(Stage, "load_or_train", broken)
+    with pytest.raises(Failed, match="the original of seed 0 failed: "):
+        bench([tiny()], tmp_path, methods=["finetune"], jobs=1)
+    assert not list(tmp_path.glob("cells/*/*/finetune*"))
 
 
 def test_curves_are_averaged_over_the_seeds_with_the_same_steps() -> None:

@@ -123,6 +123,7 @@ COSTS = ("stages", "costs@0.3", "methods", "lur:recover")
             55.5,
             "Retrain has UA 55.5, but its cells next to it give ",
         ),
+        ((*COSTS, "gradient_evaluations"), 1, "lur:recover has gradient_evaluations 1, but its cells next "),
     ],
 )
 def test_pipelines_and_stages_at_budgets_are_compared_with_their_cells(run, forge, path, value, told):
@@ -130,25 +131,49 @@ def test_pipelines_and_stages_at_budgets_are_compared_with_their_cells(run, forg
     assert answer.code == 2 and told in answer.error
 
 
-LUR, PAIRED = ("frontier", "trace", "methods", "lur"), ("frontier", "trace", "paired")
+FRONTIER, STAGE = ("frontier", "trace"), ("stages", "trace@0.3", "methods", "lur")
+LUR = (*FRONTIER, "methods", "lur")
+EMPTY = {"budgets": [0.3], "floor": None, "margin": None, "original": None, "methods": {}, "paired": []}
 NEARER = {"first": "lur", "second": "joint", "budget": 0.3, "difference": -5.0, "low": -6.0, "high": -4.0}
 
 
 @pytest.mark.parametrize(
     ("path", "value", "told"),
     [
-        ((*LUR, "cost_of_pass"), 0.2, "the frontier of trace gives lur a PASS at 0.2, and its stages do not"),
-        ((*LUR, "points", 0, "verdict"), "FAIL", "lur has the verdict FAIL, but its stage at 0.3 gives PASS"),
-        ((*LUR, "points", 1, "gap", "mean"), 0.2, "lur has gap 0.2, but its stage at 0.6 gives "),
-        (("stages", "trace@0.3", "methods", "lur", "verdict"), "INCONCLUSIVE", "and its reason says: PASS: "),
-        ((*LUR, "points", 0, "seconds"), 0.01, "lur has seconds 0.01, but its stage at 0.3 gives "),
-        ((*LUR, "points", 0, "gap", "high"), 0.0, "lur has gap high 0.0, but its stage at 0.3 gives "),
-        (("frontier", "trace", "floor"), 9.0, "trace has floor 9.0, but its stages give "),
-        (("frontier", "trace", "margin"), 99.0, "trace has margin 99.0, but its stages give "),
-        (("frontier", "trace", "original"), 0.1, "trace has original 0.1, but its stages give "),
-        (PAIRED, [NEARER], "lur less joint has difference -5.0, but its stage at 0.3 gives "),
-        (PAIRED, [NEARER | {"budget": 0.2}], "lur less joint has a difference at 0.2, and its stages "),
-        (("stages", "trace@0.3", "methods", "lur", "cost"), 0.01, "lur has cost 0.01, but its seeds give "),
+        ((*LUR, "cost_of_pass"), 0.2, "says lur: cost of a PASS 0.2, but its stages say 0.3"),
+        ((*LUR, "points", 0, "verdict"), "FAIL", "says lur at 0.3: verdict FAIL, but its stages say PASS"),
+        ((*LUR, "points", 1, "gap", "mean"), 0.2, "says lur at 0.6: gap mean 0.2, but its stages say "),
+        ((*LUR, "points", 0, "gap", "high"), 0.0, "says lur at 0.3: gap high 0.0, but its stages say "),
+        ((*LUR, "points", 0, "seconds"), 0.01, "says lur at 0.3: seconds 0.01, but its stages say 0.36"),
+        ((*LUR, "points", 0, "budget"), 0.2, "but its stages say nothing"),
+        ((*LUR, "points"), [], "says lur at 0.3: gap mean nothing, but its stages say "),
+        (
+            (*FRONTIER, "methods", "diverged", "points", 0, "failed"),
+            None,
+            "failed None, but its stages say the ",
+        ),
+        ((*FRONTIER, "methods"), {}, "says lur: cost of a PASS nothing, but its stages say 0.3"),
+        ((*FRONTIER, "budgets"), [0.3], "says the budgets 0.3, but its stages say 0.3, 0.6"),
+        ((*FRONTIER, "floor"), 9.0, "says floor 9.0, but its stages say 1.23"),
+        ((*FRONTIER, "margin"), 99.0, "says margin 99.0, but its stages say "),
+        ((*FRONTIER, "original"), 0.1, "says original 0.1, but its stages say "),
+        ((*FRONTIER, "paired"), [NEARER], "says lur less joint at 0.3: difference -5.0, but its stages say "),
+        (("frontier", "other"), {**EMPTY}, "the frontier of other has no stage"),
+        ((*STAGE, "verdict"), "INCONCLUSIVE", "and its reason says: PASS: "),
+        ((*STAGE, "cost"), 0.01, "lur has cost 0.01, but its seeds give 0.36"),
+        ((*STAGE, "gap", "mean"), 0.01, "lur has gap 0.01, but its seeds give "),
+        ((*STAGE, "scores", "ra", "value"), 95.5, "lur has RA 95.5, but its seeds give "),
+        ((*STAGE, "per_seed", "cost"), [None] * 10, "a figure is missing or of another kind (TypeError"),
+        (
+            (*STAGE, "per_seed", "cost"),
+            [10**400] * 10,
+            "a figure is missing or of another kind (OverflowError",
+        ),
+        (
+            ("stages", "trace@0.3", "reference", "null_band"),
+            {},
+            "a figure is missing or of another kind (Key",
+        ),
     ],
 )
 def test_a_frontier_says_what_its_stages_say_and_a_verdict_what_its_reason_says(run, here, path, value, told):

@@ -60,10 +60,16 @@ def run_seed(stage: Stage, seed: int, methods: tuple[str, ...]) -> None:
             measure_cell(stage, cell_path(stage, seed, name), cell, reference, before)
 
 
-def run_original(stage: Stage, original: Callable[[], nn.Module], seed: int) -> StoredCell | None:
-    """The cell of the untouched original, with which others are compared, and its place."""
+def run_original(stage: Stage, original: Callable[[], nn.Module], seed: int) -> StoredCell:
+    """The cell of the untouched original, with which others are compared, and its place.
+
+    Raises:
+        Failed: If its answers can't be examined.
+    """
     cell = run_method(stage, original, seed, "original", {})
-    return (cell_path(stage, seed, "original"), cell) if cell["failed"] is None else None
+    if cell["failed"] is not None:
+        raise Failed(f"the original of seed {seed} failed: {cell['failed']}")
+    return cell_path(stage, seed, "original"), cell
 
 
 def run_reference(stage: Stage, seed: int, original: StoredCell | None = None) -> StoredCell:

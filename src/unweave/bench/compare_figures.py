@@ -2,9 +2,8 @@
 
 import math
 from collections.abc import Iterator, Mapping
-from typing import Any
 
-from unweave.report.numbers import heading
+from unweave.report.numbers import finite, heading
 
 TOLERANCE = 1e-6
 """Tolerance in a metric's unit: sums of floats on another machine may differ by this."""
@@ -15,15 +14,15 @@ def compare_figures(
 ) -> Iterator[str]:
     """Yields a sentence for every figure that differs from the recomputed one."""
     for metric in (each for each in recorded if each in found):
-        value, other = recorded[metric], found[metric]
-        if value is None:
-            same = not math.isfinite(other)
-        else:
-            same = math.isclose(value, other, rel_tol=0, abs_tol=TOLERANCE)
-        if not same:
-            yield f"{name} has {heading(metric)} {value}, but {where} {other:g}"
+        if not is_same(recorded[metric], found[metric]):
+            yield f"{name} has {heading(metric)} {recorded[metric]}, but {where} {found[metric]:g}"
 
 
-def drop_unknown(values: Mapping[str, Any]) -> dict[str, float]:
-    """The known values, without tables."""
-    return {name: value for name, value in values.items() if isinstance(value, int | float)}
+def is_same(recorded: object, found: object) -> bool:
+    """Whether two figures are equal within the tolerance, both missing, or the same text."""
+    if isinstance(recorded, str) or isinstance(found, str):
+        return recorded == found
+    one, other = (None if each is None else finite(float(each)) for each in (recorded, found))
+    if one is None or other is None:
+        return one is other
+    return math.isclose(one, other, rel_tol=0, abs_tol=TOLERANCE)

@@ -34,6 +34,8 @@ AUDIT, EVIDENCE = "audit", "evidence.parquet"
 RECOMPUTED = ("ua", "ra", "ta", "auc")
 """The metrics that are recomputed from evidence."""
 FROM_CELLS = "its cells next to it give"
+FORGED = (ArithmeticError, AttributeError, LookupError, TypeError)
+"""What recomputing figures raises at values that the schema allows and no run writes."""
 
 
 def refuse_disproved(record: Mapping[str, Any], path: Path) -> None:
@@ -44,7 +46,11 @@ def refuse_disproved(record: Mapping[str, Any], path: Path) -> None:
         path: Its file or folder.
     """
     folder = path if path.is_dir() else path.parent
-    for found in contradictions(record, folder):
+    try:
+        found = next(contradictions(record, folder), None)
+    except FORGED as error:
+        found = f"a figure is missing or of another kind ({type(error).__name__}: {error})"
+    if found is not None:
         raise ValueError(
             f"{path}: {found}: the record or a file next to it was changed after it was "
             f"written: make it again with {rerun_command(record)}"
@@ -54,11 +60,11 @@ def refuse_disproved(record: Mapping[str, Any], path: Path) -> None:
 def contradictions(record: Mapping[str, Any], folder: Path) -> Iterator[str]:
     """Yields a sentence for every contradicted figure or verdict of a record."""
     for name, stage in record["stages"].items():
-        yield from check_verdicts(stage)
         if name == AUDIT and (folder / EVIDENCE).is_file():
             yield from check_evidence(stage, folder / EVIDENCE)
         if (folder / "cells").is_dir():
             yield from check_cells(name, stage, folder / "cells")
+        yield from check_verdicts(stage)
     for name, found in record.get("frontier", {}).items():
         yield from check_frontier(name, found, record["stages"])
 
@@ -70,9 +76,7 @@ def check_verdicts(stage: Stage) -> Iterator[str]:
             yield f"{name} has the verdict {row['verdict']}, and its reason says: {row['reason']}"
         if row["verdict"] == "PASS" and stage["recipe"] and len(stage["seeds"]) < SEEDS:
             yield f"{name} has the verdict PASS over {len(stage['seeds'])} seeds, and {SEEDS} are needed"
-        if row.get("per_seed", {}).get("cost"):
-            cost = {"cost": median(row["per_seed"]["cost"])}
-            yield from compare_figures(name, {"cost": row["cost"]}, cost, "its seeds give")
+        yield from check_seeds(name, row)
         known = [each["value"] is not None for each in row["scores"].values()]
         if row["failed"] is not None or not all(known):
             continue
@@ -81,6 +85,18 @@ def check_verdicts(stage: Stage) -> Iterator[str]:
             yield f"{name} has the verdict PASS, {beyond[0] if beyond else 'and there are no margins'}"
         if row["verdict"] == "FAIL" and not beyond:
             yield f"{name} has the verdict FAIL, and no figure is beyond its margin"
+
+
+def check_seeds(name: str, row: Mapping[str, Any]) -> Iterator[str]:
+    """Yields figures of a method that contradict those of its seeds."""
+    seeds = {key: values for key, values in row.get("per_seed", {}).items() if values}
+    recorded = {key: each["value"] for key, each in row["scores"].items() if key in seeds}
+    found = {key: mean(seeds[key]) for key in recorded}
+    if row["gap"] is not None and "gap" in seeds:
+        recorded, found = recorded | {"gap": row["gap"]["mean"]}, found | {"gap": mean(seeds["gap"])}
+    if "cost" in seeds:
+        recorded, found = recorded | {"cost": row["cost"]}, found | {"cost": median(seeds["cost"])}
+    yield from compare_figures(name, recorded, found, "its seeds give")
 
 
 def check_margins(
@@ -130,6 +146,8 @@ def check_cells(name: str, stage: Stage, cells: Path) -> Iterator[str]:
             row["scores"] if row["gap"] is None else {**row["scores"], "gap": {"value": row["gap"]["mean"]}}
         )
         yield from check_means(method, means, own, len(stage["seeds"]))
+    for method, row in (*rows.items(), (REFERENCE, stage["reference"])):
+        yield from check_gradients(method, row, read_cells(cells, name, stage, method, "json"))
 
 
 def gap_of(cell: Values, reference: Values, metrics: Mapping[str, Metric]) -> dict[str, float]:
@@ -146,10 +164,21 @@ def check_means(name: str, scores: Mapping[str, Any], cells: Sequence[Values], s
         yield from compare_figures(name, {each: scores[each]["value"] for each in shared}, means, FROM_CELLS)
 
 
+def check_gradients(name: str, row: Mapping[str, Any], cells: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """Yields the gradient evaluations of a method, if its cells have others; no clock is compared."""
+    counts = [cell["gradient_evaluations"] for cell in cells if "gradient_evaluations" in cell]
+    if counts and "gradient_evaluations" in row:
+        recorded = {"gradient_evaluations": row["gradient_evaluations"]}
+        yield from compare_figures(name, recorded, {"gradient_evaluations": mean(counts)}, FROM_CELLS)
+
+
 def read_values(cells: Path, name: str, stage: Stage, method: str) -> list[dict[str, float]]:
     """Reads the measurements of a method's existing cells, in the order of the seeds."""
+    return [each.get("values", {}) for each in read_cells(cells, name, stage, method, "values.json")]
+
+
+def read_cells(cells: Path, name: str, stage: Stage, method: str, end: str) -> list[dict[str, Any]]:
+    """Reads a file of each of a method's cells, in the order of the seeds; none unless all exist."""
     folder = cells / (stage["recipe"].get("name", name) if method in UNBUDGETED else name)
-    places = [folder / str(seed) / f"{file_name(method)}.values.json" for seed in stage["seeds"]]
-    if not all(place.is_file() for place in places):
-        return []
-    return [read_object(place).get("values", {}) for place in places]
+    places = [folder / str(seed) / f"{file_name(method)}.{end}" for seed in stage["seeds"]]
+    return [read_object(place) for place in places] if all(place.is_file() for place in places) else []

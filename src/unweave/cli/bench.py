@@ -9,6 +9,7 @@ from cyclopts import App
 from unweave.bench.other_recipes import is_text_to_image
 from unweave.bench.recipe import load as load_recipe
 from unweave.bench.setup import Against
+from unweave.bench.study import REFERENCES
 from unweave.cli.bench_runs.model import run_model
 from unweave.cli.bench_runs.recipes import run_recipes
 from unweave.cli.inputs.executor import HERE, Executor
@@ -159,7 +160,7 @@ def print_summary(folder: Path, flags: CommonFlags, protocol: Protocol | None = 
         (name, row["failed"])
         for stage in whole_record["stages"].values()
         for name, row in stage["methods"].items()
-        if name != "original"
+        if name not in REFERENCES
     ]
     if rows and all(failure is not None for _, failure in rows):
         raise Failed(f"no method finished: {rows[0][0]}: {rows[0][1]}; all reasons are in {folder}")
