@@ -87,6 +87,14 @@ class TestReport:
         assert told.out == f"Report: {place / 'report.html'}\n{card}\n" and told.code == 0
         assert (place / "report.html").read_bytes() == page and names(here) == ["run"]
 
+    def test_two_records_in_one_folder_do_not_overwrite_each_others_pages(self, run, here, audited):
+        (here / "both").mkdir()
+        for name in ("one", "other"):
+            shutil.copy(audited / "audit" / "record.json", here / "both" / f"{name}.json")
+            assert run("report", f"both/{name}.json").code == 0
+        assert names(here / "both") == ["one.json", "other.json"]
+        assert names(here) == ["both", "unweave-report", "unweave-report-2"]
+
     def test_the_page_stands_alone_and_says_the_verdict(self, run, here, audited):
         found = json.loads(run("report", audited, "--out", "page", "--json").out)
         assert found == {"report": "page/report.html", "card": "page/model-card.md"}

@@ -210,7 +210,7 @@ def test_a_folder_that_is_a_file_is_refused_and_kept(tmp_path):
         ("{}", "found None"),
         ('{"schema": "unweave.record/3"}', "found 'unweave.record/3'"),
         ('{"schema": "unweave.record/2", "environment": {}, "stages": {"a": {}}}', "stages.a .*required"),
-        ('{"schema": NaN}', "found NaN"),
+        ('{"schema": NaN}', "record.json: expected numbers that JSON knows, found NaN"),
     ],
 )
 def test_a_file_that_is_no_record_is_refused_with_what_was_found(tmp_path, text, message):

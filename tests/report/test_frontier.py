@@ -131,6 +131,14 @@ def test_of_equals_the_conclusion_names_the_nearest(trace):
     assert said == gap(trace, name, 0.6)
 
 
+def test_without_any_verdict_the_conclusion_says_so_and_not_that_nothing_passes(trace):
+    given = verdicts(trace, lur="III")
+    points = [each | {"verdict": "INCONCLUSIVE"} for each in given["methods"][TO_BEAT]["points"]]
+    undecided = put(given, "methods", TO_BEAT, "points", value=points)
+    assert conclusion(undecided).startswith("All verdicts are INCONCLUSIVE at these budgets. At 60 % ")
+    assert conclusion(given).startswith("No unlearning method passes at these budgets. At 60 % ")
+
+
 def test_without_a_pass_the_conclusion_is_of_the_largest_budget_and_says_so(trace):
     failing = verdicts(trace, joint="FFI")
     budget, name, said, _, sentence = conclusion_parts(failing)

@@ -9,6 +9,7 @@ from unweave.cli.inputs.same_origin import refuse_earlier
 from unweave.cli.options import DEFAULTS, CommonFlags
 from unweave.cli.table import FILES, load_records, merge_records, record_path
 from unweave.cli.terminal import show
+from unweave.record import record
 from unweave.record.files import write_atomically
 from unweave.report import html, tables
 
@@ -18,7 +19,7 @@ CARD = "model-card.md"
 def report(runs: list[Path], /, *, flags: CommonFlags = DEFAULTS) -> int:
     """Write one HTML page, and the same tables as a section for a model card.
 
-    Without --out, the page of a single run is written into its folder.
+    Without --out, the page of a single run is written into its folder, any other into unweave-report.
 
     Args:
         runs: Folders of runs, or their record.json.
@@ -28,8 +29,9 @@ def report(runs: list[Path], /, *, flags: CommonFlags = DEFAULTS) -> int:
     refuse_earlier(verified)
     merged = merge_records(verified)
     facts = {"verb": "report", "runs": [str(run.resolve()) for run in runs]}
-    if flags.out is None and len(runs) == 1:
-        run = record_path(runs[0])
+    run = record_path(runs[0])
+    # several records of other names can share a folder, and would overwrite each other's page
+    if flags.out is None and len(runs) == 1 and (run.is_dir() or run.name == record.FILE):
         page, card = write_report(merged, run if run.is_dir() else run.parent)
     else:
         with out.open_folder(out.choose_folder(flags.out or Path("unweave-report"), facts), facts) as folder:

@@ -108,6 +108,8 @@ def load(path: str | Path) -> dict[str, Any]:
         raise ValueError(f"expected JSON in {path}, found tables nested too deeply") from error
     except json.JSONDecodeError as error:
         raise ValueError(f"expected JSON in {path}, found at line {error.lineno}: {error.msg}") from error
+    except ValueError as error:  # a number that JSON does not know
+        raise ValueError(f"{path}: {error}") from error
     if isinstance(record, dict):
         record = restore(record, path)
     try:

@@ -99,7 +99,9 @@ def conclusion(frontier: Frontier) -> str | None:
     largest = [each for each in ours if each[0] == max(ours)[0]]
     budget, gap, name, passes = min(lasting or passing or largest)
     # without margins there is no verdict
-    before = "" if passes or frontier["margin"] is None else "No unlearning method passes at these budgets. "
+    before = (
+        "" if passes or frontier["margin"] is None else f"{_explain_no_pass(frontier)} at these budgets. "
+    )
     at = f"At {_percent(budget)} of a retraining's gradients"
     sentence = f"{before}{at}, {name} is {number(gap)} points from a retrained model"
     sentence += ", and passes" if passes else ""
@@ -175,6 +177,12 @@ def _points_with_gap(frontier: Frontier) -> list[tuple[float, float, str, bool]]
         for name, point in points
         if (gap := gap_of(point)) is not None
     ]
+
+
+def _explain_no_pass(frontier: Frontier) -> str:
+    """Why there is no PASS: methods fail, or nothing can be decided, as with few seeds."""
+    verdicts = {each["verdict"] for row in frontier["methods"].values() for each in row["points"]}
+    return "All verdicts are INCONCLUSIVE" if verdicts == {"INCONCLUSIVE"} else "No unlearning method passes"
 
 
 def _percent(budget: float) -> str:
