@@ -52,7 +52,7 @@ def audit(
         concept: The files of an audit of a concept.
         references: The number of references to retrain; by default ten, or as many as --tier needs. A verdict
             needs ten; more models are then retrained to fix the margins.
-        calibration: The number of these; by default twelve, which is the fewest. More make margins surer.
+        calibration: The number of these; by default twelve, which is the fewest.
         qualified: The folder of unweave qualify for this model and method. Nothing is retrained: the verdict
             is predicted from proxy requests, and is weaker.
         attacks: Attack the model as well: default, all, or names of unweave attacks separated by commas.

@@ -34,9 +34,7 @@ class FCS:
     contrast fades from round to round, along half a cosine.
 
     One momentum serves all passes, where the released code keeps one for each of three optimizers. Without
-    momentum both are the same; with it they differ: for a small network with BatchNorm, three optimizers
-    ended 0.2 to 1.6 times their own displacement away from this, with LayerNorm 0.6 to 2.7 times (learning
-    rates from 0.004 to 0.1, batches from 2 examples to the whole part). All our figures are of this variant.
+    momentum both are the same; with it they end apart. All our figures are of this variant.
 
     Args:
         push: The weight of the first pass, to the uniform distribution.

@@ -32,7 +32,8 @@ class KDE:
     :math:`c` is the cross-entropy of the same two distributions: :math:`d` and a constant.
 
     It learns the original's outputs on the calibration set, from which membership attacks take their
-    non-members. Non-members then look more like members, and an attack underestimates the leak of this model.
+    non-members. Non-members then look more like members, and an attack can underestimate the
+    leak of this model.
 
     Args:
         temperature: The divisor of the logits of both.

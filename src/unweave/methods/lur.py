@@ -40,7 +40,7 @@ TERMS: Mapping[Mode, Callable[[Objective, Objective, float], list[Term]]] = {
 
 @dataclass(frozen=True)
 class LUR:
-    r"""Forgets at the weights that one retain step would reach, so that the two gradients learn to agree.
+    r"""Forgets at the weights that one retain step would reach.
 
     Descends :math:`J = L_r(\theta) + \lambda L_u(\theta - \alpha \nabla L_r(\theta))`, whose gradient is that
     of :math:`L_r + \lambda L_u - \alpha \lambda \langle g_r, g_u \rangle` up to :math:`O(\alpha^2)`.

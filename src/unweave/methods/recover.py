@@ -1,6 +1,6 @@
 """Recovery after forgetting: training on the retain set alone.
 
-It repairs the damage of forgetting, and lets the forget outputs settle without a forget loss.
+It has no forget loss: it is to repair the damage of forgetting.
 """
 
 import math
@@ -24,7 +24,7 @@ from unweave.tasks import evaluating
 __all__ = ["Recover", "Restored"]
 
 AVERAGE = 0.95
-"""The decay of the average whose loss is checked: at a constant rate it is better than the weights."""
+"""The decay of the average whose loss is checked: at a constant rate the weights themselves move about."""
 
 CHECKS = 5
 """Minimum number of checks before recovery can count as stalled."""
