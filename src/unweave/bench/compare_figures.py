@@ -18,11 +18,11 @@ def compare_figures(
             yield f"{name} has {heading(metric)} {recorded[metric]}, but {where} {found[metric]:g}"
 
 
-def is_same(recorded: object, found: object) -> bool:
+def is_same(recorded: float | str | None, found: float | str | None) -> bool:
     """Whether two figures are equal within the tolerance, both missing, or the same text."""
     if isinstance(recorded, str) or isinstance(found, str):
         return recorded == found
-    one, other = (None if each is None else finite(float(each)) for each in (recorded, found))
+    one, other = (finite(each) for each in (recorded, found))
     if one is None or other is None:
         return one is other
     return math.isclose(one, other, rel_tol=0, abs_tol=TOLERANCE)
