@@ -24,6 +24,8 @@ from unweave.bench.frontier import (
 from unweave.bench.recipe import Recipe, load, parse
 from unweave.bench.stage import Stage
 from unweave.bench.study import study_from
+from unweave.bench.verify_figures import refuse_disproved
+from unweave.bench.verify_frontier import stages_by_budget
 from unweave.methods import METHODS
 from unweave.record import record
 from unweave.report.frontier import conclusion, grid, paired_grid
@@ -314,6 +316,20 @@ def test_a_recipe_with_settings_at_budgets_needs_no_search(settings) -> None:
     assert found["budgets"] == [0.1, 0.2, 0.3] and found["methods"].keys() == {"finetune", "short-retrain"}
     points = found["methods"]["finetune"]["points"]
     assert [point["gradient_evaluations"] for point in points] == pytest.approx([0.1, 0.125, 0.3])
+    refuse_disproved(record.load(settings / "run"), settings / "run")  # raises nothing
+
+
+def test_a_stage_named_as_its_recipe_has_the_budget_of_the_recipe() -> None:
+    def budgets(**tuning: object) -> set[float]:
+        stages = {
+            "tiny": {"recipe": {"tuning": tuning}},
+            "tiny@0.1": {"recipe": {}},
+            "tiny@b": {"recipe": {}},
+        }
+        return set(stages_by_budget("tiny", stages | {"tiny-2@0.3": {"recipe": {}}}))
+
+    assert budgets(budget=0.2, budgets=[]) == {0.1, 0.2}
+    assert budgets(budget=None, budgets=[]) == budgets() == {0.1, 0.5}, "bench gives it half of a retraining"
 
 
 def test_at_a_budget_no_method_runs_with_the_settings_of_another(settings) -> None:

@@ -12,7 +12,7 @@ from for_each import for_each
 from unweave.data import Raw, Source
 from unweave.data.in_memory import Resident
 from unweave.data.user_dataset import UserDataset
-from unweave.data.user_items import refuse_other_reading
+from unweave.data.user_items import Items, refuse_other_reading
 
 # Python 3.12 and later warn when a process with threads starts another one, as a DataLoader does
 forks = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
@@ -372,3 +372,10 @@ def test_a_class_derived_from_a_tensor_data_set_reads_its_own_way() -> None:
 def test_wrong_labels_among_rows_are_named_as_elsewhere(labels, message) -> None:
     with pytest.raises(ValueError, match=message):
         one(UserDataset(TensorDataset(torch.zeros(2, 3), labels)), [0, 1])
+
+
+@pytest.mark.parametrize("wrong", [99, "five"])
+def test_a_subset_with_a_wrong_position_names_the_item(wrong: Any) -> None:
+    items = Items(Subset(TensorDataset(*tensors()), [0, wrong, 2]), label=0)
+    with pytest.raises(ValueError, match="item 1 of the data set raised "):
+        items.stack([0, 1])

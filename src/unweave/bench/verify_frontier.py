@@ -6,6 +6,7 @@ from typing import Any
 
 from unweave.bench.compare_figures import is_same
 from unweave.bench.frontier import curve, frontier
+from unweave.bench.setup import Tuning
 
 Stage = Mapping[str, Any]
 Figures = dict[str, Any]
@@ -30,14 +31,21 @@ def check_frontier(name: str, recorded: Mapping[str, Any], stages: Mapping[str, 
 
 
 def stages_by_budget(name: str, stages: Mapping[str, Stage]) -> dict[float, Stage]:
-    """The stages of a recipe, by budget; one that is named as the recipe has the budget of its searches."""
+    """The stages of a recipe, by budget: they are named NAME@BUDGET, or NAME if it has no budgets."""
     found: dict[float, Stage] = {}
     for key, stage in stages.items():
-        own = stage["recipe"].get("tuning", {}).get("budget") if key == name else None
-        of, _, budget = key.rpartition("@")
-        with suppress(ValueError):
-            found |= {float(budget): stage} if of == name else {} if own is None else {own: stage}
+        recipe, _, budget = key.rpartition("@")
+        if key == name:
+            found[budget_of(stage["recipe"].get("tuning", {}))] = stage
+        elif recipe == name:
+            with suppress(ValueError):  # no stage of ours, if no number follows
+                found[float(budget)] = stage
     return found
+
+
+def budget_of(tuning: Mapping[str, Any]) -> float:
+    """The largest budget of a recipe, from its table in a record; that of `Tuning` if it names none."""
+    return Tuning(budget=tuning.get("budget"), budgets=tuple(tuning.get("budgets") or ())).largest_budget
 
 
 def pair_of(row: Mapping[str, Any]) -> tuple[str, str]:

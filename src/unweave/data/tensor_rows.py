@@ -11,6 +11,8 @@ from torch import Tensor
 from torch.utils.data import Dataset, Subset, TensorDataset
 
 INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
+READING = (LookupError, NotImplementedError, RuntimeError, TypeError, ValueError)
+"""What an index raises that is out of range or no number, or that a tensor's layout does not take."""
 
 
 def take_rows(
@@ -27,6 +29,17 @@ def take_rows(
         The labels, int64 with shape [batch] on the CPU, and the fields by their position; None unless the
         tensors are such a data set's, and one of them holds labels.
     """
+    try:
+        found = rows_of(dataset, positions, label)
+    except READING:  # the item that can't be read is named where items are read one by one
+        return None
+    return None if found is None or (found[0] < 0).any() else found
+
+
+def rows_of(
+    dataset: Dataset[Any], positions: Sequence[int], label: int
+) -> tuple[Tensor, dict[str, Tensor]] | None:
+    """The same, with any labels; an index that a data set does not have raises an error of torch's."""
     rows = list(positions)
     while type(dataset) is Subset:
         rows, dataset = [int(dataset.indices[row]) for row in rows], dataset.dataset
@@ -37,6 +50,4 @@ def take_rows(
     if classes.dtype not in INTEGERS or classes.ndim != 1 or not tensors:
         return None
     labels = classes[index.to(classes.device)].cpu().long()
-    if (labels < 0).any():
-        return None
     return labels, {str(i): each.detach()[index.to(each.device)] for i, each in enumerate(tensors)}
