@@ -195,7 +195,13 @@ def as_parquet(place: Sequence[str], rows: Sequence[tuple[Keys, Any]]) -> bytes:
     file = io.BytesIO()
     keyed = [name for name in made if name != "value"]  # numbers hardly repeat
     parquet.write_table(
-        pyarrow.table(made), file, compression="brotli", compression_level=11, use_dictionary=keyed
+        pyarrow.table(made),
+        file,
+        compression="brotli",
+        compression_level=11,
+        use_dictionary=keyed,
+        write_statistics=False,  # of small tables these two are a tenth of the file
+        store_schema=False,
     )
     return file.getvalue()
 
