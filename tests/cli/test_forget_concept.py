@@ -227,12 +227,29 @@ def test_a_pipeline_draws_the_images_of_a_request_itself(run, given: Path, here:
     assert contents(first) == contents(second)
 
 
+@pytest.mark.parametrize(
+    ("flags", "sentence"),
+    [
+        (("--method", "uce", "--scope", "self-attention"), "cross-attention"),
+        (("--method", "scissorhands", "--set", "eligible=nothing"), "nothing"),
+        (("--method", "esd", "--set", "erase_from=99"), "99"),
+    ],
+)
+def test_a_method_that_does_not_fit_is_refused_before_anything_is_drawn(
+    flags, sentence: str, run, given: Path, here: Path
+):
+    asked = ("forget", given / "sd", *THREE, *DRAW, *flags, "--quiet", "--out", here / "out")
+    told = run(*asked)
+    assert told.code == 2 and sentence in told.error, told
+    assert not [*here.rglob("*.png")]
+
+
 def test_an_interrupted_run_keeps_its_images(run, given: Path, here: Path, monkeypatch):
     from unweave.cli.inputs import concept_drawing
 
     asked = ("forget", given / "sd", *THREE, *DRAW, *FAST, "--out", here / "out")
     with monkeypatch.context() as patch:
-        patch.setattr(concept_drawing, "make_work", interrupt)
+        patch.setattr(concept_drawing, "read_captioned", interrupt)
         assert run(*asked).code == 130
     drawn = contents(here / "out")
     assert run(*asked).code == 0 and drawn.items() <= contents(here / "out").items()

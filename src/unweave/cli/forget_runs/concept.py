@@ -70,7 +70,7 @@ def forget_concept(
         if dry_run:
             return print_end("Nothing was written.", plan, folder=folder, flags=flags)
         with out.open_folder(folder, facts, claim=CLAIM):
-            work = plan.prepare(folder, out.earlier_folders(place), flags.device, listener)
+            work = plan.prepare(chosen, folder, out.earlier_folders(place), flags.device, listener)
             listener(Progress(method, 0, 1))
             result = work.run(chosen, seed=seed, device=flags.device)
             listener(Progress(method, 1, 1))

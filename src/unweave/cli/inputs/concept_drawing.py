@@ -15,9 +15,9 @@ from unweave.cli.inputs.concept_source import Generation
 from unweave.cli.inputs.concept_work import ConceptWork, erasure_of, make_work
 from unweave.cli.inputs.concepts import Concepts
 from unweave.cli.inputs.scope import RANK, TEXT_TO_IMAGE, TrainedWeights
-from unweave.data.captions import hold_out, read_captioned
+from unweave.data.captions import FILE, TEXT, CaptionedImages, hold_out, read_captioned
+from unweave.methods import Method
 from unweave.record.record import package_digest
-from unweave.tasks.diffusion.autoencoder import encode
 from unweave.tasks.diffusion.concept_request import refuse_forgotten_before
 from unweave.tasks.diffusion.drawn_folder import ImagesToDraw, draw_folder, prompts_of
 from unweave.tasks.diffusion.sample import Sampler, refuse_impossible
@@ -67,11 +67,10 @@ class DrawingPlan:
         return f"The model drew them: see in {folder / GENERATED} whether they show it. "
 
     def prepare(
-        self, folder: Path, earlier: Iterable[Path], device: str | None, listener: Listener
+        self, method: Method, folder: Path, earlier: Iterable[Path], device: str | None, listener: Listener
     ) -> ConceptWork:
-        """Draws the images that are missing, and reads all."""
-        blank = torch.zeros((1, *self.pipeline.image_shape), dtype=torch.uint8)
-        encode(self.pipeline.autoencoder, blank)  # an autoencoder that can't is an error before it draws
+        """Draws the images that are missing, and reads all; first tries the method on blank ones."""
+        self.blank_work(device).refuse_unfit(method, device)
         place = folder / GENERATED
         others = [each / GENERATED for each in earlier if each != folder]
         draw_folder(
@@ -83,6 +82,13 @@ class DrawingPlan:
             progress=lambda done, total: listener(Progress("images drawn", done, total)),
         )
         return make_work(self.pipeline, self.concepts, self.trained, *read_captioned(place), device)
+
+    def blank_work(self, device: str | None) -> ConceptWork:
+        """The work with blank images in the place of those to draw."""
+        rows = tuple({FILE: f"{number}.png", TEXT: text} for number, (text, _) in enumerate(self.wanted.rows))
+        blank = torch.zeros((1, *self.pipeline.image_shape), dtype=torch.uint8)
+        images = CaptionedImages(blank.expand(len(rows), -1, -1, -1), rows, Path(GENERATED))
+        return make_work(self.pipeline, self.concepts, self.trained, images, None, device, alike=True)
 
 
 def plan_drawing(

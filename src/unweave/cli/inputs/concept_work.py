@@ -26,6 +26,10 @@ from unweave.tasks.diffusion.stable_diffusion import StableDiffusion, load, refu
 from unweave.unlearning import unlearn
 
 
+class FirstPass(Exception):
+    """A method came as far as its first pass through the model."""
+
+
 @dataclass(frozen=True)
 class ConceptWork:
     """A pipeline, the request to it, and the model that a method edits.
@@ -65,10 +69,28 @@ class ConceptWork:
         return ""
 
     def prepare(
-        self, folder: Path, earlier: Iterable[Path], device: str | None, listener: Listener
+        self, method: Method, folder: Path, earlier: Iterable[Path], device: str | None, listener: Listener
     ) -> "ConceptWork":
         """Returns itself."""
         return self
+
+    def refuse_unfit(self, method: Method, device: str | None) -> None:
+        """Runs a method up to its first pass, so that what it refuses is an error early.
+
+        Raises:
+            ValueError: If the method does not fit the request or the model.
+        """
+
+        def stop(*_: object) -> None:
+            raise FirstPass
+
+        handle = self.model.register_forward_pre_hook(stop)
+        try:
+            self.run(method, seed=0, device=device)
+        except FirstPass:
+            pass
+        finally:
+            handle.remove()
 
     def task(self, split: Split) -> Task:
         """The task of the request."""
@@ -125,13 +147,15 @@ def make_work(
     train: CaptionedImages,
     test: CaptionedImages | None,
     device: str | None,
+    *,
+    alike: bool = False,
 ) -> ConceptWork:
-    """The work on a pipeline and its images.
+    """The work on a pipeline and its images, which may be all alike.
 
     Raises:
         ValueError: If the images or the request can't be used.
     """
-    request = make_request(pipeline, train, test, erasure_of(concepts), device or "cpu")
+    request = make_request(pipeline, train, test, erasure_of(concepts), device or "cpu", alike=alike)
     edited = pipeline.model(request.prompts, trained.scope or TEXT_TO_IMAGE, rank=trained.rank or RANK)
     return ConceptWork(concepts, trained, pipeline, request, edited)
 
