@@ -29,6 +29,7 @@ from unweave.cli.checks.findings import (
 from unweave.cli.checks.notes import about_influence, missing_retraining, notes
 from unweave.cli.inputs import out
 from unweave.cli.inputs.concept_recipe import read_concept_recipe
+from unweave.cli.inputs.concept_source import NO_GENERATION, Generation
 from unweave.cli.inputs.concepts import NO_CONCEPT, Concepts, refuse_no_concept, refuse_other_requests
 from unweave.cli.inputs.extra import require_diffusion
 from unweave.cli.inputs.request import NOTHING, Request, about_own_images, positions
@@ -63,6 +64,7 @@ def check(
     *,
     request: Request = NOTHING,
     concepts: Concepts = NO_CONCEPT,
+    generation: Generation = NO_GENERATION,
     recipe: str | None = None,
     data: str | None = None,
     methods: str | None = None,
@@ -82,6 +84,7 @@ def check(
         model: project.py, a recipe, or a model's folder.
         request: The forget set.
         concepts: The concepts that a text-to-image model forgets.
+        generation: The images that it would draw itself; check draws one of each kind, in a few steps.
         recipe: The recipe, if the model's folder has none; for a text-to-image model a recipe of a request.
         data: The images of a folder of diffusers: a folder with one sub-folder per class, or an .npz file;
             for a text-to-image model a folder with captions.
@@ -100,9 +103,16 @@ def check(
         with require_diffusion():
             from unweave.cli.checks.concepts import check_concept
         return check_concept(
-            model, concepts, trained, data=data, methods=methods, recipe=concept_recipe, flags=flags
+            model,
+            concepts,
+            trained,
+            data=data,
+            generation=generation,
+            methods=methods,
+            recipe=concept_recipe,
+            flags=flags,
         )
-    refuse_no_concept(model, concepts)
+    refuse_no_concept(model, concepts, generation)
     requested, processes = None if methods == EVERY else parse_names(methods), Processes.current()
     refuse_unfit_flags(shard=shard, blocks=blocks, save_every=None, concept=False)
     project = load(model, recipe=recipe, data=data, device=flags.device)

@@ -4,12 +4,19 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
 pytest.importorskip("diffusers")
 pytest.importorskip("transformers")
 
 from single_file import write_single_file  # after diffusers is known to be there
+from unweave.cli.checks import concepts
 from unweave.cli.checks.concepts import neighbours, notes
+from unweave.cli.inputs.concept_drawing import plan_drawing
+from unweave.cli.inputs.concept_source import Generation
+from unweave.cli.inputs.concepts import Concepts
+from unweave.cli.inputs.scope import ALL
+from unweave.tasks.diffusion.drawn_folder import ImagesToDraw
 
 
 def test_neighbours_differ_in_one_word():
@@ -70,6 +77,31 @@ def test_a_file_and_a_recipe_are_checked_as_they_are_forgotten_from(run, refused
     refused("no settings for lur, only for finetune", *asked[:-1], "lur", "--config", given / "sd")
     folder = ("check", given / "sd", "--concept", "a three", "--data", given / "images")
     refused("--config goes with a model in one", *folder, "--config", given / "nowhere")
+
+
+def test_images_that_the_model_would_draw_are_priced_and_none_is_kept(run, given: Path, here: Path):
+    asked = ("check", given / "sd", "--concept", "a three", "--keep", "a four", "--generate", "20")
+    told = run(*asked, "--sampler", "steps=2", "--methods", "finetune,esd", "--json", "--quiet")
+    assert told.code == 0, told.error
+    found = json.loads(told.out)
+    assert found["data"]["forget"] == 16 and found["data"]["held out of the concept"] == 4
+    assert list(found["costs"]) == ["draw 40 images", "finetune", "esd"]
+    assert all(each["seconds"] > 0 for each in found["costs"].values())
+    assert list(here.iterdir()) == []
+
+
+def test_drawing_costs_a_start_and_its_steps_for_each_image(monkeypatch, given: Path):
+    spent = [0.0]
+
+    def draw(pipeline: object, images: ImagesToDraw, absent: list[object], *_: object) -> None:
+        spent[0] += len(absent) * (0.05 + 0.01 * images.sampler.steps)
+
+    monkeypatch.setattr(concepts, "draw_absent_images", draw)
+    monkeypatch.setattr(concepts.timing, "clock_of", lambda device: lambda: spent[0])
+    asked = Concepts(("a three",), keep=("a four",))
+    plan = plan_drawing(str(given / "sd"), asked, ALL, Generation(20, sampler=("steps=50",)), 0)
+    found = next(concepts.drawing_rounds(plan, torch.device("cpu")))
+    assert found.seconds == pytest.approx(40 * (0.05 + 0.01 * 50)) and found.is_quick
 
 
 def test_a_pipeline_needs_a_concept_and_images(refused, given: Path):

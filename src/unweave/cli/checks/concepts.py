@@ -5,8 +5,12 @@ Needs the extra `unweave[diffusion]`; `unweave check` imports it only for such a
 
 import dataclasses
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
+
+import torch
 
 from unweave.audits.diffusion.kid import FEWEST
 from unweave.audits.diffusion.real_concepts import PICTURES
@@ -15,7 +19,9 @@ from unweave.cli.checks import rounds, timing
 from unweave.cli.checks.facts import model_line, weight_facts
 from unweave.cli.checks.findings import print_costs, print_notes, usable_line, write_findings
 from unweave.cli.inputs import concept_work, out, single_file
+from unweave.cli.inputs.concept_drawing import DrawingPlan, plan_drawing
 from unweave.cli.inputs.concept_recipe import ConceptRecipe
+from unweave.cli.inputs.concept_source import Generation, refuse_two_sources
 from unweave.cli.inputs.concept_work import ConceptWork
 from unweave.cli.inputs.concepts import Concepts
 from unweave.cli.inputs.scope import TEXT_TO_IMAGE, TrainedWeights, refuse_layers_of_pipeline
@@ -24,11 +30,7 @@ from unweave.cli.terminal import progress, show
 from unweave.families.text_to_image_settings import text_to_image_method
 from unweave.methods import DEFAULT, Method
 from unweave.methods.configure import configure
-
-NO_DATA = (
-    "a pipeline does not hold the images that it was trained on: name a folder of images with captions "
-    "(metadata.jsonl or metadata.csv) with --data"
-)
+from unweave.tasks.diffusion.drawn_folder import draw_absent_images
 
 
 def check_concept(
@@ -37,6 +39,7 @@ def check_concept(
     trained: TrainedWeights,
     *,
     data: str | None,
+    generation: Generation,
     methods: str | None,
     recipe: ConceptRecipe | None,
     flags: CommonFlags,
@@ -50,8 +53,8 @@ def check_concept(
     """
     if recipe is not None:
         concepts, trained = recipe.concepts(concepts, keeps=True), recipe.trained(trained)
-    if data is None:
-        raise ValueError(NO_DATA)
+        generation = recipe.generation(generation, data, concepts.concept)
+    refuse_two_sources(data, generation)
     refuse_layers_of_pipeline(trained)
     names = parse_names(methods) or ((DEFAULT,) if recipe is None else tuple(recipe.methods))
     tables = {name: {} if recipe is None else recipe.settings(name, {}) for name in names}
@@ -63,16 +66,23 @@ def check_concept(
         progress.show_progress(f"Checking {model}", quiet=flags.quiet) as listener,
         single_file.as_folder(model, concepts.config, beside) as source,
     ):
-        work = concept_work.read(str(source), concepts, trained, data, flags.device)
-        findings = inspect_request(work, chosen, listener)
+        plan = None
+        if data is None:
+            plan = plan_drawing(str(source), concepts, trained, generation, flags.seed or 0)
+            work = plan.blank_work(flags.device)
+        else:
+            work = concept_work.read(str(source), concepts, trained, data, flags.device)
+        findings = inspect_request(work, plan, chosen, listener)
     facts = {"verb": "check", **work.facts(), "methods": repr(chosen)}
     write_findings(findings, facts, flags.out)
     show.print_json(findings) if flags.json else print_findings(model, findings)
     return 0
 
 
-def inspect_request(work: ConceptWork, methods: Mapping[str, Method], listener: Listener) -> dict[str, Any]:
-    """All findings about a request."""
+def inspect_request(
+    work: ConceptWork, plan: DrawingPlan | None, methods: Mapping[str, Method], listener: Listener
+) -> dict[str, Any]:
+    """All findings about a request, and the plan of its images if the model is to draw them."""
     counts = count_data(work)
     return {
         "model": {**weight_facts(work.model), "trained": True},
@@ -80,7 +90,7 @@ def inspect_request(work: ConceptWork, methods: Mapping[str, Method], listener: 
         "scope": work.trained.scope or TEXT_TO_IMAGE,
         "data": counts,
         "notes": list(notes(counts)),
-        "costs": estimate_costs(work, methods, listener),
+        "costs": estimate_costs(work, plan, methods, listener),
     }
 
 
@@ -132,9 +142,9 @@ def notes(counts: Mapping[str, int]) -> Iterator[str]:
 
 
 def estimate_costs(
-    work: ConceptWork, methods: Mapping[str, Method], listener: Listener
+    work: ConceptWork, plan: DrawingPlan | None, methods: Mapping[str, Method], listener: Listener
 ) -> dict[str, dict[str, Any]]:
-    """Estimates the cost of each method, or says why it can't run."""
+    """Estimates the cost of the images to draw and of each method, or says why it can't run."""
     split = work.request.split
     one_step = configure(text_to_image_method("finetune"), {"how": {"steps": 1, "batch": 1}}, "finetune")
     timing.time_method(one_step, {}, work.model, split, work)  # torch's own start
@@ -142,8 +152,31 @@ def estimate_costs(
         name: timing.method_rounds(method, work.model, split, work) for name, method in methods.items()
     }
     device = next(work.model.parameters()).device
+    if plan is not None:
+        measured = {f"draw {2 * plan.wanted.each} images": drawing_rounds(plan, device), **measured}
     found = rounds.estimate_all(measured, device, listener)
     return {name: dataclasses.asdict(each) for name, each in found.items()}
+
+
+def drawing_rounds(plan: DrawingPlan, device: torch.device) -> Iterator[rounds.Round]:
+    """Yields the cost of drawing all images, from one of each kind in a few steps."""
+    wanted, clock = plan.wanted, timing.clock_of(device)
+    rows = [(f"{i}.png", *row) for i, row in enumerate(replace(wanted, each=1).rows)]
+
+    def run(steps: int) -> float:
+        few = replace(wanted, sampler=replace(wanted.sampler, steps=steps))
+        with TemporaryDirectory() as place:
+            start = clock()
+            draw_absent_images(plan.pipeline, few, rows, Path(place), str(device), lambda *_: None)
+            return clock() - start
+
+    while True:
+        short = run(timing.SHORT)
+        quick = short < timing.PATIENCE
+        more = timing.LONGER - timing.SHORT if quick else 1
+        step = max(0.0, run(timing.SHORT + more) - short) / more
+        seconds = short + (wanted.sampler.steps - timing.SHORT) * step
+        yield rounds.Round(wanted.each * seconds, None, quick)
 
 
 def print_findings(model: str, findings: Mapping[str, Any]) -> None:
