@@ -11,13 +11,13 @@ from typing import Any
 import torch
 from torch import nn
 
-from unweave.audits.diffusion.attacks import Budget, relearning_curves
+from unweave.audits.diffusion.attacks import relearning_curves
 from unweave.audits.diffusion.concept_exam import ConceptExam
 from unweave.audits.diffusion.concept_prompts import ConceptPrompts, Prompt
 from unweave.audits.diffusion.images_exam import Drawn
 from unweave.audits.diffusion.latent_drawing import PromptedPipeline
 from unweave.audits.diffusion.old_words import with_text_encoder
-from unweave.audits.diffusion.revival import Relearning
+from unweave.audits.diffusion.relearning import OLD_WORDS, describe_curves, relearned_sooner
 from unweave.audits.metrics import Values
 from unweave.bench.stage import Memory
 from unweave.data.captioned_drawings import HELD_OUT_TEMPLATES, Drawings
@@ -29,9 +29,6 @@ from unweave.tasks.diffusion.stable_diffusion import StableDiffusion
 
 Row = Mapping[str, str]
 """A prompt with the factors that it names."""
-
-OLD_WORDS = "_old_words"
-"""The end of the names of what was relearned behind the text encoder of the original."""
 
 
 @dataclass(frozen=True)
@@ -135,15 +132,6 @@ class EditExam(ConceptExam):
         return PromptedPipeline(edited, self.prompts.conditions)
 
 
-def describe_curves(curves: Mapping[int, Relearning], budget: Budget, words: str = "") -> dict[str, float]:
-    """The steps and the shares of relearning, by the number of images; `words` ends the names of sizes."""
-    found: dict[str, float] = {}
-    for size, curve in curves.items():
-        found[f"relearn_{size}{words}"] = min(curve.steps(), budget.longest)
-        found |= {f"relearned_{size}{words}_at_{step}": 100 * each.value for step, each in curve.checks}
-    return found
-
-
 @dataclass(frozen=True, kw_only=True)
 class PracticeExam(EditExam):
     """The exam of a search that asks whether a concept is gone: its only attack is relearning.
@@ -157,21 +145,8 @@ class PracticeExam(EditExam):
         return {} if self.budget is None else self.relearn(model)
 
     def further_parts(self, values: Values, wanted: Values) -> dict[str, float]:
-        """`sooner`, by whichever text encoder the concept comes back sooner."""
-        checks = [name for name in wanted if name.startswith("relearned_")]
-        if not checks:
-            return {}
-        ways = [
-            [max(0.0, values[name] - wanted[name]) for name in checks],
-            [max(0.0, values.get(behind(name), 0.0) - wanted[name]) for name in checks],
-        ]
-        return {"sooner": max(sum(way) / len(way) for way in ways)}
-
-
-def behind(name: str) -> str:
-    """The name of a share of relearning behind the text encoder of the original."""
-    size, at, step = name.rpartition("_at_")
-    return f"{size}{OLD_WORDS}{at}{step}"
+        """How much sooner the concept is relearned."""
+        return relearned_sooner(values, wanted)
 
 
 @dataclass(frozen=True, eq=False)

@@ -66,6 +66,7 @@ class DiffusionFamily(Family):
         images: The number of images of each class.
         searched: The number of images of each class in a search.
         attacks: The number of images per setting of the attacks that try to recover a class; 0 runs none.
+        relearned: The number of images per check of relearning in a search; 0 leaves relearning out.
         recogniser: The classifier that recognises them; it is trained on the training images.
         inception: A local file with Inception's weights; without it there is no FID.
     """
@@ -91,12 +92,14 @@ class DiffusionFamily(Family):
     images: int = 500
     searched: int = 100
     attacks: int = 0
+    relearned: int = 0
     recogniser: str = "conv"
     inception: str | None = None
 
     def __post_init__(self) -> None:
-        if self.attacks < 0:
-            raise ValueError(f"attacks must be a number of images, or 0 for none, found {self.attacks}")
+        for name, count in (("attacks", self.attacks), ("relearned", self.relearned)):
+            if count < 0:
+                raise ValueError(f"{name} must be a number of images, or 0 for none, found {count}")
         if min(self.images, self.searched) < FEWEST:
             raise ValueError(
                 f"a KID needs {FEWEST} images of each class, found {self.images} and {self.searched}"
@@ -177,13 +180,14 @@ class DiffusionFamily(Family):
     ) -> DiffusionExam:
         """Images of every class."""
         refuse_unfit(split, searching=searching, attacked=bool(self.attacks) and not searching)
+        attackers = self.relearned if searching else self.attacks
         return DiffusionExam(
             split,
             self.task(split.n_classes, split.forgotten_classes),
             recogniser_of(self.recogniser, split, None if device is None else str(device), cache),
             self.sampler,
             self.searched if searching else self.images,
-            None if searching or not self.attacks else Budget(images=self.attacks),
+            Budget(images=attackers) if attackers else None,
             searching=searching,
             first_seed=SEARCHED if searching else 0,
             inception=None if searching or self.inception is None else Path(self.inception),

@@ -17,6 +17,7 @@ from unweave.audits.diffusion.recogniser import make_recogniser
 from unweave.audits.exam import Exam
 from unweave.audits.verdict import Verdict
 from unweave.data.in_memory import Resident
+from unweave.descent.descend import Descent
 from unweave.errors import Failed
 from unweave.split import Split
 from unweave.tasks.diffusion import Diffusion
@@ -168,6 +169,20 @@ def test_the_value_of_a_trial_by_hand() -> None:
     better = exam().score_trial({**values, "ra": 100.0, "kid_retain": -0.01}, wanted, 0.6)
     assert better["value"] == pytest.approx(6 / 3), (
         "neither more accuracy nor luck is further from retraining"
+    )
+
+
+def test_a_search_with_attackers_asks_how_soon_a_class_is_relearned() -> None:
+    attacker = Budget(images=4, relearning=Descent(lr=1e-6, steps=2, batch=2), looks=(1,))
+    practice = replace(exam(searching=True), budget=attacker)
+    hidden, gone = practice.probes(Shades()), practice.probes(Shades({1: 0}))
+    assert hidden == {"relearn_10": 0, **{f"relearned_10_at_{step}": 100 for step in (0, 1, 2)}}
+    assert gone == {"relearn_10": 2, **{f"relearned_10_at_{step}": 0 for step in (0, 1, 2)}}
+    wanted = {"ua": 90.0, "ra": 90.0, "class_tv": 0.0, "kid_retain": 0.0}
+    found = practice.score_trial({**wanted, **hidden}, {**wanted, **gone}, 0.0)
+    assert found["sooner"] == 100 and found["value"] == 100 / 4
+    assert practice.score_trial({**wanted, **gone}, {**wanted, **hidden}, 0.0)["value"] == 0, (
+        "later is no worse"
     )
 
 

@@ -3,8 +3,9 @@ r"""The exam of generators: images of every class on fixed seeds, classified by 
 The value of a trial of a search is, in points, :math:`(|dUA| + dRA^- + 100\,TV^+) / 3 + 100\,KID^+`, where d
 is the difference from the retrained model of the seed (a better value counts as none), TV^+ the excess of the
 distance between the recognised classes of forgotten conditions over that of two retrained models, and KID^+
-the kernel distance of images under retained conditions from the retrained model's. A trial uses no held-out
-image, and other seeds than reported images.
+the kernel distance of images under retained conditions from the retrained model's. With the budget of an
+attacker the mean has a fourth part: how much sooner the class is relearned. A trial uses no held-out image,
+and other seeds than reported images.
 """
 
 import hashlib
@@ -18,7 +19,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from unweave.audits.diffusion.attacks import Budget, Target, attack, without_adapter
+from unweave.audits.diffusion.attacks import Budget, Target, attack, relearning_curves, without_adapter
 from unweave.audits.diffusion.drawing import Drawing
 from unweave.audits.diffusion.fid import fid, inception_digest, refuse_no_fid
 from unweave.audits.diffusion.image_attacks import IMAGES, choose_image_attacks
@@ -26,6 +27,8 @@ from unweave.audits.diffusion.images_exam import APART, Drawn, ImagesExam
 from unweave.audits.diffusion.metrics import GENERATION, measure_generation, measure_generation_pair
 from unweave.audits.diffusion.real_images import images_of, refuse_unfit, shape_of
 from unweave.audits.diffusion.recogniser import Recogniser, SeenImages, hits
+from unweave.audits.diffusion.relearning import describe_curves, relearned_sooner
+from unweave.audits.diffusion.revival import SIZES
 from unweave.audits.diffusion.samples import Samples, recognise
 from unweave.audits.diffusion.verdict import (
     EVERY,
@@ -58,7 +61,8 @@ class DiffusionExam(ImagesExam):
         recogniser: Classifies images; the same for all generators of a comparison.
         sampler: How to draw images.
         count: The number of images of each class.
-        budget: The budget of attackers; no attacks if None.
+        budget: The budget of attackers; no attacks if None. In a search they relearn the class and do nothing
+            else.
         searching: Whether this is a search of settings, which measures only `TRIAL`.
         first_seed: The first seed of the images of the first class.
         inception: A local file with Inception's weights; without it there is no FID.
@@ -81,7 +85,8 @@ class DiffusionExam(ImagesExam):
     )
 
     def __post_init__(self) -> None:
-        refuse_unfit(self.split, searching=self.searching, attacked=self.budget is not None)
+        attacked = self.budget is not None and not self.searching
+        refuse_unfit(self.split, searching=self.searching, attacked=attacked)
         if self.inception is not None:
             labels = self.split.held_out.labels
             real = sum(int((labels == label).sum()) for label in self.retained_conditions)
@@ -165,7 +170,10 @@ class DiffusionExam(ImagesExam):
             return {}
         before = original if find_additions(model) else None
         found = [
-            self.attack_class(model, label, self.budget, before) for label in self.split.forgotten_classes
+            self.relearn_class(model, label, self.budget)
+            if self.searching
+            else self.attack_class(model, label, self.budget, before)
+            for label in self.split.forgotten_classes
         ]
         return {name: float(np.mean([each[name] for each in found])) for name in found[0]}
 
@@ -173,12 +181,27 @@ class DiffusionExam(ImagesExam):
         self, model: nn.Module, label: int, budget: Budget, original: nn.Module | None
     ) -> dict[str, float]:
         """Runs the attacks on one class."""
-        real = images_of(self.split.train, label)
-        target = Target(self.drawing(model), label, lambda images: hits(self.recogniser(images), label), real)
+        target = self.target(model, label)
         numbers = attack(target, budget)
         if original is not None and budget.runs("without-adapter"):
             numbers |= without_adapter(target, self.drawing(original), budget)
         return {name: budget.longest if value is None else value for name, value in numbers.items()}
+
+    def relearn_class(self, model: nn.Module, label: int, budget: Budget) -> dict[str, float]:
+        """The course of relearning one class from the smallest number of images."""
+        target = self.target(model, label, SIZES[:1])
+        return describe_curves(relearning_curves(target, budget), budget)
+
+    def further_parts(self, values: Values, wanted: Values) -> dict[str, float]:
+        """How much sooner the class is relearned."""
+        return relearned_sooner(values, wanted)
+
+    def target(self, model: nn.Module, label: int, sizes: Sequence[int] = SIZES) -> Target:
+        """A model under attack, which relearns from these numbers of images."""
+        real = images_of(self.split.train, label)
+        return Target(
+            self.drawing(model), label, lambda images: hits(self.recogniser(images), label), real, sizes=sizes
+        )
 
     def drawing(self, model: nn.Module) -> Drawing:
         """Makes what draws from a model as the exam does."""
