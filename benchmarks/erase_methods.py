@@ -1,0 +1,72 @@
+"""The methods of the study of class erasure, and what a search of each chooses from.
+
+All get the gradients of the recipe's budget, batches of 64 retain and 32 forget images and one range of
+learning rates; as far as a method has them, also the same forget losses, retain losses and weights. Every
+search starts at the same learning rate, forget loss, retain loss and weight; what a method is defined by is
+fixed.
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from unweave.bench.recipe import Recipe, shorten_training
+from unweave.descent.descend import Descent
+from unweave.methods import Method
+from unweave.methods.configure import configure
+from unweave.methods.simple import FromScratch
+from unweave.space import Choice, Log, Range, Whole
+
+METHODS = ("lur", "lur-lagged", "joint", "salun", "sa", "esd", "scissorhands", "erasediff")
+METHODS += ("short-retrain", "retrain")
+
+PRICES = {"salun": 2}
+"""The gradients of a step of methods whose own space assumes another feed."""
+
+MASK = 5
+"""At most the gradients of a mask over the forget set."""
+
+RATES = Log(1e-4, 4e-3)
+"""The learning rates of all methods; models are trained at 2e-3."""
+
+COMMON: Mapping[str, Range] = {
+    "forget": Choice(("away", "ideal", "mislabel")),
+    "retain": Choice(("both", "nll")),
+}
+"""What is searched of every method that has it."""
+
+START: Mapping[str, Any] = {"forget": "away", "retain": "both", "weight": 0.5, "retain_weight": 2.0}
+"""Where searches start, as far as a method has it: by hand, on the objects of text-to-image models."""
+
+DESCENT = {"lr": 1e-3, "batch": 64, "forget_batch": 32, "max_norm": 1.0, "schedule": "cosine"}
+
+
+def budget_of(recipe: Recipe) -> int:
+    """The gradient evaluations of a run."""
+    return shorten_training(recipe.train, recipe.tuning.largest_budget).steps or 0
+
+
+def starting_recipe(recipe: Recipe) -> Recipe:
+    """The recipe with the settings at which searches start."""
+    short = FromScratch(shorten_training(recipe.train, recipe.tuning.largest_budget))
+    started = {name: start_of(recipe.family.method_named(name)) for name in METHODS[:-2]}
+    return replace(recipe, headline="lur", methods={**recipe.methods, **started, "short-retrain": short})
+
+
+def start_of(method: Method) -> Method:
+    """A method with the settings at which its search starts."""
+    known = {name: each for name, each in START.items() if hasattr(method, name)}
+    how = {"how": DESCENT} if isinstance(getattr(method, "how", None), Descent) else {}
+    return configure(method, {**known, **how})
+
+
+def space_of(recipe: Recipe, name: str) -> dict[str, Range]:
+    """What a search of a method chooses from; nothing for a training from scratch."""
+    method, budget = recipe.method(name), budget_of(recipe)
+    if isinstance(method, FromScratch):
+        return {}
+    space = {**recipe.family.space(name, method, budget), "how.lr": RATES}
+    if name in PRICES:
+        most = (budget - MASK) // PRICES[name]
+        space["how.steps"] = Whole(most // 3, most)
+    return space | {path: each for path, each in COMMON.items() if hasattr(method, path)}
