@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from erase_aims import AIMS, count_met
 
 from unweave.audits.score import interval
 from unweave.record import record
@@ -100,6 +101,12 @@ def costs(stages: Stages) -> str:
     return table(["mean gap, points", *(TITLES.get(each, each) for each in COSTS)], rows)
 
 
+def aims(stages: Stages) -> str:
+    """The classes on which each method meets an aim, and the mean shortfall."""
+    names = [name for name in rank_methods(stages) if name != "original"]
+    return table([*AIMS.values()], {name: [*count_met(stages, name).values()] for name in names})
+
+
 def conflict(stages: Stages) -> str:
     """The cosine of the headline's gradients with its split-half reliability, over classes, in thirds."""
     curves = [stage["methods"][stage["headline"]]["trace"].get("cosine", []) for stage in stages]
@@ -119,6 +126,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("record", type=Path)
     stages = list(record.load(parser.parse_args().record)["stages"].values())
+    print(aims(stages), end="\n\n")
     print(figures(stages, QUALITY), figures(stages, ATTACKS), costs(stages), conflict(stages), sep="\n\n")
 
 

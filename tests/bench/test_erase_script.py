@@ -53,3 +53,36 @@ def test_no_setting_of_a_search_costs_more_than_the_budget(
         spent.append(problem.cost.gradients)
     price = spent[1] - spent[0]
     assert 0.8 * script.budget_of(recipe) < spent[0] + (most - 1) * price <= script.budget_of(recipe) == 300
+
+
+def score(value: float, low: float | None = None, high: float | None = None) -> dict[str, float | None]:
+    return {"value": value, "low": low, "high": high}
+
+
+def row(ua: float, ra: float, kid: float, relearned: float, *, gradients: float = 300.0, gap: float = 20.0):
+    scores = {"ua": score(ua), "ra": score(ra), "kid": score(kid), "relearn_10": score(relearned)}
+    return {"scores": scores, "gradient_evaluations": gradients, "gap": {"mean": gap}}
+
+
+def test_an_aim_is_met_at_its_limit_and_missed_beyond_it(script: ModuleType):
+    import erase_aims
+
+    stage = {
+        "recipe": {"train": {"steps": 3000}},
+        "reference": {"scores": {"ua": score(98.0, 97.0, 99.0), "relearn_10": score(40.0)}},
+        "descriptions": {"original": {"kid": [0.015, 0.01, 0.02]}},
+        "methods": {
+            "original": row(1.0, 99.0, 0.015, 0.0),
+            "good": row(97.0, 98.0, 0.02, 20.0),
+            "bad": row(99.5, 97.0, 0.03, 15.0, gradients=330.0, gap=21.0),
+            "failed": {"scores": {}, "gap": None},
+            "retrain": row(99.0, 99.0, 0.015, 40.0, gradients=3000.0),
+        },
+    }
+    assert max(erase_aims.shortfalls(stage, "good").values()) == 0
+    missed = {"ua": 0.5, "ra": 1.0, "kid": 0.01, "relearn_10": 5.0, "share": 0.01, "gap": 1.0}
+    assert erase_aims.shortfalls(stage, "bad") == pytest.approx(missed)
+    assert erase_aims.count_met([stage, stage], "bad")["relearn_10"] == "0 of 2 (+5.000)"
+    assert set(erase_aims.count_met([stage], "failed").values()) == {"–"}
+    one_seed = {**stage, "reference": {"scores": {"ua": score(97.5), "relearn_10": score(40.0)}}}
+    assert erase_aims.interval_of_retrained(one_seed) == (97.5, 99.0)

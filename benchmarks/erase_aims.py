@@ -1,0 +1,60 @@
+"""The aims of the study of class erasure: on how many classes a method meets each, and how far it misses.
+
+The row "retrain", a second retrained model of each seed, shows how often chance alone misses an aim.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+AIMS: Mapping[str, str] = {
+    "ua": "UA in the interval of retrained models, points",
+    "ra": "RA a point below the original's, points",
+    "kid": "KID in the original's interval",
+    "gap": "nearer than a second retrained model, points",
+    "relearn_10": "relearning in half of the steps",
+    "share": "a tenth of the gradients",
+}
+"""The aims with the unit of their shortfall, which is zero or less where a class meets the aim."""
+
+Stage = Mapping[str, Any]
+
+
+def shortfalls(stage: Stage, name: str) -> dict[str, float]:
+    """How far a method falls short of each aim on one class; empty if it failed."""
+    row, before = stage["methods"][name], stage["methods"]["original"]["scores"]
+    scores, wanted = row["scores"], stage["reference"]["scores"]
+    if not scores:
+        return {}
+    low, high = interval_of_retrained(stage)
+    again, steps = stage["methods"].get("retrain"), stage["recipe"]["train"]["steps"]
+    found = {
+        "ua": max(low - scores["ua"]["value"], scores["ua"]["value"] - high),
+        "ra": before["ra"]["value"] - scores["ra"]["value"] - 1,
+        "kid": scores["kid"]["value"] - stage["descriptions"]["original"]["kid"][2],
+        "relearn_10": wanted["relearn_10"]["value"] / 2 - scores["relearn_10"]["value"],
+        "share": row["gradient_evaluations"] / steps - 0.1,
+    }
+    return found if again is None else {**found, "gap": row["gap"]["mean"] - again["gap"]["mean"]}
+
+
+def interval_of_retrained(stage: Stage) -> tuple[float, float]:
+    """The 95 % interval of the UA of retrained models over seeds; of one seed, the range of its two."""
+    ua = stage["reference"]["scores"]["ua"]
+    if ua["low"] is not None:
+        return ua["low"], ua["high"]
+    again = stage["methods"].get("retrain")
+    both = [ua["value"], ua["value"] if again is None else again["scores"]["ua"]["value"]]
+    return min(both), max(both)
+
+
+def count_met(stages: Sequence[Stage], name: str) -> dict[str, str]:
+    """By aim: the classes on which a method meets it, of how many, and the mean shortfall."""
+    found = [shortfalls(stage, name) for stage in stages]
+    cells: dict[str, str] = {}
+    for aim in AIMS:
+        some = [each[aim] for each in found if aim in each]
+        met = sum(each <= 0 for each in some)
+        cells[aim] = f"{met} of {len(stages)} ({float(np.mean(some)):+.3f})" if some else "–"
+    return cells
