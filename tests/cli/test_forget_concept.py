@@ -242,6 +242,8 @@ def test_a_method_that_does_not_fit_is_refused_before_anything_is_drawn(
     told = run(*asked)
     assert told.code == 2 and sentence in told.error, told
     assert not [*here.rglob("*.png")]
+    dry = run(*asked, "--dry-run")
+    assert dry.code == 2 and dry.error == told.error
 
 
 def test_an_interrupted_run_keeps_its_images(run, given: Path, here: Path, monkeypatch):

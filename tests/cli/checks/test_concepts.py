@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 pytest.importorskip("diffusers")
 pytest.importorskip("transformers")
@@ -16,7 +17,7 @@ from unweave.cli.inputs.concept_drawing import plan_drawing
 from unweave.cli.inputs.concept_source import Generation
 from unweave.cli.inputs.concepts import Concepts
 from unweave.cli.inputs.scope import ALL
-from unweave.tasks.diffusion.drawn_folder import ImagesToDraw
+from unweave.tasks.diffusion.drawn_folder import AT_ONCE, ImagesToDraw
 
 
 def test_neighbours_differ_in_one_word():
@@ -90,18 +91,37 @@ def test_images_that_the_model_would_draw_are_priced_and_none_is_kept(run, given
     assert list(here.iterdir()) == []
 
 
-def test_drawing_costs_a_start_and_its_steps_for_each_image(monkeypatch, given: Path):
+def test_drawing_costs_a_start_once_and_its_steps_for_each_chunk(monkeypatch, given: Path):
     spent = [0.0]
 
     def draw(pipeline: object, images: ImagesToDraw, absent: list[object], *_: object) -> None:
-        spent[0] += len(absent) * (0.05 + 0.01 * images.sampler.steps)
+        chunks = -(-len(absent) // AT_ONCE)
+        spent[0] += 0.2 + chunks * (0.05 + 0.01 * images.sampler.steps)
 
     monkeypatch.setattr(concepts, "draw_absent_images", draw)
     monkeypatch.setattr(concepts.timing, "clock_of", lambda device: lambda: spent[0])
     asked = Concepts(("a three",), keep=("a four",))
     plan = plan_drawing(str(given / "sd"), asked, ALL, Generation(20, sampler=("steps=50",)), 0)
     found = next(concepts.drawing_rounds(plan, torch.device("cpu")))
-    assert found.seconds == pytest.approx(40 * (0.05 + 0.01 * 50)) and found.is_quick
+    assert found.seconds == pytest.approx(0.2 + 40 / AT_ONCE * (0.05 + 0.01 * 50)) and found.is_quick
+
+
+def test_a_request_whose_images_can_not_be_drawn_fails(run, given: Path):
+    weights = given / "sd" / "vae" / "diffusion_pytorch_model.safetensors"
+    state, name = load_file(weights), "decoder.conv_out.weight"
+    save_file(state | {name: torch.full_like(state[name], 3e38)}, weights, {"format": "pt"})
+    asked = ("check", given / "sd", "--concept", "a three", "--keep", "a four", "--generate", "6")
+    told = run(*asked, "--sampler", "steps=2", "--methods", "uce", "--quiet")
+    assert told.code == 3 and "the images can't be drawn: a decoded image is not finite" in told.error
+
+
+def test_another_sampler_is_another_check(run, given: Path, here: Path):
+    asked = ("check", given / "sd", "--concept", "a three", "--keep", "a four", "--generate", "6", "--quiet")
+    for steps in (2, 3):
+        flags = ("--sampler", f"steps={steps}", "--methods", "uce", "--out", here / "out")
+        told = run(*asked, *flags)
+        assert told.code == 0 and "no image is drawn yet" in " ".join(told.out.split())
+    assert (here / "out-2" / "check.json").exists()
 
 
 def test_a_pipeline_needs_a_concept_and_images(refused, given: Path):

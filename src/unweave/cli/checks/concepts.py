@@ -27,10 +27,11 @@ from unweave.cli.inputs.concepts import Concepts
 from unweave.cli.inputs.scope import TEXT_TO_IMAGE, TrainedWeights, refuse_layers_of_pipeline
 from unweave.cli.options import CommonFlags, parse_names
 from unweave.cli.terminal import progress, show
+from unweave.errors import Failed
 from unweave.families.text_to_image_settings import text_to_image_method
 from unweave.methods import DEFAULT, Method
 from unweave.methods.configure import configure
-from unweave.tasks.diffusion.drawn_folder import draw_absent_images
+from unweave.tasks.diffusion.drawn_folder import AT_ONCE, draw_absent_images
 
 
 def check_concept(
@@ -50,6 +51,7 @@ def check_concept(
 
     Raises:
         ValueError: If the pipeline, the images or the request can't be used.
+        Failed: If an image to draw, or a latent, is not finite.
     """
     if recipe is not None:
         concepts, trained = recipe.concepts(concepts, keeps=True), recipe.trained(trained)
@@ -73,7 +75,7 @@ def check_concept(
         else:
             work = concept_work.read(str(source), concepts, trained, data, flags.device)
         findings = inspect_request(work, plan, chosen, listener)
-    facts = {"verb": "check", **work.facts(), "methods": repr(chosen)}
+    facts = {**(plan or work).facts(), "verb": "check", "methods": repr(chosen)}
     write_findings(findings, facts, flags.out)
     show.print_json(findings) if flags.json else print_findings(model, findings)
     return 0
@@ -84,12 +86,13 @@ def inspect_request(
 ) -> dict[str, Any]:
     """All findings about a request, and the plan of its images if the model is to draw them."""
     counts = count_data(work)
+    planned = [] if plan is None else ["no image is drawn yet: all numbers of images are those of the plan"]
     return {
         "model": {**weight_facts(work.model), "trained": True},
         "concepts": list(work.concepts.concept),
         "scope": work.trained.scope or TEXT_TO_IMAGE,
         "data": counts,
-        "notes": list(notes(counts)),
+        "notes": [*planned, *notes(counts)],
         "costs": estimate_costs(work, plan, methods, listener),
     }
 
@@ -152,31 +155,35 @@ def estimate_costs(
         name: timing.method_rounds(method, work.model, split, work) for name, method in methods.items()
     }
     device = next(work.model.parameters()).device
+    draw = "" if plan is None else f"draw {len(plan.wanted.rows)} images"
     if plan is not None:
-        measured = {f"draw {2 * plan.wanted.each} images": drawing_rounds(plan, device), **measured}
+        measured = {draw: drawing_rounds(plan, device), **measured}
     found = rounds.estimate_all(measured, device, listener)
+    if plan is not None and (reason := found[draw].refused):
+        raise Failed(f"the images can't be drawn: {reason}")
     return {name: dataclasses.asdict(each) for name, each in found.items()}
 
 
 def drawing_rounds(plan: DrawingPlan, device: torch.device) -> Iterator[rounds.Round]:
-    """Yields the cost of drawing all images, from one of each kind in a few steps."""
+    """Yields the cost of drawing all images, from a few of them in a few steps."""
     wanted, clock = plan.wanted, timing.clock_of(device)
-    rows = [(f"{i}.png", *row) for i, row in enumerate(replace(wanted, each=1).rows)]
+    rows = [(f"{i}.png", *row) for i, row in enumerate(wanted.rows)]
 
-    def run(steps: int) -> float:
+    def run(images: int, steps: int = timing.SHORT) -> float:
         few = replace(wanted, sampler=replace(wanted.sampler, steps=steps))
         with TemporaryDirectory() as place:
             start = clock()
-            draw_absent_images(plan.pipeline, few, rows, Path(place), str(device), lambda *_: None)
+            draw_absent_images(plan.pipeline, few, rows[:images], Path(place), str(device), lambda *_: None)
             return clock() - start
 
     while True:
-        short = run(timing.SHORT)
-        quick = short < timing.PATIENCE
-        more = timing.LONGER - timing.SHORT if quick else 1
-        step = max(0.0, run(timing.SHORT + more) - short) / more
-        seconds = short + (wanted.sampler.steps - timing.SHORT) * step
-        yield rounds.Round(wanted.each * seconds, None, quick)
+        once = run(0)  # the prompts, and a copy of the model
+        quick = run(1) < timing.PATIENCE
+        images, more = (min(AT_ONCE, len(rows)), timing.LONGER - timing.SHORT) if quick else (1, 1)
+        short = run(images)
+        step = max(0.0, run(images, timing.SHORT + more) - short) / more
+        chunk = max(0.0, short - once) + (wanted.sampler.steps - timing.SHORT) * step
+        yield rounds.Round(once + len(rows) / images * chunk, None, quick)
 
 
 def print_findings(model: str, findings: Mapping[str, Any]) -> None:

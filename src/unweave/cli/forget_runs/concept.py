@@ -68,6 +68,7 @@ def forget_concept(
             return print_end(note, plan, folder=folder, flags=flags)
         refuse_foreign(folder)
         if dry_run:
+            plan.refuse_unfit(chosen, flags.device)
             return print_end("Nothing was written.", plan, folder=folder, flags=flags)
         with out.open_folder(folder, facts, claim=CLAIM):
             work = plan.prepare(chosen, folder, out.earlier_folders(place), flags.device, listener)

@@ -70,7 +70,7 @@ class DrawingPlan:
         self, method: Method, folder: Path, earlier: Iterable[Path], device: str | None, listener: Listener
     ) -> ConceptWork:
         """Draws the images that are missing, and reads all; first tries the method on blank ones."""
-        self.blank_work(device).refuse_unfit(method, device)
+        self.refuse_unfit(method, device)
         place = folder / GENERATED
         others = [each / GENERATED for each in earlier if each != folder]
         draw_folder(
@@ -82,6 +82,14 @@ class DrawingPlan:
             progress=lambda done, total: listener(Progress("images drawn", done, total)),
         )
         return make_work(self.pipeline, self.concepts, self.trained, *read_captioned(place), device)
+
+    def refuse_unfit(self, method: Method, device: str | None) -> None:
+        """Tries a method on blank images, up to its first pass.
+
+        Raises:
+            ValueError: If the method does not fit the request or the model.
+        """
+        self.blank_work(device).refuse_unfit(method, device)
 
     def blank_work(self, device: str | None) -> ConceptWork:
         """The work with blank images in the place of those to draw."""
