@@ -200,7 +200,7 @@ def as_parquet(place: Sequence[str], rows: Sequence[tuple[Keys, Any]]) -> bytes:
         compression="brotli",
         compression_level=11,
         use_dictionary=keyed,
-        write_statistics=False,  # of small tables these two are a tenth of the file
+        write_statistics=False,  # without these two all tables take 8 % less
         store_schema=False,
     )
     return file.getvalue()

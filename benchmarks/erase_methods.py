@@ -17,8 +17,11 @@ from unweave.methods.configure import configure
 from unweave.methods.simple import FromScratch
 from unweave.space import Choice, Log, Range, Whole
 
-METHODS = ("lur", "lur-lagged", "joint", "salun", "sa", "esd", "scissorhands", "erasediff")
-METHODS += ("short-retrain", "retrain")
+SEARCHED = ("lur", "lur-lagged", "joint", "salun", "sa", "esd", "scissorhands", "erasediff")
+"""The methods whose settings are searched."""
+
+METHODS = (*SEARCHED, "short-retrain", "retrain")
+"""All methods of the study: trainings from scratch have no search."""
 
 PRICES = {"salun": 2}
 """The gradients of a step of methods whose own space assumes another feed."""
@@ -49,7 +52,7 @@ def budget_of(recipe: Recipe) -> int:
 def starting_recipe(recipe: Recipe) -> Recipe:
     """The recipe with the settings at which searches start."""
     short = FromScratch(shorten_training(recipe.train, recipe.tuning.largest_budget))
-    started = {name: start_of(recipe.family.method_named(name)) for name in METHODS[:-2]}
+    started = {name: start_of(recipe.family.method_named(name)) for name in SEARCHED}
     return replace(recipe, headline="lur", methods={**recipe.methods, **started, "short-retrain": short})
 
 
