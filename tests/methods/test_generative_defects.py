@@ -47,6 +47,13 @@ def test_the_fisher_information_sees_the_images_that_the_training_sees():
         torch.testing.assert_close(found, images[batch.ids][early], rtol=0, atol=1e-8)
 
 
+def test_a_pattern_that_matches_no_weight_is_refused_before_the_fisher_information():
+    of, recorder = recorded()
+    with pytest.raises(ValueError, match="nothing_of_this_name"):
+        whole(SelectiveAmnesia(replay="real", where="nothing_of_this_name"))(of)
+    assert not recorder.drawn
+
+
 def test_conditions_are_dropped_alike_in_the_fisher_information_and_in_the_training():
     # released: a tenth in the one, none in the other
     def dropped(drop: float) -> tuple[float, float, float]:

@@ -100,9 +100,9 @@ class SelectiveAmnesia:
         require_task(problem.task, Diffusion, "denoisers")
         if self.replay == "generated":
             problem = replace(problem, split=self.replay_split(problem))
+        where = None if self.where is None else match_names(problem.params, self.where)
         anchor = {name: p.detach().clone() for name, p in problem.params.items()}
         pull = self.pull * ewc(anchor, self.information(problem))
-        where = None if self.where is None else match_names(problem.params, self.where)
         objective = surrogate() + self.retain_weight * nll("retain") + pull
         descend(problem, self.how, Phase([objective], where=where))
 

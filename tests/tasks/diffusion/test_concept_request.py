@@ -11,6 +11,9 @@ import torch
 
 import text_to_image
 from unweave.data.captions import CaptionedImages
+from unweave.data.latents import Latents
+from unweave.tasks.diffusion import autoencoder as autoencoder_module
+from unweave.tasks.diffusion import concept_request
 from unweave.tasks.diffusion.concept_request import Erasure, make_request
 
 CAPTIONS = ["a three", "a three", "a red three", "a blue three"] * 3
@@ -88,3 +91,27 @@ def test_a_retained_caption_stays_retained_where_a_held_out_image_has_it_and_its
     request = make_request(text_to_image.pipeline(), data, data, erasure)
     assert len(request.split.forget) == 3
     assert {request.prompts.texts[each] for each in request.prompts.forgotten} == {"three", "a red three"}
+
+
+def test_equal_images_have_the_latents_of_each_and_one_is_encoded(monkeypatch: pytest.MonkeyPatch):
+    pixels = torch.randint(256, (1, 3, 16, 16), generator=torch.Generator().manual_seed(0)).byte()
+    rows = tuple({"file_name": f"{i}.png", "text": text} for i, text in enumerate(CAPTIONS))
+    counts: list[int] = []
+
+    def encode(autoencoder: Any, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        counts.append(len(images))
+        return autoencoder_module.encode(autoencoder, images)
+
+    monkeypatch.setattr(concept_request, "encode", encode)
+    pipeline, erasure = text_to_image.pipeline(), Erasure(concepts=("three",), captions=("a red three",))
+    requests = []
+    for images in (pixels.expand(12, -1, -1, -1), pixels.repeat(12, 1, 1, 1)):
+        data = CaptionedImages(images, rows, Path())
+        requests.append(make_request(pipeline, data, data, erasure))
+    assert counts == [1, 1, 1, 1]
+    for request in requests:
+        mean, deviation = autoencoder_module.encode(pipeline.autoencoder, pixels)
+        for source in (request.split.train, request.split.held_out):
+            assert isinstance(source, Latents) and len(source) == 12
+            assert torch.equal(source.mean, mean.expand_as(source.mean))
+            assert torch.equal(source.deviation, deviation.expand_as(source.deviation))

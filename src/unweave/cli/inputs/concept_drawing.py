@@ -96,7 +96,7 @@ class DrawingPlan:
         rows = tuple({FILE: f"{number}.png", TEXT: text} for number, (text, _) in enumerate(self.wanted.rows))
         blank = torch.zeros((1, *self.pipeline.image_shape), dtype=torch.uint8)
         images = CaptionedImages(blank.expand(len(rows), -1, -1, -1), rows, Path(GENERATED))
-        return make_work(self.pipeline, self.concepts, self.trained, images, None, device, alike=True)
+        return make_work(self.pipeline, self.concepts, self.trained, images, None, device)
 
 
 def plan_drawing(

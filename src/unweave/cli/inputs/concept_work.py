@@ -147,15 +147,13 @@ def make_work(
     train: CaptionedImages,
     test: CaptionedImages | None,
     device: str | None,
-    *,
-    alike: bool = False,
 ) -> ConceptWork:
-    """The work on a pipeline and its images, which may be all alike.
+    """The work on a pipeline and its images.
 
     Raises:
         ValueError: If the images or the request can't be used.
     """
-    request = make_request(pipeline, train, test, erasure_of(concepts), device or "cpu", alike=alike)
+    request = make_request(pipeline, train, test, erasure_of(concepts), device or "cpu")
     edited = pipeline.model(request.prompts, trained.scope or TEXT_TO_IMAGE, rank=trained.rank or RANK)
     return ConceptWork(concepts, trained, pipeline, request, edited)
 

@@ -5,13 +5,15 @@ image has a distribution of latents, :math:`N(\mu, \sigma^2)`: both are computed
 them. Needs the extra `unweave[diffusion]`.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import cast
 
 import torch
 from diffusers import AutoencoderKL
 from jaxtyping import Float, Shaped, UInt8
-from torch import FloatTensor, Tensor
+from torch import FloatTensor, Tensor, nn
 
 from unweave.data.in_memory import Resident
 from unweave.data.latents import Latents
@@ -30,6 +32,16 @@ def read_autoencoder(folder: Path) -> AutoencoderKL:
         ValueError: If a file is missing, sharded, truncated or unsupported.
     """
     return read_part(folder, lambda settings: AutoencoderKL(**settings))
+
+
+@contextmanager
+def move_to(device: str, autoencoder: AutoencoderKL) -> Iterator[None]:
+    """Moves an autoencoder to a device, and at the end to the CPU, where a pipeline has its models."""
+    nn.Module.to(autoencoder, device)
+    try:
+        yield
+    finally:
+        nn.Module.to(autoencoder, "cpu")
 
 
 @torch.no_grad()

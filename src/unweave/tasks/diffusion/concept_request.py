@@ -5,12 +5,12 @@ from dataclasses import dataclass
 
 import torch
 from jaxtyping import Bool
-from torch import Tensor, nn
+from torch import Tensor
 
 from unweave.data.captions import TEXT, CaptionedImages, Concept, hold_out, holds_phrase
 from unweave.data.latents import Latents
 from unweave.split import Split
-from unweave.tasks.diffusion.autoencoder import encode
+from unweave.tasks.diffusion.autoencoder import encode, move_to
 from unweave.tasks.diffusion.stable_diffusion import StableDiffusion
 from unweave.tasks.diffusion.text_to_image import Prompts, TextToImage, make_task, number_prompts
 
@@ -117,8 +117,6 @@ def make_request(
     test: CaptionedImages | None,
     erasure: Erasure,
     device: str = "cpu",
-    *,
-    alike: bool = False,
 ) -> ConceptRequest:
     """Encodes images and numbers prompts.
 
@@ -128,7 +126,6 @@ def make_request(
         test: Held-out images; a fifth of the others if None.
         erasure: What to erase.
         device: The device to encode images on.
-        alike: Whether all images are alike, so that one is encoded for all.
 
     Raises:
         ValueError: If images do not have the size of the model, no caption or every caption holds a concept,
@@ -153,22 +150,18 @@ def make_request(
         target=erasure.target,
     )
     pipeline.tokens(prompts)  # a prompt that is too long is an error before images are encoded
-    sources = [latents_of(pipeline, part, prompts, device, alike=alike) for part in (train, held_out)]
+    sources = [latents_of(pipeline, part, prompts, device) for part in (train, held_out)]
     split = Split(sources[0], holds.nonzero()[:, 0], sources[1])
     return ConceptRequest(prompts, make_task(prompts, pipeline.schedule), split)
 
 
-def latents_of(
-    pipeline: StableDiffusion, data: CaptionedImages, prompts: Prompts, device: str, *, alike: bool
-) -> Latents:
-    """The latents of images under the numbers of their captions."""
+def latents_of(pipeline: StableDiffusion, data: CaptionedImages, prompts: Prompts, device: str) -> Latents:
+    """The latents of images under the numbers of their captions; equal images are encoded once."""
     numbers = {text: number for number, text in enumerate(prompts.texts)}
     labels = torch.tensor([numbers.get(text, prompts.null) for text in data.captions])
-    nn.Module.to(pipeline.autoencoder, device)
-    try:
-        mean, deviation = encode(pipeline.autoencoder, data.images[:1] if alike else data.images)
-    finally:
-        nn.Module.to(pipeline.autoencoder, "cpu")  # where a pipeline has its models
+    equal = all(torch.equal(image, data.images[0]) for image in data.images)  # such as a plan's blank ones
+    with move_to(device, pipeline.autoencoder):
+        mean, deviation = encode(pipeline.autoencoder, data.images[:1] if equal else data.images)
     each = (len(data), -1, -1, -1)
     return Latents(mean.expand(each), deviation.expand(each), labels, data.names)
 

@@ -15,11 +15,11 @@ from pathlib import Path
 import torch
 from jaxtyping import UInt8
 from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
 
 from unweave.data.captions import FILE, METADATA, TEXT, holds_phrase
 from unweave.record.files import draft, write_atomically
-from unweave.tasks.diffusion.autoencoder import decode_finite
+from unweave.tasks.diffusion.autoencoder import decode_finite, move_to
 from unweave.tasks.diffusion.sample import Sampler, sample, to_bytes
 from unweave.tasks.diffusion.stable_diffusion import StableDiffusion
 from unweave.tasks.diffusion.text_to_image import Prompts, make_task
@@ -160,8 +160,7 @@ def draw_absent_images(
     """Draws some of the images, by their file, prompt and seed."""
     prompts = Prompts((*images.forgotten, *images.kept))
     model, task = pipeline.drawing_model(prompts).to(device), make_task(prompts, pipeline.schedule)
-    nn.Module.to(pipeline.autoencoder, device)
-    try:
+    with move_to(device, pipeline.autoencoder):
         for first in range(0, len(absent), AT_ONCE):
             chunk = absent[first : first + AT_ONCE]
             conditions = torch.tensor([prompts.number(text) for _, text, _ in chunk])
@@ -179,8 +178,6 @@ def draw_absent_images(
             ):
                 write_image(image, folder / name)
             progress(first + len(chunk), len(absent))
-    finally:
-        nn.Module.to(pipeline.autoencoder, "cpu")  # where a pipeline has its models
 
 
 def write_image(image: UInt8[Tensor, "channel height width"], path: Path) -> None:
