@@ -3,10 +3,8 @@
 The row "retrain", a second retrained model of each seed, shows how often chance alone misses an aim.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
-
-import numpy as np
 
 AIMS: Mapping[str, str] = {
     "ua": "UA in the interval of retrained models, points",
@@ -21,12 +19,12 @@ AIMS: Mapping[str, str] = {
 Stage = Mapping[str, Any]
 
 
-def shortfalls(stage: Stage, name: str) -> dict[str, float]:
-    """How far a method falls short of each aim on one class; empty if it failed."""
+def shortfalls(stage: Stage, name: str) -> dict[str, float] | None:
+    """How far a method falls short of each aim on one class; None if it failed."""
     row, before = stage["methods"][name], stage["methods"]["original"]["scores"]
     scores, wanted = row["scores"], stage["reference"]["scores"]
     if not scores:
-        return {}
+        return None
     low, high = interval_of_retrained(stage)
     again, steps = stage["methods"].get("retrain"), stage["recipe"]["train"]["steps"]
     found = {
@@ -47,14 +45,3 @@ def interval_of_retrained(stage: Stage) -> tuple[float, float]:
     again = stage["methods"].get("retrain")
     both = [ua["value"], ua["value"] if again is None else again["scores"]["ua"]["value"]]
     return min(both), max(both)
-
-
-def count_met(stages: Sequence[Stage], name: str) -> dict[str, str]:
-    """By aim: the classes on which a method meets it, of how many, and the mean shortfall."""
-    found = [shortfalls(stage, name) for stage in stages]
-    cells: dict[str, str] = {}
-    for aim in AIMS:
-        some = [each[aim] for each in found if aim in each]
-        met = sum(each <= 0 for each in some)
-        cells[aim] = f"{met} of {len(stages)} ({float(np.mean(some)):+.3f})" if some else "–"
-    return cells

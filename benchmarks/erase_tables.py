@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from erase_aims import AIMS, count_met
+from aims import count_met, write_count
+from erase_aims import AIMS, shortfalls
 
 from unweave.audits.score import interval
 from unweave.record import record
@@ -104,7 +105,9 @@ def costs(stages: Stages) -> str:
 def aims(stages: Stages) -> str:
     """The classes on which each method meets an aim, and the mean shortfall."""
     names = [name for name in rank_methods(stages) if name != "original"]
-    return table([*AIMS.values()], {name: [*count_met(stages, name).values()] for name in names})
+    counts = {name: count_met([shortfalls(stage, name) for stage in stages], AIMS) for name in names}
+    rows = {name: [write_count(found.get(aim)) for aim in AIMS] for name, found in counts.items()}
+    return table([*AIMS.values()], rows)
 
 
 def conflict(stages: Stages) -> str:

@@ -4,10 +4,10 @@ Each aim is tested run by run, against the original and the retrained model of t
 row "second retrained", a retrained model of another seed, shows how often chance alone misses an aim.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
+from aims import Count, count_met, write_count
 from erase_tables import table
 
 AIMS: Mapping[str, str] = {
@@ -41,8 +41,6 @@ RELEARNED = ("relearn_10", "relearn_10_old_words")
 """Steps of relearning, with the model's own text encoder and with that of the original."""
 
 Run = Mapping[str, Any]
-Count = Mapping[str, float | None]
-"""How many runs meet an aim, of how many, and the mean and the largest shortfall; None if all runs failed."""
 
 
 def shortfalls(run: Run, original: Run, retrained: Run, steps: int) -> dict[str, float]:
@@ -76,7 +74,7 @@ def tabulate(runs: Mapping[str, Any], steps: int) -> dict[str, dict[str, dict[st
         steps: The gradients of a retraining.
     """
     return {
-        factor: {name: count_met(rows) for name, rows in by_method(values, steps).items()}
+        factor: {name: count_met(rows, AIMS) for name, rows in by_method(values, steps).items()}
         for factor, values in runs.items()
     }
 
@@ -94,36 +92,9 @@ def by_method(values: Mapping[str, Any], steps: int) -> dict[str, list[dict[str,
     return found
 
 
-def count_met(rows: Sequence[Mapping[str, float] | None]) -> dict[str, Count]:
-    """How many runs of a method meet each aim; of every aim none, if all runs failed."""
-    failed = sum(row is None for row in rows)
-    if failed == len(rows):
-        return {aim: {"met": 0, "of": failed, "mean": None, "most": None} for aim in AIMS}
-    measured = {aim: [row[aim] for row in rows if row is not None and aim in row] for aim in AIMS}
-    return {
-        aim: {
-            "met": sum(each <= 0 for each in some),
-            "of": len(some) + failed,
-            "mean": float(np.mean(some)),
-            "most": max(some),
-        }
-        for aim, some in measured.items()
-        if some
-    }
-
-
 def print_aims(found: Mapping[str, Mapping[str, Mapping[str, Count]]]) -> None:
     """Prints, for each factor in Markdown, the runs that meet an aim, and the mean shortfall."""
     for factor, methods in found.items():
         titles = [f"{aim}, {unit}" for aim, unit in AIMS.items()]
-        rows = {name: [cell(row.get(aim)) for aim in AIMS] for name, row in methods.items()}
+        rows = {name: [write_count(row.get(aim)) for aim in AIMS] for name, row in methods.items()}
         print(f"\n{factor}\n\n{table(titles, rows)}")
-
-
-def cell(counted: Count | None) -> str:
-    """The number of runs that meet an aim, and the mean shortfall."""
-    if counted is None:
-        return "–"
-    if counted["mean"] is None:
-        return f"0 of {counted['of']}, all failed"
-    return f"{counted['met']} of {counted['of']} ({counted['mean']:+.3f})"
