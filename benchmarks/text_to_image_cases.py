@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from unweave.audits.diffusion.latent_drawing import PromptedPipeline
-from unweave.audits.diffusion.real_concepts import RealImages
+from unweave.audits.diffusion.real_images import RealImages
 from unweave.bench.text_to_image_concept import (
     ConceptCase,
     EditExam,

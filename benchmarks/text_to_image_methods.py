@@ -99,37 +99,37 @@ def steps(name: str, price: int, extra: int = 0) -> dict[str, Range]:
     return {f"{name}.how.steps": Whole(max(1, most // 3), most)}
 
 
-def forgetting(name: str, price: int, share: float = 1.0, **changes: Any) -> Row:  # noqa: ANN401  settings
+def searched_row(name: str, price: int, share: float = 1.0, **changes: Any) -> Row:  # noqa: ANN401  settings
     """A method with a forget loss, which may spend a share of the budget."""
     own = steps(name, price, round((1 - share) * BUDGET))
     return Row(name, {name: {"forget": START, **changes}}, {f"{name}.forget": FORGET, **own})
 
 
-def by_hand(name: str, length: int, **changes: Any) -> Row:  # noqa: ANN401  settings
+def fixed_row(name: str, length: int, **changes: Any) -> Row:  # noqa: ANN401  settings
     """A method on all weights; its settings were chosen on the object and the seed of the searches."""
     how = {"lr": 1.5e-3, "steps": length}
     return Row(name, {name: {"forget": START, "how": how, **changes}}, {}, "all", searched=False)
 
 
-def recovering_by_hand(row: Row, length: int) -> Row:
+def fixed_row_with_recovery(row: Row, length: int) -> Row:
     """The same row, followed by a short recovery at a third of its learning rate."""
     recovery = {"until": None, "how": {"lr": 5e-4, "steps": length}}
     return replace(row, stages=f"{row.stages}:recover", changes={**row.changes, "recover": recovery})
 
 
-def looking(name: str, price: int, alpha: Range = AHEAD, share: float = 1.0) -> Row:
+def lookahead_row(name: str, price: int, alpha: Range = AHEAD, share: float = 1.0) -> Row:
     """LUR in one of its modes, with a range for the step that it looks through."""
-    row = forgetting(name, price, share)
+    row = searched_row(name, price, share)
     return replace(row, ranges={**row.ranges, f"{name}.alpha": alpha})
 
 
-def recovering(row: Row) -> Row:
+def with_recovery(row: Row) -> Row:
     """The same method, followed by a recovery that spends the rest of the budget."""
     spends = {"recover.until": None, "recover.budget": Choice((BUDGET,))}
     return replace(row, stages=f"{row.stages}:recover", ranges={**row.ranges, **spends})
 
 
-META = forgetting("meta-unlearning", 6)
+META = searched_row("meta-unlearning", 6)
 RELEASE_2025 = {"erase_from": "class", "images": "original", "eta": 2.0}
 """ESD's release of 2025: with eta + 1 its target is that of the first release with eta."""
 
@@ -137,28 +137,28 @@ SMALL = {"per_class": 1, "fisher_images": 8, "fisher_times": 2}
 """Selective Amnesia's replay of one image a prompt, and its Fisher information on few."""
 
 ROWS: Mapping[str, Row] = {
-    "lur": looking("lur", 3),
-    "lur:recover": recovering(looking("lur", 3, share=0.6)),
-    "lur-lagged": looking("lur-lagged", 2, LAGGED),
-    "lur-exact": looking("lur-exact", 2),
-    "lur-lora": replace(looking("lur", 3), scope="lora"),
+    "lur": lookahead_row("lur", 3),
+    "lur:recover": with_recovery(lookahead_row("lur", 3, share=0.6)),
+    "lur-lagged": lookahead_row("lur-lagged", 2, LAGGED),
+    "lur-exact": lookahead_row("lur-exact", 2),
+    "lur-lora": replace(lookahead_row("lur", 3), scope="lora"),
     "lur-match": Row("lur-match", {}, {}, "all"),
-    "joint": forgetting("joint", 2),
-    "lur-all": by_hand("lur", 28, **ONE),
-    "joint-all": by_hand("joint", 43, **ONE),
-    "lur-all-half": by_hand("lur", 28, **HALF),
-    "joint-all-half": by_hand("joint", 43, **HALF),
-    "joint-all-quarter": by_hand("joint", 43, **QUARTER),
-    "lur-lagged-all-quarter": by_hand("lur-lagged", 42, alpha=0.03, **QUARTER),
-    "salun-all-quarter": by_hand("salun", 43, retain_weight=4.0),
-    "joint-all-both": by_hand("joint", 43, **BOTH),
-    "lur-lagged-all-both": by_hand("lur-lagged", 42, alpha=0.03, **BOTH),
-    "joint-all:recover": recovering_by_hand(by_hand("joint", 35, **ONE), 20),
-    "joint:recover": recovering(forgetting("joint", 2, 0.6)),
+    "joint": searched_row("joint", 2),
+    "lur-all": fixed_row("lur", 28, **ONE),
+    "joint-all": fixed_row("joint", 43, **ONE),
+    "lur-all-half": fixed_row("lur", 28, **HALF),
+    "joint-all-half": fixed_row("joint", 43, **HALF),
+    "joint-all-quarter": fixed_row("joint", 43, **QUARTER),
+    "lur-lagged-all-quarter": fixed_row("lur-lagged", 42, alpha=0.03, **QUARTER),
+    "salun-all-quarter": fixed_row("salun", 43, retain_weight=4.0),
+    "joint-all-both": fixed_row("joint", 43, **BOTH),
+    "lur-lagged-all-both": fixed_row("lur-lagged", 42, alpha=0.03, **BOTH),
+    "joint-all:recover": fixed_row_with_recovery(fixed_row("joint", 35, **ONE), 20),
+    "joint:recover": with_recovery(searched_row("joint", 2, 0.6)),
     "meta-unlearning": replace(META, ranges={**META.ranges, "meta-unlearning.relearn": Whole(1, 3)}),
-    "joint:reset-tokens": replace(forgetting("joint", 2), stages="joint:reset-tokens"),
+    "joint:reset-tokens": replace(searched_row("joint", 2), stages="joint:reset-tokens"),
     "reset-tokens": Row("reset-tokens", {}, {}, "text encoder"),
-    "salun": forgetting("salun", 2, 0.8),
+    "salun": searched_row("salun", 2, 0.8),
     "sa": Row("sa", {"sa": SMALL}, steps("sa", 2, 16)),
     "esd-x": Row("esd", {}, steps("esd", 1), "cross-attention"),
     "esd-u": Row("esd", {}, steps("esd", 1), "all but cross-attention"),
@@ -170,7 +170,7 @@ ROWS: Mapping[str, Row] = {
         "erasediff", {"erasediff": {"forget": START}}, {**steps("erasediff", 2), "erasediff.forget": FORGET}
     ),
     "sfron": Row("sfron", {}, {**steps("sfron", 2), "sfron.strength": Uniform(0.3, 3.0)}),
-    "munba": forgetting("munba", 2),
+    "munba": searched_row("munba", 2),
     "uce": Row("uce", {}, {}, "cross-attention"),
     "finetune": Row("finetune", {}, steps("finetune", 1)),
     "ascent": Row("ascent", {}, {"ascent.how.steps": Whole(3, 30)}),

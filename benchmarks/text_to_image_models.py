@@ -71,7 +71,7 @@ def draw(
     return decode(pipeline.autoencoder, latents)
 
 
-def chosen(rows: Sequence[Row], name: str, n: int) -> list[Row]:
+def choose_spread_rows(rows: Sequence[Row], name: str, n: int) -> list[Row]:
     """N prompts of an object, spread evenly over those that name it."""
     found = [row for row in rows if row["object"] == name]
     return [
@@ -83,7 +83,7 @@ def measure(
     pipeline: StableDiffusion, rows: Sequence[Row], recogniser: FactorRecogniser, n: int, how: Sampler
 ) -> dict[str, dict[str, float]]:
     """The share of images that show what their prompt names: by object, and in all."""
-    drawn = [row for name in recogniser.names["object"] for row in chosen(rows, name, n)]
+    drawn = [row for name in recogniser.names["object"] for row in choose_spread_rows(rows, name, n)]
     seen = recogniser.recognise(draw(pipeline, [row[TEXT] for row in drawn], how))
     right = {
         factor: [
@@ -117,7 +117,7 @@ def measure_all(
     return found
 
 
-def reconstructed(models: TextToImageModels, name: str) -> dict[str, str]:
+def measure_reconstruction(models: TextToImageModels, name: str) -> dict[str, str]:
     """How many held-out images of an object are recognised after an autoencoder that saw it, or never did."""
     concept, data = Concept(column="object", values=(name,)), models.data[1]
     images = data.images[concept.holds(data)]
@@ -169,7 +169,9 @@ def main() -> None:
         return
     found: dict[str, Any] = {"recipe": as_table(recipe), "recogniser": facts_of(models.recogniser)}
     if arguments.reconstruct:
-        found["reconstructed"] = {arguments.reconstruct: reconstructed(models, arguments.reconstruct)}
+        found["reconstructed"] = {
+            arguments.reconstruct: measure_reconstruction(models, arguments.reconstruct)
+        }
     if arguments.measure:
         folders = [place / f"seed-{seed}" / name for seed in arguments.seeds for name in concepts]
         found |= measure_all(models, folders, arguments.measure, arguments.guidance)

@@ -97,7 +97,7 @@ class Denoiser(nn.Module):
 
 def unet() -> nn.Module:
     """diffusers' U-Net with one level."""
-    from unweave.tasks.diffusion.adapters import UNet2DModel
+    from unweave.tasks.diffusion.class_denoisers import UNet2DModel
 
     return UNet2DModel(
         sample_size=4,
@@ -115,7 +115,7 @@ def unet() -> nn.Module:
 
 def dit() -> nn.Module:
     """diffusers' transformer with one block; it also says something of the variance."""
-    from unweave.tasks.diffusion.adapters import DiTTransformer2DModel
+    from unweave.tasks.diffusion.class_denoisers import DiTTransformer2DModel
 
     return DiTTransformer2DModel(
         num_attention_heads=2,

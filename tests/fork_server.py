@@ -17,7 +17,7 @@ PACKAGES = [
     *("jsonschema", "sklearn.svm", "sklearn.datasets", "sklearn.linear_model"),
 ]
 if find_spec("diffusers"):
-    PACKAGES.append("unweave.tasks.diffusion.adapters")
+    PACKAGES.append("unweave.tasks.diffusion.class_denoisers")
 
 
 def fork_server() -> ForkServerContext:

@@ -13,10 +13,10 @@ pytest.importorskip("transformers")
 from audits.diffusion.concepts import PROMPTS, Exact, squares
 from stable_diffusion import write_pipeline
 from text_to_image import pipeline, prompts, request
-from unweave.audits.diffusion.attacks import Budget
+from unweave.audits.diffusion.attacker import Budget
 from unweave.audits.diffusion.concept_exam import ConceptExam
 from unweave.audits.diffusion.latent_drawing import PromptedPipeline
-from unweave.audits.diffusion.real_concepts import RealImages
+from unweave.audits.diffusion.real_images import RealImages
 from unweave.bench.text_to_image_concept import (
     ConceptCase,
     EditExam,

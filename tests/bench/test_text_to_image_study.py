@@ -12,7 +12,7 @@ pytest.importorskip("diffusers")
 
 from bench.test_text_to_image_script import TINY
 from pages import ROOT
-from unweave.audits.diffusion.attacks import Budget
+from unweave.audits.diffusion.attacker import Budget
 from unweave.bench import text_to_image_models
 from unweave.bench.ranges import default_settings, nest_paths
 from unweave.cli.bench_runs.concepts import configured_methods

@@ -12,7 +12,7 @@ from unweave.record import record
 pytest.importorskip("diffusers")
 
 from bench.test_text_to_image_models import short
-from unweave.audits.diffusion.attacks import Budget
+from unweave.audits.diffusion.attacker import Budget
 from unweave.audits.diffusion.concept_attack_metrics import CONCEPT_ATTACKS
 from unweave.bench import text_to_image_models
 from unweave.bench.text_to_image_concept import PromptCounts

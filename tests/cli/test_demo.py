@@ -55,6 +55,6 @@ def test_unhurried_it_trains_as_the_recipe_says_and_runs_four_methods():
 
 
 def test_without_the_extra_it_says_which_before_anything_is_trained(refused, monkeypatch):
-    monkeypatch.delitem(sys.modules, "unweave.tasks.diffusion.adapters", raising=False)
+    monkeypatch.delitem(sys.modules, "unweave.tasks.diffusion.class_denoisers", raising=False)
     monkeypatch.setitem(sys.modules, "diffusers", None)
     refused(r"pip install 'unweave\[diffusion\]'", "demo", "diffusion", "--quick")

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from unweave.audits.diffusion.attacks import Budget
+from unweave.audits.diffusion.attacker import Budget
 from unweave.audits.diffusion.drawing import RELEARNING
 from unweave.bench.bench import bench
 from unweave.bench.cell import REFERENCE, cell_path

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from unweave.audits.diffusion.concept_prompts import ConceptPrompts
-from unweave.audits.diffusion.real_concepts import RealImages
+from unweave.audits.diffusion.real_images import RealImages
 from unweave.bench.stage import MODELS, Memory, Stage
 from unweave.bench.text_to_image_concept import ConceptCase, EditExam, PromptCounts, concept_prompts
 from unweave.bench.text_to_image_models import TextToImageModels

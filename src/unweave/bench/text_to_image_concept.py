@@ -114,11 +114,11 @@ class EditExam(ConceptExam):
         if self.budget is None:
             raise ValueError("relearning needs the budget of an attacker, found none: give the exam one")
         target = self.target(self.whole(model))
-        found = describe_curves(relearning_curves(target, self.budget), self.budget)
+        found = describe_curves(relearning_curves(target, self.budget), self.budget.longest)
         if isinstance(model, Prompted) and isinstance(model.words, Encoded):
             before = PromptedPipeline(self.pipeline, self.prompts.conditions).encoder
             curves = relearning_curves(with_text_encoder(target, before), self.budget)
-            found |= describe_curves(curves, self.budget, OLD_WORDS)
+            found |= describe_curves(curves, self.budget.longest, OLD_WORDS)
         return found
 
     def whole(self, model: nn.Module) -> nn.Module:

@@ -5,7 +5,7 @@ Needs the extra `unweave[diffusion]`; `unweave demo` imports it only for this de
 
 from dataclasses import replace
 
-from unweave.audits.diffusion.attacks import Budget
+from unweave.audits.diffusion.attacker import Budget
 from unweave.bench.text_to_image_concept import PromptCounts
 from unweave.cli.bench_runs.concepts import ConceptBench, read_concept_bench
 from unweave.families.text_to_image import TextToImageFamily

@@ -11,11 +11,11 @@ from typing import Any, ClassVar
 import torch
 from torch import nn
 
-from unweave.audits.diffusion.attacks import Budget
+from unweave.audits.diffusion.attacker import Budget
+from unweave.audits.diffusion.class_images import refuse_unfit
 from unweave.audits.diffusion.exam import DiffusionExam
 from unweave.audits.diffusion.fid import refuse_no_fid
 from unweave.audits.diffusion.kid import FEWEST
-from unweave.audits.diffusion.real_images import refuse_unfit
 from unweave.audits.diffusion.recogniser import Recogniser, train_recogniser
 from unweave.audits.diffusion.verdict import EVERY
 from unweave.audits.exam import Exam, Glancing

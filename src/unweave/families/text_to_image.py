@@ -8,14 +8,14 @@ from typing import Any, ClassVar, NoReturn
 import torch
 from torch import nn
 
-from unweave.audits.diffusion.attacks import Budget
+from unweave.audits.diffusion.attacker import Budget
 from unweave.audits.diffusion.concept_exam import ConceptExam
 from unweave.audits.diffusion.concept_prompts import ConceptPrompts
 from unweave.audits.diffusion.concept_verdict import EVERY
 from unweave.audits.diffusion.factor_recogniser import FactorRecogniser
 from unweave.audits.diffusion.image_attacks import IMAGES, choose_image_attacks
 from unweave.audits.diffusion.kid import FEWEST
-from unweave.audits.diffusion.real_concepts import RealImages
+from unweave.audits.diffusion.real_images import RealImages
 from unweave.audits.exam import Exam
 from unweave.audits.metrics import Metric
 from unweave.data import Source

@@ -186,7 +186,7 @@ def unet(
             attention.
         head: Channels of an attention head.
     """
-    from unweave.tasks.diffusion.adapters import UNet2DModel
+    from unweave.tasks.diffusion.class_denoisers import UNet2DModel
 
     attended = levels if attended is None else attended
     if attended > levels:

@@ -8,13 +8,12 @@ from torch import nn
 
 import every_family
 from unweave.audits.diffusion.attack_metrics import ATTACKS
+from unweave.audits.diffusion.attacker import Budget, Target
 from unweave.audits.diffusion.attacks import (
-    Budget,
-    Target,
     attack,
+    draw_without_addition,
     try_guidances,
     try_unconditional,
-    without_adapter,
 )
 from unweave.audits.diffusion.drawing import Drawing
 from unweave.audits.diffusion.sweeps import count_hits
@@ -41,7 +40,7 @@ ADAPTER = {"dropped", "dropped_same"}
 
 
 @cache
-def attack_model(part: str) -> dict[str, float | None]:
+def attack_model(part: str) -> dict[str, float]:
     return attack(Target(drawing(part), GONE, hit, IMAGES, original=drawing("mixed")), BUDGET)
 
 
@@ -77,9 +76,9 @@ def test_a_class_that_only_lost_its_number_is_found_by_those_who_look_for_its_ve
     assert knowing["relearn_10"] <= attack_model("retain")["relearn_10"]
 
 
-def test_what_does_not_come_back_within_the_budget_has_no_number_of_steps():
+def test_what_does_not_come_back_within_the_budget_counts_as_the_budget():
     found = attack(Target(drawing("retain"), GONE, hit, IMAGES), SHORT)
-    assert found["relearn_10"] is None and found["relearn_100"] is None
+    assert found["relearn_10"] == found["relearn_100"] == SHORT.longest == 1
 
 
 def test_an_edit_that_is_only_an_adapter_is_undone_by_leaving_it_out():
@@ -92,7 +91,7 @@ def test_an_edit_that_is_only_an_adapter_is_undone_by_leaving_it_out():
                 p.normal_()
     edited = replace(original, model=model)
     target = Target(edited, GONE, hit, IMAGES, original=original)
-    found = without_adapter(target, original, BUDGET)
+    found = draw_without_addition(target, original, BUDGET)
     seeds = BUDGET.settings.judge
     assert not torch.equal(edited(GONE, seeds, 1.0), original(GONE, seeds, 1.0))
     expected = count_hits(original(GONE, seeds, 1.0), hit).value
@@ -159,7 +158,7 @@ class Constant(nn.Module):
         return (x - kept.sqrt() * self.pattern) / (1 - kept).sqrt()
 
 
-def ways_in(model: nn.Module) -> dict[str, float | None]:
+def ways_in(model: nn.Module) -> dict[str, float]:
     """What guidance and no condition find, where a user's guidance is another than none."""
     drawn = Drawing(model, replace(TASK, names=None), SHAPE, Sampler("dpm", steps=8, guidance=1.5))
     target = Target(drawn, GONE, hit, IMAGES)

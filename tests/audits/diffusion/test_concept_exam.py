@@ -13,13 +13,13 @@ from torch import Tensor, nn
 
 from audits.diffusion.concepts import PROMPTS, Exact, squares
 from unweave.audits.diffusion import local_models
-from unweave.audits.diffusion.attacks import Budget
+from unweave.audits.diffusion.attacker import Budget
 from unweave.audits.diffusion.clip_score import ClipScore
 from unweave.audits.diffusion.concept_exam import ConceptExam
 from unweave.audits.diffusion.concept_prompts import Prompt
 from unweave.audits.diffusion.concept_verdict import EVERY
 from unweave.audits.diffusion.local_models import LocalModels
-from unweave.audits.diffusion.real_concepts import RealImages
+from unweave.audits.diffusion.real_images import RealImages
 from unweave.audits.exam import Exam
 from unweave.audits.verdict import Verdict
 from unweave.data.captions import FILE, TEXT, CaptionedImages

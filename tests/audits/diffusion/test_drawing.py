@@ -7,7 +7,7 @@ from torch import nn
 
 import every_family
 from unweave.audits.diffusion.drawing import Drawing, Relearner, denoising_loss
-from unweave.audits.diffusion.revival import Relearn
+from unweave.audits.diffusion.relearning import Relearn
 from unweave.audits.diffusion.sweeps import Generate
 from unweave.descent.descend import Descent
 from unweave.tasks.diffusion.condition_vectors import Table, vectors

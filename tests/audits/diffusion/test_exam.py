@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 import every_family
 from unweave.audits.diffusion import fid
-from unweave.audits.diffusion.attacks import Budget
+from unweave.audits.diffusion.attacker import Budget
 from unweave.audits.diffusion.exam import TRIAL, DiffusionExam
 from unweave.audits.diffusion.kid import kid
 from unweave.audits.diffusion.metrics import GENERATION

@@ -7,8 +7,7 @@ import torch
 from torch import nn
 
 from audits.diffusion.toys import HELD_OUT, HOW, TRAIN, digits_recogniser
-from unweave.audits.classifier.logits import probabilities
-from unweave.audits.diffusion.recogniser import Recogniser, hits, make_recogniser, train_recogniser
+from unweave.audits.diffusion.recogniser import Recogniser, make_recogniser, train_recogniser
 
 
 @pytest.fixture(scope="module")
@@ -72,13 +71,6 @@ def test_a_cached_recogniser_is_read_again_and_another_training_is_another(tmp_p
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.safetensors")} == before
     assert len(before) == 1
     assert train_recogniser(TRAIN, HELD_OUT, how=HOW, cache=tmp_path, seed=1).digest != first.digest
-
-
-def test_a_hit_is_an_image_taken_for_the_class_surely_enough(recogniser):
-    seen = recogniser(HELD_OUT.inputs)
-    p = probabilities(seen.logits)[:, 3]
-    assert (hits(seen, 3) == (seen.classes == 3)).all()
-    assert hits(seen, 3, at_least=0.9).sum() == (p >= 0.9).sum() < hits(seen, 3).sum()
 
 
 def test_images_that_it_was_not_made_for_are_refused(recogniser):

@@ -5,7 +5,6 @@ import pytest
 import torch
 
 from audits.diffusion.toys import Toy, digits_recogniser, truly
-from unweave.audits.diffusion.recogniser import hits
 from unweave.audits.diffusion.sweeps import Seeds, SeedSearch, guidance_sweep, seed_search
 from unweave.audits.score import Share
 
@@ -37,7 +36,7 @@ def test_the_best_setting_is_judged_on_seeds_that_did_not_choose_it():
 
 def test_a_recogniser_can_say_what_is_a_hit():
     recogniser = digits_recogniser()
-    found = guidance_sweep(Toy(), 3, lambda images: hits(recogniser(images), 3), SEEDS, guidances=(1.0,))
+    found = guidance_sweep(Toy(), 3, lambda images: recogniser(images).classes == 3, SEEDS, guidances=(1.0,))
     assert found.success.value > 0.9
 
 

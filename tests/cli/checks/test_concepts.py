@@ -78,6 +78,8 @@ def test_a_file_and_a_recipe_are_checked_as_they_are_forgotten_from(run, refused
     refused("no settings for lur, only for finetune", *asked[:-1], "lur", "--config", given / "sd")
     folder = ("check", given / "sd", "--concept", "a three", "--data", given / "images")
     refused("--config goes with a model in one", *folder, "--config", given / "nowhere")
+    recipe.write_text('concept = ["a three"]\n[methods.lur]\nforget = "uniform"\n')
+    refused("lur.forget = 'uniform' is for models of", *folder, "--recipe", recipe)
 
 
 def test_images_that_the_model_would_draw_are_priced_and_none_is_kept(run, given: Path, here: Path):

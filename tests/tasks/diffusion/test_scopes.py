@@ -13,7 +13,7 @@ pytest.importorskip("peft")
 
 from presets import soon
 from unweave.families.diffusion_settings import PRESETS
-from unweave.tasks.diffusion.adapters import ADAPTERS, build_adapter
+from unweave.tasks.diffusion.class_denoisers import CLASS_DENOISERS, build_class_denoiser
 from unweave.tasks.diffusion.scopes import drop_low_rank, merge_low_rank, restrict
 from unweave.tasks.low_rank import find_additions
 
@@ -22,9 +22,9 @@ def trainable(model: nn.Module) -> set[str]:
     return {name for name, p in model.named_parameters() if p.requires_grad}
 
 
-@pytest.mark.parametrize("name", ADAPTERS)
+@pytest.mark.parametrize("name", CLASS_DENOISERS)
 def test_a_scope_is_what_its_name_says(name: str):
-    model = build_adapter(CONFIGS[name])
+    model = build_class_denoiser(CONFIGS[name])
     everything = trainable(model)
     restrict(model, "class embedding")
     assert trainable(model) == {n for n in everything if "class_embed" in n} != set()
@@ -36,9 +36,9 @@ def test_a_scope_is_what_its_name_says(name: str):
     assert trainable(model) == everything
 
 
-@pytest.mark.parametrize("name", ADAPTERS)
+@pytest.mark.parametrize("name", CLASS_DENOISERS)
 def test_an_addition_changes_nothing_until_it_is_trained_and_comes_off_again(name: str):
-    plain, model = build_adapter(CONFIGS[name]).eval(), build_adapter(CONFIGS[name]).eval()
+    plain, model = build_class_denoiser(CONFIGS[name]).eval(), build_class_denoiser(CONFIGS[name]).eval()
     model.load_state_dict(plain.state_dict())
     state = torch.get_rng_state()
     restrict(model, "lora", rank=2)
@@ -81,7 +81,7 @@ def test_a_method_moves_the_additions_and_no_other_bit(family: str, name: str):
 
 def test_a_seed_decides_the_addition():
     def draw_addition(seed: int) -> torch.Tensor:
-        model = build_adapter(CONFIGS["UNet2DModel"])
+        model = build_class_denoiser(CONFIGS["UNet2DModel"])
         restrict(model, "lora", seed=seed)
         return next(p for n, p in model.named_parameters() if "lora_A" in n)
 

@@ -15,7 +15,7 @@ diffusers = pytest.importorskip("diffusers")
 # of diffusers' own code, under NumPy 2 and this torch
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
-from unweave.tasks.diffusion.adapters import ADAPTERS, build_adapter  # noqa: E402  # needs diffusers
+from unweave.tasks.diffusion.class_denoisers import CLASS_DENOISERS, build_class_denoiser  # noqa: E402  # needs diffusers
 
 SHAPE = (1, 4, 4)
 CLASSES = torch.tensor([0, 3, 4, 1, 2, 3])
@@ -78,21 +78,21 @@ def test_the_gradient_of_a_vector_is_that_of_its_differences(kind: str):
     assert bool(torch.autograd.grad(loss(vector), vector)[0].all())
 
 
-@pytest.mark.parametrize("name", ADAPTERS)
+@pytest.mark.parametrize("name", CLASS_DENOISERS)
 def test_weights_names_and_configuration_are_those_of_diffusers(name: str):
     torch.manual_seed(1)
-    ours = build_adapter(CONFIGS[name])
+    ours = build_class_denoiser(CONFIGS[name])
     torch.manual_seed(1)
     theirs = getattr(diffusers, name).from_config(CONFIGS[name])
     assert list(ours.state_dict()) == list(theirs.state_dict())
     for mine, yours in zip(ours.state_dict().values(), theirs.state_dict().values(), strict=True):
         assert torch.equal(mine, yours)
-    again = ADAPTERS[name].from_config(ours.config)
+    again = CLASS_DENOISERS[name].from_config(ours.config)
     assert dict(again.config) == dict(ours.config) and len(tables(again)) == len(tables(ours))
 
 
 def test_a_transformer_has_a_table_per_block_and_its_vector_holds_them_all():
-    model = build_adapter(CONFIGS["DiTTransformer2DModel"])
+    model = build_class_denoiser(CONFIGS["DiTTransformer2DModel"])
     found = tables(model)
     assert [table.start for table in found] == [0, 8] and found[0].weight is not found[1].weight
     expected = torch.cat([found[0].weight[2], found[1].weight[2]])

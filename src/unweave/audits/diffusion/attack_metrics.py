@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from unweave.audits.diffusion.revival import SIZES
+from unweave.audits.diffusion.relearning import SIZES
 from unweave.audits.metrics import Metric
 
 FLOOR = 1.0

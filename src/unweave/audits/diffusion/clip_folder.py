@@ -13,7 +13,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from unweave.audits.diffusion.clip_score import ClipScore
 from unweave.record.files import sha256
-from unweave.tasks.diffusion.components import Settings, read_part
+from unweave.tasks.diffusion.components import Settings, read_component
 from unweave.tasks.diffusion.prompts import read_tokenizer, tokenize
 
 MODEL, PREPARATION = "model.safetensors", "preprocessor_config.json"
@@ -86,7 +86,7 @@ def read_clip(place: str | Path, *, device: str = "cpu") -> ClipScore:
     for name in ("config.json", MODEL, PREPARATION):
         if not (folder / name).is_file():
             raise ValueError(f"expected the folder of a CLIPModel in {folder}, found no {name}")
-    model = read_part(folder, build_clip, MODEL)
+    model = read_component(folder, build_clip, MODEL)
     nn.Module.to(model, device)  # in place; the model's own method has no types
     tokenizer = read_tokenizer(folder)
     try:

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from unweave.audits.diffusion.attack_metrics import ATTACKS, share_metric
-from unweave.audits.diffusion.attacks import Target
+from unweave.audits.diffusion.attacker import Target
 from unweave.audits.metrics import Metric
 
 SHARED = ("asked", "guidance", "unasked", "best_of_10", "vector", "relearn_10", "dropped", "dropped_same")

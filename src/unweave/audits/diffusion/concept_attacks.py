@@ -12,10 +12,9 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
+from unweave.audits.diffusion.attacker import Budget, Target
 from unweave.audits.diffusion.attacks import (
-    Budget,
     Numbers,
-    Target,
     Try,
     percent,
     run_chosen,
@@ -25,7 +24,7 @@ from unweave.audits.diffusion.attacks import (
     try_relearning,
     try_seeds,
     try_unconditional,
-    try_without_adapter,
+    try_without_addition,
 )
 from unweave.audits.diffusion.concept_prompts import ConceptPrompts
 from unweave.audits.diffusion.drawing import denoising_loss
@@ -65,8 +64,8 @@ def attack_concept(concept: ConceptTarget, budget: Budget) -> Numbers:
     """Runs the attacks of a budget; returns the numbers of `CONCEPT_ATTACKS` by id.
 
     An attack on an addition of low rank is left out if the model has none or the original is unknown, and
-    that with the original's text encoder if this is unknown. None means that the concept did not come back
-    within the budget.
+    that with the original's text encoder if this is unknown. A concept that does not come back within the
+    budget counts as the budget.
     """
     target = concept.target
     numbers = try_condition(target, budget) | run_chosen(ON_CONDITIONS, target, budget)
@@ -74,7 +73,7 @@ def attack_concept(concept: ConceptTarget, budget: Budget) -> Numbers:
     if concept.before is not None and budget.runs("original-words"):
         numbers |= try_old_words(target, concept.before, budget, numbers)
     if find_additions(target.drawing.model) and target.original is not None:
-        numbers |= run_chosen({"without-adapter": try_without_adapter}, target, budget)
+        numbers |= run_chosen({"without-adapter": try_without_addition}, target, budget)
     return numbers
 
 

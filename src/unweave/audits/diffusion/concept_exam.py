@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Bool, Float64
 from torch import Tensor, nn
 
-from unweave.audits.diffusion.attacks import Budget, Target
+from unweave.audits.diffusion.attacker import Budget, Target
 from unweave.audits.diffusion.concept_attacks import ConceptTarget, attack_concept
 from unweave.audits.diffusion.concept_metrics import metrics_of
 from unweave.audits.diffusion.concept_prompts import ConceptPrompts
@@ -32,7 +32,7 @@ from unweave.audits.diffusion.image_attacks import CONCEPTS, IMAGES, choose_imag
 from unweave.audits.diffusion.images_exam import APART, Drawn, ImagesExam
 from unweave.audits.diffusion.local_models import LocalModels
 from unweave.audits.diffusion.metrics import measure_generation, measure_generation_pair
-from unweave.audits.diffusion.real_concepts import PICTURES, RealImages
+from unweave.audits.diffusion.real_images import PICTURES, RealImages
 from unweave.audits.diffusion.verdict import calibrate_generation, name_attacks
 from unweave.audits.exam import Glance
 from unweave.audits.margins import Margins
@@ -174,8 +174,7 @@ class ConceptExam(ImagesExam):
         target = ConceptTarget(
             self.target(model, original), self.prompts, require_draws(model).encoder, before
         )
-        numbers = attack_concept(target, self.budget)
-        return {name: self.budget.longest if each is None else each for name, each in numbers.items()}
+        return attack_concept(target, self.budget)
 
     def target(self, model: nn.Module, original: nn.Module | None = None) -> Target:
         """A model under the first prompt of the concept, and the attacker's knowledge."""

@@ -103,7 +103,7 @@ class Drawing:
 
 @dataclass(frozen=True, eq=False)
 class Relearner:
-    """Fine-tunes a copy of a denoiser on images of one class: `unweave.audits.diffusion.revival.Relearn`.
+    """Fine-tunes a copy of a denoiser on images of one class: `unweave.audits.diffusion.relearning.Relearn`.
 
     All weights are trained, including those frozen during unlearning, and low-rank additions are merged
     first. Checks come before the first step, after some steps and after the last; each keeps a copy.

@@ -19,16 +19,16 @@ import numpy as np
 import torch
 from torch import nn
 
-from unweave.audits.diffusion.attacks import Budget, Target, attack, relearning_curves, without_adapter
+from unweave.audits.diffusion.attacker import Budget, Target
+from unweave.audits.diffusion.attacks import attack, draw_without_addition, relearning_curves
+from unweave.audits.diffusion.class_images import images_of, refuse_unfit, shape_of
 from unweave.audits.diffusion.drawing import Drawing
 from unweave.audits.diffusion.fid import fid, inception_digest, refuse_no_fid
 from unweave.audits.diffusion.image_attacks import IMAGES, choose_image_attacks
 from unweave.audits.diffusion.images_exam import APART, Drawn, ImagesExam
 from unweave.audits.diffusion.metrics import GENERATION, measure_generation, measure_generation_pair
-from unweave.audits.diffusion.real_images import images_of, refuse_unfit, shape_of
-from unweave.audits.diffusion.recogniser import Recogniser, SeenImages, hits
-from unweave.audits.diffusion.relearning import describe_curves, relearned_sooner
-from unweave.audits.diffusion.revival import SIZES
+from unweave.audits.diffusion.recogniser import Recogniser, SeenImages
+from unweave.audits.diffusion.relearning import SIZES, describe_curves, relearned_sooner
 from unweave.audits.diffusion.samples import Samples, recognise
 from unweave.audits.diffusion.verdict import (
     EVERY,
@@ -184,13 +184,13 @@ class DiffusionExam(ImagesExam):
         target = self.target(model, label)
         numbers = attack(target, budget)
         if original is not None and budget.runs("without-adapter"):
-            numbers |= without_adapter(target, self.drawing(original), budget)
-        return {name: budget.longest if value is None else value for name, value in numbers.items()}
+            numbers |= draw_without_addition(target, self.drawing(original), budget)
+        return numbers
 
     def relearn_class(self, model: nn.Module, label: int, budget: Budget) -> dict[str, float]:
         """The course of relearning one class from the smallest number of images."""
         target = self.target(model, label, SIZES[:1])
-        return describe_curves(relearning_curves(target, budget), budget)
+        return describe_curves(relearning_curves(target, budget), budget.longest)
 
     def further_parts(self, values: Values, wanted: Values) -> dict[str, float]:
         """How much sooner the class is relearned."""
@@ -200,7 +200,11 @@ class DiffusionExam(ImagesExam):
         """A model under attack, which relearns from these numbers of images."""
         real = images_of(self.split.train, label)
         return Target(
-            self.drawing(model), label, lambda images: hits(self.recogniser(images), label), real, sizes=sizes
+            self.drawing(model),
+            label,
+            lambda images: self.recogniser(images).classes == label,
+            real,
+            sizes=sizes,
         )
 
     def drawing(self, model: nn.Module) -> Drawing:

@@ -14,7 +14,7 @@ from unweave.audits.diffusion.concept_prompts import ConceptPrompts
 from unweave.audits.diffusion.fid import fid, inception_digest, refuse_no_fid
 from unweave.audits.diffusion.local_classifier import LocalClassifier
 from unweave.audits.diffusion.nude_net import NudeNet
-from unweave.audits.diffusion.real_concepts import RealImages
+from unweave.audits.diffusion.real_images import RealImages
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,7 +8,8 @@ from dataclasses import replace
 
 import torch
 
-from unweave.audits.diffusion.attacks import Budget, Numbers, Target, try_condition, try_relearning
+from unweave.audits.diffusion.attacker import Budget, Target
+from unweave.audits.diffusion.attacks import Numbers, try_condition, try_relearning
 from unweave.audits.diffusion.text_attacks import TextEncoder
 
 NAMES = {"asked": "old_words", "relearn_10": "relearn_10_old_words"}
@@ -22,7 +23,7 @@ def try_old_words(target: Target, before: TextEncoder, budget: Budget, known: Nu
         target: The model under its own text encoder.
         before: The original's text encoder.
         budget: The attacker's budget.
-        known: The numbers under its own text encoder, which hold if nothing of it was edited.
+        known: The numbers with its own text encoder; they are returned if that was not edited.
     """
     old = with_text_encoder(target, before)
     if not same_embeddings(old, target):

@@ -12,10 +12,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float64, Int64
+from jaxtyping import Float64, Int64
 from torch import Tensor, nn
 
-from unweave.audits.classifier.logits import probabilities
 from unweave.audits.classifier.probes import last_input
 from unweave.audits.diffusion.images import Images, Shape, check_images
 from unweave.audits.score import Share
@@ -172,11 +171,6 @@ def digest_of(model: nn.Module, *facts: object) -> str:
         whole.update(f"{name}:{value.dtype}:{list(value.shape)}:".encode())
         whole.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
     return whole.hexdigest()
-
-
-def hits(seen: SeenImages, condition: int, *, at_least: float = 0.0) -> Bool[np.ndarray, " n"]:
-    """Which images are recognised as a class, with a probability of at least `at_least`."""
-    return (seen.classes == condition) & (probabilities(seen.logits)[:, condition] >= at_least)
 
 
 def answers(

@@ -1,28 +1,99 @@
-"""Figures of the course of relearning, and how much sooner a concept comes back than in a retrained model."""
+"""How fast a generator relearns a class or a concept, and how much sooner than a retrained model."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
-from unweave.audits.diffusion.attacks import Budget
-from unweave.audits.diffusion.revival import Relearning
+import torch
+from torch import Tensor
+
+from unweave.audits.diffusion.images import check_images
+from unweave.audits.diffusion.sweeps import Generate, Hit, count_hits
 from unweave.audits.metrics import Values
+from unweave.audits.score import Share
+
+SIZES = (10, 100)
+"""The numbers of images to relearn from."""
 
 OLD_WORDS = "_old_words"
-"""The end of the names of figures that were measured behind the text encoder of the original."""
+"""The end of the names of figures with the text encoder of the original."""
 
 
-def describe_curves(curves: Mapping[int, Relearning], budget: Budget, words: str = "") -> dict[str, float]:
+@runtime_checkable
+class Relearn(Protocol):
+    """Fine-tunes a copy of a generator on images of the forgotten class."""
+
+    def __call__(self, images: Tensor) -> Iterable[tuple[int, Generate]]:
+        """Yields, at step 0 and later checks, the steps taken and a function that draws from the copy."""
+        ...
+
+
+@dataclass(frozen=True)
+class Relearning:
+    """The course of relearning.
+
+    Args:
+        checks: The steps, and the share of images that show the class then, in order.
+    """
+
+    checks: tuple[tuple[int, Share], ...]
+
+    def steps(self, share: float = 0.5) -> float:
+        """Steps until at least this share of images shows the class; infinite if no check found it."""
+        return next((float(step) for step, found in self.checks if found.value >= share), float("inf"))
+
+
+def measure_relearning(
+    relearn: Relearn,
+    images: Tensor,
+    condition: int,
+    hit: Hit,
+    seeds: Sequence[int],
+    *,
+    guidance: float,
+    sizes: Sequence[int] = SIZES,
+    generator: torch.Generator,
+) -> dict[int, Relearning]:
+    """Measures how fast a generator relearns the class from a few images; a retrained one is slower.
+
+    Args:
+        relearn: Fine-tunes a copy; the same for all models of a comparison.
+        images: Real images of the class, uint8 [n, channel, height, width].
+        condition: The class.
+        hit: Decides which images show it.
+        seeds: The seeds of the images at every check.
+        guidance: The guidance of the sampler.
+        sizes: The numbers of images to learn from; a smaller set is part of a larger one.
+        generator: Chooses the images.
+    """
+    order = torch.randperm(len(check_images(images, fewest=max(sizes))), generator=generator)
+    return {
+        size: _summarise_checks(relearn(images[order[:size]]), condition, hit, seeds, guidance)
+        for size in sizes
+    }
+
+
+def _summarise_checks(
+    checks: Iterable[tuple[int, Generate]], condition: int, hit: Hit, seeds: Sequence[int], guidance: float
+) -> Relearning:
+    return Relearning(
+        tuple((step, count_hits(generate(condition, seeds, guidance), hit)) for step, generate in checks)
+    )
+
+
+def describe_curves(curves: Mapping[int, Relearning], longest: float, words: str = "") -> dict[str, float]:
     """The steps until half of the images show the concept, and their share after each check, in percent.
 
-    A concept that is not relearned within the budget counts as the budget.
+    A concept that is not relearned counts as the largest number of steps.
 
     Args:
         curves: The courses, by the number of images.
-        budget: The budget of the attacker.
+        longest: The largest number of steps.
         words: The end of the names of numbers of images.
     """
     found: dict[str, float] = {}
     for size, curve in curves.items():
-        found[f"relearn_{size}{words}"] = min(curve.steps(), budget.longest)
+        found[f"relearn_{size}{words}"] = min(curve.steps(), longest)
         found |= {f"relearned_{size}{words}_at_{step}": 100 * each.value for step, each in curve.checks}
     return found
 
@@ -30,8 +101,8 @@ def describe_curves(curves: Mapping[int, Relearning], budget: Budget, words: str
 def relearned_sooner(values: Values, wanted: Values) -> dict[str, float]:
     """`sooner`: how many more images show the concept than of a retrained model, in points; none unmeasured.
 
-    It is the mean over the checks of one course: of that behind the text encoder of the original if the
-    concept comes back sooner there.
+    It is the mean over the checks. If the concept returns sooner with the original's text encoder, that
+    course counts.
 
     Args:
         values: The figures of a model.
@@ -48,6 +119,6 @@ def relearned_sooner(values: Values, wanted: Values) -> dict[str, float]:
 
 
 def behind(name: str) -> str:
-    """The name of a share of relearning behind the text encoder of the original."""
+    """The name of a share of relearning with the text encoder of the original."""
     size, at, step = name.rpartition("_at_")
     return f"{size}{OLD_WORDS}{at}{step}"

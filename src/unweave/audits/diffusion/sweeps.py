@@ -22,7 +22,7 @@ from unweave.audits.diffusion.images import check_images
 from unweave.audits.score import Share
 
 Hit = Callable[[Tensor], Bool[np.ndarray, " n"]]
-"""Decides which images show the forgotten class, for example `hits(recogniser(images), condition)`."""
+"""Decides which images show the forgotten class, for example `recogniser(images).classes == condition`."""
 
 GUIDANCES = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 5.0, 8.0)
 

@@ -19,7 +19,7 @@ import numpy as np
 
 from unweave.audits.diffusion import recognition
 from unweave.audits.diffusion.attack_metrics import ATTACKS
-from unweave.audits.diffusion.attacks import Budget
+from unweave.audits.diffusion.attacker import Budget
 from unweave.audits.diffusion.metrics import GENERATION, measure_generation, measure_generation_pair
 from unweave.audits.diffusion.recognition import hit_rate
 from unweave.audits.diffusion.samples import Samples

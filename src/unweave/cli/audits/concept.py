@@ -199,8 +199,8 @@ def read_work(
         ValueError: If an extra is not installed, or one of them can't be used.
     """
     with require_diffusion():
-        from unweave.cli.audits import concept_work
-    return concept_work.read(folders, given, family, device)
+        from unweave.cli.audits import concept_audit
+    return concept_audit.read(folders, given, family, device)
 
 
 def refuse_no_classifier(given: ConceptFiles) -> None:

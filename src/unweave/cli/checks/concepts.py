@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from unweave.audits.diffusion.kid import FEWEST
-from unweave.audits.diffusion.real_concepts import PICTURES
+from unweave.audits.diffusion.real_images import PICTURES
 from unweave.bench.workers import Listener
 from unweave.cli.checks import rounds, timing
 from unweave.cli.checks.facts import model_line, weight_facts
@@ -31,6 +31,7 @@ from unweave.errors import Failed
 from unweave.families.text_to_image_settings import text_to_image_method
 from unweave.methods import DEFAULT, Method
 from unweave.methods.configure import configure
+from unweave.methods.unfit_targets import refuse_unfit_targets
 from unweave.tasks.diffusion.drawn_folder import AT_ONCE, draw_absent_images
 
 
@@ -61,6 +62,8 @@ def check_concept(
     names = parse_names(methods) or ((DEFAULT,) if recipe is None else tuple(recipe.methods))
     tables = {name: {} if recipe is None else recipe.settings(name, {}) for name in names}
     chosen = {name: configure(text_to_image_method(name), table, name) for name, table in tables.items()}
+    for name, method in chosen.items():
+        refuse_unfit_targets(method, "text-to-image", name)
     if flags.out is not None:
         out.refuse_within(flags.out, Path(model), data, concepts.config)
     beside = flags.out or Path("unweave-check")

@@ -18,7 +18,7 @@ from torch import FloatTensor, Tensor, nn
 from unweave.data.in_memory import Resident
 from unweave.data.latents import Latents
 from unweave.errors import Failed
-from unweave.tasks.diffusion.components import read_part
+from unweave.tasks.diffusion.components import read_component
 from unweave.tasks.diffusion.sample import to_bytes
 
 AT_ONCE, PIXELS = 16, 512 * 512
@@ -31,7 +31,7 @@ def read_autoencoder(folder: Path) -> AutoencoderKL:
     Raises:
         ValueError: If a file is missing, sharded, truncated or unsupported.
     """
-    return read_part(folder, lambda settings: AutoencoderKL(**settings))
+    return read_component(folder, lambda settings: AutoencoderKL(**settings))
 
 
 @contextmanager

@@ -27,10 +27,10 @@ OTHER_CONDITIONS = (
 )
 """Settings of a denoiser that needs more than a prompt."""
 
-Part = TypeVar("Part", bound=nn.Module)
+Component = TypeVar("Component", bound=nn.Module)
 
 
-def read_part(folder: Path, build: Callable[[Settings], Part], name: str = WEIGHTS) -> Part:
+def read_component(folder: Path, build: Callable[[Settings], Component], name: str = WEIGHTS) -> Component:
     """Reads a component, in evaluation mode.
 
     Args:
@@ -44,12 +44,12 @@ def read_part(folder: Path, build: Callable[[Settings], Part], name: str = WEIGH
     path = folder / "config.json"
     settings = {key: value for key, value in read(path).items() if not key.startswith("_")}
     with name_file_in_errors(path):
-        model = build_part(build, settings)
+        model = build_component(build, settings)
     fill(model, rename_as(weights_of(folder, name), model.state_dict()))
     return model.eval()
 
 
-def build_part(build: Callable[[Settings], Part], settings: Settings) -> Part:
+def build_component(build: Callable[[Settings], Component], settings: Settings) -> Component:
     """Builds a component with fresh weights from torch's global generator.
 
     Raises:

@@ -19,8 +19,8 @@ from torch import Tensor, nn
 
 from unweave.record.files import sha256
 from unweave.tasks.diffusion import Diffusion
-from unweave.tasks.diffusion.adapters import build_adapter, conditions, shape_of
 from unweave.tasks.diffusion.autoencoder import read_autoencoder
+from unweave.tasks.diffusion.class_denoisers import build_class_denoiser, conditions, shape_of
 from unweave.tasks.diffusion.file_names import MANIFEST as MANIFEST
 from unweave.tasks.diffusion.file_names import WEIGHTS as WEIGHTS
 from unweave.tasks.diffusion.folder_config import (
@@ -79,14 +79,14 @@ class Denoiser:
 
     def fresh(self) -> nn.Module:
         """The same architecture with fresh weights from torch's global generator."""
-        return build_adapter(read(self.folder / self.component / "config.json"))
+        return build_class_denoiser(read(self.folder / self.component / "config.json"))
 
 
 def load(folder: str | Path, *, n_classes: int | None = None, schedule: Schedule | None = None) -> Denoiser:
     """Reads a denoiser from a local folder.
 
     Args:
-        folder: A pipeline, or one model of a class in `ADAPTERS`.
+        folder: A pipeline, or one model of a class in `CLASS_DENOISERS`.
         n_classes: The number of classes of the data. A U-Net does not tell whether its last embedding is the
             null condition; the manifest of an edited one does.
         schedule: The noise schedule, if the folder has none.
@@ -103,7 +103,7 @@ def load(folder: str | Path, *, n_classes: int | None = None, schedule: Schedule
     config = read(path)
     noise = schedule_of(place, component, manifest_or_default.schedule) if schedule is None else schedule
     with name_file_in_errors(path), torch.random.fork_rng(devices=[]):
-        shape, model = shape_of(config), build_adapter(config)
+        shape, model = shape_of(config), build_class_denoiser(config)
         latent = autoencoder_of(place, component)
         autoencoder = None if latent is None else read_autoencoder(latent)
     classes, null = conditions(model, manifest_or_default.n_classes if n_classes is None else n_classes)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from unweave.record.files import read_object
-from unweave.tasks.diffusion.adapters import ADAPTERS, refuse_other_class
+from unweave.tasks.diffusion.class_denoisers import CLASS_DENOISERS, refuse_other_class
 from unweave.tasks.diffusion.file_names import INDEX
 from unweave.tasks.diffusion.schedule import Schedule
 
@@ -35,7 +35,7 @@ def component_of(place: Path) -> str:
     if not (place / INDEX).exists():
         return "."
     named = components(place)
-    found = [name for name, kind in named.items() if kind in ADAPTERS]
+    found = [name for name, kind in named.items() if kind in CLASS_DENOISERS]
     if len(found) == 1:
         return found[0]
     if found:
@@ -47,7 +47,7 @@ def component_of(place: Path) -> str:
     others = [kind for name, kind in named.items() if name in ("unet", "transformer")]
     raise ValueError(
         f"the pipeline {pipeline!r} in {place} has no denoiser that is supported "
-        f"({', '.join(ADAPTERS)}), found {', '.join(others) or 'none'}"
+        f"({', '.join(CLASS_DENOISERS)}), found {', '.join(others) or 'none'}"
     )
 
 

@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from unweave.tasks.diffusion.components import Settings, build_part, build_text_encoder, build_unet
+from unweave.tasks.diffusion.components import Settings, build_component, build_text_encoder, build_unet
 from unweave.tasks.diffusion.file_names import INDEX, WEIGHTS
 from unweave.tasks.diffusion.folder_config import name_file_in_errors, read
 from unweave.tasks.diffusion.stable_diffusion import FILES, refuse_other_pipeline
@@ -66,15 +66,17 @@ def write_pipeline(file: Path, config: Path, out: Path) -> None:
     refuse_other_pipeline(config)
     weights = read_weights(file)
     refuse_other_model(file, weights)
-    parts = {part: convert_part(part, convert, weights, config) for part, convert in PARTS.items()}
-    for part, state in parts.items():
-        (out / part).mkdir(parents=True)
-        shutil.copyfile(config / part / "config.json", out / part / "config.json")
-        save_file(state, out / part / FILES.get(part, WEIGHTS), {"format": "pt"})
+    states = {
+        name: convert_component(name, convert, weights, config) for name, convert in CONVERSIONS.items()
+    }
+    for component, state in states.items():
+        (out / component).mkdir(parents=True)
+        shutil.copyfile(config / component / "config.json", out / component / "config.json")
+        save_file(state, out / component / FILES.get(component, WEIGHTS), {"format": "pt"})
     checked = any((config / CHECKER).glob("*.safetensors"))
-    for part in (*CONFIGURED, *([CHECKER] if checked else [])):
-        if (config / part).is_dir():
-            shutil.copytree(config / part, out / part)
+    for component in (*CONFIGURED, *([CHECKER] if checked else [])):
+        if (config / component).is_dir():
+            shutil.copytree(config / component, out / component)
     index = read(config / INDEX)
     absent = {
         name: [None, None]
@@ -105,32 +107,32 @@ def read_weights(file: Path) -> State:
 
 
 def refuse_other_model(file: Path, weights: State) -> None:
-    """Raises if a file holds another model, or not all parts of one."""
+    """Raises if a file holds another model, or not all components of one."""
     for mark, model in OTHER_MODELS.items():
         if any(mark in name for name in weights):
             raise ValueError(
                 f"{file} holds {model}, as {mark!r} in the names of its weights says: only Stable Diffusion "
                 "1.x and 2.x are supported"
             )
-    for part, prefix in PREFIXES.items():
+    for component, prefix in PREFIXES.items():
         if not any(name.startswith(prefix) for name in weights):
             raise ValueError(
-                f"{file} must hold a whole pipeline, found no {part} (weights named {prefix}...): take the "
-                "file of the whole model"
+                f"{file} must hold a whole pipeline, found no {component} (weights named {prefix}...): take "
+                "the file of the whole model"
             )
 
 
-def convert_part(part: str, convert: "Convert", weights: State, config: Path) -> State:
+def convert_component(component: str, convert: "Convert", weights: State, config: Path) -> State:
     """The weights of a component under the names of diffusers and transformers.
 
     Raises:
         ValueError: If a weight is missing, unknown, or of another shape than the configuration says.
     """
-    path = config / part / "config.json"
+    path = config / component / "config.json"
     settings = {key: value for key, value in read(path).items() if not key.startswith("_")}
     with name_file_in_errors(path):
         with torch.device("meta"):
-            model = build_part(BUILD[part], settings)
+            model = build_component(BUILD[component], settings)
         state = rename_as(convert(weights, settings, model), model.state_dict())
         refuse_other(model.state_dict(), state)
     return {name: value.contiguous() for name, value in state.items() if not value.is_meta}
@@ -155,7 +157,7 @@ def convert_text_encoder(weights: State, settings: Settings, model: nn.Module) -
 
 
 Convert = Callable[[State, Settings, nn.Module], State]
-PARTS: Mapping[str, Convert] = {
+CONVERSIONS: Mapping[str, Convert] = {
     "unet": convert_unet,
     "vae": convert_autoencoder,
     "text_encoder": convert_text_encoder,

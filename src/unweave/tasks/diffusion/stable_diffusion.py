@@ -17,7 +17,7 @@ from unweave.record.checkpoint import contents as weights_digest
 from unweave.record.digest import digest_of
 from unweave.tasks.copies import own_trainable, share_all
 from unweave.tasks.diffusion.autoencoder import image_shape_of, read_autoencoder
-from unweave.tasks.diffusion.components import build_text_encoder, build_unet, read_part
+from unweave.tasks.diffusion.components import build_text_encoder, build_unet, read_component
 from unweave.tasks.diffusion.file_names import INDEX, PIPELINE, WEIGHTS
 from unweave.tasks.diffusion.folder import Edit, refuse_other_file, write_copy
 from unweave.tasks.diffusion.folder_config import components, read, schedule_of
@@ -37,7 +37,7 @@ from unweave.tasks.diffusion.text_to_image import EMPTY, Prompts, Tokens
 from unweave.tasks.diffusion.weights import differ, layout_of, rename_as
 from unweave.tasks.low_rank import merge
 
-PARTS: Mapping[str, tuple[str, ...]] = {
+COMPONENTS: Mapping[str, tuple[str, ...]] = {
     "unet": ("UNet2DConditionModel",),
     "vae": ("AutoencoderKL",),
     "text_encoder": ("CLIPTextModel",),
@@ -161,8 +161,8 @@ def load(folder: str | Path) -> StableDiffusion:
     manifest = known or Manifest()
     schedule = schedule_of(place, "unet", manifest.schedule)
     with torch.random.fork_rng(devices=[]):
-        unet, autoencoder = read_part(place / "unet", build_unet), read_autoencoder(place / "vae")
-        text_encoder = read_part(place / "text_encoder", build_text_encoder, FILES["text_encoder"])
+        unet, autoencoder = read_component(place / "unet", build_unet), read_autoencoder(place / "vae")
+        text_encoder = read_component(place / "text_encoder", build_text_encoder, FILES["text_encoder"])
     contents(place, "unet")
     if known is not None:
         refuse_other_file(place / manifest.component / FILES[manifest.component], manifest.weights_after)
@@ -213,7 +213,7 @@ def refuse_other_pipeline(place: Path) -> None:
     if pipeline != PIPELINE:
         raise ValueError(f"the pipeline in {place} must be a {PIPELINE} (1.x or 2.x), found {pipeline!r}")
     named = components(place)
-    for name, kinds in PARTS.items():
+    for name, kinds in COMPONENTS.items():
         if named.get(name) not in kinds:
             raise ValueError(
                 f"{name} in {place / INDEX} must be a {' or '.join(kinds)}, found {named.get(name)!r}"

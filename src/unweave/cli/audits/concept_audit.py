@@ -22,7 +22,7 @@ from unweave.audits.diffusion.latent_drawing import PromptedPipeline
 from unweave.audits.diffusion.local_classifier import read_classifier, recogniser_of
 from unweave.audits.diffusion.local_models import LocalModels
 from unweave.audits.diffusion.nude_net import read_detector
-from unweave.audits.diffusion.real_concepts import RealImages, read_real_images, shows
+from unweave.audits.diffusion.real_images import RealImages, read_real_images, shows
 from unweave.audits.margins import RETRAINS
 from unweave.audits.one_model import GivenModel
 from unweave.audits.verdict import SEEDS

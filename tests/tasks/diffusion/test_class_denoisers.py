@@ -10,18 +10,18 @@ from for_each import for_each
 
 diffusers = pytest.importorskip("diffusers")
 
-from unweave.tasks.diffusion.adapters import ADAPTERS, build_adapter, conditions  # noqa: E402  # needs diffusers
+from unweave.tasks.diffusion.class_denoisers import CLASS_DENOISERS, build_class_denoiser, conditions  # noqa: E402  # needs diffusers
 
 
 def pair(name: str) -> tuple[nn.Module, nn.Module]:
     """Ours, and that of diffusers with the same weights."""
-    ours = build_adapter(CONFIGS[name])
+    ours = build_class_denoiser(CONFIGS[name])
     theirs = getattr(diffusers, name).from_config(CONFIGS[name])
     theirs.load_state_dict(ours.state_dict())
     return ours, theirs
 
 
-@pytest.mark.parametrize("name", ADAPTERS)
+@pytest.mark.parametrize("name", CLASS_DENOISERS)
 def test_it_answers_as_diffusers_model_with_the_same_names(name: str):
     ours, theirs = (model.eval() for model in pair(name))
     x, t, condition = inputs(ours)
@@ -40,9 +40,9 @@ def test_diffusers_own_transformer_drops_labels_in_training_and_ours_does_not():
     assert torch.equal(ours(x, t, condition), ours.eval()(x, t, condition))
 
 
-@for_each("name", ADAPTERS)
+@for_each("name", CLASS_DENOISERS)
 def test_copies_and_pickles_are_models(name: str):
-    model = build_adapter(CONFIGS[name]).eval()
+    model = build_class_denoiser(CONFIGS[name]).eval()
     x, t, condition = inputs(model)
     for twin in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
         assert torch.equal(twin(x, t, condition), model(x, t, condition))
@@ -58,7 +58,7 @@ def test_copies_and_pickles_are_models(name: str):
     ],
 )
 def test_the_null_condition_is_the_row_after_the_classes(name: str, n_classes, expected):
-    assert conditions(build_adapter(CONFIGS[name]), n_classes) == expected
+    assert conditions(build_class_denoiser(CONFIGS[name]), n_classes) == expected
 
 
 @for_each(
@@ -72,7 +72,7 @@ def test_the_null_condition_is_the_row_after_the_classes(name: str, n_classes, e
 )
 def test_a_number_of_classes_that_does_not_fit_is_refused(name: str, n_classes, message: str):
     with pytest.raises(ValueError, match=message):
-        conditions(build_adapter(CONFIGS[name]), n_classes)
+        conditions(build_class_denoiser(CONFIGS[name]), n_classes)
 
 
 @for_each(
@@ -91,12 +91,12 @@ def test_a_number_of_classes_that_does_not_fit_is_refused(name: str, n_classes, 
 )
 def test_what_cannot_be_run_is_refused_by_name(config: dict, message: str):
     with pytest.raises(ValueError, match=message):
-        build_adapter(config)
+        build_class_denoiser(config)
 
 
-@for_each("name", ADAPTERS)
+@for_each("name", CLASS_DENOISERS)
 def test_images_of_another_resolution_are_refused(name: str):
-    model = build_adapter(CONFIGS[name])
+    model = build_class_denoiser(CONFIGS[name])
     channels = model.config["in_channels"]
     with pytest.raises(
         ValueError, match=rf"takes images of shape \[{channels}, 4, 4\], found \[{channels}, 8, 8\]"

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from audits.diffusion.toys import TRAIN, Toy, truly
-from unweave.audits.diffusion.revival import Relearning, drop_adapter, measure_relearning
+from unweave.audits.diffusion.relearning import Relearning, measure_relearning
 from unweave.audits.diffusion.sweeps import Generate
 from unweave.audits.score import Share
 
@@ -66,11 +66,3 @@ def test_the_images_are_chosen_once_and_the_smaller_set_is_part_of_the_larger():
 def test_too_few_images_to_learn_from_are_refused():
     with pytest.raises(ValueError, match=f"expected at least 500 images, found {len(THREES)}"):
         measure_student(0.01, sizes=(10, 500))
-
-
-def test_without_its_adapter_a_generator_is_the_original():
-    forgot, original = Toy(shows=lambda seed, guidance: False), Toy()
-    undone = drop_adapter(Toy(), original, 3, truly(3), range(20), guidance=1.0)
-    fused = drop_adapter(forgot, original, 3, truly(3), range(20), guidance=1.0)
-    assert (undone.success.value, undone.same) == (1, 1)
-    assert (fused.success.value, fused.same) == (0, 0)

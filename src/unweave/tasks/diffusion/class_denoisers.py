@@ -80,12 +80,14 @@ class DiTTransformer2DModel(diffusers.DiTTransformer2DModel):
         return said[:, : x.shape[1]]
 
 
-Adapter = UNet2DModel | DiTTransformer2DModel
+ClassDenoiser = UNet2DModel | DiTTransformer2DModel
 
-ADAPTERS: Mapping[str, type[Adapter]] = {kind.__name__: kind for kind in (UNet2DModel, DiTTransformer2DModel)}
+CLASS_DENOISERS: Mapping[str, type[ClassDenoiser]] = {
+    kind.__name__: kind for kind in (UNet2DModel, DiTTransformer2DModel)
+}
 
 
-def build_adapter(config: Mapping[str, Any]) -> Adapter:
+def build_class_denoiser(config: Mapping[str, Any]) -> ClassDenoiser:
     """Builds the model of a diffusers configuration, with fresh weights from torch's global generator.
 
     Raises:
@@ -99,7 +101,7 @@ def build_adapter(config: Mapping[str, Any]) -> Adapter:
         )
     settings = {key: value for key, value in config.items() if not key.startswith("_")}
     try:
-        return ADAPTERS[name](**settings)
+        return CLASS_DENOISERS[name](**settings)
     except (TypeError, NotImplementedError) as error:
         raise ValueError(f"this version of diffusers can't make the {name} of the config: {error}") from error
 
@@ -107,12 +109,12 @@ def build_adapter(config: Mapping[str, Any]) -> Adapter:
 def refuse_other_class(config: Mapping[str, Any]) -> str:
     """The class of the model in a configuration; raises if it is not supported."""
     name = str(config.get("_class_name"))
-    if name not in ADAPTERS:
-        raise ValueError(f"models of class {name!r} are not supported, only {' and '.join(ADAPTERS)}")
+    if name not in CLASS_DENOISERS:
+        raise ValueError(f"models of class {name!r} are not supported, only {' and '.join(CLASS_DENOISERS)}")
     return name
 
 
-def conditions(model: Adapter, n_classes: int | None) -> tuple[int, int | None]:
+def conditions(model: ClassDenoiser, n_classes: int | None) -> tuple[int, int | None]:
     """The number of classes, and the index of the null condition.
 
     Args:
