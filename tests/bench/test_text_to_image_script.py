@@ -103,7 +103,11 @@ def test_garments_of_a_folder_are_drawn_and_learned(run, tmp_path: Path):
 def test_images_are_spread_over_the_prompts_of_an_object(script: ModuleType):
     rows = [{"text": f"{name} {i}", "object": name} for name in ("one", "two") for i in range(5)]
     assert [row["text"] for row in script.choose_spread_rows(rows, "two", 2)] == ["two 0", "two 2"]
-    assert [row["text"] for row in script.choose_spread_rows(rows, "one", 7)][4:] == ["one 4", "one 0", "one 1"]
+    assert [row["text"] for row in script.choose_spread_rows(rows, "one", 7)][4:] == [
+        "one 4",
+        "one 0",
+        "one 1",
+    ]
 
 
 @pytest.mark.slow

@@ -4,7 +4,7 @@ Unlike attacks on classifiers they are metrics of an exam (`attack_metrics`, `co
 verdict tests their figures as it tests all others. A name chooses which of them run.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from unweave.choices import explain_unknown
@@ -108,3 +108,8 @@ def choose_image_attacks(names: str, family: str) -> tuple[str, ...]:
 def names_for(family: str) -> list[str]:
     """The names of the attacks on a family."""
     return [name for name, attack in IMAGE_ATTACKS.items() if family in attack.families]
+
+
+def list_not_chosen(chosen: Sequence[str], family: str) -> list[str]:
+    """The names of the attacks on a family that a choice leaves out; an empty choice leaves out none."""
+    return [name for name in names_for(family) if chosen and name not in chosen]

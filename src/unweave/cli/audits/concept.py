@@ -2,15 +2,14 @@
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING
 
 from cyclopts import Parameter
 
 from unweave.auditing import Audit
 from unweave.audits.attack_runs.plan import Request
 from unweave.audits.classifier.prepare_attacks import refuse_tier_of_generator
-from unweave.audits.diffusion.image_attacks import CONCEPTS, names_for
-from unweave.bench.workers import Listener
+from unweave.audits.diffusion.image_attacks import CONCEPTS, list_not_chosen
 from unweave.cli.audits.evidence import natural_key
 from unweave.cli.inputs import out
 from unweave.cli.inputs.extra import require_diffusion
@@ -24,6 +23,9 @@ from unweave.methods.configure import configure
 from unweave.record.files import read_object
 from unweave.result import ADDITIONS, PRETRAINED
 from unweave.tasks.diffusion.file_names import INDEX
+
+if TYPE_CHECKING:
+    from unweave.cli.audits.concept_audit import ConceptAudit
 
 
 @Parameter(name="*")
@@ -82,23 +84,6 @@ class Folders:
     run: Path | None
 
 
-@runtime_checkable
-class AuditWork(Protocol):
-    """An audit that is ready to run."""
-
-    def facts(self) -> dict[str, Any]:
-        """The facts that it depends on."""
-        ...
-
-    def notes(self) -> list[str]:
-        """Sentences on what does not fit, if there is anything."""
-        ...
-
-    def run(self, place: Path, listener: Listener) -> Audit:
-        """Draws images of every model, attacks them and judges; stores images in the folder."""
-        ...
-
-
 def refuse_no_prompts(run: Path | None, given: ConceptFiles) -> None:
     """Raises if a text-to-image model is given without prompts, or settings of one without them."""
     if run is not None and (is_pipeline(run) or is_pipeline(run / PRETRAINED)):
@@ -140,8 +125,8 @@ def audit_concept(
         with out.open_folder(place, facts):
             outcome = work.run(place, listener)
             outcome.save(place)
-    absent = explain_not_run(family, folders, given)
-    return outcome, place, [*work.notes(), *([f"Not run: {', '.join(absent)}."] if absent else [])]
+    absent = [f"Not run: {', '.join(work.absent)}."] if work.absent else []
+    return outcome, place, [*work.notes(), *absent]
 
 
 def find_folders(run: Path, original: Path | None, reference: Path | None) -> Folders:
@@ -192,7 +177,7 @@ def list_pipelines(reference: Path) -> tuple[Path, ...]:
 
 def read_work(
     folders: Folders, given: ConceptFiles, family: TextToImageFamily, device: str | None
-) -> AuditWork:
+) -> "ConceptAudit":
     """Reads the models, the images and the prompts.
 
     Raises:
@@ -211,8 +196,7 @@ def refuse_no_classifier(given: ConceptFiles) -> None:
 
 def explain_not_run(family: TextToImageFamily, folders: Folders, given: ConceptFiles) -> list[str]:
     """What an audit does not run, and how to run it."""
-    attacked, chosen = family.attacks > 0, family.attacker.names
-    others = [name for name in names_for(CONCEPTS) if chosen and name not in chosen]
+    attacked, others = family.attacks > 0, list_not_chosen(family.attacker.names, CONCEPTS)
     has_additions = folders.run is not None and (folders.run / ADDITIONS).is_dir()
     optional = (
         (attacked, "attacks (give --attacks default)"),

@@ -28,7 +28,7 @@ from unweave.audits.one_model import GivenModel
 from unweave.audits.verdict import SEEDS
 from unweave.bench.workers import Listener, Progress
 from unweave.cli.audits.concept import ConceptFiles, Folders, explain_not_run
-from unweave.cli.checks.concept_run import explain_other_concept, refuse_other_original
+from unweave.cli.audits.concept_run import explain_other_concept, refuse_other_original
 from unweave.families.text_to_image import TextToImageFamily
 from unweave.record import record
 from unweave.record.files import read_object, write_atomically

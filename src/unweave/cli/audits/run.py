@@ -11,7 +11,7 @@ from unweave.audits.answers import collect_answer_pair
 from unweave.audits.attack_runs.budget import Duration
 from unweave.audits.attack_runs.plan import Plan, Request
 from unweave.audits.classifier.prepare_attacks import attacked_exam, measure_budget, plan_of_models
-from unweave.audits.diffusion.image_attacks import choose_image_attacks, names_for
+from unweave.audits.diffusion.image_attacks import choose_image_attacks, list_not_chosen
 from unweave.audits.exam import Exam
 from unweave.audits.margins import RETRAINS
 from unweave.audits.references import Retrain, find_stored
@@ -51,6 +51,7 @@ class RunAudit:
         request: The attacks on a classifier; none if None.
         image_attacks: The names of the attacks on a generator; none if None.
         device: The device; that of the run if None.
+        keep_models: Whether to store retrained models beside their answers.
     """
 
     run: Path
@@ -62,6 +63,7 @@ class RunAudit:
     request: Request | None
     image_attacks: str | None
     device: str | None
+    keep_models: bool
 
     def plan(self, result: Result) -> Plan | None:
         """The attacks on a classifier that the budget allows; None without attacks."""
@@ -73,7 +75,7 @@ class RunAudit:
         )
 
     def retrain(
-        self, stored: Path, plan: Plan | None, executor: Executor, listener: Listener, *, keep_models: bool
+        self, stored: Path, plan: Plan | None, executor: Executor, listener: Listener
     ) -> Retrain | None:
         """Retrains the models that are not stored; None without references."""
         if not self.seeds:
@@ -85,16 +87,16 @@ class RunAudit:
         with executor.crew(device_of(self.run, self.device), 1) as crew:
             run_folder.retrain_all(
                 self.run, [*self.seeds, *self.calibration], stored, crew, self.device, listener, attacks,
-                found=found, keep_models=keep_models, image_attacks=self.image_attacks,
+                found=found, keep_models=self.keep_models, image_attacks=self.image_attacks,
             )  # fmt: skip
         return reference
 
-    def judge(self, stored: Path, executor: Executor, listener: Listener, *, keep_models: bool) -> Audit:
+    def judge(self, stored: Path, executor: Executor, listener: Listener) -> Audit:
         """Compares the model of the run with retrained models; the workers end before the attacks."""
         result = run_folder.load_result(self.run, self.project, self.split, self.device)
         # an error that makes the audit useless comes before any retraining
         answer_pair, plan = collect_answer_pair(result, self.exam), self.plan(result)
-        reference = self.retrain(stored, plan, executor, listener, keep_models=keep_models)
+        reference = self.retrain(stored, plan, executor, listener)
         outcome = audit_answers(result, answer_pair, reference, exam=self.exam, plan=plan)
         return replace(outcome, record=add_request(outcome.record, run_folder.request_facts(self.run)))
 
@@ -138,14 +140,14 @@ def audit_run(
     exam, left = attacked_exam(run_folder.make_exam(run, project, split), request)
     images = request.names if request is not None and left is None else None
     left = repeat_budget(left, place)
-    work = RunAudit(run, project, split, seeds, fixing, exam, left, images, flags.device)
+    work = RunAudit(run, project, split, seeds, fixing, exam, left, images, flags.device, keep_models)
     start = f"Auditing {run}{'' if seeds else ', with no retrained models'}"
     with (
         out.open_folder(place, facts),
         progress.show_progress(start, quiet=flags.quiet) as listener,
     ):
         stored = (out.find_earlier(folder, facts, same_models, REFERENCES) or place) / REFERENCES
-        outcome = work.judge(stored, executor, listener, keep_models=keep_models)
+        outcome = work.judge(stored, executor, listener)
         outcome.save(place)
     absent = absent_attacks(images, project.family.name)
     disk = disk_sentences(stored)
@@ -165,7 +167,7 @@ def absent_attacks(names: str | None, family: str) -> list[str]:
         family: The family of the generator.
     """
     chosen = () if names is None else choose_image_attacks(names, family)
-    others = [name for name in names_for(family) if chosen and name not in chosen]
+    others = list_not_chosen(chosen, family)
     return [f"Not run: the attacks {', '.join(others)}."] if others else []
 
 
