@@ -179,8 +179,8 @@ class DiffusionFamily(Family):
         self, split: Split, *, device: Device = None, searching: bool = False, cache: Path | None = None
     ) -> DiffusionExam:
         """Images of every class."""
-        refuse_unfit(split, searching=searching, attacked=bool(self.attacks) and not searching)
         attackers = self.relearned if searching else self.attacks
+        refuse_unfit(split, searching=searching, attacked=attackers > 0)
         return DiffusionExam(
             split,
             self.task(split.n_classes, split.forgotten_classes),

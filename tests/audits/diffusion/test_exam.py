@@ -10,6 +10,7 @@ from torch import Tensor, nn
 import every_family
 from unweave.audits.diffusion import fid
 from unweave.audits.diffusion.attacker import Budget
+from unweave.audits.diffusion.class_images import refuse_unfit
 from unweave.audits.diffusion.exam import TRIAL, DiffusionExam
 from unweave.audits.diffusion.kid import kid
 from unweave.audits.diffusion.metrics import GENERATION
@@ -184,6 +185,23 @@ def test_a_search_with_attackers_asks_how_soon_a_class_is_relearned() -> None:
     assert practice.score_trial({**wanted, **gone}, {**wanted, **hidden}, 0.0)["value"] == 0, (
         "later is no worse"
     )
+
+
+@pytest.mark.parametrize(("searching", "needed"), [(True, 10), (False, 100)])
+def test_a_class_with_too_few_images_to_relearn_from_is_refused(searching: bool, needed: int) -> None:
+    train, held_out = images(110, 0), images(20, 1)
+    for count in (needed, needed - 1):
+        kept = (train.labels != 1) | ((train.labels == 1).cumsum(0) <= count)
+        few = Resident(train.inputs[kept], train.labels[kept], mean=(0.5,), std=(0.5,))
+        split = Split(few, (few.labels == 1).nonzero()[:, 0], held_out)
+        if count == needed:
+            refuse_unfit(split, searching=searching, attacked=True)
+            continue
+        refuse_unfit(split, searching=searching)
+        with pytest.raises(
+            ValueError, match=f"needs {needed} training images of a forgotten class, found {count}"
+        ):
+            refuse_unfit(split, searching=searching, attacked=True)
 
 
 def test_a_class_that_the_original_never_makes_is_inconclusive() -> None:

@@ -22,12 +22,18 @@ def shape_of(source: Source) -> tuple[int, int, int]:
     return int(channels), int(height), int(width)
 
 
+def sizes_of(searching: bool) -> tuple[int, ...]:
+    """The numbers of images from which a class is relearned: in a search the smallest alone."""
+    return SIZES[:1] if searching else SIZES
+
+
 def refuse_unfit(split: Split, *, searching: bool = False, attacked: bool = False) -> None:
     """Raises if the forget set is not made of whole classes, or a class has too few real images.
 
     Args:
         split: The images.
-        searching: Whether images are compared with training images instead of held-out ones.
+        searching: Whether this is a search of settings, which compares images with training images instead
+            of held-out ones, and relearns a class from the smallest number of images alone.
         attacked: Whether attacks relearn a forgotten class from real images.
     """
     gone = split.forgotten_classes
@@ -46,10 +52,10 @@ def refuse_unfit(split: Split, *, searching: bool = False, attacked: bool = Fals
                 f"a KID needs {FEWEST} {part} images of each retained class, found {int(counts[label])} of "
                 f"class {label}: give more"
             )
-    counts = split.train.labels.bincount(minlength=split.n_classes)
+    counts, needed = split.train.labels.bincount(minlength=split.n_classes), sizes_of(searching)[-1]
     for label in gone if attacked else ():
-        if counts[label] < max(SIZES):
+        if counts[label] < needed:
             raise ValueError(
-                f"relearning needs {max(SIZES)} training images of a forgotten class, found "
+                f"relearning needs {needed} training images of a forgotten class, found "
                 f"{int(counts[label])} of class {label}: leave attacks out, or give more"
             )

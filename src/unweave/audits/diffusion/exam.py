@@ -21,14 +21,14 @@ from torch import nn
 
 from unweave.audits.diffusion.attacker import Budget, Target
 from unweave.audits.diffusion.attacks import attack, draw_without_addition, relearning_curves
-from unweave.audits.diffusion.class_images import images_of, refuse_unfit, shape_of
+from unweave.audits.diffusion.class_images import images_of, refuse_unfit, shape_of, sizes_of
 from unweave.audits.diffusion.drawing import Drawing
 from unweave.audits.diffusion.fid import fid, inception_digest, refuse_no_fid
 from unweave.audits.diffusion.image_attacks import IMAGES, choose_image_attacks
 from unweave.audits.diffusion.images_exam import APART, Drawn, ImagesExam
 from unweave.audits.diffusion.metrics import GENERATION, measure_generation, measure_generation_pair
 from unweave.audits.diffusion.recogniser import Recogniser, SeenImages
-from unweave.audits.diffusion.relearning import SIZES, describe_curves, relearned_sooner
+from unweave.audits.diffusion.relearning import describe_curves, relearned_sooner
 from unweave.audits.diffusion.samples import Samples, recognise
 from unweave.audits.diffusion.verdict import (
     EVERY,
@@ -85,8 +85,7 @@ class DiffusionExam(ImagesExam):
     )
 
     def __post_init__(self) -> None:
-        attacked = self.budget is not None and not self.searching
-        refuse_unfit(self.split, searching=self.searching, attacked=attacked)
+        refuse_unfit(self.split, searching=self.searching, attacked=self.budget is not None)
         if self.inception is not None:
             labels = self.split.held_out.labels
             real = sum(int((labels == label).sum()) for label in self.retained_conditions)
@@ -189,22 +188,22 @@ class DiffusionExam(ImagesExam):
 
     def relearn_class(self, model: nn.Module, label: int, budget: Budget) -> dict[str, float]:
         """The course of relearning one class from the smallest number of images."""
-        target = self.target(model, label, SIZES[:1])
+        target = self.target(model, label)
         return describe_curves(relearning_curves(target, budget), budget.longest)
 
     def further_parts(self, values: Values, wanted: Values) -> dict[str, float]:
         """How much sooner the class is relearned."""
         return relearned_sooner(values, wanted)
 
-    def target(self, model: nn.Module, label: int, sizes: Sequence[int] = SIZES) -> Target:
-        """A model under attack, which relearns from these numbers of images."""
+    def target(self, model: nn.Module, label: int) -> Target:
+        """A model under attack."""
         real = images_of(self.split.train, label)
         return Target(
             self.drawing(model),
             label,
             lambda images: self.recogniser(images).classes == label,
             real,
-            sizes=sizes,
+            sizes=sizes_of(self.searching),
         )
 
     def drawing(self, model: nn.Module) -> Drawing:
