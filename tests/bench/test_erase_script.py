@@ -83,5 +83,8 @@ def test_an_aim_is_met_at_its_limit_and_missed_beyond_it(script: ModuleType):
     missed = {"ua": 0.5, "ra": 1.0, "kid": 0.01, "relearn_10": 5.0, "share": 0.01, "gap": 1.0}
     assert erase_aims.shortfalls(stage, "bad") == pytest.approx(missed)
     assert erase_aims.shortfalls(stage, "failed") is None
+    alone = {**stage, "methods": {"original": stage["methods"]["original"], "bad": stage["methods"]["bad"]}}
+    assert (erase_aims.shortfalls({**alone, "floor": 20.5}, "bad") or {})["gap"] == 0.5
+    assert "gap" not in (erase_aims.shortfalls({**alone, "floor": None}, "bad") or {"gap": 0.0})
     one_seed = {**stage, "reference": {"scores": {"ua": score(97.5), "relearn_10": score(40.0)}}}
     assert erase_aims.interval_of_retrained(one_seed) == (97.5, 99.0)

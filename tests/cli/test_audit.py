@@ -188,7 +188,7 @@ class TestRequest:
         assert whole["gradient_evaluations"] > row["gradient_evaluations"] > 0
         cost = f"{row['gradient_evaluations']} gradient evaluations and {row['seconds']:.1f} s"
         beside = f"{whole['gradient_evaluations']} gradient evaluations and {whole['seconds']:.1f} s"
-        expected = f"It took {cost}; a retraining takes {beside}. Seconds vary with the machine and its load."
+        expected = f"Unlearning took {cost}; a retraining takes {beside}. Seconds vary with the machine"
         assert expected in " ".join(said.split())
         page = (forgotten / "audit" / "report.html").read_text()
         assert f"<td>{row['cost']:.2f} <small>" in page

@@ -4,7 +4,9 @@ import os
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 diffusers = pytest.importorskip("diffusers")
 pytest.importorskip("transformers")
@@ -29,7 +31,11 @@ def test_a_concept_is_forgotten_from_folder_to_folder(run, given: Path, here: Pa
     flags = ("--concept", "a three", "--as", "a four", "--data", given / "images")
     told = run("forget", given / "sd", *flags, *SHORT, "--out", here / "out")
     assert told.code == 0, told.error
-    assert "'a three': 5 of 15 training images hold it. Forgot with lur in" in told.out
+    assert "'a three': 5 of 15 training images hold it." in told.out and "\nForgot with lur in" in told.out
+    assert (
+        "To forget: 'a three', 'a red three', 'a blue three'\nTo keep: 'a " in told.out
+        and "add --pictures 4" in told.out
+    )
     assert contents(given) == before
     after = contents(here / "out" / "pretrained")
     same = contents(given / "sd")
@@ -138,7 +144,8 @@ def test_captions_found_by_a_column_are_what_uce_erases(run, given: Path, here: 
 def test_a_dry_run_writes_nothing(run, given: Path, here: Path):
     flags = ("--concept", "three", "--column", "number", "--data", given / "images")
     told = run("forget", given / "sd", *flags, *SHORT, "--dry-run")
-    assert told.code == 0 and "5 of 15 training images hold it. Nothing was written." in told.out
+    assert told.code == 0 and "5 of 15 training images hold it.\nTo forget: 'three', " in told.out
+    assert "It would run lur on the weights of 'all'. Nothing was written." in told.out
     assert list(here.iterdir()) == []
 
 
@@ -208,18 +215,20 @@ def test_a_pipeline_draws_the_images_of_a_request_itself(run, given: Path, here:
     before = contents(given)
     asked = ("forget", given / "sd", *THREE, *DRAW, *FAST)
     plan = run(*asked, "--dry-run")
-    assert plan.code == 0 and "'a three': 4 of 8 training images hold it. Nothing was written." in plan.out
+    assert plan.code == 0 and "the model draws 5 images under 3 prompts of the concept and" in plan.out
+    assert "To keep: 'a four'\n" in plan.out and "Nothing was written." in plan.out
     assert list(here.iterdir()) == []
     told = run(*asked, "--out", here / "out")
     assert told.code == 0, told.error
-    assert "'a three': 4 of 8 training images hold it. The model drew them: see in" in told.out
+    assert "\nThe model drew them: see in" in told.out
     assert contents(given) == before
     drawn = contents(here / "out" / "generated")
     assert sum(name.endswith(".png") for name in drawn) == 10
     again = run(*asked, "--out", here / "out")
     assert again.code == 0 and "Done already" in again.out and not (here / "out-2").exists()
-    other = run(*asked, "--scope", "all", "--out", here / "out")
+    other = run(*asked, "--scope", "cross-attention", "--out", here / "out")
     assert other.code == 0 and contents(here / "out-2" / "generated") == drawn
+    assert f"{here / 'out'} holds another run, so this one is in {here / 'out-2'}." in other.out
     used = ("--data", here / "out" / "generated", *FAST, "--out", here / "used")
     told = run("forget", given / "sd", *THREE, "--keep", "a four", *used)
     assert told.code == 0 and "4 of 8 training images hold it" in told.out
@@ -244,6 +253,33 @@ def test_a_method_that_does_not_fit_is_refused_before_anything_is_drawn(
     assert not [*here.rglob("*.png")]
     dry = run(*asked, "--dry-run")
     assert dry.code == 2 and dry.error == told.error
+
+
+def test_pictures_show_both_models_and_are_in_the_report(run, given: Path, here: Path):
+    asked = ("forget", given / "sd", *THREE, "--data", given / "images", *FAST, "--out", here / "out")
+    seen = ("--pictures", "2", "--sampler", "steps=2")
+    told = run(*asked, *seen)
+    assert told.code == 0 and f"Before and after: {here / 'out' / 'pictures.png'}." in told.out, told.error
+    before, files = load_pixels(here / "out" / "pictures.png"), contents(here / "out")
+    half = before.shape[1] // 2
+    assert before.shape == (4 * 20, 2 * (2 + 2 * 18), 4)  # four prompts, twice two images of 16 pixels
+    assert (before[:20, :half] != before[:20, half:]).any()
+    stage = json.loads((here / "out" / "record.json").read_text())["stages"]["audit"]
+    assert list(stage["sheets"]) == ["original", "UCE"] and stage["request"]["date"]
+    assert stage["data"]["prompts"]["of the concept"][0] == "a three"
+    assert stage["data"]["prompts"]["to keep"] and "a three" not in stage["data"]["prompts"]["to keep"]
+    assert run("report", here / "out", "--out", here / "report").code == 0
+    page = next((here / "report").glob("*.html")).read_text()
+    assert page.count('<img class="sheet"') == 2 and "Audit of" not in page
+    again = run(*asked, *seen)
+    assert again.code == 0 and "Done already" in again.out and contents(here / "out") == files
+    assert run(*asked, "--pictures", "3", "--dry-run").code == 0 and contents(here / "out") == files
+    assert run(*asked, "--pictures", "3", "--sampler", "steps=2").code == 0
+    assert load_pixels(here / "out" / "pictures.png").shape[1] == 2 * (2 + 3 * 18)
+
+
+def load_pixels(path: Path) -> np.ndarray:
+    return np.asarray(Image.open(path))
 
 
 def test_an_interrupted_run_keeps_its_images(run, given: Path, here: Path, monkeypatch):
@@ -279,7 +315,9 @@ def test_prompts_come_from_a_file(run, given: Path, here: Path):
         ((*THREE, "--generate", "1", "--keep", "a four"), "--generate must be at least 2, .*, found 1"),
         ((*THREE, "--generate", "-3", "--keep", "a four"), "--generate must be at least 2, .*, found -3"),
         ((*THREE, "--generate", "2"), "--generate needs prompts to keep"),
-        ((*THREE, "--prompts", "x.txt", "--data", "images"), "--prompts and --sampler go with --generate"),
+        ((*THREE, "--prompts", "x.txt", "--data", "images"), "--prompts goes with --generate"),
+        ((*THREE, "--sampler", "steps=2", "--data", "images"), "--sampler goes with --generate or"),
+        ((*THREE, *DRAW, "--pictures", "7"), "--pictures must be in 0..6, found 7"),
         ((*THREE, *DRAW, "--prompts", "x.txt"), "expected a file of prompts, found none at x.txt"),
         ((*THREE, *DRAW, "--column", "number"), "--column and --captions go with --data"),
         ((*THREE, *DRAW, "--sampler", "steps"), "--sampler must be field=value"),

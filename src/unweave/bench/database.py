@@ -141,7 +141,7 @@ def refuse_several_hosts(url: "URL") -> None:
     """Raises if a URL names several hosts: locks hold on one server."""
     hosts = url.query.get("host", "")
     if isinstance(hosts, tuple) or "," in f"{url.host}{hosts}":
-        raise ValueError("--storage must name one host, found several: leave one")
+        raise ValueError("--storage must name one host, found several: leave one out")
 
 
 def describe(url: "URL") -> str:

@@ -5,6 +5,7 @@ from pathlib import Path
 from unweave.audits.attack_runs.budget import parse_budget
 from unweave.audits.attack_runs.plan import Request
 from unweave.audits.classifier.prepare_attacks import attack_request
+from unweave.audits.diffusion.image_attacks import CONCEPTS, choose_image_attacks
 from unweave.audits.margins import RETRAINS
 from unweave.audits.verdict import SEEDS
 from unweave.cli.audits.concept import NO_PROMPTS, ConceptFiles, audit_concept, refuse_no_prompts
@@ -67,6 +68,8 @@ def audit(
         flags: The flags of every verb.
     """
     limit = None if budget is None else parse_budget(budget)
+    if attacks is not None and concept.prompts is not None:
+        choose_image_attacks(attacks, CONCEPTS)  # its error names the attacks on such a model
     request = attack_request(attacks, tier, limit)
     if (run is None) == (evidence is None):
         found = "neither" if run is None else "both"

@@ -78,7 +78,7 @@ def check(
     The model is a classifier with one logit per class and one label per example, or a denoiser. Costs are
     estimated by running each method for a few steps. Without a request, check assumes a random tenth of the
     data, or the first class for a generator. For a text-to-image model it counts the captions that hold the
-    concept, and estimates the cost of lur if no methods are given.
+    concept, and estimates the cost of lur-lagged if no methods are given.
 
     Args:
         model: project.py, a recipe, or a model's folder.
@@ -96,7 +96,7 @@ def check(
         blocks: With --shard, a pattern for the names of the modules that are gathered one at a time.
         flags: The flags of every verb.
     """
-    concept_recipe = read_concept_recipe(recipe)
+    concept_recipe = read_concept_recipe(recipe, model)
     if concepts.concept or concept_recipe is not None:
         refuse_other_requests(request, None, recipe if concept_recipe is None else None)
         refuse_unfit_flags(shard=shard, blocks=blocks, save_every=None, concept=True)

@@ -24,6 +24,7 @@ from unweave.cli.options import DEFAULTS, CommonFlags, parse_settings
 from unweave.cli.process_group import refuse_other_facts, refuse_unfit_flags
 from unweave.cli.project import Project, load
 from unweave.cli.terminal.show_result import print_done
+from unweave.families import text_to_image_settings
 from unweave.methods import DEFAULT, method_named
 from unweave.methods.unsaved_state import refuse_unsaved_state
 from unweave.record import checkpoint
@@ -42,7 +43,7 @@ def forget(
     concepts: Concepts = NO_CONCEPT,
     generation: Generation = NO_GENERATION,
     trained: TrainedWeights = ALL,
-    method: str = DEFAULT,
+    method: str | None = None,
     set: tuple[str, ...] = (),
     tuned: Path | None = None,
     recipe: str | None = None,
@@ -51,6 +52,7 @@ def forget(
     blocks: str | None = None,
     save_sharded: bool = False,
     save_every: int | None = None,
+    pictures: int = 0,
     dry_run: bool = False,
     flags: CommonFlags = DEFAULTS,
 ) -> int:
@@ -68,7 +70,8 @@ def forget(
         concepts: The concepts that a text-to-image model forgets.
         generation: The images that it draws itself.
         trained: The weights that the method trains.
-        method: A method, or a pipeline such as lur:recover; see unweave methods.
+        method: A method, or a pipeline such as lur:recover, the default; of a concept the default is
+            lur-lagged. See unweave methods.
         set: A setting of the method, such as how.lr=0.1, or of a pipeline's stage, such as
             recover.how.lr=0.1; can be given several times.
         tuned: The folder `tuning` of a bench of this model; its settings are the defaults. For a bench at
@@ -84,12 +87,15 @@ def forget(
             checkpoint of torch.distributed.checkpoint, and none writes model.safetensors, which audit needs.
         save_every: The number of steps between two saved states; the same command then resumes an interrupted
             run. By default none is saved.
+        pictures: For a concept: the number of images (at most 6) to draw of each of four prompts, by the
+            model before and after and from the same noise, into pictures.png and the report.
         dry_run: Only print what forget would do, and its cost; for that of a concept see check.
         flags: The flags of every verb.
     """
-    tables = parse_settings(set)
+    tables, concept_recipe = parse_settings(set), read_concept_recipe(recipe, model)
+    erases = bool(concepts.concept) or concept_recipe is not None
+    method = method or (text_to_image_settings.DEFAULT if erases else DEFAULT)
     method_named(method)
-    concept_recipe = read_concept_recipe(recipe)
     if concept_recipe is not None:
         keeps = data is None or learns_from_prompts(method)
         concepts, trained = concept_recipe.concepts(concepts, keeps=keeps), concept_recipe.trained(trained)
@@ -108,10 +114,11 @@ def forget(
             tables=tables,
             data=data,
             generation=generation,
+            pictures=pictures,
             dry_run=dry_run,
             flags=flags,
         )
-    refuse_no_concept(model, concepts, generation)
+    refuse_no_concept(model, concepts, generation, pictures=pictures)
     return forget_records(
         model,
         request,

@@ -50,7 +50,7 @@ def read_family(table: Table) -> Family:
     known = families_by_table()
     given = [key for key in known if table.get(key) not in (None, NOTHING)]
     if len(given) > 1:
-        raise ValueError(f"a model is of one family, found the tables {' and '.join(given)}: leave one")
+        raise ValueError(f"a model is of one family, found the tables {' and '.join(given)}: leave one out")
     return read(type(known[given[0]]), table[given[0]], given[0]) if given else DEFAULT_FAMILY
 
 

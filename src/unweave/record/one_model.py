@@ -55,7 +55,7 @@ def one_model(
     return {"schema": record.SCHEMA, "environment": record.environment(), "stages": {"audit": stage}}
 
 
-def add_request(whole_record: Mapping[str, Any], facts: Mapping[str, str | None]) -> dict[str, Any]:
+def add_request(whole_record: Mapping[str, Any], facts: Mapping[str, Any]) -> dict[str, Any]:
     """Adds facts about the request that only the caller knows.
 
     Args:

@@ -17,7 +17,7 @@ from unweave.record.record import explain_unverified
 from unweave.report import frontier, protocol_tables
 from unweave.report.attack_tables import Attacks, attacks_of
 from unweave.report.concept_tables import Concept, concept_of, revival_attacks
-from unweave.report.next_step import next_step
+from unweave.report.next_step import NOT_AUDITED, next_step
 from unweave.report.numbers import finite, heading
 from unweave.report.protocol import has_figures
 from unweave.report.qualification_tables import audit_sentences, qualification_of
@@ -60,6 +60,7 @@ class Stage:
         concept: The erased concept of a text-to-image model, None for other models.
         revival: Ids of the attacks that recover what a generator forgot.
         next_step: What to do after an audit; empty for a benchmark.
+        audited: Whether its one model was audited; true for a benchmark.
     """
 
     name: str
@@ -85,6 +86,7 @@ class Stage:
     concept: Concept | None
     revival: list[str]
     next_step: str
+    audited: bool
 
     def verdicts(self) -> dict[str, list[str]]:
         """Names of the methods other than the headline's, by status."""
@@ -162,7 +164,7 @@ def _stage(name: str, anchor: str, stage: Mapping[str, Any]) -> Stage:
     main = [metric for metric in ids if metric in tested]
     top = headline(stage)
     return Stage(
-        name=name if top is None or stage["recipe"] else f"Audit of {top.name}",
+        name=name if top is None or stage["recipe"] else title_of(top),
         anchor=anchor,
         record=stage,
         rows=stage_rows,
@@ -184,8 +186,19 @@ def _stage(name: str, anchor: str, stage: Mapping[str, Any]) -> Stage:
         qualification=audit_sentences(stage["qualified"]) if "qualified" in stage else [],
         concept=concept_of(stage, stage_rows, ids),
         revival=revival_attacks(ids),
-        next_step="" if top is None or stage["recipe"] else next_step(top.status, top.reason),
+        next_step="" if top is None or stage["recipe"] else step_after(top, stage),
+        audited=top is None or NOT_AUDITED not in top.reason,
     )
+
+
+def title_of(model: Row) -> str:
+    """The title of a page about one model."""
+    return f"{model.name}, not audited" if NOT_AUDITED in model.reason else f"Audit of {model.name}"
+
+
+def step_after(model: Row, stage: Mapping[str, Any]) -> str:
+    """What to do next about the one model of a stage."""
+    return next_step(model.status, model.reason, family=stage.get("family"))
 
 
 def _markup(svg: str | None) -> Markup | None:

@@ -5,15 +5,19 @@ Records hold no such sentence, so that reports of earlier audits have one as wel
 
 from pathlib import Path
 
+from unweave.audits.diffusion.image_attacks import CONCEPTS
 from unweave.audits.margins import RETRAINS
 from unweave.audits.verdict import SEEDS
+
+NOT_AUDITED = "not audited yet"
+"""A part of the reason of a model without an audit."""
 
 MORE_MODELS = (
     f"a verdict needs {SEEDS + RETRAINS} retrained models. Give the project a train(), or forget a --recipe, "
     f"and audit without --references; or put {SEEDS + RETRAINS} into the folder of --reference."
 )
 STEPS = {
-    "not audited yet": "run unweave audit.",
+    NOT_AUDITED: "run unweave audit.",
     "no retrained model": MORE_MODELS,
     f"{SEEDS} needed": MORE_MODELS,
     f"{RETRAINS} needed": MORE_MODELS,
@@ -30,14 +34,28 @@ STEPS = {
 }
 """The step after an INCONCLUSIVE verdict, by a part of its reason; the first that fits counts."""
 
+MORE_PIPELINES = (
+    f"a verdict needs {SEEDS + RETRAINS} pipelines retrained without the concept, in the folder of "
+    "--reference. Without them compare UA and the attacks with those of the original."
+)
+CONCEPT_STEPS = {
+    **STEPS,
+    NOT_AUDITED: "run unweave audit with this folder, --prompts and --data.",
+    "no retrained model": MORE_PIPELINES,
+    f"{SEEDS} needed": MORE_PIPELINES,
+    f"{RETRAINS} needed": MORE_PIPELINES,
+}
+"""The same for text-to-image models, which nothing here retrains."""
 
-def next_step(verdict: str, reason: str, models: Path | None = None) -> str:
+
+def next_step(verdict: str, reason: str, models: Path | None = None, *, family: str | None = None) -> str:
     """A sentence or two that begin with "Next:".
 
     Args:
         verdict: PASS, FAIL or INCONCLUSIVE.
         reason: Its reason.
         models: The folder of the retrained models; None if none are kept, or if that is unknown.
+        family: The family of the model, as its record names it.
     """
     retrained = "a model retrained without the forget set" + (f", from {models}" if models else "")
     if verdict == "PASS":
@@ -50,4 +68,5 @@ def next_step(verdict: str, reason: str, models: Path | None = None) -> str:
     safe = f"keep the report as the evidence. To be safe, deploy {retrained}."
     if "no measurable influence" in reason:
         return f"Next: the original already answers as models retrained without the forget set do; {safe}"
-    return "Next: " + next((step for part, step in STEPS.items() if part in reason), safe)
+    steps = CONCEPT_STEPS if family == CONCEPTS else STEPS
+    return "Next: " + next((step for part, step in steps.items() if part in reason), safe)

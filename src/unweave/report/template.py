@@ -110,15 +110,20 @@ def metric_meaning(metric: str) -> str:
     return "" if known is None else known.says
 
 
-def deletion_facts(request: Mapping[str, Any], date: str | None) -> list[tuple[str, str]]:
+def deletion_facts(
+    request: Mapping[str, Any], date: str | None, *, audited: bool = True
+) -> list[tuple[str, str]]:
     """The forget set, the model, the request and the date, as pairs of a name and a text.
 
     Args:
         request: The request of a stage.
         date: The date of the record.
+        audited: Whether the model was audited then.
     """
     ids, more = ", ".join(map(str, request["ids"])), request["examples"] - len(request["ids"])
-    days = {"deleted": request["date"], "audited": date} if request["date"] else {"": date}
+    days = (
+        {"deleted": request["date"], "audited": date if audited else None} if request["date"] else {"": date}
+    )
     facts = {
         "Deleted": f"{request['examples']} of {request['of']} examples",
         "First ids": f"{ids} and {more} more" if more else ids,

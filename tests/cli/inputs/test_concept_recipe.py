@@ -58,7 +58,7 @@ def test_every_number_of_a_recipe_has_its_source(name: str):
 
 
 def test_flags_replace_what_a_recipe_says():
-    recipe = read_concept_recipe("sd-imagenette-class")
+    recipe = read_concept_recipe("sd-imagenette-class", "model")
     assert recipe is not None
     own = recipe.concepts(Concepts(), keeps=True)
     assert own.concept == ("tench",) and own.target == "an image of a English springer"
@@ -75,7 +75,7 @@ def test_flags_replace_what_a_recipe_says():
         "batch": 8,
         "steps": 600,
     }
-    nudity = read_concept_recipe("sd-nudity")
+    nudity = read_concept_recipe("sd-nudity", "model")
     assert nudity is not None and nudity.generation(Generation(), "images", nudity.concept) == Generation()
     drawn = nudity.generation(Generation(sampler=("steps=9",)), None, nudity.concept)
     assert drawn.generate == 800 and drawn.how.steps == 9 and drawn.how.guidance == 7.5
@@ -85,7 +85,7 @@ def test_flags_replace_what_a_recipe_says():
 
 def test_a_recipe_may_name_the_rank_of_low_rank_additions(tmp_path: Path):
     (tmp_path / "mine.toml").write_text('concept = ["a three"]\nscope = "lora"\nrank = 2\n')
-    recipe = read_concept_recipe(str(tmp_path / "mine.toml"))
+    recipe = read_concept_recipe(str(tmp_path / "mine.toml"), "model")
     assert recipe is not None and recipe.trained(ALL) == TrainedWeights("lora", 2)
     assert recipe.trained(TrainedWeights("lora")) == TrainedWeights("lora", 2)
     assert recipe.trained(TrainedWeights("lora", 3)) == TrainedWeights("lora", 3)
@@ -116,7 +116,7 @@ def test_the_images_of_a_user_go_with_a_recipe(run, pipeline: Path, here: Path):
             "unknown key 'keeps' in .*mine.toml .did you mean 'keep'",
         ),
         ('concept = ["a three"]\nscope = "most"\n', (), "scope"),
-        ('concept = ["a three"]\n[methods.uce]\n', (), "no settings for lur:recover, only for uce"),
+        ('concept = ["a three"]\n[methods.uce]\n', (), "no settings for lur-lagged, only for uce"),
         ("concept = [\n", (), "mine.toml is not TOML"),
         (
             'concept = ["a three"]\n[methods.uce]\n',
@@ -131,3 +131,10 @@ def test_a_recipe_that_makes_no_sense_is_refused(
     recipe = tmp_path / "mine.toml"
     recipe.write_text(text)
     refused(sentence, "forget", pipeline, "--recipe", recipe, *flags, "--quiet")
+
+
+def test_a_misspelt_recipe_is_named(refused, pipeline: Path, here: Path):
+    sentence = "unknown recipe of a concept 'sd-nudty' .did you mean 'sd-nudity'"
+    for more in ((), ("--concept", "a three")):
+        refused(sentence, "forget", pipeline, "--recipe", "sd-nudty", *more)
+    refused(sentence, "check", pipeline, "--recipe", "sd-nudty")

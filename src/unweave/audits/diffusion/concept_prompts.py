@@ -180,11 +180,11 @@ class ConceptPrompts:
                 before = first.get(prompt.text)
                 if before in FORGET_KINDS and kind in RETAIN_KINDS:
                     raise ValueError(
-                        f"{prompt.text!r} is both to be forgotten ({before}) and kept ({kind}): leave one"
+                        f"{prompt.text!r} is both to be forgotten ({before}) and kept ({kind}): leave one out"
                     )
                 draw = prompt.text, prompt.seed, prompt.guidance
                 if draw in drawn:
-                    raise ValueError(f"{prompt.text!r} is given twice: leave one")
+                    raise ValueError(f"{prompt.text!r} is given twice: leave one out")
                 drawn.add(draw)
                 first[prompt.text] = kind
 

@@ -133,8 +133,13 @@ def draw_sheet(images: Drawn, forgotten: Collection[int]) -> str:
         images: uint8 images [n, channel, height, width] by class, grey or RGB.
         forgotten: The forgotten classes.
     """
+    return png_uri(draw_rows(images, forgotten))
+
+
+def draw_rows(images: Drawn, forgotten: Collection[int]) -> UInt8[np.ndarray, "height width 4"]:
+    """The pixels of a sheet."""
     rows = [draw_row(images[label][:ACROSS], framed=label in forgotten) for label in sorted(images)]
-    return png_uri(np.concatenate(rows))
+    return np.concatenate(rows)
 
 
 def draw_row(images: Tensor, *, framed: bool) -> UInt8[np.ndarray, "height width 4"]:

@@ -126,7 +126,7 @@ def audit_concept(
             outcome = work.run(place, listener)
             outcome.save(place)
     absent = [f"Not run: {', '.join(work.absent)}."] if work.absent else []
-    return outcome, place, [*work.notes(), *absent]
+    return outcome, place, [*work.notes(outcome), *absent]
 
 
 def find_folders(run: Path, original: Path | None, reference: Path | None) -> Folders:

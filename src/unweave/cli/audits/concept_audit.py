@@ -28,7 +28,14 @@ from unweave.audits.one_model import GivenModel
 from unweave.audits.verdict import SEEDS
 from unweave.bench.workers import Listener, Progress
 from unweave.cli.audits.concept import ConceptFiles, Folders, explain_not_run
-from unweave.cli.audits.concept_run import explain_other_concept, refuse_other_original
+from unweave.cli.audits.concept_run import (
+    HALF,
+    WEAK,
+    explain_other_concept,
+    explain_still_drawn,
+    explain_weak_prompts,
+    refuse_other_original,
+)
 from unweave.families.text_to_image import TextToImageFamily
 from unweave.record import record
 from unweave.record.files import read_object, write_atomically
@@ -85,9 +92,14 @@ class ConceptAudit:
             "code": package_digest(),
         }
 
-    def notes(self) -> list[str]:
-        """Whether the prompts are those of another concept."""
-        return explain_other_concept(self.folders.edited, self.prompts)
+    def notes(self, outcome: Audit) -> list[str]:
+        """What the figures of the audit may hide: a concept that is drawn, and prompts that test nothing."""
+        (stage,) = outcome.record["stages"].values()
+        return [
+            *explain_still_drawn(stage),
+            *explain_weak_prompts(stage),
+            *explain_other_concept(self.folders.edited, self.prompts),
+        ]
 
     def run(self, place: Path, listener: Listener) -> Audit:
         """Draws images of every model, attacks them and judges."""
@@ -106,7 +118,12 @@ class ConceptAudit:
         enough = len(answers) >= SEEDS + RETRAINS
         compared = answers[:-RETRAINS] if enough else answers
         return judge_answers(
-            exam, self.subject(exam), found, before, compared, answers[-RETRAINS:] if enough else []
+            exam,
+            self.subject(exam, before.found),
+            found,
+            before,
+            compared,
+            answers[-RETRAINS:] if enough else [],
         )
 
     def exam(self, cache: Path) -> ConceptExam:
@@ -148,8 +165,8 @@ class ConceptAudit:
             write_atomically(facts, json.dumps({"probes": dict(answers.probes)}))
         return Answers(exam.load(images), read_object(facts, ": delete it")["probes"])
 
-    def subject(self, exam: ConceptExam) -> GivenModel:
-        """The model under audit, as the record describes it."""
+    def subject(self, exam: ConceptExam, original: Drawn) -> GivenModel:
+        """The model under audit, as the record describes it; with the images of the original."""
         train = self.real.train
         gone = train.part(shows(train, self.prompts.concept).nonzero()[:, 0]).names
         about = request_row(gone, [0] * len(gone), of=len(train), model=self.folders.original.name)
@@ -160,6 +177,9 @@ class ConceptAudit:
             data |= {"classifier": dict(self.models.classifier.facts)}
         name, row, request, seed = method_of(self.folders.run)
         data |= exam.facts
+        samples, numbers = exam.samples(original), self.prompts.kinds.get("trained", ())
+        weak = [self.prompts.all_prompts[each].text for each in numbers if samples.hits([each]).value < HALF]
+        data |= {WEAK: weak} if weak else {}
         return GivenModel(name, row, {**about, **request}, data, TextToImageFamily.name, seed)
 
 
@@ -172,8 +192,7 @@ def method_of(
     (stage,) = record.load(run)["stages"].values()
     ((name, row),) = stage["methods"].items()
     kept = {key: row[key] for key in ("repr", "seconds", "gradient_evaluations", "cost", "trace")}
-    request = {key: stage["request"][key] for key in ("model", "asked", "date")}
-    return name, kept, request, next(iter(stage["seeds"]), None)
+    return name, kept, stage["request"], next(iter(stage["seeds"]), None)
 
 
 def read(
@@ -234,7 +253,11 @@ def refuse_no_room(tokens: Tokens, prompts: ConceptPrompts) -> None:
 
 def refuse_same(folders: Folders, digests: Mapping[Path, str]) -> None:
     """Raises if two folders that must differ hold the same weights."""
-    named = [folders.original, folders.edited, *folders.retrained]
-    for first, second in combinations(named, 2):
+    roles = {folders.original: "the original", folders.edited: "the audited model"}
+    retrained = "put pipelines retrained without the concept into the folder of --reference"
+    for first, second in combinations([folders.original, folders.edited, *folders.retrained], 2):
         if digests[first] == digests[second]:
-            raise ValueError(f"{second} must hold another model than {first}, found the same: leave one")
+            role = roles.get(first, "another retrained model")
+            before = second == folders.edited and second not in folders.retrained
+            advice = "name the pipeline before unlearning with --original" if before else retrained
+            raise ValueError(f"{second} holds the weights of {role}, {first}: {advice}")

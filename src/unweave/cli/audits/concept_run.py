@@ -1,11 +1,19 @@
-"""Checks that an audit of a concept fits the run that it audits."""
+"""Checks of an audit of a concept: that it fits the run that it audits, and what its figures may hide."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from unweave.audits.diffusion.concept_prompts import ConceptPrompts
 from unweave.data.captions import holds_phrase
 from unweave.record.files import sha256
 from unweave.tasks.diffusion.manifest import manifest_of
+
+HALF = 0.5
+"""The share of images that must show what was asked for."""
+
+WEAK = "prompts that the original rarely follows"
+"""The fact of a record that lists prompts of the concept under which the original seldom draws it."""
 
 
 def refuse_other_original(run: Path, edited: Path, original: Path) -> None:
@@ -43,3 +51,18 @@ def explain_other_concept(edited: Path, prompts: ConceptPrompts) -> list[str]:
     return [
         f"{edited} forgot {named}, and no trained prompt has such words: are these prompts of that concept?"
     ]
+
+
+def explain_still_drawn(stage: Mapping[str, Any]) -> list[str]:
+    """A sentence if a model still draws the concept in most images; `stage` is that of the audit's record."""
+    (scores,) = [row["scores"] for name, row in stage["methods"].items() if name != "original"]
+    shown = 100 - scores["ua"]["value"] if "ua" in scores else 0.0
+    return (
+        [f"The model still draws the concept in {shown:.0f} % of the images."] if shown > 100 * HALF else []
+    )
+
+
+def explain_weak_prompts(stage: Mapping[str, Any]) -> list[str]:
+    """A sentence on prompts of the concept that test nothing, as the original does not follow them."""
+    named = ", ".join(map(repr, stage["data"].get(WEAK, [])))
+    return [f"The original itself seldom draws the concept under {named}: is it misspelt?"] if named else []

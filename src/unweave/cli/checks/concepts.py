@@ -28,8 +28,8 @@ from unweave.cli.inputs.scope import TEXT_TO_IMAGE, TrainedWeights, refuse_layer
 from unweave.cli.options import CommonFlags, parse_names
 from unweave.cli.terminal import progress, show
 from unweave.errors import Failed
-from unweave.families.text_to_image_settings import text_to_image_method
-from unweave.methods import DEFAULT, Method
+from unweave.families.text_to_image_settings import DEFAULT, text_to_image_method
+from unweave.methods import Method
 from unweave.methods.configure import configure
 from unweave.methods.unfit_targets import refuse_unfit_targets
 from unweave.tasks.diffusion.drawn_folder import AT_ONCE, draw_absent_images
@@ -91,7 +91,7 @@ def inspect_request(
     counts = count_data(work)
     planned = [] if plan is None else ["no image is drawn yet: all numbers of images are those of the plan"]
     return {
-        "model": {**weight_facts(work.model), "trained": True},
+        "model": {**weight_facts(work.model), "type": "Stable Diffusion", "trained": True},
         "concepts": list(work.concepts.concept),
         "scope": work.trained.scope or TEXT_TO_IMAGE,
         "data": counts,
@@ -195,9 +195,9 @@ def print_findings(model: str, findings: Mapping[str, Any]) -> None:
     show.print_sentences(usable_line(model, findings["costs"]), "", model_line(findings["model"]))
     of = counts["forget"] + counts["retain"]
     show.print_sentences(
-        f"{named}: {counts['forget']} of {of} training images hold it, under {counts['captions to forget']} "
-        f"captions. Of the {counts['captions to keep']} captions to keep, {counts['neighbours']} differ from "
-        "one of them in one word.",
+        f"{named}: {counts['forget']} of {of} training images hold it. Captions to forget: "
+        f"{counts['captions to forget']}. Captions to keep: {counts['captions to keep']}, of which "
+        f"{counts['neighbours']} differ in one word from one to forget.",
         f"Held out: {counts['held out']} images, {counts['held out of the concept']} of the concept.",
         "",
     )

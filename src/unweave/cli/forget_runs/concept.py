@@ -3,7 +3,7 @@
 The record says INCONCLUSIVE until `unweave audit` compares the model with retrained ones.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +14,7 @@ from unweave.cli.inputs.concept_source import Generation, refuse_two_sources
 from unweave.cli.inputs.concepts import Concepts
 from unweave.cli.inputs.extra import require_diffusion
 from unweave.cli.inputs.forget_folder import CLAIM
-from unweave.cli.inputs.scope import TrainedWeights, refuse_layers_of_pipeline
+from unweave.cli.inputs.scope import TEXT_TO_IMAGE, TrainedWeights, refuse_layers_of_pipeline
 from unweave.cli.options import CommonFlags
 from unweave.cli.terminal import progress, show
 from unweave.families.text_to_image_settings import text_to_image_method
@@ -32,6 +32,13 @@ if TYPE_CHECKING:
     Plan = ConceptWork | DrawingPlan
 
 
+NAMED = 5
+"""The number of prompts that a line names."""
+
+PICTURED = 2
+"""The number of prompts of the concept, and of prompts to keep, that pictures are drawn of."""
+
+
 def forget_concept(
     model: str,
     concepts: Concepts,
@@ -41,11 +48,12 @@ def forget_concept(
     tables: Mapping[str, Any],
     data: str | None,
     generation: Generation,
+    pictures: int,
     dry_run: bool,
     flags: CommonFlags,
 ) -> int:
     """Writes a copy of a pipeline that has forgotten the concepts."""
-    refuse_two_sources(data, generation)
+    refuse_two_sources(data, generation, pictures=pictures)
     refuse_layers_of_pipeline(trained)
     chosen = configure(text_to_image_method(method), tables, f"method {method}")
     refuse_unfit_targets(chosen, "text-to-image", method)
@@ -63,22 +71,28 @@ def forget_concept(
         facts = plan.facts() | {"model": str(Path(model).resolve()), "method": repr(chosen)}
         facts |= {"seed": seed, "device": flags.device}
         folder = out.choose_folder(place, facts, claim=CLAIM)
+        elsewhere = "" if folder == place else f"{place} holds another run, so this one is in {folder}. "
         if is_done(folder, model, additions=trained.is_lora):
-            note = f"Done already: {folder} holds this run. Model: {folder / PRETRAINED}"
+            each = 0 if dry_run else pictures
+            seen = draw_pictures(source, folder, plan, generation, flags, each=each)
+            note = f"{elsewhere}Done already: {folder} holds this run. {seen} Model: {folder / PRETRAINED}"
             return print_end(note, plan, folder=folder, flags=flags)
         refuse_foreign(folder)
         if dry_run:
             plan.refuse_unfit(chosen, flags.device)
-            return print_end("Nothing was written.", plan, folder=folder, flags=flags)
+            scope = trained.scope or TEXT_TO_IMAGE
+            note = f"{elsewhere}It would run {method} on the weights of {scope!r}. Nothing was written."
+            return print_end(note, plan, folder=folder, flags=flags)
         with out.open_folder(folder, facts, claim=CLAIM):
             work = plan.prepare(chosen, folder, out.earlier_folders(place), flags.device, listener)
             listener(Progress(method, 0, 1))
             result = work.run(chosen, seed=seed, device=flags.device)
             listener(Progress(method, 1, 1))
             work.save(result, folder, name=method)
+            seen = draw_pictures(source, folder, plan, generation, flags, each=pictures)
             single_file.keep_folder(source, model, folder)
-    spent = f"Forgot with {method} in {result.cost.seconds:.1f} s. Not audited."
-    note = f"{plan.note(folder)}{spent} Model: {folder / PRETRAINED}"
+    spent = f"Forgot with {method} in {result.cost.seconds:.1f} s. Not audited. {seen}"
+    note = f"{elsewhere}{plan.note(folder)}{spent} Model: {folder / PRETRAINED}"
     return print_end(note, plan, folder=folder, flags=flags)
 
 
@@ -130,12 +144,34 @@ def read_plan(
     return concept_work.read(model, concepts, trained, images, device)
 
 
+def draw_pictures(
+    source: Path, folder: Path, plan: "Plan", generation: Generation, flags: CommonFlags, *, each: int
+) -> str:
+    """Draws pictures before and after, and says where they are; without any, how to get some."""
+    if not each:
+        return (
+            "To see whether it still draws the concept, add --pictures 4; to measure it, run unweave audit."
+        )
+    from unweave.cli.forget_runs.pictures import PicturesToDraw, write_pictures
+
+    gone, kept = (texts[:PICTURED] for texts in plan.prompts)
+    pictures = PicturesToDraw(gone, kept, each, generation.how, flags.device or "cpu")
+    return f"Before and after: {write_pictures(source, folder, pictures)}. To measure it, run unweave audit."
+
+
 def print_end(note: str, plan: "Plan", *, folder: Path, flags: CommonFlags) -> int:
     """Prints what was done; returns the exit code."""
-    (n, of), named = plan.counts, list(plan.concepts.concept)
+    (n, of), (gone, kept) = plan.counts, plan.prompts
     if flags.json:
-        show.print_json({"out": str(folder), "forgotten": n, "of": of, "concepts": named, "note": note})
+        found = {"out": str(folder), "forgotten": n, "of": of, "concepts": list(plan.concepts.concept)}
+        show.print_json({**found, "prompts": {"forget": gone, "keep": kept}, "note": note})
     else:
-        held = f"{', '.join(map(repr, named))}: {n} of {of} training images hold it."
-        show.print_sentences(f"{held} {note}")
+        show.print_sentences(plan.describe(), f"To forget: {name_some(gone)}", f"To keep: {name_some(kept)}")
+        show.print_sentences(note)
     return 0
+
+
+def name_some(prompts: Sequence[str]) -> str:
+    """The first of some prompts, and how many more there are."""
+    more = f", and {len(prompts) - NAMED} more" if len(prompts) > NAMED else ""
+    return ", ".join(map(repr, prompts[:NAMED])) + more

@@ -51,6 +51,19 @@ class DrawingPlan:
         train, _ = hold_out(holds)
         return int(holds[train].sum()), len(train)
 
+    @property
+    def prompts(self) -> tuple[list[str], list[str]]:
+        """The prompts of the concepts, and the prompts to keep."""
+        return list(self.wanted.forgotten), list(self.wanted.kept)
+
+    def describe(self) -> str:
+        """A sentence on its images."""
+        each, (gone, kept) = self.wanted.each, self.prompts
+        return (
+            f"{self.concepts.named}: the model draws {each} images under {len(gone)} prompts of the concept "
+            f"and {each} under {len(kept)} prompts to keep; a fifth of both is held out."
+        )
+
     def facts(self) -> dict[str, Any]:
         """The facts that a run depends on."""
         return {

@@ -11,10 +11,12 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from unweave.choices import explain_unknown
 from unweave.cli.inputs.concept_source import Generation, RecipeGeneration
 from unweave.cli.inputs.concepts import Concepts
 from unweave.cli.inputs.scope import TrainedWeights
 from unweave.cli.options import flatten
+from unweave.cli.project.text_to_image import is_pipeline
 from unweave.data.captions import holds_phrase
 from unweave.methods.pipeline import JOINT
 from unweave.tables import merge_tables, read, refuse_unknown
@@ -115,14 +117,17 @@ def concept_recipe_names() -> tuple[str, ...]:
     return tuple(sorted(each.name.removesuffix(".toml") for each in FOLDER.iterdir()))
 
 
-def read_concept_recipe(place: str | None) -> ConceptRecipe | None:
+def read_concept_recipe(place: str | None, model: str) -> ConceptRecipe | None:
     """Reads a recipe by the path of its TOML file or its name in the package; None if it is another recipe.
 
     Raises:
-        ValueError: If it is invalid; the message says where.
+        ValueError: If it is invalid, the message says where; or if it is another recipe and the model is a
+            text-to-image pipeline.
     """
     table = table_of(place) if place is not None else {}
     if "concept" not in table:
+        if place is not None and is_pipeline(Path(model)):
+            raise ValueError(explain_unknown("recipe of a concept", place, concept_recipe_names()))
         return None
     known = {TARGET if name == "target" else name for name in ConceptRecipe.__dataclass_fields__}
     refuse_unknown(table, sorted(known), f"{place}")

@@ -13,6 +13,9 @@ from unweave.tasks.diffusion.sample import Sampler
 SAMPLER = Sampler("ddim", steps=50, guidance=7.5, spacing="leading")
 """As Selective Amnesia draws from Stable Diffusion 1.4 (released code)."""
 
+MOST_PICTURES = 6
+"""The largest number of pictures of a prompt: a report shows no more side by side."""
+
 
 @Parameter(name="*")
 @dataclass(frozen=True)
@@ -26,8 +29,8 @@ class Generation:
             --prompts.
         prompts: With --generate: a file of prompts, one a line, or a .csv file with a column prompt. Prompts
             with the words of a concept replace its three prompts; all others are prompts to keep.
-        sampler: With --generate: a setting of the sampler, such as steps=25 or scheduler=dpm; can be given
-            several times. By default DDIM takes 50 steps with guidance 7.5.
+        sampler: With --generate, or --pictures of forget: a setting of the sampler, such as steps=25 or
+            scheduler=dpm; can be given several times. By default DDIM takes 50 steps with guidance 7.5.
     """
 
     generate: int | None = None
@@ -68,10 +71,14 @@ class RecipeGeneration(Generation):
 NO_GENERATION = Generation()
 
 
-def refuse_two_sources(data: str | None, generation: Generation) -> None:
-    """Raises unless images are either in a folder or to be drawn."""
-    if generation.generate is None and (generation.prompts is not None or generation.sampler):
-        raise ValueError("--prompts and --sampler go with --generate, found none")
+def refuse_two_sources(data: str | None, generation: Generation, *, pictures: int = 0) -> None:
+    """Raises unless images are either in a folder or to be drawn, or if flags of drawing draw nothing."""
+    if not 0 <= pictures <= MOST_PICTURES:
+        raise ValueError(f"--pictures must be in 0..{MOST_PICTURES}, found {pictures}")
+    if generation.generate is None and generation.prompts is not None:
+        raise ValueError("--prompts goes with --generate, found none")
+    if generation.generate is None and generation.sampler and not pictures:
+        raise ValueError("--sampler goes with --generate or, in forget, with --pictures, found neither")
     if data is None and generation.generate is None:
         raise ValueError(
             "a pipeline does not hold the images that it was trained on: name a folder of images with "

@@ -3,6 +3,7 @@
 Needs the extra `unweave[diffusion]`; `unweave forget` imports it only for a text-to-image model.
 """
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,6 +53,23 @@ class ConceptWork:
     def counts(self) -> tuple[int, int]:
         """The number of images to forget, and of all training images."""
         return len(self.request.split.forget), len(self.request.split.train)
+
+    @property
+    def prompts(self) -> tuple[list[str], list[str]]:
+        """The prompts of the concepts, those named by the user first, and the prompts to keep."""
+        texts, split = self.request.prompts.texts, self.request.split
+        known = self.request.prompts
+        labels = split.train.labels[split.retain].tolist()
+        numbers = ((*known.concepts, *known.forgotten), (*known.kept, *labels))
+        gone, kept = (
+            [texts[number] for number in dict.fromkeys(each) if number != known.null] for each in numbers
+        )
+        return gone, [text for text in kept if text not in gone]
+
+    def describe(self) -> str:
+        """A sentence on its images."""
+        n, of = self.counts
+        return f"{self.concepts.named}: {n} of {of} training images hold it."
 
     def facts(self) -> dict[str, Any]:
         """The facts that a run depends on."""
@@ -123,7 +141,9 @@ class ConceptWork:
             with replace_folder(folder / ADDITIONS) as draft_folder:
                 save_low_rank(model, draft_folder)
         words = " ".join(f"--concept {each!r}" for each in self.concepts.concept)
-        write_request(folder, self.pipeline.folder.name, words)
+        split, texts = self.request.split, (*self.request.prompts.texts, "")
+        counts = Counter(texts[label] for label in split.train.labels[split.forget].tolist())
+        write_request(folder, self.pipeline.folder.name, words, classes=dict(counts))
 
 
 def read(

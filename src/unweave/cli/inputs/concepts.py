@@ -34,17 +34,25 @@ class Concepts:
     captions: Path | None = None
     config: Path | None = None
 
+    @property
+    def named(self) -> str:
+        """The concepts in quotes."""
+        return ", ".join(map(repr, self.concept))
+
 
 NO_CONCEPT = Concepts()
 
 
-def refuse_no_concept(model: str, concepts: Concepts, generation: Generation = NO_GENERATION) -> None:
+def refuse_no_concept(
+    model: str, concepts: Concepts, generation: Generation = NO_GENERATION, *, pictures: int = 0
+) -> None:
     """Raises if a text-to-image pipeline is given without a concept, or settings of one without it."""
     if is_pipeline(Path(model)):
         raise ValueError(f"{model} holds a text-to-image model: name what to forget with --concept")
-    if concepts != NO_CONCEPT or generation != NO_GENERATION:
+    if concepts != NO_CONCEPT or generation != NO_GENERATION or pictures:
         raise ValueError(
-            "--column, --captions, --keep, --as, --config and --generate go with --concept, found none"
+            "--column, --captions, --keep, --as, --config, --generate and --pictures go with --concept, "
+            "found none"
         )
 
 

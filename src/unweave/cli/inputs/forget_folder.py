@@ -1,6 +1,7 @@
 """The folder that `unweave forget` writes: its files, and whether they are whole."""
 
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -49,10 +50,11 @@ def manifest_facts(result: Result, name: str) -> dict[str, Any]:
     }
 
 
-def write_request(folder: Path, model: str, words: str) -> None:
-    """Adds the request, in words, to the record of a run."""
+def write_request(folder: Path, model: str, words: str, *, classes: Mapping[str, int] | None = None) -> None:
+    """Adds the request, in words, to the record of a run; `classes` replace those of the record."""
     saved = record.load(folder)
     facts = {"model": model, "asked": words, "date": saved["environment"]["date"]}
+    facts |= {} if classes is None else {"classes": classes}
     record.write(add_request(saved, facts), folder)
 
 

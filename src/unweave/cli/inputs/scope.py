@@ -14,8 +14,8 @@ from unweave.tasks.low_rank import require_peft
 from unweave.tasks.low_rank_layers import find_layers
 
 RANK = 8
-TEXT_TO_IMAGE: Scope = "cross-attention"
-"""The default scope of a text-to-image model."""
+TEXT_TO_IMAGE: Scope = "all"
+"""The default scope of a text-to-image model: an edit of cross-attention alone hides a concept."""
 
 
 @Parameter(name="*")
@@ -24,7 +24,7 @@ class TrainedWeights:
     """The weights that a method trains.
 
     Args:
-        scope: The weights to train; by default all, or cross-attention for a text-to-image model. lora trains
+        scope: The weights to train; by default all, of a text-to-image model all of the denoiser. lora trains
             low-rank additions to the weights of layers, by peft; forget also writes them to the folder lora.
             The others are for text-to-image models.
         rank: With --scope lora, the rank of the additions; by default 8.

@@ -45,7 +45,7 @@ def print_audit(
             show.print_sentences("", *qualification_tables.audit_sentences(stage["qualified"]))
         show.print_sentences(*cost_sentence(row, stage["reference"]))
         show.print_sentences(*sentences)
-        show.print_sentences("", next_step(row["verdict"], row["reason"], models))
+        show.print_sentences("", next_step(row["verdict"], row["reason"], models, family=stage.get("family")))
         show.print_lines("", f"Report: {place / html.FILE}")
     return 0 if outcome.verdict is Verdict.PASS else 1
 
@@ -72,7 +72,7 @@ def cost_sentence(row: Mapping[str, Any], reference: Mapping[str, Any]) -> list[
     cost, whole = cost_words(row), cost_words(reference)
     if cost is None:
         return []
-    said = f"It took {cost}." if whole is None else f"It took {cost}; a retraining takes {whole}."
+    said = f"Unlearning took {cost}" + ("." if whole is None else f"; a retraining takes {whole}.")
     return ["", f"{said} Seconds vary with the machine and its load."]
 
 

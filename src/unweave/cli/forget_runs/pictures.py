@@ -1,0 +1,95 @@
+"""Pictures of what a text-to-image model draws before and after it forgot a concept.
+
+Needs the extra `unweave[diffusion]`; `unweave forget` imports it only if pictures are asked for.
+"""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from unweave.audits.diffusion.images_exam import Drawn, draw_rows, draw_sheet
+from unweave.record import record
+from unweave.record.files import draft
+from unweave.result import PRETRAINED
+from unweave.tasks.diffusion.autoencoder import decode_finite, move_to
+from unweave.tasks.diffusion.sample import Sampler, sample, to_bytes
+from unweave.tasks.diffusion.stable_diffusion import StableDiffusion, load
+from unweave.tasks.diffusion.text_to_image import Prompts, make_task
+
+FILE = "pictures.png"
+"""On the left what the original draws, on the right what the model draws that forgot; a row per prompt."""
+
+FIRST_SEED = 2 * 10**9
+"""The first seed of pictures."""
+
+
+@dataclass(frozen=True)
+class PicturesToDraw:
+    """The pictures that a run draws of a model before and after.
+
+    Args:
+        concept: Prompts of the concept.
+        kept: Prompts to keep.
+        each: The number of pictures of each prompt, from the same noise for both models.
+        sampler: How to draw them.
+        device: The device to draw on.
+    """
+
+    concept: Sequence[str]
+    kept: Sequence[str]
+    each: int
+    sampler: Sampler
+    device: str
+
+    def draw(self, pipeline: StableDiffusion) -> Drawn:
+        """Images uint8 [n, channel, height, width] of each prompt, by its place.
+
+        Raises:
+            Failed: If an image is not finite.
+        """
+        prompts = Prompts((*self.concept, *self.kept))
+        model, task = pipeline.drawing_model(prompts).to(self.device), make_task(prompts, pipeline.schedule)
+        latents = sample(
+            model,
+            task,
+            torch.arange(len(prompts.texts)).repeat_interleave(self.each),
+            shape=pipeline.shape,
+            how=self.sampler,
+            seeds=[FIRST_SEED + number for _ in prompts.texts for number in range(self.each)],
+            rounded=False,
+        )
+        with move_to(self.device, pipeline.autoencoder):
+            images = to_bytes(decode_finite(pipeline.autoencoder, latents))
+        return dict(enumerate(images.split(self.each)))
+
+
+def write_pictures(original: Path, folder: Path, pictures: PicturesToDraw) -> Path:
+    """Draws from the original and from the model in a run's folder; adds the pictures to its record, too.
+
+    Args:
+        original: The folder of the pipeline before.
+        folder: The folder of the run.
+        pictures: What to draw.
+
+    Returns:
+        The file of the pictures.
+    """
+    drawn = [pictures.draw(load(place)) for place in (original, folder / PRETRAINED)]
+    framed = range(len(pictures.concept))
+    whole = record.load(folder)
+    ((name, stage),) = whole["stages"].items()
+    (method,) = stage["methods"]
+    sheets = {key: draw_sheet(each, framed) for key, each in zip(("original", method), drawn, strict=True)}
+    prompts = {"of the concept": list(pictures.concept), "to keep": list(pictures.kept)}
+    shown = {**stage, "sheets": sheets, "data": {**stage["data"], "prompts": prompts}}
+    with draft(folder / FILE) as unfinished:
+        pixels = np.concatenate([draw_rows(each, framed) for each in drawn], axis=1)
+        Image.fromarray(pixels).save(unfinished, format="PNG")
+        os.replace(unfinished, folder / FILE)
+    record.write({**whole, "stages": {name: shown}}, folder)
+    return folder / FILE
