@@ -305,7 +305,7 @@ def test_the_first_screen_says_what_was_deleted_from_which_model_how_and_when(sm
     first = " ".join(" ".join(Page(said[: said.index("<main>")]).text).split())
     for part in (
         "Deleted 144 of 1437 examples", "First ids r7, r12, r20, r21, r33 and 139 more",
-        "Classes 3: 100, 8: 44", "Model mine/project.py", "Request --ids requests.csv",
+        "Labels 3: 100, 8: 44", "Model mine/project.py", "Request --ids requests.csv",
         "Date deleted 2026-01-01, audited 2026-01-02",
     ):  # fmt: skip
         assert part in first, first
@@ -317,7 +317,7 @@ def test_what_nobody_said_of_a_request_is_left_out(small):
     bare = REQUEST | {"asked": None, "date": None, "ids": ["r7"], "examples": 1}
     said = html.render(put(small, "stages", "trace", "request", value=bare))
     card = " ".join(" ".join(Page(said[said.index("<section") : said.index("<table")]).text).split())
-    assert "Deleted 1 of 1437 examples First ids r7 Classes" in card
+    assert "Deleted 1 of 1437 examples First ids r7 Labels" in card
     assert card.index("Model mine/project.py Date 2026-01-02") and "Request" not in card
 
 

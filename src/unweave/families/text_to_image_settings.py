@@ -17,7 +17,7 @@ from unweave.targets.away import Away
 from unweave.tasks.diffusion.text_to_image import TextToImage
 
 DEFAULT = "lur-lagged"
-"""The method that runs if none is named; in the study of text-to-image models it forgets without a recovery."""
+"""The method that runs if none is named: without a recovery, as in docs/text-to-image.md."""
 
 AWAY = LUR(alpha=0.1, weight=0.5, forget=Away(), retain="both", how=EDIT)
 """The target: away from the output under the concept, by negative guidance."""

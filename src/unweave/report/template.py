@@ -127,7 +127,7 @@ def deletion_facts(
     facts = {
         "Deleted": f"{request['examples']} of {request['of']} examples",
         "First ids": f"{ids} and {more} more" if more else ids,
-        "Classes": _classes(request["classes"]),
+        "Labels": _classes(request["classes"]),
         "Model": request["model"],
         "Request": request["asked"],
         "Date": ", ".join(f"{what} {day}".strip() for what, day in days.items() if day),
