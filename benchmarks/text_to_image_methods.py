@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 from unweave.descent.descend import Descent
+from unweave.families.diffusion_settings import PRESETS as DENOISERS
 from unweave.families.text_to_image import TextToImageFamily
 from unweave.methods import Method
 from unweave.methods.about import About
@@ -37,6 +38,9 @@ AHEAD, LAGGED = Log(1e-2, 10.0), Log(1e-3, 1.0)
 START = "away"
 """The forget loss at which searches start: the best for "joint" on the object of the first round."""
 
+AS_DENOISERS = ("lur", "lur-exact", "lur-lagged", "joint")
+"""The methods whose rows start at the settings for class-conditional denoisers."""
+
 DESCENT = {"lr": 2e-3, "batch": 64, "forget_batch": 32, "max_norm": 1.0, "schedule": "cosine"}
 """The settings of every descent; a search may change the learning rate."""
 
@@ -46,6 +50,9 @@ HALF = {"weight": 1.0, "forget": {"kind": "away", "eta": 0.5}}
 """The guidance away from the concept is half as strong."""
 
 QUARTER = {"weight": 0.25}
+FORMER = {"forget": "mislabel", "weight": 0.33, "retain": "nll"}
+"""The losses of earlier defaults of the command line."""
+
 BOTH = {"weight": 0.5, "retain": "both"}
 """The retain loss has two parts: the training loss and the distance to the original."""
 
@@ -79,6 +86,7 @@ class Row:
         ranges: Ranges by dotted path that replace or add to those of the family; None takes one away.
         scope: The scope if it is fixed; searched if None. With "all" one stage is a method and no pipeline.
         searched: Whether it has settings to search.
+        preset: Whether its stages start at the settings of the command line, with no descent of the study.
     """
 
     stages: str
@@ -86,6 +94,7 @@ class Row:
     ranges: Mapping[str, Range | None]
     scope: Scope | None = None
     searched: bool = True
+    preset: bool = False
 
     @property
     def edits_words(self) -> bool:
@@ -115,6 +124,11 @@ def fixed_row_with_recovery(row: Row, length: int) -> Row:
     """The same row, followed by a short recovery at a third of its learning rate."""
     recovery = {"until": None, "how": {"lr": 5e-4, "steps": length}}
     return replace(row, stages=f"{row.stages}:recover", changes={**row.changes, "recover": recovery})
+
+
+def preset_row(stages: str, scope: Scope, **changes: Mapping[str, Any]) -> Row:
+    """Stages as `unweave forget` runs them without settings, but for some changes by stage."""
+    return Row(stages, changes, {}, scope, searched=False, preset=True)
 
 
 def lookahead_row(name: str, price: int, alpha: Range = AHEAD, share: float = 1.0) -> Row:
@@ -153,6 +167,10 @@ ROWS: Mapping[str, Row] = {
     "salun-all-quarter": fixed_row("salun", 43, retain_weight=4.0),
     "joint-all-both": fixed_row("joint", 43, **BOTH),
     "lur-lagged-all-both": fixed_row("lur-lagged", 42, alpha=0.03, **BOTH),
+    "default": preset_row("lur-lagged", "all"),
+    "default:recover": preset_row("lur-lagged:recover", "all"),
+    "default-cross-attention": preset_row("lur-lagged", "cross-attention"),
+    "former-default": preset_row("lur:recover", "cross-attention", lur=FORMER),
     "joint-all:recover": fixed_row_with_recovery(fixed_row("joint", 35, **ONE), 20),
     "joint:recover": with_recovery(searched_row("joint", 2, 0.6)),
     "meta-unlearning": replace(META, ranges={**META.ranges, "meta-unlearning.relearn": Whole(1, 3)}),
@@ -185,11 +203,17 @@ def method_of(row: Row, family: TextToImageFamily) -> Method:
     for name in names:
         if name == "reset-tokens" and stages:  # the stage before it left the text encoder frozen
             stages["words"] = Train("text encoder")
-        stages[name] = with_descent(family.method_named(name))
+        own = family.method_named(name) if row.preset else with_descent(stage_named(name, family))
+        stages[name] = own
     if row.scope == "all" and len(stages) == 1:
         return configure(stages[names[0]], row.changes.get(names[0], {}))
     whole = Pipeline(Train(row.scope or "cross-attention"), *stages.values(), names=("train", *stages))
     return configure(whole, row.changes)
+
+
+def stage_named(name: str, family: TextToImageFamily) -> Method:
+    """A method or a stage, with the settings at which its row starts."""
+    return DENOISERS[name] if name in AS_DENOISERS else family.method_named(name)
 
 
 def with_descent(method: Method) -> Method:
@@ -205,7 +229,7 @@ def space_of(row: Row, family: TextToImageFamily) -> dict[str, Range]:
         return {}
     space: dict[str, Range] = {} if row.scope else {"train.scope": SCOPES}
     for name in row.stages.split(":"):
-        stage, before = family.method_named(name), "" if row.scope == "all" else f"{name}."
+        stage, before = stage_named(name, family), "" if row.scope == "all" else f"{name}."
         own = {} if isinstance(stage, ResetTokens) else family.space(kind_of(name, stage), stage, BUDGET)
         space |= {f"{before}{path}": RATES if path == "how.lr" else each for path, each in own.items()}
     space |= {path: each for path, each in row.ranges.items() if each is not None}

@@ -1,6 +1,7 @@
 """The study of text-to-image models: its methods, its tables, and a whole run on models of a few steps."""
 
 import argparse
+import json
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -177,6 +178,15 @@ def test_a_method_with_other_settings_is_refused(study: ModuleType, searches: Mo
     study.refuse_other_methods(runs, {"uce": method})
     with pytest.raises(ValueError, match="runs of uce with other settings"):
         study.refuse_other_methods(runs, {"uce": searches.method_of(study.ROWS["lur"], searches.REPORTING)})
+
+
+def test_rows_chosen_by_hand_have_the_settings_of_the_record(study: ModuleType, searches: ModuleType):
+    found = json.loads(Path("records/text-to-image.json").read_text())["runs"]["object"]["three"]["0"]
+    by_hand = [name for name, row in study.ROWS.items() if not row.searched and name in found]
+    assert len(by_hand) == 10
+    for name in by_hand:
+        method = searches.method_of(study.ROWS[name], searches.REPORTING)
+        assert found[name]["settings"] == study.digest({"method": repr(method)}), name
 
 
 def test_one_recogniser_judges_all_runs_of_a_seed(study: ModuleType):

@@ -145,7 +145,7 @@ def test_a_dry_run_writes_nothing(run, given: Path, here: Path):
     flags = ("--concept", "three", "--column", "number", "--data", given / "images")
     told = run("forget", given / "sd", *flags, *SHORT, "--dry-run")
     assert told.code == 0 and "5 of 15 training images hold it.\nTo forget: 'three', " in told.out
-    assert "It would run lur on the weights of 'all'. Nothing was written." in told.out
+    assert "It would run lur. Nothing was written." in told.out
     assert list(here.iterdir()) == []
 
 
@@ -273,9 +273,29 @@ def test_pictures_show_both_models_and_are_in_the_report(run, given: Path, here:
     assert page.count('<img class="sheet"') == 2 and "Audit of" not in page
     again = run(*asked, *seen)
     assert again.code == 0 and "Done already" in again.out and contents(here / "out") == files
+    assert f"Before and after: {here / 'out' / 'pictures.png'}." in run(*asked).out
     assert run(*asked, "--pictures", "3", "--dry-run").code == 0 and contents(here / "out") == files
     assert run(*asked, "--pictures", "3", "--sampler", "steps=2").code == 0
     assert load_pixels(here / "out" / "pictures.png").shape[1] == 2 * (2 + 3 * 18)
+
+
+def test_a_sampler_of_pictures_is_refused_before_the_method_runs(run, given: Path, here: Path):
+    asked = ("forget", given / "sd", *THREE, "--data", given / "images", *FAST, "--pictures", "2")
+    for more in ((), ("--dry-run",)):
+        told = run(*asked, "--sampler", "stepz=3", *more, "--out", here / "out")
+        assert told.code == 2 and "unknown key 'stepz'" in told.error and not (here / "out").exists()
+        told = run(*asked, "--sampler", "steps=2000", *more, "--out", here / "out")
+        assert told.code == 2 and "can't take 2000 steps" in told.error and not (here / "out").exists()
+
+
+def test_a_drawing_that_fails_leaves_the_run_done(run, given: Path, here: Path, monkeypatch):
+    from unweave.cli.forget_runs import pictures
+
+    asked = ("forget", given / "sd", *THREE, "--data", given / "images", *FAST, "--out", here / "out")
+    with monkeypatch.context() as patch:
+        patch.setattr(pictures, "decode_finite", interrupt)
+        assert run(*asked, "--pictures", "2", "--sampler", "steps=2").code == 130
+    assert "Done already" in run(*asked).out and not (here / "out" / "pictures.png").exists()
 
 
 def load_pixels(path: Path) -> np.ndarray:

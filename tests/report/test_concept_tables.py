@@ -1,7 +1,7 @@
 """What a page shows first of an erased concept."""
 
 from records import synthetic
-from unweave.report.concept_tables import FIRST, concept_of, revival_attacks, share
+from unweave.report.concept_tables import FIRST, concept_of, list_image_attacks, share
 from unweave.report.rows import metric_ids, rows
 
 
@@ -24,5 +24,5 @@ def test_only_a_stage_of_a_concept_has_one():
 
 
 def test_attacks_are_told_from_other_figures():
-    assert revival_attacks(["kid", "relearn_10", "line", "asked"]) == ["asked", "relearn_10", "line"]
-    assert revival_attacks(["ua", "kid"]) == []
+    assert list_image_attacks(["kid", "relearn_10", "line", "asked"]) == ["asked", "relearn_10", "line"]
+    assert list_image_attacks(["ua", "kid"]) == []

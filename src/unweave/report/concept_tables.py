@@ -55,6 +55,6 @@ def share(gradients: float | None, whole: float | None) -> float | None:
     return None if gradients is None or not whole else 100 * gradients / whole
 
 
-def revival_attacks(metrics: Sequence[str]) -> list[str]:
+def list_image_attacks(metrics: Sequence[str]) -> list[str]:
     """The ids of the attacks that recover what a generator forgot, in the order of their registry."""
     return [name for name in {**CONCEPT_ATTACKS, **ATTACKS} if name in metrics]

@@ -16,7 +16,7 @@ from unweave.record.files import write_atomically
 from unweave.record.record import explain_unverified
 from unweave.report import frontier, protocol_tables
 from unweave.report.attack_tables import Attacks, attacks_of
-from unweave.report.concept_tables import Concept, concept_of, revival_attacks
+from unweave.report.concept_tables import Concept, concept_of, list_image_attacks
 from unweave.report.next_step import NOT_AUDITED, next_step
 from unweave.report.numbers import finite, heading
 from unweave.report.protocol import has_figures
@@ -58,7 +58,7 @@ class Stage:
         sheets: pictures of what a generator draws, the original's and Retrain's first.
         qualification: What a verdict without retrained models rests on, in sentences; empty with them.
         concept: The erased concept of a text-to-image model, None for other models.
-        revival: Ids of the attacks that recover what a generator forgot.
+        image_attacks: Ids of the attacks that recover what a generator forgot.
         next_step: What to do after an audit; empty for a benchmark.
         audited: Whether its one model was audited; true for a benchmark.
     """
@@ -84,7 +84,7 @@ class Stage:
     sheets: dict[str, str]
     qualification: list[str]
     concept: Concept | None
-    revival: list[str]
+    image_attacks: list[str]
     next_step: str
     audited: bool
 
@@ -185,7 +185,7 @@ def _stage(name: str, anchor: str, stage: Mapping[str, Any]) -> Stage:
         sheets=_sheets(stage_rows, stage.get("sheets", {})),
         qualification=audit_sentences(stage["qualified"]) if "qualified" in stage else [],
         concept=concept_of(stage, stage_rows, ids),
-        revival=revival_attacks(ids),
+        image_attacks=list_image_attacks(ids),
         next_step="" if top is None or stage["recipe"] else step_after(top, stage),
         audited=top is None or NOT_AUDITED not in top.reason,
     )

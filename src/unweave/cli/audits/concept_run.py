@@ -12,8 +12,8 @@ from unweave.tasks.diffusion.manifest import manifest_of
 HALF = 0.5
 """The share of images that must show what was asked for."""
 
-WEAK = "prompts that the original rarely follows"
-"""The fact of a record that lists prompts of the concept under which the original seldom draws it."""
+WEAK = "prompts that the original follows in fewer than half of its images"
+"""The fact of a record that lists such prompts of the concept."""
 
 
 def refuse_other_original(run: Path, edited: Path, original: Path) -> None:
@@ -55,14 +55,22 @@ def explain_other_concept(edited: Path, prompts: ConceptPrompts) -> list[str]:
 
 def explain_still_drawn(stage: Mapping[str, Any]) -> list[str]:
     """A sentence if a model still draws the concept in most images; `stage` is that of the audit's record."""
-    (scores,) = [row["scores"] for name, row in stage["methods"].items() if name != "original"]
-    shown = 100 - scores["ua"]["value"] if "ua" in scores else 0.0
-    return (
-        [f"The model still draws the concept in {shown:.0f} % of the images."] if shown > 100 * HALF else []
-    )
+    rows = dict(stage["methods"])
+    original, (row,) = rows.pop("original"), rows.values()
+    before, after = (100 - each["scores"]["ua_trained"]["value"] for each in (original, row))
+    if after <= 100 * HALF:
+        return []
+    return [
+        f"The model still draws the concept in {after:.0f} % of the images under the trained prompts, the "
+        f"original in {before:.0f} %."
+    ]
 
 
 def explain_weak_prompts(stage: Mapping[str, Any]) -> list[str]:
-    """A sentence on prompts of the concept that test nothing, as the original does not follow them."""
+    """A sentence on prompts of the concept that test little, as the original does not follow them."""
     named = ", ".join(map(repr, stage["data"].get(WEAK, [])))
-    return [f"The original itself seldom draws the concept under {named}: is it misspelt?"] if named else []
+    if not named:
+        return []
+    return [
+        f"The original draws the concept in fewer than half of its images under {named}: check the spelling."
+    ]

@@ -14,7 +14,7 @@ from unweave.cli.inputs.concept_source import Generation, refuse_two_sources
 from unweave.cli.inputs.concepts import Concepts
 from unweave.cli.inputs.extra import require_diffusion
 from unweave.cli.inputs.forget_folder import CLAIM
-from unweave.cli.inputs.scope import TEXT_TO_IMAGE, TrainedWeights, refuse_layers_of_pipeline
+from unweave.cli.inputs.scope import TrainedWeights, refuse_layers_of_pipeline
 from unweave.cli.options import CommonFlags
 from unweave.cli.terminal import progress, show
 from unweave.families.text_to_image_settings import text_to_image_method
@@ -26,6 +26,7 @@ from unweave.result import ADDITIONS, PRETRAINED, read_if_present, refuse_foreig
 from unweave.tasks.diffusion.file_names import MANIFEST
 
 if TYPE_CHECKING:
+    from unweave.cli.forget_runs.pictures import PicturesToDraw
     from unweave.cli.inputs.concept_drawing import DrawingPlan
     from unweave.cli.inputs.concept_work import ConceptWork
 
@@ -36,7 +37,7 @@ NAMED = 5
 """The number of prompts that a line names."""
 
 PICTURED = 2
-"""The number of prompts of the concept, and of prompts to keep, that pictures are drawn of."""
+"""The smallest number of prompts of the concepts, and of prompts to keep, that pictures are drawn of."""
 
 
 def forget_concept(
@@ -68,32 +69,32 @@ def forget_concept(
         seed = flags.seed or 0
         images = generation if data is None else data
         plan = read_plan(str(source), concepts, trained, images, seed, flags.device)
+        to_draw = plan_pictures(plan, generation, flags, each=pictures) if pictures else None
         facts = plan.facts() | {"model": str(Path(model).resolve()), "method": repr(chosen)}
         facts |= {"seed": seed, "device": flags.device}
         folder = out.choose_folder(place, facts, claim=CLAIM)
         elsewhere = "" if folder == place else f"{place} holds another run, so this one is in {folder}. "
         if is_done(folder, model, additions=trained.is_lora):
-            each = 0 if dry_run else pictures
-            seen = draw_pictures(source, folder, plan, generation, flags, each=each)
-            note = f"{elsewhere}Done already: {folder} holds this run. {seen} Model: {folder / PRETRAINED}"
-            return print_end(note, plan, folder=folder, flags=flags)
-        refuse_foreign(folder)
-        if dry_run:
+            note = f"Done already: {folder} holds this run."
+        elif dry_run:
+            refuse_foreign(folder)
             plan.refuse_unfit(chosen, flags.device)
-            scope = trained.scope or TEXT_TO_IMAGE
-            note = f"{elsewhere}It would run {method} on the weights of {scope!r}. Nothing was written."
-            return print_end(note, plan, folder=folder, flags=flags)
-        with out.open_folder(folder, facts, claim=CLAIM):
-            work = plan.prepare(chosen, folder, out.earlier_folders(place), flags.device, listener)
-            listener(Progress(method, 0, 1))
-            result = work.run(chosen, seed=seed, device=flags.device)
-            listener(Progress(method, 1, 1))
-            work.save(result, folder, name=method)
-            seen = draw_pictures(source, folder, plan, generation, flags, each=pictures)
-            single_file.keep_folder(source, model, folder)
-    spent = f"Forgot with {method} in {result.cost.seconds:.1f} s. Not audited. {seen}"
-    note = f"{elsewhere}{plan.note(folder)}{spent} Model: {folder / PRETRAINED}"
-    return print_end(note, plan, folder=folder, flags=flags)
+            note = f"It would run {method}."
+        else:
+            refuse_foreign(folder)
+            with out.open_folder(folder, facts, claim=CLAIM):
+                work = plan.prepare(chosen, folder, out.earlier_folders(place), flags.device, listener)
+                listener(Progress(method, 0, 1))
+                result = work.run(chosen, seed=seed, device=flags.device)
+                listener(Progress(method, 1, 1))
+                work.save(result, folder, name=method)
+                single_file.keep_folder(source, model, folder)
+            note = f"{plan.note(folder)}Forgot with {method} in {result.cost.seconds:.1f} s. Not audited."
+        if dry_run:
+            ending = "Nothing was written."
+        else:  # a drawing that fails leaves a finished run
+            ending = f"{show_pictures(source, folder, to_draw)} Model: {folder / PRETRAINED}"
+    return print_end(f"{elsewhere}{note} {ending}", plan, folder=folder, flags=flags)
 
 
 def refuse_unused_prompts(method: str, concepts: Concepts) -> None:
@@ -144,19 +145,31 @@ def read_plan(
     return concept_work.read(model, concepts, trained, images, device)
 
 
-def draw_pictures(
-    source: Path, folder: Path, plan: "Plan", generation: Generation, flags: CommonFlags, *, each: int
-) -> str:
+def plan_pictures(plan: "Plan", generation: Generation, flags: CommonFlags, *, each: int) -> "PicturesToDraw":
+    """The pictures to draw: of every concept, and of as many prompts to keep, at least two of both.
+
+    Raises:
+        ValueError: If the sampler does not fit the model.
+    """
+    from unweave.cli.forget_runs.pictures import PicturesToDraw
+
+    count = max(PICTURED, len(plan.concepts.concept))
+    gone, kept = (texts[:count] for texts in plan.prompts)
+    pictures = PicturesToDraw(gone, kept, each, generation.how, flags.device or "cpu")
+    pictures.refuse_undrawable(plan.pipeline)
+    return pictures
+
+
+def show_pictures(source: Path, folder: Path, pictures: "PicturesToDraw | None") -> str:
     """Draws pictures before and after, and says where they are; without any, how to get some."""
-    if not each:
+    from unweave.cli.forget_runs.pictures import FILE, write_pictures
+
+    place = folder / FILE if pictures is None else write_pictures(source, folder, pictures)
+    if not place.exists():
         return (
             "To see whether it still draws the concept, add --pictures 4; to measure it, run unweave audit."
         )
-    from unweave.cli.forget_runs.pictures import PicturesToDraw, write_pictures
-
-    gone, kept = (texts[:PICTURED] for texts in plan.prompts)
-    pictures = PicturesToDraw(gone, kept, each, generation.how, flags.device or "cpu")
-    return f"Before and after: {write_pictures(source, folder, pictures)}. To measure it, run unweave audit."
+    return f"Before and after: {place}. To measure it, run unweave audit."
 
 
 def print_end(note: str, plan: "Plan", *, folder: Path, flags: CommonFlags) -> int:

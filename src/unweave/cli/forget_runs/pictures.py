@@ -17,7 +17,8 @@ from unweave.record import record
 from unweave.record.files import draft
 from unweave.result import PRETRAINED
 from unweave.tasks.diffusion.autoencoder import decode_finite, move_to
-from unweave.tasks.diffusion.sample import Sampler, sample, to_bytes
+from unweave.tasks.diffusion.drawn_folder import AT_ONCE
+from unweave.tasks.diffusion.sample import Sampler, refuse_impossible, sample, to_bytes
 from unweave.tasks.diffusion.stable_diffusion import StableDiffusion, load
 from unweave.tasks.diffusion.text_to_image import Prompts, make_task
 
@@ -46,13 +47,25 @@ class PicturesToDraw:
     sampler: Sampler
     device: str
 
+    @property
+    def prompts(self) -> Prompts:
+        """All prompts, those of the concept first."""
+        return Prompts((*self.concept, *self.kept))
+
+    def refuse_undrawable(self, pipeline: StableDiffusion) -> None:
+        """Raises a ValueError if a prompt is too long for a pipeline, or the sampler does not fit it."""
+        prompts = self.prompts
+        pipeline.tokens(prompts)
+        task = make_task(prompts, pipeline.schedule)
+        refuse_impossible(task, torch.arange(len(prompts.texts)), self.sampler)
+
     def draw(self, pipeline: StableDiffusion) -> Drawn:
         """Images uint8 [n, channel, height, width] of each prompt, by its place.
 
         Raises:
             Failed: If an image is not finite.
         """
-        prompts = Prompts((*self.concept, *self.kept))
+        prompts = self.prompts
         model, task = pipeline.drawing_model(prompts).to(self.device), make_task(prompts, pipeline.schedule)
         latents = sample(
             model,
@@ -61,6 +74,7 @@ class PicturesToDraw:
             shape=pipeline.shape,
             how=self.sampler,
             seeds=[FIRST_SEED + number for _ in prompts.texts for number in range(self.each)],
+            chunk=AT_ONCE,
             rounded=False,
         )
         with move_to(self.device, pipeline.autoencoder):
