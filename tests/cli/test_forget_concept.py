@@ -275,6 +275,8 @@ def test_pictures_show_both_models_and_are_in_the_report(run, given: Path, here:
     assert again.code == 0 and "Done already" in again.out and contents(here / "out") == files
     assert f"Before and after: {here / 'out' / 'pictures.png'}." in run(*asked).out
     assert run(*asked, "--pictures", "3", "--dry-run").code == 0 and contents(here / "out") == files
+    found = json.loads(run(*asked, "--json").out)
+    assert found["pictures"] == str(here / "out" / "pictures.png") and "a three" in found["prompts"]["forget"]
     assert run(*asked, "--pictures", "3", "--sampler", "steps=2").code == 0
     assert load_pixels(here / "out" / "pictures.png").shape[1] == 2 * (2 + 3 * 18)
 

@@ -177,7 +177,11 @@ def print_end(note: str, plan: "Plan", *, folder: Path, flags: CommonFlags) -> i
     (n, of), (gone, kept) = plan.counts, plan.prompts
     if flags.json:
         found = {"out": str(folder), "forgotten": n, "of": of, "concepts": list(plan.concepts.concept)}
-        show.print_json({**found, "prompts": {"forget": gone, "keep": kept}, "note": note})
+        from unweave.cli.forget_runs.pictures import FILE
+
+        pictures = str(folder / FILE) if (folder / FILE).exists() else None
+        found |= {"prompts": {"forget": gone, "keep": kept}, "pictures": pictures}
+        show.print_json({**found, "note": note})
     else:
         show.print_sentences(plan.describe(), f"To forget: {name_some(gone)}", f"To keep: {name_some(kept)}")
         show.print_sentences(note)
