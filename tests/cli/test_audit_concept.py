@@ -19,7 +19,7 @@ pytest.importorskip("transformers")
 from stable_diffusion import write_clip, write_images, write_pipeline  # noqa: E402  # after diffusers is known to be there
 from unweave.audits.diffusion.concept_attack_metrics import CONCEPT_ATTACKS  # noqa: E402
 from unweave.audits.diffusion.nude_net import CLASSES, CORE  # noqa: E402
-from unweave.cli.audits import concept_run  # noqa: E402
+from unweave.cli.audits import concept_checks  # noqa: E402
 from unweave.cli.audits.concept import NO_PROMPTS, Folders, explain_not_run  # noqa: E402
 from unweave.families.text_to_image import TextToImageFamily  # noqa: E402
 
@@ -343,16 +343,16 @@ def test_weights_and_images_that_are_not_numbers_are_named(run, given: Path, her
 def stage_with(ua: float, weak: tuple[str, ...] = ()) -> dict[str, Any]:
     rows = {"original": 2.0, "uce": ua}
     scores = {name: {"scores": {"ua_trained": {"value": value}}} for name, value in rows.items()}
-    return {"methods": scores, "data": {concept_run.WEAK: list(weak)} if weak else {}}
+    return {"methods": scores, "data": {concept_checks.WEAK: list(weak)} if weak else {}}
 
 
 def test_a_concept_that_is_still_drawn_is_named():
-    (said,) = concept_run.explain_still_drawn(stage_with(15.0))
+    (said,) = concept_checks.explain_still_drawn(stage_with(15.0))
     assert "in 85 % of the images under the trained prompts, the original in 98 %" in said
-    assert concept_run.explain_still_drawn(stage_with(50.0)) == []
+    assert concept_checks.explain_still_drawn(stage_with(50.0)) == []
 
 
 def test_prompts_that_the_original_does_not_follow_are_named():
-    (said,) = concept_run.explain_weak_prompts(stage_with(0.0, ("a threee",)))
+    (said,) = concept_checks.explain_weak_prompts(stage_with(0.0, ("a threee",)))
     assert "fewer than half of its images under 'a threee'" in said
-    assert concept_run.explain_weak_prompts(stage_with(0.0)) == []
+    assert concept_checks.explain_weak_prompts(stage_with(0.0)) == []

@@ -22,7 +22,7 @@ def shape_of(source: Source) -> tuple[int, int, int]:
     return int(channels), int(height), int(width)
 
 
-def sizes_of(searching: bool) -> tuple[int, ...]:
+def relearning_sizes(*, searching: bool) -> tuple[int, ...]:
     """The numbers of images from which a class is relearned: in a search the smallest alone."""
     return SIZES[:1] if searching else SIZES
 
@@ -52,7 +52,10 @@ def refuse_unfit(split: Split, *, searching: bool = False, attacked: bool = Fals
                 f"a KID needs {FEWEST} {part} images of each retained class, found {int(counts[label])} of "
                 f"class {label}: give more"
             )
-    counts, needed = split.train.labels.bincount(minlength=split.n_classes), sizes_of(searching)[-1]
+    counts, needed = (
+        split.train.labels.bincount(minlength=split.n_classes),
+        relearning_sizes(searching=searching)[-1],
+    )
     for label in gone if attacked else ():
         if counts[label] < needed:
             raise ValueError(

@@ -21,7 +21,7 @@ from torch import nn
 
 from unweave.audits.diffusion.attacker import Budget, Target
 from unweave.audits.diffusion.attacks import attack, draw_without_addition, relearning_curves
-from unweave.audits.diffusion.class_images import images_of, refuse_unfit, shape_of, sizes_of
+from unweave.audits.diffusion.class_images import images_of, refuse_unfit, relearning_sizes, shape_of
 from unweave.audits.diffusion.drawing import Drawing
 from unweave.audits.diffusion.fid import fid, inception_digest, refuse_no_fid
 from unweave.audits.diffusion.image_attacks import IMAGES, choose_image_attacks
@@ -203,7 +203,7 @@ class DiffusionExam(ImagesExam):
             label,
             lambda images: self.recogniser(images).classes == label,
             real,
-            sizes=sizes_of(self.searching),
+            sizes=relearning_sizes(searching=self.searching),
         )
 
     def drawing(self, model: nn.Module) -> Drawing:

@@ -28,7 +28,7 @@ from unweave.audits.one_model import GivenModel
 from unweave.audits.verdict import SEEDS
 from unweave.bench.workers import Listener, Progress
 from unweave.cli.audits.concept import ConceptFiles, Folders, explain_not_run
-from unweave.cli.audits.concept_run import (
+from unweave.cli.audits.concept_checks import (
     HALF,
     WEAK,
     explain_other_concept,

@@ -93,7 +93,7 @@ def forget_concept(
         if dry_run:
             ending = "Nothing was written."
         else:  # a drawing that fails leaves a finished run
-            ending = f"{show_pictures(source, folder, to_draw)} Model: {folder / PRETRAINED}"
+            ending = f"{show_pictures(plan, folder, to_draw)} Model: {folder / PRETRAINED}"
     return print_end(f"{elsewhere}{note} {ending}", plan, folder=folder, flags=flags)
 
 
@@ -160,11 +160,11 @@ def plan_pictures(plan: "Plan", generation: Generation, flags: CommonFlags, *, e
     return pictures
 
 
-def show_pictures(source: Path, folder: Path, pictures: "PicturesToDraw | None") -> str:
+def show_pictures(plan: "Plan", folder: Path, pictures: "PicturesToDraw | None") -> str:
     """Draws pictures before and after, and says where they are; without any, how to get some."""
     from unweave.cli.forget_runs.pictures import FILE, write_pictures
 
-    place = folder / FILE if pictures is None else write_pictures(source, folder, pictures)
+    place = folder / FILE if pictures is None else write_pictures(plan.pipeline, folder, pictures)
     if not place.exists():
         return (
             "To see whether it still draws the concept, add --pictures 4; to measure it, run unweave audit."

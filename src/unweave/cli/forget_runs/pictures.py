@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-from unweave.audits.diffusion.images_exam import Drawn, draw_rows, draw_sheet
+from unweave.audits.diffusion.images_exam import Drawn, draw_rows
+from unweave.audits.pictures import png_uri
 from unweave.record import record
 from unweave.record.files import draft
 from unweave.result import PRETRAINED
@@ -82,28 +83,27 @@ class PicturesToDraw:
         return dict(enumerate(images.split(self.each)))
 
 
-def write_pictures(original: Path, folder: Path, pictures: PicturesToDraw) -> Path:
+def write_pictures(original: StableDiffusion, folder: Path, pictures: PicturesToDraw) -> Path:
     """Draws from the original and from the model in a run's folder; adds the pictures to its record, too.
 
     Args:
-        original: The folder of the pipeline before.
+        original: The pipeline before.
         folder: The folder of the run.
         pictures: What to draw.
 
     Returns:
         The file of the pictures.
     """
-    drawn = [pictures.draw(load(place)) for place in (original, folder / PRETRAINED)]
-    framed = range(len(pictures.concept))
+    framed, edited = range(len(pictures.concept)), load(folder / PRETRAINED)
+    pixels = [draw_rows(pictures.draw(pipeline), framed) for pipeline in (original, edited)]
     whole = record.load(folder)
     ((name, stage),) = whole["stages"].items()
     (method,) = stage["methods"]
-    sheets = {key: draw_sheet(each, framed) for key, each in zip(("original", method), drawn, strict=True)}
+    sheets = dict(zip(("original", method), map(png_uri, pixels), strict=True))
     prompts = {"of the concept": list(pictures.concept), "to keep": list(pictures.kept)}
     shown = {**stage, "sheets": sheets, "data": {**stage["data"], "prompts": prompts}}
     with draft(folder / FILE) as unfinished:
-        pixels = np.concatenate([draw_rows(each, framed) for each in drawn], axis=1)
-        Image.fromarray(pixels).save(unfinished, format="PNG")
+        Image.fromarray(np.concatenate(pixels, axis=1)).save(unfinished, format="PNG")
         os.replace(unfinished, folder / FILE)
     record.write({**whole, "stages": {name: shown}}, folder)
     return folder / FILE
