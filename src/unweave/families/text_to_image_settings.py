@@ -6,13 +6,16 @@ the joint loss lead away from the concept and stay near the original elsewhere: 
 
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 from unweave.families.diffusion_settings import EDIT, STAGE_PRESETS
 from unweave.families.diffusion_settings import PRESETS as DENOISERS
 from unweave.methods import Method, method_named
+from unweave.methods.configure import configure
 from unweave.methods.lur import LUR
 from unweave.methods.scissorhands import Scissorhands
 from unweave.methods.uce import UCE
+from unweave.methods.unfit_targets import refuse_unfit_targets
 from unweave.targets.away import Away
 from unweave.tasks.diffusion.text_to_image import TextToImage
 
@@ -41,3 +44,14 @@ def text_to_image_method(name: str) -> Method:
         ValueError: If there is none of that name for this family.
     """
     return method_named(name, TextToImage.family, {**STAGE_PRESETS, **PRESETS})
+
+
+def configure_text_to_image(name: str, table: Mapping[str, Any], path: str) -> Method:
+    """The method of a name with a user's settings; `path` names it in errors.
+
+    Raises:
+        ValueError: If the name or a setting is unknown or wrong, or a forget loss is of another family.
+    """
+    method = configure(text_to_image_method(name), table, path)
+    refuse_unfit_targets(method, TextToImage.family, name)
+    return method

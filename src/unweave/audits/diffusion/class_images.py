@@ -52,10 +52,8 @@ def refuse_unfit(split: Split, *, searching: bool = False, attacked: bool = Fals
                 f"a KID needs {FEWEST} {part} images of each retained class, found {int(counts[label])} of "
                 f"class {label}: give more"
             )
-    counts, needed = (
-        split.train.labels.bincount(minlength=split.n_classes),
-        relearning_sizes(searching=searching)[-1],
-    )
+    counts = split.train.labels.bincount(minlength=split.n_classes)
+    needed = relearning_sizes(searching=searching)[-1]
     for label in gone if attacked else ():
         if counts[label] < needed:
             raise ValueError(

@@ -17,9 +17,7 @@ from unweave.cli.inputs.forget_folder import CLAIM
 from unweave.cli.inputs.scope import TrainedWeights, refuse_layers_of_pipeline
 from unweave.cli.options import CommonFlags
 from unweave.cli.terminal import progress, show
-from unweave.families.text_to_image_settings import text_to_image_method
-from unweave.methods.configure import configure
-from unweave.methods.unfit_targets import refuse_unfit_targets
+from unweave.families.text_to_image_settings import configure_text_to_image
 from unweave.record import record
 from unweave.record.files import sha256
 from unweave.result import ADDITIONS, PRETRAINED, read_if_present, refuse_foreign
@@ -56,8 +54,7 @@ def forget_concept(
     """Writes a copy of a pipeline that has forgotten the concepts."""
     refuse_two_sources(data, generation, pictures=pictures)
     refuse_layers_of_pipeline(trained)
-    chosen = configure(text_to_image_method(method), tables, f"method {method}")
-    refuse_unfit_targets(chosen, "text-to-image", method)
+    chosen = configure_text_to_image(method, tables, f"method {method}")
     place = flags.out or Path("forgotten")
     out.refuse_within(place, Path(model), data, concepts.config)
     if data is not None:
