@@ -385,6 +385,7 @@ def refusals() -> dict[str, str]:
         "search": error(tried_on("unet", EraseDiff(how=SHORT))),
         "replay": error(tried_on("unet", SelectiveAmnesia(how=SHORT))),
         "compiled": error(tried(FineTune(how=replace(HOW, compile=True)))),
+        "adafactor": error(tried(FineTune(how=replace(HOW, optimizer="adafactor")))),
         "columns": error(lambda: unlearn(by_columns, split, FineTune(how=HOW), task=task)),
         "wrapped": error(lambda: unlearn(wrapped, split, FineTune(how=HOW), task=task)),
     }

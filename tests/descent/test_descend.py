@@ -90,6 +90,7 @@ def sgd(weights: list[nn.Parameter]) -> torch.optim.Optimizer:
         ("sgd", lambda ps: torch.optim.SGD(ps, 0.05, 0.8, weight_decay=0.01)),
         ("adam", lambda ps: torch.optim.Adam(ps, 0.05, weight_decay=0.01)),
         ("adamw", lambda ps: torch.optim.AdamW(ps, 0.05, weight_decay=0.01)),
+        ("adafactor", lambda ps: torch.optim.Adafactor(ps, 0.05, eps=(1e-18, 1e-3), weight_decay=0.01)),
     ],
 )
 def test_it_is_the_loop_that_one_writes(name, plain):
@@ -161,6 +162,32 @@ def test_groups_keep_the_ratio_of_their_rates():
     made = Kept(lambda ws: torch.optim.SGD([{"params": ws[:2], "lr": 0.1}, {"params": ws[2:], "lr": 0.01}]))
     descend(problem(), Descent(steps=4, schedule="linear"), Phase([nll("retain")]), optimizer=made)
     assert made.rates == [[pytest.approx(0.1 * f), pytest.approx(0.01 * f)] for f in (1, 0.75, 0.5, 0.25)]
+
+
+def test_steps_of_adafactor_do_not_depend_on_the_size_of_a_gradient():
+    """As in the paper, also where mean squares are below torch's own eps, as those of denoisers are."""
+    draw = torch.Generator().manual_seed(0)
+    start, gradient = torch.randn(2, 3, 4, 4, generator=draw), torch.randn(2, 3, 4, 4, generator=draw)
+    gradient[0] *= 0.1
+    gradient[1, 0, 0] = 0  # a masked row
+    moved = []
+    for size in (1.0, 1e-6):
+        p = nn.Parameter(start.clone())
+        update = Descent(lr=0.01, steps=1, optimizer="adafactor").optimizer_over([p])
+        p.grad = size * gradient
+        update.step()
+        moved.append(p.detach() - start)
+    assert torch.allclose(moved[0], moved[1], rtol=1e-3, atol=1e-7)
+    assert float(moved[0].norm() / start.norm()) == pytest.approx(0.01, rel=0.1)
+    assert not moved[0][1, 0, 0].any() and moved[0].isfinite().all()
+
+
+def test_its_states_are_rows_and_columns():
+    p = nn.Parameter(torch.ones(64, 32))
+    update = Descent(steps=1, optimizer="adafactor").optimizer_over([p])
+    p.grad = torch.ones_like(p)
+    update.step()
+    assert sum(each.numel() for each in update.state[p].values() if isinstance(each, Tensor)) == 64 + 32 + 1
 
 
 class Counter(torch.optim.SGD):
@@ -253,7 +280,7 @@ def test_bad_settings_are_named_with_what_was_found(message: str):
 @for_each(
     ("field", "choices"),
     [
-        ("optimizer", "'sgd', 'adam', 'adamw', 'adamw8bit'"),
+        ("optimizer", "'sgd', 'adam', 'adamw', 'adamw8bit', 'adafactor'"),
         ("schedule", "'constant', 'cosine', 'linear'"),
         ("norm", "'train', 'frozen'"),
         ("dropout", "'off', 'same'"),

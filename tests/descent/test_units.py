@@ -1,16 +1,17 @@
 """Numbers that are measured at the first step, against arithmetic written out in plain torch."""
 
 import copy
+import gc
 import math
 
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from for_each import for_each
 from plain import Sgd, ce, clip, dot, grad, moved_apart, recorded, whole
-from smooth import both, definite, flat, problem, quadratic, step, vector_problem
+from smooth import CLASSES, FEATURES, both, definite, flat, problem, quadratic, step, vector_problem
 from unweave.descent.objective import Objective, bounded, nll
 from unweave.descent.units import (
     Along,
@@ -22,8 +23,11 @@ from unweave.descent.units import (
     top_eigenvalue,
 )
 from unweave.methods.lur import LUR
+from unweave.split import Part
 from unweave.targets import Bounded
 from unweave.tasks import Batch
+from unweave.weights.params import Params
+from unweave.weights.step import Step
 
 
 def along(matrix: Tensor, start: Tensor) -> float:
@@ -199,6 +203,33 @@ def test_the_check_of_lagged_takes_two_gradients_more_and_leaves_the_weights():
     before = flat(of.params).clone()
     refuse_divergence(step(of), nll("retain"), bounded(), 0.3, 0.01)
     assert of.cost.gradients == 4 and torch.equal(flat(of.params), before)
+
+
+class Counting:
+    """A term that counts the tensors of a shape, and where they lie, once its gradient is there."""
+
+    parts = frozenset[Part]()
+
+    def __init__(self, term: Objective, shape: torch.Size) -> None:
+        self.term, self.shape, self.most = term, shape, 0
+
+    def present(self, step: Step) -> bool:
+        return True
+
+    def gradient(self, step: Step) -> Params:
+        found = self.term.gradient(step)
+        alive = {e.data_ptr() for e in gc.get_objects() if isinstance(e, Tensor) and e.shape == self.shape}
+        self.most = max(self.most, len(alive))
+        return found
+
+
+def test_the_check_of_lagged_holds_no_gradient_that_it_does_not_need():
+    model = nn.Sequential(nn.Linear(FEATURES, 37), nn.Tanh(), nn.Linear(37, CLASSES)).double()
+    of, shape = problem(model), model[0].weight.shape
+    retain, forget = Counting(nll("retain"), shape), Counting(bounded(), shape)
+    refuse_divergence(step(of), retain, forget, 0.3, 0.01)
+    # the weights, the saved ones, and the gradients of both losses before and of the forget loss ahead
+    assert max(retain.most, forget.most) == 5
 
 
 @for_each("seed", range(3))

@@ -151,6 +151,7 @@ REFUSED = {
     "search": "a sharded model can't be copied, and erasediff's search for the least loss trains a copy",
     "replay": "a sharded model can't be copied, and this method or target trains a copy",
     "compiled": "the passes of a sharded model are not compiled yet",
+    "adafactor": "optimizer 'adafactor' needs the rows and columns of whole tensors",
     "columns": "must be cut into rows over all 2 processes, found 0.weight",
     "wrapped": "expected a model that is not wrapped, found DistributedDataParallel",
 }

@@ -59,7 +59,7 @@ def descend(
     """
     with training_mode(problem.model, how, still), open_saved(problem, how, phases, optimizer) as saved:
         refuse_batch_statistics(problem, how)
-        refuse_compiled_shards(problem, how)
+        refuse_unfit_shards(problem, how)
         refuse_changing_steps(problem, how, phases)
         finished = saved.restore_end()
         if finished is not None:
@@ -216,10 +216,15 @@ def refuse_lost_statistics(model: nn.Module, how: Descent) -> None:
         )
 
 
-def refuse_compiled_shards(problem: Problem, how: Descent) -> None:
-    """Raises if the passes of a sharded model are to be compiled."""
+def refuse_unfit_shards(problem: Problem, how: Descent) -> None:
+    """Raises if the passes of a sharded model are to be compiled, or its optimizer needs whole tensors."""
     if problem.processes.sharded and how.compile:
         raise UnfitProcesses("the passes of a sharded model are not compiled yet: set compile = false")
+    if problem.processes.sharded and how.optimizer == "adafactor":
+        raise UnfitProcesses(
+            "optimizer 'adafactor' needs the rows and columns of whole tensors, which a sharded model has not: "
+            "set optimizer = 'adamw'"
+        )
 
 
 def set_rate(update: torch.optim.Optimizer, how: Descent, progress: float) -> None:

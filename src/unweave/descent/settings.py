@@ -19,6 +19,11 @@ from unweave.problem import Problem
 from unweave.weights.runtime import Precision
 from unweave.weights.step import Term
 
+ADAFACTOR_EPS = (1e-18, 1e-3)
+"""The least mean square of a gradient, whose square float32 can hold, and the least size of a tensor.
+
+torch's own first value is above the squared gradients of a denoiser, and steps would grow where they shrink."""
+
 
 @dataclass(frozen=True)
 class Descent:
@@ -32,7 +37,8 @@ class Descent:
         forget_batch: The number of forget examples per step; `batch` if None.
         micro_batch: The largest number of examples in one forward pass; no limit if None.
         optimizer: The optimizer; `descend` takes a user's own instead. "adamw8bit" keeps its states in a byte
-            per weight, and needs the extra `eight-bit`.
+            per weight, and needs the extra `eight-bit`. "adafactor" (Shazeer & Stern, 2018, arXiv 1804.04235)
+            keeps a state for the rows and the columns of a matrix; its rate is relative to the weights.
         momentum: The momentum of SGD.
         weight_decay: The weight decay.
         schedule: How the learning rate falls, after the warm-up.
@@ -63,7 +69,7 @@ class Descent:
     batch: int = 128
     forget_batch: int | None = None
     micro_batch: int | None = None
-    optimizer: Literal["sgd", "adam", "adamw", "adamw8bit"] = "sgd"
+    optimizer: Literal["sgd", "adam", "adamw", "adamw8bit", "adafactor"] = "sgd"
     momentum: float = 0.9
     weight_decay: float = 0.0
     schedule: Literal["constant", "cosine", "linear"] = "constant"
@@ -118,6 +124,8 @@ class Descent:
             return torch.optim.SGD(weights, self.lr, self.momentum, weight_decay=self.weight_decay)
         if self.optimizer == EIGHT_BIT:
             return eight_bit_adamw()(weights, self.lr, weight_decay=self.weight_decay)
+        if self.optimizer == "adafactor":
+            return torch.optim.Adafactor(weights, self.lr, eps=ADAFACTOR_EPS, weight_decay=self.weight_decay)
         kind = torch.optim.Adam if self.optimizer == "adam" else torch.optim.AdamW
         return kind(weights, self.lr, weight_decay=self.weight_decay)
 

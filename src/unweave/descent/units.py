@@ -17,7 +17,7 @@ from unweave.descent.hessian import allow_second_derivatives, differentiate_twic
 from unweave.descent.importance import Mask
 from unweave.descent.objective import Objective
 from unweave.problem import Problem
-from unweave.weights.params import add, norm, scale
+from unweave.weights.params import Params, norm, scale
 from unweave.weights.step import Step, Term
 
 ROUNDING = 1e-6
@@ -138,7 +138,7 @@ DIVERGENCE_GRADIENTS = 4
 """The gradient evaluations that `refuse_divergence` takes."""
 
 
-def refuse_divergence(step: Step, retain: Objective, forget: Objective, weight: float, alpha: float) -> None:
+def refuse_divergence(step: Step, retain: Term, forget: Term, weight: float, alpha: float) -> None:
     r"""Raises if mode "lagged" would not converge with this alpha.
 
     It iterates :math:`A \mapsto \nabla R(\theta - \alpha \nabla U(\theta - \alpha A))`, which shrinks
@@ -149,17 +149,27 @@ def refuse_divergence(step: Step, retain: Objective, forget: Objective, weight: 
         ValueError: Names the largest alpha at which it converges along that direction.
     """
     with step.runtime.keep_statistics():
-        g_r, g_u = step.gradient(retain), scale(step.gradient(forget), weight)
-        with step.at(g_r, -alpha) as ahead:
-            bent = add(scale(ahead.gradient(forget), weight), g_u, scale=-1.0)
-        with step.at(bent, alpha) as ahead:
-            back = add(ahead.gradient(retain), g_r, scale=-1.0)
+        g_r = step.gradient(retain)
+        bent = change_ahead(step, forget, g_r, -alpha)
+        step.free_gradients([retain])
+        back = change_ahead(step, retain, bent, weight * alpha)
     growth = float(norm(back) / norm(g_r))
     if growth > SAFE**2:
         raise ValueError(
             f"mode 'lagged' converges below alpha {alpha / math.sqrt(growth):.3g} here and is used below "
             f"{SAFE} of that, found {alpha:.3g}: lower alpha, or use mode 'nested'"
         )
+
+
+def change_ahead(step: Step, term: Term, direction: Params, size: float) -> Params:
+    """How much the gradient of a term changes from the step's weights to `weights + size * direction`."""
+    here = step.gradient(term)
+    with step.at(direction, size) as ahead:
+        change = dict(ahead.gradient(term))
+    del ahead  # it holds the gradient as well
+    for name, g in here.items():  # one by one: otherwise two more copies of a large model
+        change[name] = change[name] - g
+    return change
 
 
 def curvature_along(step: Step, objective: Objective) -> Float[Tensor, ""]:
@@ -179,8 +189,7 @@ def curvature_along(step: Step, objective: Objective) -> Float[Tensor, ""]:
         if not size:
             return norm(g)
         reach = REACH * float(norm({name: p.detach() for name, p in step.params.items()})) / size
-        with step.at(g, -reach) as ahead:
-            return norm(add(ahead.gradient(objective), g, scale=-1.0)) / (reach * size)
+        return norm(change_ahead(step, objective, g, -reach)) / (reach * size)
 
 
 def top_eigenvalue(

@@ -40,6 +40,10 @@ def descent_reason(how: Descent, examples: int) -> str:
         return f"precision={how.precision!r} is not implemented for several models"
     if how.optimizer == EIGHT_BIT:
         return f"optimizer={EIGHT_BIT!r} rounds its states in blocks, which stacked weights would share"
+    if how.optimizer == "adafactor":
+        return (
+            "optimizer='adafactor' scales a step by the size of a tensor, which stacked weights would share"
+        )
     if how.compile:
         return "compile is not implemented for several models"
     if how.micro_batch is not None and how.micro_batch < min(how.batch, examples):
