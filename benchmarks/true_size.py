@@ -191,7 +191,7 @@ def read_folder(folder: Path, row: Row, stages: Stages, *, encode: bool = False)
         images = random_images(pipeline.image_shape[1])
         return stages.measure("request", lambda: make_work(pipeline, CONCEPTS, scope, *images))
     request = random_request(pipeline)
-    model = stages.measure("request", lambda: pipeline.model(request.prompts, row.scope))
+    model = stages.measure("request", lambda: pipeline.model(request.prompts, row.scope, shared=True))
     return ConceptWork(CONCEPTS, scope, pipeline, request, model)
 
 

@@ -33,14 +33,15 @@ class FirstPass(Exception):
 
 @dataclass(frozen=True)
 class ConceptWork:
-    """A pipeline, the request to it, and the model that a method edits.
+    """A pipeline, the request to it, and its model.
 
     Args:
         concepts: The request as given.
         trained: The weights to train.
         pipeline: The pipeline.
         request: The request to it.
-        model: The model, with the weights of the scope trainable.
+        model: The model, with the weights of the scope trainable; it shares the pipeline's memory, and a
+            method edits a copy.
     """
 
     concepts: Concepts
@@ -174,8 +175,9 @@ def make_work(
         ValueError: If the images or the request can't be used.
     """
     request = make_request(pipeline, train, test, erasure_of(concepts), device or "cpu")
-    edited = pipeline.model(request.prompts, trained.scope or TEXT_TO_IMAGE, rank=trained.rank or RANK)
-    return ConceptWork(concepts, trained, pipeline, request, edited)
+    scope, rank = trained.scope or TEXT_TO_IMAGE, trained.rank or RANK
+    original = pipeline.model(request.prompts, scope, rank=rank, shared=True)
+    return ConceptWork(concepts, trained, pipeline, request, original)
 
 
 def erasure_of(concepts: Concepts) -> Erasure:
