@@ -222,8 +222,8 @@ def refuse_unfit_shards(problem: Problem, how: Descent) -> None:
         raise UnfitProcesses("the passes of a sharded model are not compiled yet: set compile = false")
     if problem.processes.sharded and how.optimizer == "adafactor":
         raise UnfitProcesses(
-            "optimizer 'adafactor' needs the rows and columns of whole tensors, which a sharded model has not: "
-            "set optimizer = 'adamw'"
+            "optimizer 'adafactor' needs the rows and columns of whole tensors, and a sharded model holds "
+            "pieces: set optimizer = 'adamw'"
         )
 
 

@@ -20,9 +20,10 @@ from unweave.weights.runtime import Precision
 from unweave.weights.step import Term
 
 ADAFACTOR_EPS = (1e-18, 1e-3)
-"""The least mean square of a gradient, whose square float32 can hold, and the least size of a tensor.
+"""The least mean square of a gradient (its square fits float32), and the least size of a tensor's weights.
 
-torch's own first value is above the squared gradients of a denoiser, and steps would grow where they shrink."""
+torch's own least mean square, 1e-7, is more than a denoiser's: steps would grow where gradients shrink.
+"""
 
 
 @dataclass(frozen=True)

@@ -188,6 +188,11 @@ def test_only_the_weights_of_a_scope_take_memory_of_their_own(source: Path, scop
         )
         assert copied.requires_grad == given.requires_grad
     assert {p.data_ptr() for p in found.drawing_model(PROMPTS).parameters()} <= known
+    shared = found.model(PROMPTS, scope, shared=True)
+    assert [p.requires_grad for p in shared.parameters()] == [p.requires_grad for p in model.parameters()]
+    own = {p.data_ptr() for p in shared.parameters()} - known
+    assert own == {p.data_ptr() for _, each in find_additions(shared) for p in each.parameters()} - known
+    assert bool(own) == (scope == "lora")
 
 
 def test_the_teacher_of_additions_of_low_rank_is_the_model_without_them(source: Path):
