@@ -7,7 +7,7 @@ The folder is a pipeline with the architecture of Stable Diffusion 1.5 and rando
 is written first if it is missing; nothing is downloaded. Each row runs in a process of its own, from the
 folder to the unlearned weights; rows that the record already has with these steps are not measured again. The
 row `uce` encodes four images of 512 px and saves its result; the others get random latents. `whole-lagged`
-trains all weights, needs 24 GiB, and runs only if it is named.
+trains all weights with Adafactor, needs 24 GiB, and runs only if it is named.
 """
 
 import argparse
@@ -39,6 +39,7 @@ from unweave.methods import Method
 from unweave.methods.configure import configure
 from unweave.record.record import environment
 from unweave.split import Split
+from unweave.tables import merge_tables
 from unweave.tasks.diffusion.concept_request import ConceptRequest
 from unweave.tasks.diffusion.scopes import Scope
 from unweave.tasks.diffusion.stable_diffusion import StableDiffusion, load
@@ -109,9 +110,8 @@ class Row:
 
     def make_method(self, steps: int) -> Method:
         """The method, with one image of each part in a step."""
-        how = {"steps": steps, "batch": 1, "forget_batch": 1}
-        settings = self.settings if self.method == "uce" else {**self.settings, "how": how}
-        return configure(text_to_image_method(self.method), settings, self.method)
+        how = {} if self.method == "uce" else {"how": {"steps": steps, "batch": 1, "forget_batch": 1}}
+        return configure(text_to_image_method(self.method), merge_tables(how, self.settings), self.method)
 
 
 LAGGED, NESTED = Row("lur-lagged", {}), Row("lur", {"mode": "nested"})
@@ -122,7 +122,7 @@ ROWS: Mapping[str, Row] = {
     "salun": Row("salun", {}),
     "esd": Row("esd", {"sampler": {"steps": 4, "guidance": 3.0}}),
     "lora": replace(NESTED, scope="lora"),
-    "whole-lagged": replace(LAGGED, scope="all"),
+    "whole-lagged": Row("lur-lagged", {"how": {"optimizer": "adafactor"}}, "all"),
 }
 LARGE = ("whole-lagged",)
 """The rows that run only if they are named."""

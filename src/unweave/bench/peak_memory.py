@@ -33,5 +33,10 @@ def peak_memory(device: torch.device | str) -> Iterator[Peak]:
     if cuda:
         peak.mib = torch.cuda.max_memory_allocated(device) / 2**20
     elif RESET.exists():
-        lines = STATUS.read_text().splitlines()
-        peak.mib = next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM"))
+        peak.mib = read_status()["VmHWM"] / 2**20
+
+
+def read_status(file: Path = STATUS) -> dict[str, int]:
+    """The sizes in bytes, by name, that Linux knows of this process or, in another file, of the machine."""
+    rows = [line.split() for line in file.read_text().splitlines()] if file.exists() else []
+    return {row[0].rstrip(":"): 1024 * int(row[1]) for row in rows if row and row[-1] == "kB"}

@@ -16,6 +16,7 @@ import torch.distributed as dist
 
 from unweave.bench.peak_memory import peak_memory
 from unweave.bench.workers import Listener, Progress
+from unweave.cli.memory import explain_no_memory
 from unweave.weights.processes import Processes
 
 ROUNDS = 3
@@ -127,10 +128,10 @@ def attempt(name: str, measure: Callable[[], Round], group: dist.ProcessGroup | 
     """
     try:
         return measure()
-    except (ValueError, RuntimeError) as error:  # torch may not train a compiled model
+    except (ValueError, RuntimeError, MemoryError) as error:  # torch may not train a compiled model
         if group is not None:
             raise_if_alone(error, name, group)
-        return first_line(error)
+        return explain_no_memory(error) or first_line(error)
 
 
 def raise_if_alone(error: Exception, name: str, group: dist.ProcessGroup) -> None:
