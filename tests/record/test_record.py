@@ -235,7 +235,7 @@ def test_a_missing_file_is_named(tmp_path, name):
 def test_the_environment_is_json_and_names_what_a_run_depends_on():
     made = record.environment()
     assert json.loads(json.dumps(made)) == made
-    assert {"torch", "numpy"} <= made["packages"].keys()
+    assert {"torch", "numpy", "diffusers", "transformers"} <= made["packages"].keys()
     assert re.fullmatch(r"[0-9a-f]{64}", made["code"])
     assert record.environment()["code"] == made["code"]
 

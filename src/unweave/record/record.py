@@ -27,7 +27,19 @@ SCHEMA = "unweave.record/2"
 EARLIER = "unweave.record/1"
 """The earlier schema, without a digest: such a record can be read but not verified."""
 FILE = "record.json"
-PACKAGES = ("unweave", "torch", "torchvision", "numpy", "scipy", "scikit-learn", "safetensors", "optuna")
+PACKAGES = (
+    "unweave",
+    "torch",
+    "torchvision",
+    "diffusers",
+    "transformers",
+    "peft",
+    "numpy",
+    "scipy",
+    "scikit-learn",
+    "safetensors",
+    "optuna",
+)
 
 
 def environment() -> dict[str, Any]:

@@ -93,7 +93,7 @@ def test_a_seed_decides_the_addition():
 @for_each(
     ("scope", "message"),
     [
-        ("attention", "no weight of Linear belongs to the scope 'attention': use a pattern"),
+        ("attention", "no weight of Linear belongs to the scope 'attention': choose another"),
         ("class embedding", "no weight of Linear belongs to the scope 'class embedding'"),
         ("lora", "needs attention projections, and Linear has none"),
     ],

@@ -60,7 +60,8 @@ def restrict(model: nn.Module, scope: Scope, *, rank: int = 8, seed: int = 0) ->
     chosen = {name for name, _ in model.named_parameters() if re.search(PATTERNS[scope], name)}
     if not chosen:
         raise ValueError(
-            f"no weight of {type(model).__name__} belongs to the scope {scope!r}: use a pattern (where=)"
+            f"no weight of {type(model).__name__} belongs to the scope {scope!r}: choose another, or "
+            "a method's own pattern (where)"
         )
     for name, p in model.named_parameters():
         p.requires_grad_(name in chosen)
