@@ -26,7 +26,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from rows import ENVIRONMENT, Row, read_rows, write_rows
+from rows import ENVIRONMENT, read_rows, write_rows
 from torch import Tensor, nn
 from torch.multiprocessing.spawn import spawn
 from torch.utils.data import TensorDataset
@@ -223,12 +223,6 @@ def name_row(what: str, sizes: Mapping[str, Any]) -> str:
     return ", ".join([what, *(f"{name} {sizes[name]}" for name in ("steps", "batch", "rank"))])
 
 
-def update_row(name: str, row: Row, environment: Row) -> tuple[str, Row]:
-    """A row of an older record, whose name has no sizes."""
-    foreseen = {"foreseen": {**row["foreseen"], ENVIRONMENT: environment}} if "foreseen" in row else {}
-    return name_row(name, row), {**row, ENVIRONMENT: environment, **foreseen}
-
-
 def line(name: str, found: Mapping[str, Any]) -> str:
     """One figure as text."""
     peaks, seen = found["peak_mib"], found["foreseen"]
@@ -254,7 +248,7 @@ def main() -> None:
     parser.add_argument("--small", action="store_true", help="models with two thin layers")
     parser.add_argument("--record", type=Path, required=True, help="the file of all figures, as JSON")
     arguments = parser.parse_args()
-    known = read_rows(arguments.record, "figures", update_row)
+    known = read_rows(arguments.record, "figures")
     for figure in figures(arguments):
         found = known.get(figure.key)
         if found is None:

@@ -1,7 +1,7 @@
 """Rows of a record: each has its settings in its name, and the environment that it was measured in."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,19 +13,9 @@ DIGITS = 4
 """Significant digits of a number: the third says nothing about seeds any more."""
 
 
-def read_rows(place: Path, part: str, update: Callable[[str, Row, Row], tuple[str, Row]]) -> dict[str, Row]:
-    """The rows of a record; none if there is no record.
-
-    Args:
-        place: The file.
-        part: The name of the rows in it.
-        update: Gives name and content of a row of an older record, which has one environment for all rows:
-            from its old name and content, and that environment.
-    """
-    record = read_object(place) if place.exists() else {part: {}}
-    if ENVIRONMENT not in record:
-        return record[part]
-    return dict(update(name, row, record[ENVIRONMENT]) for name, row in record[part].items())
+def read_rows(place: Path, part: str) -> dict[str, Row]:
+    """The rows of a record, by the name of their part in it; none if there is no record."""
+    return read_object(place)[part] if place.exists() else {}
 
 
 def write_rows(place: Path, part: str, rows: Mapping[str, Row]) -> None:

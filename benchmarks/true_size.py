@@ -238,15 +238,9 @@ def name_row(name: str, steps: int) -> str:
     return f"{name}, {steps} steps"
 
 
-def update_row(name: str, row: dict[str, Any], environment: dict[str, Any]) -> tuple[str, dict[str, Any]]:
-    """A row of an older record, whose name has no steps."""
-    parts = {what: {**found, ENVIRONMENT: environment} for what, found in row.items()}
-    return name_row(name, row["run"]["steps"]), parts
-
-
 def measure(folder: Path, place: Path, names: list[str], steps: int, foreseen: list[str]) -> None:
     """Measures what the record lacks."""
-    known = read_rows(place, "rows", update_row)
+    known = read_rows(place, "rows")
     if not (folder / "model_index.json").exists():
         write_folder(folder)
     for name in names:

@@ -50,13 +50,13 @@ def test_a_figure_that_the_record_has_is_not_measured_again(
     assert place.read_bytes() == written and capsys.readouterr().out == said
 
 
-def test_a_figure_of_other_steps_is_measured_and_an_old_one_keeps_its_environment(
+def test_a_figure_of_other_steps_is_measured_and_an_earlier_one_keeps_its_environment(
     script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     sizes = {"steps": 4, "batch": 2, "rank": 8}
     seen = {"peak_mib": [3.0], "seconds_per_step": 3.0}
-    kept = {"peak_mib": [2.0], "seconds_per_step": 2.0, "foreseen": seen, **sizes}
-    old = {"figures": {"gpt-2, lagged, lora, 1 processes": kept}, "environment": {"date": "then"}}
+    kept = {"peak_mib": [2.0], "seconds_per_step": 2.0, "foreseen": seen, "environment": {"date": "then"}}
+    old = {"figures": {"gpt-2, lagged, lora, 1 processes, steps 4, batch 2, rank 8": {**kept, **sizes}}}
     place = tmp_path / "large.json"
     place.write_text(json.dumps(old))
     found = {"peak_mib": [1.0], "seconds_per_step": 1.0}
@@ -69,6 +69,5 @@ def test_a_figure_of_other_steps_is_measured_and_an_old_one_keeps_its_environmen
         )
         script.main()
     first, second = json.loads(place.read_text())["figures"].values()
-    then = {"environment": {"date": "then"}}
-    assert first == {**kept, **then, "foreseen": {**seen, **then}}
+    assert first == {**kept, **sizes}
     assert second["peak_mib"] == [1.0] and second["environment"] == {"date": "now"}

@@ -1,4 +1,4 @@
-"""The memory of the machine as a limit: beyond it an allocation fails, and the kernel need not end the run."""
+"""The memory of the machine as a limit: beyond it an allocation fails, before the kernel ends the run."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
