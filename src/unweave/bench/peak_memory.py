@@ -33,10 +33,10 @@ def peak_memory(device: torch.device | str) -> Iterator[Peak]:
     if cuda:
         peak.mib = torch.cuda.max_memory_allocated(device) / 2**20
     elif RESET.exists():
-        peak.mib = read_status()["VmHWM"] / 2**20
+        peak.mib = read_sizes(STATUS)["VmHWM"] / 2**20
 
 
-def read_status(file: Path = STATUS) -> dict[str, int]:
-    """The sizes in bytes, by name, that Linux knows of this process or, in another file, of the machine."""
+def read_sizes(file: Path) -> dict[str, int]:
+    """The sizes in bytes, by name, in a file of Linux about a process or the machine; none without the file."""
     rows = [line.split() for line in file.read_text().splitlines()] if file.exists() else []
     return {row[0].rstrip(":"): 1024 * int(row[1]) for row in rows if row and row[-1] == "kB"}

@@ -9,12 +9,12 @@ import sys
 from collections.abc import Sequence
 from concurrent.futures.process import BrokenProcessPool
 
+import torch
 from cyclopts import App, CycloptsError, Parameter
 from safetensors import SafetensorError
 
 from unweave import __version__
 from unweave.cli import attacks, audit, bench, check, demo, forget, methods, process_group, qualify, report
-from unweave.cli.memory import explain_no_memory, limit_memory
 from unweave.cli.terminal.show import escape_controls
 from unweave.errors import Failed
 
@@ -54,8 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def run(arguments: Sequence[str]) -> process_group.Outcome:
     """Runs the command line; returns the exit code and the text of an error."""
     try:
-        with limit_memory():
-            code = app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
+        code = app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
     except (CycloptsError, ValueError) as error:
         return BAD_INPUT, str(error)
     except (FileNotFoundError, PermissionError, NotADirectoryError, IsADirectoryError) as error:
@@ -68,14 +67,14 @@ def run(arguments: Sequence[str]) -> process_group.Outcome:
     except Failed as error:
         return FAILED, str(error)
     except (OSError, SafetensorError) as error:  # the second from a model's own format, on a full disk
-        stays = "what is finished stays, and the same command goes on from there"
-        return FAILED, explain_no_memory(error) or f"writing failed: {error}; {stays}"
-    except (RuntimeError, MemoryError) as error:
-        if isinstance(error, BrokenProcessPool):
-            return FAILED, "a worker process was killed, perhaps for lack of memory: use fewer --jobs"
-        if not (sentence := explain_no_memory(error)):
-            raise
-        return FAILED, sentence
+        return (
+            FAILED,
+            f"writing failed: {error}; what is finished stays, and the same command goes on from there",
+        )
+    except torch.OutOfMemoryError as error:
+        return FAILED, f"the device is out of memory: {str(error).splitlines()[0]}: use smaller batches"
+    except BrokenProcessPool:
+        return FAILED, "a worker process was killed, perhaps for lack of memory: use fewer --jobs"
     except SystemExit as error:
         if error.code:
             raise

@@ -6,6 +6,7 @@ Needs the extra `unweave[diffusion]`; `unweave check` imports it only for such a
 import dataclasses
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -150,7 +151,8 @@ def estimate_costs(
     """Estimates the cost of the images to draw and of each method, or says why it can't run."""
     split = work.request.split
     one_step = configure(text_to_image_method("finetune"), {"how": {"steps": 1, "batch": 1}}, "finetune")
-    timing.time_method(one_step, {}, work.model, split, work)  # torch's own start
+    warm_up = partial(timing.time_method, one_step, {}, work.model, split, work)  # torch's own start
+    rounds.attempt("warm up", lambda: rounds.Round(warm_up().seconds, None, False), None)
     measured = {
         name: timing.method_rounds(method, work.model, split, work) for name, method in methods.items()
     }

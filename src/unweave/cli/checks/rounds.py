@@ -16,7 +16,7 @@ import torch.distributed as dist
 
 from unweave.bench.peak_memory import peak_memory
 from unweave.bench.workers import Listener, Progress
-from unweave.cli.memory import explain_no_memory
+from unweave.cli.checks.memory import explain_no_memory, limit_memory
 from unweave.weights.processes import Processes
 
 ROUNDS = 3
@@ -127,7 +127,8 @@ def attempt(name: str, measure: Callable[[], Round], group: dist.ProcessGroup | 
         Exception: The error, if this process met it alone: the others then wait for it in a measurement.
     """
     try:
-        return measure()
+        with limit_memory():
+            return measure()
     except (ValueError, RuntimeError, MemoryError) as error:  # torch may not train a compiled model
         if group is not None:
             raise_if_alone(error, name, group)
