@@ -192,7 +192,7 @@ def read_folder(folder: Path, row: Row, stages: Stages, *, encode: bool = False)
         images = random_images(pipeline.image_shape[1])
         return stages.measure("request", lambda: make_work(pipeline, CONCEPTS, scope, *images))
     request = random_request(pipeline)
-    model = stages.measure("request", lambda: pipeline.model(request.prompts, row.scope, shared=True))
+    model = stages.measure("request", lambda: pipeline.shared_model(request.prompts, row.scope))
     return ConceptWork(CONCEPTS, scope, pipeline, request, model)
 
 

@@ -24,6 +24,7 @@ SETTINGS = {
     "average and schedule": Descent(
         lr=0.01, steps=STEPS, batch=16, optimizer="adam", ema=0.9, schedule="cosine", warmup=0.2
     ),
+    "rows and columns": Descent(lr=0.1, steps=STEPS, batch=16, optimizer="adafactor"),
     "dropout": Descent(lr=0.1, steps=STEPS, batch=16, dropout="same"),
 }
 

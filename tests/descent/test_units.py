@@ -227,9 +227,11 @@ def test_the_check_of_lagged_holds_no_gradient_that_it_does_not_need():
     model = nn.Sequential(nn.Linear(FEATURES, 37), nn.Tanh(), nn.Linear(37, CLASSES)).double()
     of, shape = problem(model), model[0].weight.shape
     retain, forget = Counting(nll("retain"), shape), Counting(bounded(), shape)
-    refuse_divergence(step(of), retain, forget, 0.3, 0.01)
+    at = step(of)
+    refuse_divergence(at, retain, forget, 0.3, 0.01)
     # the weights, the saved ones, and the gradients of both losses before and of the forget loss ahead
     assert max(retain.most, forget.most) == 5
+    assert [term for term, _ in at.memory.values()] == [retain]
 
 
 @for_each("seed", range(3))

@@ -37,6 +37,6 @@ def peak_memory(device: torch.device | str) -> Iterator[Peak]:
 
 
 def read_sizes(file: Path) -> dict[str, int]:
-    """The sizes in bytes, by name, in a file of Linux about a process or the machine; none without the file."""
+    """The sizes in bytes, by name, in a file of Linux about a process or the machine; none without it."""
     rows = [line.split() for line in file.read_text().splitlines()] if file.exists() else []
     return {row[0].rstrip(":"): 1024 * int(row[1]) for row in rows if row and row[-1] == "kB"}

@@ -39,7 +39,8 @@ class Descent:
         micro_batch: The largest number of examples in one forward pass; no limit if None.
         optimizer: The optimizer; `descend` takes a user's own instead. "adamw8bit" keeps its states in a byte
             per weight, and needs the extra `eight-bit`. "adafactor" (Shazeer & Stern, 2018, arXiv 1804.04235)
-            keeps a state for the rows and the columns of a matrix; its rate is relative to the weights.
+            keeps a state for the rows and the columns of a matrix, of a convolution for those of each kernel.
+            Its rate is relative to the size of a tensor's weights, and at most 1 / sqrt(step).
         momentum: The momentum of SGD.
         weight_decay: The weight decay.
         schedule: How the learning rate falls, after the warm-up.

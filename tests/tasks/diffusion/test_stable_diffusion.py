@@ -188,7 +188,7 @@ def test_only_the_weights_of_a_scope_take_memory_of_their_own(source: Path, scop
         )
         assert copied.requires_grad == given.requires_grad
     assert {p.data_ptr() for p in found.drawing_model(PROMPTS).parameters()} <= known
-    shared = found.model(PROMPTS, scope, shared=True)
+    shared = found.shared_model(PROMPTS, scope)
     assert [p.requires_grad for p in shared.parameters()] == [p.requires_grad for p in model.parameters()]
     own = {p.data_ptr() for p in shared.parameters()} - known
     assert own == {p.data_ptr() for _, each in find_additions(shared) for p in each.parameters()} - known

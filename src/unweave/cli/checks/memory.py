@@ -1,4 +1,4 @@
-"""The memory that is free as a limit, so that a method that needs more is refused and does not end `check`."""
+"""The memory that is free as a limit: a method that needs more is refused, and does not end `check`."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -142,9 +142,8 @@ def plan_drawing(
     refuse_forgotten_before(pipeline, kept)
     refuse_undrawable(pipeline, prompts, generation.how)
     scope = trained.scope or TEXT_TO_IMAGE
-    pipeline.model(
-        Prompts(()), scope, rank=trained.rank or RANK, shared=True
-    )  # raises if it has no such weights
+    # raises if the model has no weights of the scope
+    pipeline.shared_model(Prompts(()), scope, rank=trained.rank or RANK)
     wanted = ImagesToDraw(forgotten, kept, generation.generate, seed, generation.how)
     return DrawingPlan(concepts, trained, pipeline, wanted)
 

@@ -176,7 +176,7 @@ def make_work(
     """
     request = make_request(pipeline, train, test, erasure_of(concepts), device or "cpu")
     scope, rank = trained.scope or TEXT_TO_IMAGE, trained.rank or RANK
-    original = pipeline.model(request.prompts, scope, rank=rank, shared=True)
+    original = pipeline.shared_model(request.prompts, scope, rank=rank)
     return ConceptWork(concepts, trained, pipeline, request, original)
 
 

@@ -117,25 +117,23 @@ class StableDiffusion:
             words = Encoded(words.tokens, CLIPTextModel(self.text_encoder.config))
         return Prompted(type(self.unet)(**self.unet.config), words)
 
-    def model(
-        self, prompts: Prompts, scope: Scope = "all", *, rank: int = 8, seed: int = 0, shared: bool = False
-    ) -> Prompted:
+    def model(self, prompts: Prompts, scope: Scope = "all", *, rank: int = 8, seed: int = 0) -> Prompted:
         """A copy of the denoiser under prompts, of which the weights of a scope are trainable.
 
         The frozen weights share the memory of the pipeline's. The text encoder is part of it only for its own
         scope.
 
-        Args:
-            prompts: The prompts.
-            scope: The weights to train.
-            rank: The rank of low-rank additions.
-            seed: The seed of their first weights.
-            shared: The trainable weights share the memory of the pipeline's, too: for a model that nobody
-                changes in place, as `unlearn`, which edits a copy.
-
         Raises:
             ValueError: If a prompt is too long; the error names it.
         """
+        model = self.shared_model(prompts, scope, rank=rank, seed=seed)
+        own_trainable(model)
+        return model
+
+    def shared_model(
+        self, prompts: Prompts, scope: Scope = "all", *, rank: int = 8, seed: int = 0
+    ) -> Prompted:
+        """The same, but all weights share the memory of the pipeline's: edit a copy, as `unlearn` does."""
         tokens = self.tokens(prompts)
         words: Cached | Encoded = (
             Encoded(tokens, share_all(self.text_encoder))
@@ -144,8 +142,6 @@ class StableDiffusion:
         )
         model = Prompted(share_all(self.unet), words).eval()
         restrict(model, scope, rank=rank, seed=seed)
-        if not shared:
-            own_trainable(model)
         return model
 
     def drawing_model(self, prompts: Prompts) -> Prompted:
