@@ -168,6 +168,8 @@ ROWS: Mapping[str, Row] = {
     "joint-all-both": fixed_row("joint", 43, **BOTH),
     "lur-lagged-all-both": fixed_row("lur-lagged", 42, alpha=0.03, **BOTH),
     "default": preset_row("lur-lagged", "all"),
+    # its rate was chosen on the object and the seed of the searches
+    "default-higher-rate": preset_row("lur-lagged", "all", **{"lur-lagged": {"how": {"lr": 8e-4}}}),
     "default:recover": preset_row("lur-lagged:recover", "all"),
     "default-cross-attention": preset_row("lur-lagged", "cross-attention"),
     "former-default": preset_row("lur:recover", "cross-attention", lur=FORMER),
