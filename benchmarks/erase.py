@@ -2,6 +2,7 @@
 
     python benchmarks/erase.py fashion-mnist --tune 20 --record records/erase-fashion-mnist.json
     python benchmarks/erase.py digits --tune 20 --record records/erase-digits.json
+    python benchmarks/erase.py digits-defaults --record records/erase-digits-defaults.json
     python benchmarks/erase.py cifar10 --tune 4 --device cuda --jobs 1 --record records/cifar10-images.json
     python benchmarks/erase.py cifar10-partial --jobs 1 --record records/cifar10-images-partial.json
 
@@ -21,7 +22,7 @@ from pathlib import Path
 from typing import Literal
 
 from compact import write_compact
-from erase_methods import METHODS, space_of, starting_recipe
+from erase_methods import DEFAULTS, METHODS, recipe_of_defaults, space_of, starting_recipe
 from frontier import print_progress
 
 from unweave.bench.bench import compare, select_methods
@@ -54,6 +55,7 @@ class Plan:
 
 PLANS = {
     "digits": Plan("digit-images-class", range(10)),
+    "digits-defaults": Plan("digit-images-class", (0, 1, 2, 4), DEFAULTS),
     # T-shirt, sandal and bag, searched on dresses
     "fashion-mnist": Plan("fashion-mnist-images-class", (0, 5, 8), tuned_on=(3,)),
     # airplane and horse, and then bird, deer, frog and truck
@@ -68,7 +70,10 @@ def class_stages(
     """A stage per class that is forgotten, with the recipe's settings or those at which searches start."""
     recipe = load(plan.recipe)
     recipe = replace(recipe, tuning=replace(recipe.tuning, against="retrain", begin="recipe"))
-    recipe = starting_recipe(recipe) if start else recipe
+    if plan.methods == DEFAULTS:
+        recipe = recipe_of_defaults(recipe)
+    elif start:
+        recipe = starting_recipe(recipe)
     by_label = {label: replace(recipe, name=f"{recipe.name}-{label}") for label in labels}
     recipes = [replace(each, data=replace(each.data, label=label)) for label, each in by_label.items()]
     return [Stage(each, folder, device) for each in recipes]

@@ -20,6 +20,9 @@ from unweave.space import Choice, Log, Range, Whole
 SEARCHED = ("lur", "lur-lagged", "joint", "salun", "sa", "esd", "scissorhands", "erasediff")
 """The methods whose settings are searched."""
 
+DEFAULTS = ("lur-lagged", "lur-lagged:recover", "lur:recover")
+"""The default of `forget`, the same with a recovery, and the former default."""
+
 METHODS = (*SEARCHED, "short-retrain", "retrain")
 """All methods of the study: trainings from scratch have no search."""
 
@@ -54,6 +57,13 @@ def starting_recipe(recipe: Recipe) -> Recipe:
     short = FromScratch(shorten_training(recipe.train, recipe.tuning.largest_budget))
     started = {name: start_of(recipe.family.method_named(name)) for name in SEARCHED}
     return replace(recipe, headline="lur", methods={**recipe.methods, **started, "short-retrain": short})
+
+
+def recipe_of_defaults(recipe: Recipe) -> Recipe:
+    """The recipe with the present and the former default of `forget`, and its first seed."""
+    former = {"lur": {"forget": "mislabel", "retain": "nll", "weight": 0.33}}
+    methods = {"lur:recover": configure(recipe.family.method_named("lur:recover"), former)}
+    return replace(recipe, headline="lur-lagged", methods=methods, seeds=recipe.seeds[:1])
 
 
 def start_of(method: Method) -> Method:

@@ -8,11 +8,10 @@ import pytest
 
 import projects
 from projects import TRAINED, loads
-from unweave.cli import check
 from unweave.cli.checks import notes, rounds
 from unweave.cli.checks.rounds import Estimate
 from unweave.families import FAMILIES
-from unweave.methods import method_named, methods_for
+from unweave.methods import methods_for
 
 FEW = ("--methods", "finetune,salun", "--quiet")
 
@@ -246,13 +245,13 @@ def test_a_few_methods_are_priced_by_default_and_the_others_counted(run, here, p
     others = len(methods_for("classifier").keys() - {"original", "retrain", "finetune"})
     said = f"{others} other methods were not measured: --methods all measures them too."
     assert said in " ".join(told.out.split())
-    for family in FAMILIES:
-        assert all(method_named(name, family) for name in usual)
+    for family in FAMILIES.values():
+        assert all(family.method_named(name) for name in family.usual)
 
 
 def test_all_methods_but_the_references_are_priced(run, here, project):
     found = json.loads(run("check", project, "--methods", "all", "--quiet", "--json").out)["costs"]
-    assert found.keys() == (methods_for("classifier").keys() | {*check.USUAL}) - {"original"}
+    assert found.keys() == (methods_for("classifier").keys() | {*FAMILIES["classifier"].usual}) - {"original"}
     assert [name for name, each in found.items() if each["refused"]] == ["ct", "unsir"]
 
 

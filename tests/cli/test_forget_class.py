@@ -12,7 +12,7 @@ pytest.importorskip("diffusers")
 
 from unweave.tasks.diffusion import folder  # after diffusers is known to be there
 
-SHORT = ("--set", "lur.how.steps=1", "--set", "recover.how.steps=1", "--quiet")
+SHORT = ("--set", "how.steps=1", "--quiet")
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ def test_a_folder_of_diffusers_is_written_as_a_copy_that_can_be_used_again(run, 
     copy = here / "forgotten" / "pretrained"
     assert set(names(copy)) - {path.name for path in Path(source).iterdir()} == {folder.MANIFEST}
     said = json.loads((copy / folder.MANIFEST).read_text())
-    assert said["method"] == "lur:recover" and said["seed"] == 0 and said["forgotten_classes"] == [3]
+    assert said["method"] == "lur-lagged" and said["seed"] == 0 and said["forgotten_classes"] == [3]
     assert said["split"] == json.loads(Path("forgotten/split.json").read_text())["digest"]
     again = run("forget", copy, "--data", data, "--class", 2, *SHORT)
     assert again.code == 2 and "class 3 was forgotten before, and its examples" in again.error

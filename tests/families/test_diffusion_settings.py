@@ -21,6 +21,8 @@ from unweave.methods.pipeline import Pipeline
 from unweave.methods.recover import Recover
 from unweave.problem import Problem
 from unweave.space import Tunable
+from unweave.targets import Mislabel
+from unweave.targets.away import Away
 from unweave.tasks.diffusion import Diffusion
 from unweave.tasks.diffusion.sample import Sampler, sample
 
@@ -40,6 +42,19 @@ def test_they_are_of_the_methods_that_are_for_denoisers():
     for name, method in PRESETS.items():
         assert method.about.serves(Diffusion.family)
         assert type(method) is type(METHODS[name]), name
+
+
+def test_lur_leads_away_from_a_class_and_relabels_it_where_there_is_no_null_condition():
+    with_null, without = DiffusionFamily(), DiffusionFamily(null=None, sampler=Sampler(guidance=1))
+    for name in ("lur", "lur-exact", "lur-lagged", "joint"):
+        assert type(with_null.method_named(name).forget) is Away  # pyright: ignore[reportAttributeAccessIssue]
+        assert type(without.method_named(name).forget) is Mislabel  # pyright: ignore[reportAttributeAccessIssue]
+    of = every_family.problem("unet", whole_class=True)
+    assert isinstance(of.task, Diffusion)
+    blind = replace(of, task=replace(of.task, null=None, drop=0.0))
+    with pytest.raises(ValueError, match="has none"):
+        soon(with_null.method_named("lur-lagged"), steps=1)(blind)
+    soon(without.method_named("lur-lagged"), steps=1)(blind)
 
 
 @for_each("name", [name for name in PRESETS if name != "retrain"])

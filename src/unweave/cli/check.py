@@ -38,7 +38,7 @@ from unweave.cli.options import DEFAULTS, CommonFlags, parse_names
 from unweave.cli.process_group import refuse_unfit_flags
 from unweave.cli.project import Project, load
 from unweave.cli.terminal import progress, show
-from unweave.methods import DEFAULT, method_named
+from unweave.methods import method_named
 from unweave.report.numbers import number
 from unweave.split import Split
 from unweave.weights.processes import Processes
@@ -47,9 +47,6 @@ from unweave.weights.sharded_model import is_model_sharded
 
 IN_PLACE = "sharded: forget edits the model in place, as it can't be copied; its files stay"
 """What `forget` does with a sharded model."""
-
-USUAL = (DEFAULT, "joint:recover", "neggrad+:recover", "finetune")
-"""The methods that are priced by default; all families have them."""
 
 EVERY = "all"
 """The name that stands for all methods."""
@@ -88,8 +85,8 @@ def check(
         recipe: The recipe, if the model's folder has none; for a text-to-image model a recipe of a request.
         data: The images of a folder of diffusers: a folder with one sub-folder per class, or an .npz file;
             for a text-to-image model a folder with captions.
-        methods: Method names separated by commas, such as lur:recover,salun, or all; by default lur:recover,
-            joint:recover,neggrad+:recover,finetune.
+        methods: Method names separated by commas, such as lur:recover,salun, or all; by default the default
+            of forget and three others.
         trained: The weights that the methods train.
         shard: Under torchrun, cut the model over the processes (FSDP2), as forget does; the retrain is then
             not estimated.
@@ -147,12 +144,14 @@ def methods_to_price(project: Project, requested: Sequence[str] | None) -> list[
     """The names of the methods to estimate; checks the wanted names."""
     for name in requested or ():
         method_named(name, project.family.name)
-    return [name for name in dict.fromkeys(requested or USUAL) if name not in REFERENCES]
+    return [name for name in dict.fromkeys(requested or project.family.usual) if name not in REFERENCES]
 
 
 def all_methods(project: Project) -> list[str]:
     """The methods that are priced by default, and all others that support the family of the project."""
-    return [name for name in dict.fromkeys((*USUAL, *project.methods)) if name not in REFERENCES]
+    return [
+        name for name in dict.fromkeys((*project.family.usual, *project.methods)) if name not in REFERENCES
+    ]
 
 
 def inspect_model(original: nn.Module, project: Project, split: Split, exam: Glancing[Any]) -> dict[str, Any]:

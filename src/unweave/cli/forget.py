@@ -24,8 +24,8 @@ from unweave.cli.options import DEFAULTS, CommonFlags, parse_settings
 from unweave.cli.process_group import refuse_other_facts, refuse_unfit_flags
 from unweave.cli.project import Project, load
 from unweave.cli.terminal.show_result import print_done
-from unweave.families import text_to_image_settings
-from unweave.methods import DEFAULT, method_named
+from unweave.families.text_to_image import TextToImageFamily
+from unweave.methods import method_named
 from unweave.methods.unsaved_state import refuse_unsaved_state
 from unweave.record import checkpoint
 from unweave.record.record import package_digest
@@ -70,8 +70,8 @@ def forget(
         concepts: The concepts that a text-to-image model forgets.
         generation: The images that it draws itself.
         trained: The weights that the method trains.
-        method: A method, or a pipeline such as lur:recover, the default; of a concept the default is
-            lur-lagged. See unweave methods.
+        method: A method, or a pipeline such as lur:recover, the default for classifiers; for diffusion models
+            the default is lur-lagged. See unweave methods.
         set: A setting of the method, such as how.lr=0.1, or of a pipeline's stage, such as
             recover.how.lr=0.1; can be given several times.
         tuned: The folder `tuning` of a bench of this model; its settings are the defaults. For a bench at
@@ -93,10 +93,12 @@ def forget(
         flags: The flags of every verb.
     """
     tables, concept_recipe = parse_settings(set), read_concept_recipe(recipe, model)
-    erases = bool(concepts.concept) or concept_recipe is not None
-    method = method or (text_to_image_settings.DEFAULT if erases else DEFAULT)
-    method_named(method)
+    if concepts.concept or concept_recipe is not None:
+        method = method or TextToImageFamily.usual[0]
+    if method is not None:
+        method_named(method)
     if concept_recipe is not None:
+        assert method is not None
         keeps = data is None or learns_from_prompts(method)
         concepts, trained = concept_recipe.concepts(concepts, keeps=keeps), concept_recipe.trained(trained)
         generation = concept_recipe.generation(generation, data, concepts.concept)
@@ -105,6 +107,7 @@ def forget(
         raise ValueError("--save-sharded goes with --shard, found it alone: add --shard")
     refuse_unfit_flags(shard=shard, blocks=blocks, save_every=save_every, concept=bool(concepts.concept))
     if concepts.concept:
+        assert method is not None
         refuse_other_requests(request, tuned, recipe)
         return forget_concept(
             model,
@@ -141,7 +144,7 @@ def forget_records(
     request: Request,
     trained: TrainedWeights,
     *,
-    method: str,
+    method: str | None,
     tables: Mapping[str, Any],
     tuned: Path | None,
     recipe: str | None,
@@ -154,9 +157,10 @@ def forget_records(
 ) -> int:
     """Writes a model that has forgotten records or a class; does nothing if the folder holds it already."""
     processes, seed = Processes.current(), flags.seed or 0
-    tuned_tables = {} if tuned is None else read_search(tuned, model, method)
     project = load(model, recipe=recipe, data=data, device=flags.device)
+    method = method or project.family.usual[0]
     method_named(method, project.family.name)
+    tuned_tables = {} if tuned is None else read_search(tuned, model, method)
     split = project.split(positions(request, project, seed))
     if tuned is not None:
         refuse_unfit_search(project, model, method, tuned_tables, tuned, seed)

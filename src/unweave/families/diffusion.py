@@ -23,7 +23,7 @@ from unweave.audits.metrics import Metric
 from unweave.data import Source
 from unweave.data.datasets import as_images
 from unweave.data.in_memory import Resident
-from unweave.families.diffusion_settings import PRESETS, STAGE_PRESETS, search_space
+from unweave.families.diffusion_settings import PRESETS, STAGE_PRESETS, WITHOUT_NULL, search_space
 from unweave.families.family import Device, Family, Write
 from unweave.methods import Method, method_named
 from unweave.methods.pipeline import Pipeline, Stage, stage_spaces
@@ -79,6 +79,7 @@ class DiffusionFamily(Family):
     aim: ClassVar[str] = (
         "On the forgotten condition Retrain is the target; on the rest, no worse than Retrain."
     )
+    usual: ClassVar[tuple[str, ...]] = ("lur-lagged", "joint", "salun", "finetune")
     whole_classes: ClassVar[bool] = True
     null: int | None = LAST
     drop: float = 0.1
@@ -115,11 +116,11 @@ class DiffusionFamily(Family):
     @property
     def methods(self) -> Mapping[str, Method]:
         """All methods that support denoisers, with settings for them."""
-        return PRESETS
+        return WITHOUT_NULL if self.null is None else PRESETS
 
     def method_named(self, name: str) -> Method:
         """The method with settings for denoisers."""
-        return method_named(name, self.name, {**STAGE_PRESETS, **PRESETS})
+        return method_named(name, self.name, {**STAGE_PRESETS, **self.methods})
 
     def space(self, name: str, method: Stage, budget: int) -> Mapping[str, Range]:
         """The lengths of the method's own search space, and otherwise ranges for denoisers."""

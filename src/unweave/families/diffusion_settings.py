@@ -2,7 +2,8 @@
 
 The defaults of the registry are settings for classifiers, or for large denoisers. These are starting points
 for a small denoiser that was trained with Adam on the mean squared error: short runs, at about a twentieth of
-its rate, in batches of 32. None is from a paper; a search may start from them.
+its rate, in batches of 32. None is from a paper; a search may start from them. LUR and the joint loss lead
+away from the class or the concept and stay near the original elsewhere: see docs/text-to-image.md.
 """
 
 from collections.abc import Mapping
@@ -35,6 +36,7 @@ from unweave.methods.simple import (
 )
 from unweave.space import Choice, Log, Range, Tunable, Uniform
 from unweave.targets import Match, Mislabel
+from unweave.targets.away import Away
 from unweave.targets.estimators.proxy import Proxy
 from unweave.tasks.diffusion.sample import Sampler
 
@@ -44,18 +46,29 @@ EDIT = Descent(lr=1e-4, steps=100, batch=32, optimizer="adam")
 TRAIN = Descent(lr=1e-3, steps=300, batch=32, optimizer="adam", schedule="cosine", warmup=0.05)
 """The descent from fresh weights, for a fraction of a training."""
 
+AWAY = LUR(alpha=0.1, weight=0.5, forget=Away(), retain="both", how=EDIT)
+"""The target: away from the output under the class or the concept, by negative guidance."""
+
 REDIRECT = LUR(alpha=0.1, weight=0.33, forget=Mislabel(), how=EDIT)
 """The target: the output of the original under another class."""
 
 MATCH = replace(REDIRECT, forget=Match(Proxy(how=TRAIN)), weight=1.0)
 """The target: the output of a model that never saw the class."""
 
+
+def modes_of(lur: LUR) -> dict[str, Method]:
+    """The methods that differ in LUR's mode alone."""
+    return {
+        "lur": lur,
+        "lur-exact": replace(lur, mode="exact"),
+        "lur-lagged": replace(lur, mode="lagged", alpha=0.01),
+        "joint": replace(lur, mode="joint"),
+    }
+
+
 PRESETS: Mapping[str, Method] = {
-    "lur": REDIRECT,
-    "lur-exact": replace(REDIRECT, mode="exact"),
-    "lur-lagged": replace(REDIRECT, mode="lagged", alpha=0.01),
+    **modes_of(AWAY),
     "lur-match": MATCH,
-    "joint": replace(REDIRECT, mode="joint"),
     "joint-match": replace(MATCH, mode="joint"),
     "meta-unlearning": MetaUnlearning(alpha=0.3, weight=0.33, forget=Mislabel(), how=EDIT),
     "short-retrain": FromScratch(TRAIN),
@@ -92,6 +105,9 @@ PRESETS: Mapping[str, Method] = {
     "retrain": FromScratch(replace(TRAIN, steps=3000)),
 }
 """All methods that support denoisers."""
+
+WITHOUT_NULL: Mapping[str, Method] = {**PRESETS, **modes_of(REDIRECT)}
+"""The same for a denoiser without a null condition, which has no answer to be led away to."""
 
 STAGE_PRESETS: Mapping[str, Method] = {"recover": Recover(until=None, how=replace(EDIT, steps=50))}
 """The stages with other settings for denoisers."""

@@ -11,7 +11,7 @@ from torch import nn
 from unweave.audits.exam import Exam, Glancing
 from unweave.audits.metrics import Metric
 from unweave.data import Source
-from unweave.methods import Method, method_named, methods_for
+from unweave.methods import DEFAULT, Method, method_named, methods_for
 from unweave.methods.pipeline import Stage
 from unweave.space import Range, Tunable
 from unweave.split import Split
@@ -41,6 +41,8 @@ class Family(Protocol):
     """All metrics of its exam, by id."""
     aim: ClassVar[str] = "Retrain is the target of every column; none is better when larger."
     """A sentence on good values, below a table."""
+    usual: ClassVar[tuple[str, ...]] = (DEFAULT, "joint:recover", "neggrad+:recover", "finetune")
+    """The methods that `check` prices if none are named; the first is the default of `forget`."""
     whole_classes: ClassVar[bool] = False
     """Whether a forget set must be made of whole classes."""
     protocols: ClassVar[tuple[str, ...]] = ()

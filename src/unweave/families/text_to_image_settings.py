@@ -1,36 +1,22 @@
 """The methods with settings for text-to-image models, by the names of the registry.
 
-These are starting points for a small model, as for class-conditional denoisers; none is from a paper. LUR and
-the joint loss lead away from the concept and stay near the original elsewhere: see docs/text-to-image.md.
+These are starting points for a small model, as for class-conditional denoisers; none is from a paper.
 """
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 from unweave.families.diffusion_settings import EDIT, STAGE_PRESETS
 from unweave.families.diffusion_settings import PRESETS as DENOISERS
 from unweave.methods import Method, method_named
 from unweave.methods.configure import configure
-from unweave.methods.lur import LUR
 from unweave.methods.scissorhands import Scissorhands
 from unweave.methods.uce import UCE
 from unweave.methods.unfit_targets import refuse_unfit_targets
-from unweave.targets.away import Away
 from unweave.tasks.diffusion.text_to_image import TextToImage
-
-DEFAULT = "lur-lagged"
-"""The method that runs if none is named: without a recovery, as in docs/text-to-image.md."""
-
-AWAY = LUR(alpha=0.1, weight=0.5, forget=Away(), retain="both", how=EDIT)
-"""The target: away from the output under the concept, by negative guidance."""
 
 PRESETS: Mapping[str, Method] = {
     **DENOISERS,
-    "lur": AWAY,
-    "lur-exact": replace(AWAY, mode="exact"),
-    "lur-lagged": replace(AWAY, mode="lagged", alpha=0.01),
-    "joint": replace(AWAY, mode="joint"),
     "scissorhands": Scissorhands(trim=0.03, eligible=r"up_blocks\..*attentions", how=EDIT),
     "uce": UCE(),
 }

@@ -29,7 +29,8 @@ from unweave.cli.inputs.scope import TEXT_TO_IMAGE, TrainedWeights, refuse_layer
 from unweave.cli.options import CommonFlags, parse_names
 from unweave.cli.terminal import progress, show
 from unweave.errors import Failed
-from unweave.families.text_to_image_settings import DEFAULT, configure_text_to_image, text_to_image_method
+from unweave.families.text_to_image import TextToImageFamily
+from unweave.families.text_to_image_settings import configure_text_to_image, text_to_image_method
 from unweave.methods import Method
 from unweave.methods.configure import configure
 from unweave.tasks.diffusion.drawn_folder import AT_ONCE, draw_absent_images
@@ -59,7 +60,7 @@ def check_concept(
         generation = recipe.generation(generation, data, concepts.concept)
     refuse_two_sources(data, generation)
     refuse_layers_of_pipeline(trained)
-    names = parse_names(methods) or ((DEFAULT,) if recipe is None else tuple(recipe.methods))
+    names = parse_names(methods) or (TextToImageFamily.usual if recipe is None else tuple(recipe.methods))
     tables = {name: {} if recipe is None else recipe.settings(name, {}) for name in names}
     chosen = {name: configure_text_to_image(name, table, name) for name, table in tables.items()}
     if flags.out is not None:
