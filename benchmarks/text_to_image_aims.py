@@ -14,7 +14,7 @@ AIMS: Mapping[str, str] = {
     "concept": "points of UA",
     "neighbours": "points of RA",
     "quality": "KID",
-    "share": "of a retraining",
+    "share": "of a retraining above a tenth",
     "attacks": "points",
     "relearning": "steps",
 }
