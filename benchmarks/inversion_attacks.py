@@ -10,7 +10,7 @@ from inversion_lab import CONTROLS, NORM, OTHER, Lab
 from rows import Row
 from torch import Tensor, nn
 
-from unweave.audits.attacks.inversion import is_nearest, recover, update_between
+from unweave.audits.attacks.inversion import is_nearest, recover
 from unweave.audits.attacks.label_inference import label_from_probes
 from unweave.audits.attacks.last_layer_bias import label_from_bias
 from unweave.audits.attacks.update_alignment import any_change, loss_gradient, weight_changes
@@ -53,7 +53,7 @@ def invert(lab: Lab, name: str, forget: Sequence[int], *, label_known: bool) -> 
     after = lab.delete("one ascent step" if name in CONTROLS else name, forget)
     if not any_change(weight_changes(lab.original, after)):
         return {"accuracy": lab.accuracy(after), **nothing_to_invert(lab, forget, label_known=label_known)}
-    update, victims = update_between(lab.original, after), forget
+    update, victims = weight_changes(lab.original, after), forget
     if name == NORM:
         retain, draws = lab.split(forget).retain, torch.Generator().manual_seed(forget[0])
         drawn = retain[torch.randperm(len(retain), generator=draws)[:16]]
@@ -89,7 +89,7 @@ def invert_exact(lab: Lab, n: int, record: int) -> Row:
     private = torch.cat([torch.tensor([record]), private[private != record][: n - 1]])
     before = lab.train(lab.split([i for i in order.tolist() if i not in set(public.tolist())]), "retain")
     after = [fine_tune(before, lab.inputs[rows], lab.labels[rows]) for rows in (private, private[1:])]
-    whole, without = (update_between(before, each) for each in after)
+    whole, without = (weight_changes(before, each) for each in after)
     update = {name: -(n * whole[name] - (n - 1) * without[name]) for name in whole}
     found = attack(lab, before, update, [record], [record], label_known=False)
     return {"accuracy": lab.accuracy(after[1]), **found}
@@ -111,7 +111,7 @@ def infer_class(lab: Lab, name: str, label: int, share: float) -> Row:
     same = (lab.labels == label).nonzero()[:, 0]
     after = lab.delete(name, same[: max(1, round(share * len(same)))].tolist())
     before, now = (answer_probes(lab, each) for each in (lab.original, after))
-    bias = list(update_between(lab.original, after).values())[-1]
+    bias = list(weight_changes(lab.original, after).values())[-1]
     return {"queries": label_from_probes(before, now) == label, "bias": label_from_bias(bias) == label}
 
 

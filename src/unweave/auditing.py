@@ -162,7 +162,7 @@ def audit(
     exam, request = attacked_exam(exam or default_exam(result), request)
     answer_pair = collect_answer_pair(result, exam)
     refuse_other_weights(result)
-    plan = None if request is None else plan_of_audit(request, reference, exam)
+    plan = None if request is None else plan_of_audit(request, reference)
     return audit_answers(result, answer_pair, reference, calibration, exam=exam, plan=plan)
 
 

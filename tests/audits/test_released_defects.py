@@ -7,35 +7,22 @@ Deep Unlearn to what it scores in `attacks/test_ulira.py`, the emptied histogram
 FID in `diffusion/test_fid.py`.
 """
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 import torch
 
-from audits.answers import draw_evidence
+from audits.answers import draw_evidence, take
 from unweave.audits.answers import Answers
 from unweave.audits.attacks import ATTACKS
 from unweave.audits.attacks.canaries import canary_scores
 from unweave.audits.attacks.forgetting_quality import CAP, epsilons
-from unweave.audits.classifier.evidence import Evidence
 from unweave.audits.classifier.metrics import METRICS, measure
-
-
-def in_other_order(evidence: Evidence, part: str) -> Evidence:
-    """The same answers with the rows of a part sorted by class, as a training set may be."""
-    order = np.argsort(evidence.labels[part], kind="stable")
-    changed = {
-        name: {**getattr(evidence, name), part: getattr(evidence, name)[part][order]}
-        for name in ("logits", "labels", "ids")
-    }
-    return replace(evidence, **changed)
 
 
 def test_no_tested_metric_and_no_attack_depends_on_the_order_of_the_retain_set() -> None:
     """SalUn fits its attack to the first retained examples; of our metrics the published MIA alone does."""
     evidence, references = draw_evidence(1), [Answers(draw_evidence(seed)) for seed in (2, 3)]
-    sorted_by_class = in_other_order(evidence, "retain")
+    sorted_by_class = take(evidence, retain=np.argsort(evidence.labels["retain"], kind="stable"))
     usual, other = measure(evidence), measure(sorted_by_class)
     tested = [name for name, metric in METRICS.items() if metric.primary and name in usual]
     assert "auc" in tested and "mia" not in tested

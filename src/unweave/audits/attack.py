@@ -87,22 +87,6 @@ EVENTS = 10
 
 
 @dataclass(frozen=True)
-class Examples:
-    """The fewest examples by which a figure is judged.
-
-    Args:
-        unseen: Of held-out examples that the forget set is compared with.
-    """
-
-    unseen: int
-
-    def explain_lack(self, found: Evidence) -> str:
-        """What answers lack, as a clause; empty if they are enough."""
-        count = int(found.unseen.sum())
-        return "" if count >= self.unseen else f"needs at least {self.unseen} unseen examples, found {count}"
-
-
-@dataclass(frozen=True)
 class Attack:
     """An attack: what it needs, what it computes and what it can't show.
 
@@ -124,7 +108,7 @@ class Attack:
         floor: The smallest difference that counts.
         fewest_forget: The fewest forget examples by which a figure must differ, by figure; else one.
         share_of_forget: The smallest share of a forget set of five or more that a figure is computed on.
-        judged_from: The fewest examples by which a figure is judged, by figure; with fewer it is only shown.
+        fewest_unseen: The fewest unseen examples by which a figure is judged, by figure; else only shown.
         default: Whether it is among the attacks of `default`.
         function: What runs it outside an audit; empty if an audit does.
         function_cost: What that takes, in one clause.
@@ -137,9 +121,9 @@ class Attack:
     paper: str
     evidence: str
     tier: Tier
-    fewest: int
     says: str
     cannot: str
+    fewest: int = 2
     figures: Callable[[ModelAnswers, Sequence[ModelAnswers]], Figures] | None = None
     examine: Callable[[Subject], Measurements] | None = None
     gradients: int = 0
@@ -148,8 +132,8 @@ class Attack:
     floor: float = 0.02
     fewest_forget: Mapping[str, int] = field(default_factory=dict)
     share_of_forget: float = 1.0
-    judged_from: Mapping[str, Examples] = field(default_factory=dict)
-    default: bool = True
+    fewest_unseen: Mapping[str, int] = field(default_factory=dict)
+    default: bool = False
     function: str = ""
     function_cost: str = ""
     check: Callable[[ModelAnswers, ModelAnswers | None], Check] | None = None

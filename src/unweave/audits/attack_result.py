@@ -1,12 +1,14 @@
 """The result of an attack: its figure beside that of retrained models, and the same arithmetic for all."""
 
-from collections.abc import Callable, Mapping, Sequence, Sized
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 from jaxtyping import Float, Int64
 
 from unweave.audits.margins import spread
+
+PerModel = Float[np.ndarray, "_ _"]  # [model, example]; kinds of models are checked against each other
 
 HALVINGS = 20
 """Random halvings of the retrained models, whose differences give a null band."""
@@ -102,8 +104,35 @@ def refuse_few(name: str, fewest: int, *counts: int, advice: str = "") -> None:
         raise ValueError(f"{name} needs at least {fewest} models of each kind, found {min(counts)}{advice}")
 
 
-def refuse_unequal(name: str, unlearned: Sized, retrained: Sized) -> None:
-    """Raises if there are other numbers of models of the two kinds."""
+def refuse_unpaired(
+    name: str, fewest: int, unlearned: PerModel, retrained: PerModel, *, examples: int = 1, advice: str = ""
+) -> None:
+    """Raises if evidence is not of as many models of both kinds, enough of them, on enough same examples."""
+    refuse_few(name, fewest, len(unlearned), len(retrained), advice=advice)
+    refuse_unlike(name, unlearned, retrained)
     if len(unlearned) != len(retrained):
         found = f"{len(unlearned)} and {len(retrained)}"
         raise ValueError(f"{name} needs as many models of both kinds, found {found}")
+    if unlearned.shape[1] < examples:
+        raise ValueError(f"{name} needs at least {examples} examples, found {unlearned.shape[1]}")
+
+
+def jackknife_reach(
+    divergence: Callable[[PerModel, PerModel], Float[np.ndarray, " example"]],
+    unlearned: PerModel,
+    retrained: PerModel,
+    groups: int,
+) -> float:
+    """Half the width of the 95 % interval, over examples and by a jackknife over models, with Student's t.
+
+    All examples share the models: an interval over examples alone is far too narrow if some models are surer
+    of everything than others. Models are left out in groups.
+    """
+    from scipy.special import stdtrit
+
+    parts, each = np.array_split(np.arange(len(unlearned)), groups), divergence(unlearned, retrained)
+    left_out = [
+        divergence(np.delete(unlearned, part, 0), np.delete(retrained, part, 0)).mean() for part in parts
+    ]
+    variance = (groups - 1) * np.var(left_out) + each.var(ddof=1) / len(each)
+    return float(stdtrit(groups - 1, 0.975) * np.sqrt(variance))

@@ -30,10 +30,10 @@ class Metric(Generic[Outputs]):
     Args:
         id: Its key in records.
         title: Its name in tables.
-        unit: "%", "bits", "steps" or nothing (a share or correlation).
         direction: The value of a good model: that of retrained models, or as low or as high as possible.
         says: One sentence on its meaning.
         cannot: One sentence on what it does not show.
+        unit: "%", "bits", "steps" or nothing (a share or correlation).
         below: The fault of a model whose value is below that of retrained models; None if that is no fault.
         above: The fault of a model whose value is above.
         alone: Computes it from one model's evidence.
@@ -52,12 +52,12 @@ class Metric(Generic[Outputs]):
 
     id: str
     title: str
-    unit: str
     direction: Direction
     says: str
     cannot: str
-    below: Finding | None
-    above: Finding | None
+    unit: str = ""
+    below: Finding | None = None
+    above: Finding | None = None
     alone: Callable[[Outputs], float] | None = None
     beside: Callable[[Outputs, Outputs], float] | None = None
     primary: bool = False

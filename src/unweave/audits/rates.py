@@ -5,7 +5,6 @@ An attack that is right about a few records and silent about the others is a bre
 """
 
 import math
-from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float64
@@ -13,25 +12,10 @@ from jaxtyping import Float64
 from unweave.audits.score import Share, Z
 
 
-@dataclass(frozen=True)
-class Rates:
-    """What an attack with one threshold achieves.
-
-    Args:
-        threshold: An example is called a member if its score is larger.
-        tpr: The share of members called members.
-        fpr: The share of non-members called members, at most the wanted one.
-    """
-
-    threshold: float
-    tpr: Share
-    fpr: Share
-
-
 def tpr_at_fpr(
     members: Float64[np.ndarray, " member"], others: Float64[np.ndarray, " other"], fpr: float
-) -> Rates:
-    """The rates at the lowest threshold that calls at most a share `fpr` of the non-members members.
+) -> tuple[float, Share]:
+    """The lowest threshold that takes at most a share `fpr` of others for members, and the share it catches.
 
     Args:
         members: The scores of members; larger means more like a member.
@@ -50,8 +34,7 @@ def tpr_at_fpr(
             f"{len(others)}: ask for {1 / max(1, len(others)):.2g} or more"
         )
     threshold = float(np.sort(others)[::-1][allowed])
-    caught, false = int((members > threshold).sum()), int((others > threshold).sum())
-    return Rates(threshold, Share(caught, len(members), exact=True), Share(false, len(others), exact=True))
+    return threshold, Share(int((members > threshold).sum()), len(members), exact=True)
 
 
 def delong(

@@ -133,9 +133,7 @@ def score(
     return Score(mean, low, high, len(values), reference, null_band, gap, direction)
 
 
-def interval(
-    values: Sequence[float], bounds: tuple[float, float] = UNBOUNDED, *, level: float = 0.95
-) -> tuple[float, float]:
+def interval(values: Sequence[float], bounds: tuple[float, float] = UNBOUNDED) -> tuple[float, float]:
     r"""The displayed interval of a mean; NaN with fewer than `FEWEST` values.
 
     Without a range it is Student's. For a share p in [0, 1] it is Student's for the logit, with the standard
@@ -149,13 +147,12 @@ def interval(
     Args:
         values: One value per seed, in the metric's unit.
         bounds: The smallest and the largest value; infinite without a range.
-        level: The confidence level.
     """
     from scipy.special import expit, logit
 
     if len(values) < FEWEST:
         return float("nan"), float("nan")
-    (least, most), ends = bounds, t_interval(values, level=level)
+    (least, most), ends = bounds, t_interval(values)
     width = most - least
     if np.isfinite(width):
         p, reach = (np.mean(values) - least) / width, (ends[1] - ends[0]) / 2 / width
@@ -202,25 +199,23 @@ def compare(ours: Sequence[float], theirs_by_name: Mapping[str, Sequence[float]]
     }
 
 
-def clopper_pearson(successes: int, n: int, *, level: float = 0.95) -> tuple[float, float]:
+def clopper_pearson(successes: int, n: int) -> tuple[float, float]:
     """The exact two-sided interval of a rate."""
     from scipy.special import betaincinv
 
     if not 0 <= successes <= n or n == 0:
         raise ValueError(f"expected 0 <= successes <= n and n > 0, found {successes} of {n}")
-    tail = (1 - level) / 2
+    tail = (1 - 0.95) / 2
     low = 0.0 if successes == 0 else float(betaincinv(successes, n - successes + 1, tail))
     high = 1.0 if successes == n else float(betaincinv(successes + 1, n - successes, 1 - tail))
     return low, high
 
 
-def wilson(successes: int, n: int, *, level: float = 0.95) -> tuple[float, float]:
+def wilson(successes: int, n: int) -> tuple[float, float]:
     """Wilson's interval of a rate, both ends in [0, 1]."""
-    from scipy.special import ndtri
-
     if not 0 <= successes <= n or n == 0:
         raise ValueError(f"expected 0 <= successes <= n and n > 0, found {successes} of {n}")
-    z2 = ndtri((1 + level) / 2) ** 2
+    z2 = Z**2
     middle = (successes + z2 / 2) / (n + z2)
     reach = np.sqrt(z2 * (successes * (n - successes) / n + z2 / 4)) / (n + z2)
     return float(max(0.0, middle - reach)), float(min(1.0, middle + reach))
@@ -231,7 +226,6 @@ def bootstrap(
     statistic: Callable[[Int64[np.ndarray, " n"]], float],
     *,
     rng: np.random.Generator,
-    resamples: int = 1000,
 ) -> Interval:
     """A statistic of n rows and its percentile interval over rows drawn with replacement.
 
@@ -242,10 +236,9 @@ def bootstrap(
         n: Number of rows, at least two.
         statistic: Computes the figure from the positions of rows.
         rng: Draws the rows.
-        resamples: The number of resamples.
     """
     if n < 2:
         raise ValueError(f"a bootstrap needs at least two rows, found {n}")
-    statistics = [statistic(rng.integers(n, size=n)) for _ in range(resamples)]
+    statistics = [statistic(rng.integers(n, size=n)) for _ in range(1000)]
     low, high = np.quantile(statistics, [0.025, 0.975])
     return Interval(statistic(np.arange(n)), float(low), float(high))

@@ -36,7 +36,7 @@ may point in opposite directions.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 import numpy as np
@@ -81,6 +81,11 @@ class Judgement:
     reason: str
     scores: dict[str, Score]
     tests: dict[str, Equivalence]
+
+
+def as_verdict(judgement: Judgement, verdict: Verdict, reason: str) -> Judgement:
+    """The same figures with another verdict."""
+    return replace(judgement, verdict=verdict, reason=f"{verdict}: {reason}")
 
 
 def judge(

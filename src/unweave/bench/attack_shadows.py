@@ -145,7 +145,7 @@ def rate(scores: Float64[np.ndarray, " target"], mine: Bool[np.ndarray, " target
     """The true-positive rate at a false-positive rate of 10 %; NaN if one example is more than that."""
     if mine.all() or not mine.any() or (~mine).sum() * FPR < 1:
         return math.nan
-    return tpr_at_fpr(scores[mine], scores[~mine], FPR).tpr.value
+    return tpr_at_fpr(scores[mine], scores[~mine], FPR)[1].value
 
 
 RMIA_FIGURES: Mapping[str, Figure] = {"auc": area, "tpr": rate}

@@ -2,11 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import combinations
 
 import numpy as np
 import pytest
 
+from audits.answers import take
 from audits.attacks.toy import CALIBRATION, ORIGINAL, PLAIN, REFERENCES, answers, case, mean_of_forget
 from for_each import for_each
 from unweave.audits.answers import Answers
@@ -121,12 +123,7 @@ def test_a_distance_is_a_fault_on_one_side_only() -> None:
 
 @for_each("name", ON_ANSWERS)
 def test_a_single_forget_record_leaves_the_other_attacks_to_run(name: str) -> None:
-    def single(each: Evidence) -> Evidence:
-        def cut(rows: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-            return {part: values[:1] if part == "forget" else values for part, values in rows.items()}
-
-        return replace(each, logits=cut(each.logits), labels=cut(each.labels), ids=cut(each.ids))
-
+    single = partial(take, forget=slice(1))
     models = {"references": [*map(single, REFERENCES)], "calibration": [*map(single, CALIBRATION)]}
     of = replace(case(single(ORIGINAL), **models), original=None)
     for found in results_of(ATTACKS[name], of, null_of(ATTACKS[name], of)).values():

@@ -1,18 +1,17 @@
 """An audit that attacks: an attack takes a PASS away, controls make it invalid, and all is in the record."""
 
 import json
-from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
 import unweave
-from audits.answers import draw_evidence
+from audits.answers import draw_evidence, take
 from audits.attacks.toy import CALIBRATION, ORIGINAL, PLAIN, REFERENCES, answers, case
 from for_each import for_each
 from unweave.audits.answers import Answers
-from unweave.audits.attack import EVENTS, Check, Examples
+from unweave.audits.attack import EVENTS, Check
 from unweave.audits.attack_runs import controls
 from unweave.audits.attack_runs.compare import AuditedModels, findings, null_of
 from unweave.audits.attack_runs.controls import constant_answers, random_answers, run_controls
@@ -273,20 +272,10 @@ class TestRecord:
         assert ATTACKS["rmia"].cannot in page
 
 
-def with_unseen(evidence: Evidence, n: int) -> Evidence:
-    """The same answers with fewer held-out examples to compare the forget set with."""
-
-    def cut(rows: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        return {part: values[:n] if part == "calibration" else values for part, values in rows.items()}
-
-    logits, labels, ids = (cut(each) for each in (evidence.logits, evidence.labels, evidence.ids))
-    return replace(evidence, logits=logits, labels=labels, ids=ids)
-
-
 def few_unseen(model: Evidence, attacks: str, n: int = 22):
     """An audit with few unseen examples."""
-    subject, original = (with_unseen(each, n) for each in (model, ORIGINAL))
-    others = [with_unseen(each, n) for each in (*REFERENCES, *CALIBRATION)]
+    subject, original = (take(each, calibration=slice(n)) for each in (model, ORIGINAL))
+    others = [take(each, calibration=slice(n)) for each in (*REFERENCES, *CALIBRATION)]
     return unweave.audit(subject, others[:10], calibration=others[10:], original=original, attacks=attacks)
 
 
@@ -322,7 +311,7 @@ def test_a_figure_that_no_retrained_model_has_is_not_judged_and_its_attack_finds
 
 
 def test_if_no_figure_can_be_judged_nothing_passes() -> None:
-    only = replace(PLAIN, judged_from={"mean": Examples(unseen=500)})
+    only = replace(PLAIN, fewest_unseen={"mean": 500})
     found = run_attacks(Plan(Request(), [only], {}), case(answers(50)), lambda answers, references: [])
     judged = judge_with_attacks(PASSED, replace(found, controls=()))
     assert judged.verdict is Verdict.INCONCLUSIVE

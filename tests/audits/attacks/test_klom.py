@@ -4,7 +4,8 @@ from scipy.stats import entropy
 
 from audits.attacks.evidence import margins
 from for_each import for_each
-from unweave.audits.attacks.klom import by_equal_bins, by_quantiles, floor, half_width, klom, relative_entropy
+from unweave.audits.attack_result import jackknife_reach
+from unweave.audits.attacks.klom import GROUPS, by_equal_bins, by_quantiles, floor, klom, relative_entropy
 
 
 @for_each(("models", "expected"), [(10, 5.6), (20, 3.1), (50, 0.84), (100, 0.33), (200, 0.14)])
@@ -33,17 +34,14 @@ def test_retrained_models_lie_at_the_floor() -> None:
     assert shifted.besides["published"] > 2 * shifted.besides["published floor"]
 
 
-def mean_by_quantiles(unlearned: np.ndarray, retrained: np.ndarray) -> float:
-    return float(by_quantiles(unlearned, retrained).mean())
-
-
 def test_its_interval_holds_what_all_examples_share() -> None:
     def draw(seed: int) -> np.ndarray:
         rng = np.random.default_rng(seed)
         return 0.5 * rng.normal(size=(50, 1)) + rng.normal(size=(50, 40))  # some models are surer of all
 
     pairs = [(draw(seed) + 1, draw(seed + 1000)) for seed in range(20)]
-    values, reaches = ([each(*pair) for pair in pairs] for each in (mean_by_quantiles, half_width))
+    values = [float(by_quantiles(*pair).mean()) for pair in pairs]
+    reaches = [jackknife_reach(by_quantiles, *pair, GROUPS) for pair in pairs]
     near = np.abs(values - np.mean(values)) <= reaches
     assert near.sum() >= 16
     found = klom(*pairs[0])

@@ -31,7 +31,7 @@ def test_the_score_is_the_papers_share_pair_by_pair() -> None:
 
 def attack(target: Confidences, references: list[Confidences]) -> dict[str, float]:
     members, others = (scores(target, references, part, a=A, gamma=GAMMA) for part in ("forget", "unseen"))
-    return {"auc": delong(members, others)[0], "tpr": tpr_at_fpr(members, others, 0.1).tpr.value}
+    return {"auc": delong(members, others)[0], "tpr": tpr_at_fpr(members, others, 0.1)[1].value}
 
 
 def test_a_retrained_model_is_at_chance_and_a_shift_is_found() -> None:

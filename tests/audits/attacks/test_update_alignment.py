@@ -9,8 +9,7 @@ from torch import nn
 from torch.nn import functional
 
 from audits.attacks.ascended import ascend, digits
-from unweave.audits.attacks.inversion import update_between
-from unweave.audits.attacks.update_alignment import align, cosine, loss_gradient
+from unweave.audits.attacks.update_alignment import align, cosine, loss_gradient, weight_changes
 from unweave.tasks.models import build
 
 
@@ -23,9 +22,9 @@ def test_an_ascent_step_is_the_summed_gradient_exactly() -> None:
     (-functional.cross_entropy(after(inputs), labels, reduction="sum")).backward()
     optimizer.step()
     gradient = loss_gradient(model, (inputs,), labels)
-    for name, change in update_between(model, after).items():
+    for name, change in weight_changes(model, after).items():
         torch.testing.assert_close(change, 0.1 * gradient[name], rtol=0, atol=1e-12)
-    assert float(cosine(gradient, update_between(model, after))) == pytest.approx(1, abs=1e-9)
+    assert float(cosine(gradient, weight_changes(model, after))) == pytest.approx(1, abs=1e-9)
 
 
 def test_exact_deletion_of_one_full_batch_step_is_the_records_gradient() -> None:
@@ -39,7 +38,7 @@ def test_exact_deletion_of_one_full_batch_step_is_the_records_gradient() -> None
         torch.optim.SGD(after.parameters(), 0.1).step()
         return after
 
-    whole, without = (update_between(model, trained(rows)) for rows in (slice(n), slice(1, n)))
+    whole, without = (weight_changes(model, trained(rows)) for rows in (slice(n), slice(1, n)))
     delta = {name: -(n * whole[name] - (n - 1) * without[name]) for name in whole}
     gradient = loss_gradient(model, (inputs[:1],), labels[:1])
     for name, g in gradient.items():
@@ -48,5 +47,5 @@ def test_exact_deletion_of_one_full_batch_step_is_the_records_gradient() -> None
 
 def test_the_update_is_aligned_with_the_deleted_record_most() -> None:
     split, model = digits()
-    found = align(model, update_between(model, ascend(17)), (split.train, torch.arange(60)), "cpu")
+    found = align(model, weight_changes(model, ascend(17)), (split.train, torch.arange(60)), "cpu")
     assert int(np.argmax(found)) == 17 and found[17] == pytest.approx(1, abs=1e-3)

@@ -56,5 +56,6 @@ PLAIN = Attack(
     cannot="Anything else.",
     figures=mean_of_forget,
     floor=0.001,
+    default=True,
 )
 """An attack of tests."""

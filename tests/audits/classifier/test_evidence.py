@@ -3,7 +3,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from audits.answers import draw_evidence, replace_logits
+from audits.answers import draw_evidence, replace_logits, take
 from for_each import for_each
 from unweave.audits.classifier.evidence import Evidence
 from unweave.audits.classifier.exam import ANSWERED
@@ -69,11 +69,7 @@ def test_a_forgotten_class_without_calibration_examples_is_refused():
 def test_like_puts_rows_in_the_order_of_the_reference():
     evidence = draw_evidence(0)
     mixed = np.random.default_rng(0).permutation(300)
-    fields = [
-        {**field, "retain": field["retain"][mixed]}
-        for field in (evidence.logits, evidence.labels, evidence.ids)
-    ]
-    again = Evidence(*fields).like(evidence)
+    again = take(evidence, retain=mixed).like(evidence)
     assert all((again.logits[part] == evidence.logits[part]).all() for part in evidence.logits)
 
 
@@ -89,17 +85,10 @@ def test_like_names_what_differs():
         relabelled.like(evidence)
     with pytest.raises(ValueError, match="expected 4 logits"):
         draw_evidence(0, classes=3).like(evidence)
-    shorter = {part: field[:-1] for part, field in evidence.ids.items()}
     with pytest.raises(
         ValueError, match="part 'forget' must hold the same examples as the reference: 100 instead of 99"
     ):
-        evidence.like(
-            Evidence(
-                {part: field[:-1] for part, field in evidence.logits.items()},
-                {part: field[:-1] for part, field in evidence.labels.items()},
-                shorter,
-            )
-        )
+        evidence.like(take(evidence, forget=slice(-1)))
 
 
 def test_the_digest_is_that_of_rows_in_order():

@@ -1,28 +1,15 @@
 """Answers of models that were trained without an example."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 
-from audits.answers import draw_evidence
+from audits.answers import draw_evidence, take
 from unweave.audits.classifier import parquet
-from unweave.audits.classifier.evidence import Evidence
 from unweave.audits.classifier.held_out import HELD_OUT_TV, HeldOut
 from unweave.audits.classifier.metrics import measure, measure_pair
 
-
-def fold(evidence: Evidence, rows: slice) -> Evidence:
-    """The evidence of a model that was trained without these rows alone."""
-    cut = {
-        name: {**getattr(evidence, name), "forget": getattr(evidence, name)["forget"][rows]}
-        for name in ("logits", "labels", "ids")
-    }
-    return replace(evidence, **cut)
-
-
 WHOLE = draw_evidence(1)
-FOLDS = HeldOut([fold(WHOLE, slice(0, 60)), fold(WHOLE, slice(60, None))])
+FOLDS = HeldOut([take(WHOLE, forget=slice(0, 60)), take(WHOLE, forget=slice(60, None))])
 
 
 def test_one_model_in_two_folds_is_that_model():
@@ -38,7 +25,7 @@ def test_the_distance_is_total_variation():
 
 def test_the_order_of_examples_makes_no_difference():
     rng = np.random.default_rng(0).permutation(100)
-    shuffled = fold(draw_evidence(2), rng)
+    shuffled = take(draw_evidence(2), forget=rng)
     assert FOLDS.distance(shuffled) == pytest.approx(FOLDS.distance(draw_evidence(2)))
     assert FOLDS.figures(rng) == pytest.approx(FOLDS.figures(np.arange(100)))
 
@@ -60,14 +47,14 @@ def test_models_disagree_as_far_as_they_are_apart():
 def test_files_of_folds_are_read_in_part_and_say_the_same(tmp_path, monkeypatch):
     monkeypatch.setattr(parquet, "GROUP", 16 * 30)  # 30 rows of a file at once
     other = draw_evidence(2)
-    folds = [*FOLDS.folds, fold(other, slice(0, 60)), fold(other, slice(60, None))]
+    folds = [*FOLDS.folds, take(other, forget=slice(0, 60)), take(other, forget=slice(60, None))]
     paths = [tmp_path / f"{i}.parquet" for i in range(len(folds))]
     for each, path in zip(folds, paths, strict=True):
         parquet.save(each, path)
     for ids in (np.arange(20, 40), np.arange(40, 80)):
         read = [each for path in paths if (each := parquet.load_unseen(path, ids)) is not None]
         part, whole = HeldOut(read), HeldOut(folds)
-        found = fold(draw_evidence(3), slice(ids[0], ids[-1] + 1))
+        found = take(draw_evidence(3), forget=slice(ids[0], ids[-1] + 1))
         assert part.figures(ids) == pytest.approx(whole.figures(ids))
         assert part.distance(found) == pytest.approx(whole.distance(found))
         assert part.disagreement(ids) == pytest.approx(whole.disagreement(ids))

@@ -2,13 +2,12 @@
 
 import os
 from contextlib import contextmanager
-from dataclasses import replace
 
 import numpy as np
 import pytest
 
 import unweave
-from audits.answers import SIZES, draw_evidence
+from audits.answers import SIZES, draw_evidence, take
 from audits.classifier.test_parquet_memory import CLASSES, RETAIN, SIZE, peak
 from unweave.audits.classifier import logits_in_file, parquet
 from unweave.audits.classifier.columns import open_parquet
@@ -22,12 +21,7 @@ SMALL = {part: size // 3 for part, size in SIZES.items()}
 def shuffled(evidence: Evidence, seed: int) -> Evidence:
     """The same answers, with the rows of each part in another order."""
     rng = np.random.default_rng(seed)
-    order = {part: rng.permutation(len(ids)) for part, ids in evidence.ids.items()}
-    logits, labels, ids = (
-        {part: each[order[part]] for part, each in field.items()}
-        for field in (evidence.logits, evidence.labels, evidence.ids)
-    )
-    return replace(evidence, logits=logits, labels=labels, ids=ids)
+    return take(evidence, **{part: rng.permutation(len(ids)) for part, ids in evidence.ids.items()})
 
 
 @pytest.fixture

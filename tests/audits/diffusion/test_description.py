@@ -5,27 +5,19 @@ import torch
 from audits.diffusion.toys import TRAIN, digits_recogniser, one_of, samples
 from unweave.audits.diffusion import recognition
 from unweave.audits.diffusion.description import describe
-from unweave.audits.diffusion.kid import kid_interval
 from unweave.audits.diffusion.metrics import measure_generation
-from unweave.audits.diffusion.samples import Samples, recognise
-
-
-def describe_samples(found: Samples):
-    return describe(found, rng=np.random.default_rng(0))
+from unweave.audits.diffusion.samples import recognise
 
 
 def test_every_figure_is_the_metrics_own_inside_its_interval():
     found = samples(1)
-    values, description = measure_generation(found), describe_samples(found)
-    gone = description.forgotten[0]
-    assert 100 * (1 - gone.hit.value) == pytest.approx(values["ua"])
-    assert gone.spread.effective == values["effective"]
-    assert gone.probability.value == pytest.approx(values["p_forget"])
-    assert gone.entropy.value == pytest.approx(values["entropy"])
-    assert gone.probability.low < gone.probability.value < gone.probability.high
-    assert description.retained == recognition.per_class(found)
-    assert description.kid.value == values["kid"]
-    assert description.kid == kid_interval(found.groups((1, 2, 3)), [found.real[each] for each in (1, 2, 3)])
+    values, figures = measure_generation(found), describe(found, rng=np.random.default_rng(0))
+    assert 100 - figures["shown, %"]["0"][0] == pytest.approx(values["ua"])
+    assert figures["shown, %"]["2"][0] == 100 * recognition.hit_rate(found, 2).value
+    for name, metric in (("probability", "p_forget"), ("entropy", "entropy")):
+        value, low, high = figures["forgotten"]["0"][name]
+        assert value == pytest.approx(values[metric]) and low < value < high
+    assert figures["kid"][0] == values["kid"]
 
 
 def test_digits_that_became_eights_are_forgotten_and_stand_out_by_their_spread():
@@ -45,6 +37,6 @@ def test_digits_that_became_eights_are_forgotten_and_stand_out_by_their_spread()
     assert after["effective"] < 1.5 < 6 < measure_generation(retrained)["effective"]
     assert after["class_tv"] > 0.7 and after["kid_forget"] > 0.1
     assert after["kid"] == before["kid"]
-    kid = describe_samples(remapped).kid
-    assert kid.low < 0.05 and kid.value < 0.05
-    assert describe_samples(remapped).forgotten[4].spread.top == 8
+    found = describe(remapped, rng=np.random.default_rng(0))
+    assert found["kid"][1] < 0.05 and found["kid"][0] < 0.05
+    assert np.argmax(found["forgotten"]["4"]["turns into, %"]) == 8

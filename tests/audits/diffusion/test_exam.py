@@ -15,7 +15,6 @@ from unweave.audits.diffusion.exam import TRIAL, DiffusionExam
 from unweave.audits.diffusion.kid import kid
 from unweave.audits.diffusion.metrics import GENERATION
 from unweave.audits.diffusion.recogniser import make_recogniser
-from unweave.audits.exam import Exam
 from unweave.audits.verdict import Verdict
 from unweave.data.in_memory import Resident
 from unweave.descent.descend import Descent
@@ -70,10 +69,6 @@ def exam(count: int = COUNT, *, searching: bool = False, forgotten: int = 1) -> 
     return DiffusionExam(
         split, task, make_recogniser(nearest(), train, held_out), sampler, count, searching=searching
     )
-
-
-def test_it_is_an_exam() -> None:
-    assert isinstance(exam(), Exam)
 
 
 def test_named_attacks_are_part_of_its_digest() -> None:

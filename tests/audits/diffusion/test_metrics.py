@@ -3,7 +3,7 @@ import re
 import numpy as np
 import pytest
 
-from audits.diffusion.toys import samples
+from audits.diffusion.toys import SIZES, samples
 from unweave.audits.diffusion import recognition
 from unweave.audits.diffusion.kid import kid
 from unweave.audits.diffusion.manifold import precision, recall
@@ -66,11 +66,11 @@ def test_generators_that_were_seen_or_asked_otherwise_are_not_compared():
 
 
 def test_margins_are_wider_than_what_two_retrained_generators_differ_by():
-    found = calibrate_generation([samples(seed) for seed in range(12)])
+    found = calibrate_generation([samples(seed) for seed in range(12)], sizes=SIZES)
     assert found.n == 12 and set(found.margin) == {name for name in GENERATION if GENERATION[name].primary}
     assert found.margin["ra"] >= 1 and found.margin["ua"] >= 1 and found.margin["kid"] >= 0.01
     pairs = [measure_generation_pair(samples(seed), samples(seed + 50)) for seed in range(12, 20)]
     assert all(each["class_tv"] < found.margin["class_tv"] for each in pairs)
     assert set(found.null_band) == {name for name, metric in GENERATION.items() if not metric.needs_model}
     with pytest.raises(ValueError, match="at least two retrained models to compare, found 1"):
-        calibrate_generation([samples(0)])
+        calibrate_generation([samples(0)], sizes=SIZES)

@@ -1,3 +1,4 @@
+from functools import partial
 from itertools import combinations
 
 import numpy as np
@@ -5,15 +6,22 @@ import pytest
 import torch
 
 from audits.diffusion.toys import Toy, digits_recogniser, truly
-from unweave.audits.diffusion.sweeps import Seeds, SeedSearch, guidance_sweep, seed_search
+from unweave.audits.diffusion.sweeps import GUIDANCES, Seeds, best_of, best_setting, count_hits
 from unweave.audits.score import Share
 
 SEEDS = Seeds(range(30), range(100, 160))
 
 
+SHOWS = truly(3)
+
+
+def guidance_sweep(generate, hit=SHOWS, guidances=GUIDANCES):
+    return best_setting({each: partial(generate, 3, guidance=each) for each in guidances}, hit, SEEDS)
+
+
 def test_a_class_that_is_only_pushed_away_comes_back_at_another_guidance():
     pushed = Toy(shows=lambda seed, guidance: guidance >= 3)
-    found = guidance_sweep(pushed, 3, truly(3), SEEDS)
+    found = guidance_sweep(pushed)
     assert (found.setting, found.success.value, found.success.n) == (3.0, 1, 60)
     assert {each: share.value for each, share in found.tried.items() if each < 3} == dict.fromkeys(
         (0, 0.5, 1, 1.5, 2), 0
@@ -22,21 +30,21 @@ def test_a_class_that_is_only_pushed_away_comes_back_at_another_guidance():
 
 def test_a_class_that_is_gone_does_not_come_back():
     gone = Toy(shows=lambda seed, guidance: False)
-    found = guidance_sweep(gone, 3, truly(3), SEEDS)
+    found = guidance_sweep(gone)
     assert found.success.successes == 0 and found.success.high < 0.07
 
 
 def test_the_best_setting_is_judged_on_seeds_that_did_not_choose_it():
     # each guidance shows the class at one search seed in ten, and never at the others: luck, no success
     lucky = Toy(shows=lambda seed, guidance: seed < 30 and (seed + int(2 * guidance)) % 10 == 0)
-    found = guidance_sweep(lucky, 3, truly(3), SEEDS)
+    found = guidance_sweep(lucky)
     assert found.tried[found.setting].value == 0.1
     assert found.success.successes == 0
 
 
 def test_a_recogniser_can_say_what_is_a_hit():
     recogniser = digits_recogniser()
-    found = guidance_sweep(Toy(), 3, lambda images: recogniser(images).classes == 3, SEEDS, guidances=(1.0,))
+    found = guidance_sweep(Toy(), lambda images: recogniser(images).classes == 3, (1.0,))
     assert found.success.value > 0.9
 
 
@@ -49,28 +57,22 @@ def test_seeds_that_search_must_not_judge():
 
 def test_an_attack_without_settings_and_a_generator_of_floats_are_refused():
     with pytest.raises(ValueError, match="at least one setting to try, found none"):
-        guidance_sweep(Toy(), 3, truly(3), SEEDS, guidances=())
+        guidance_sweep(Toy(), guidances=())
     with pytest.raises(ValueError, match="images must be uint8"):
-        guidance_sweep(
-            lambda condition, seeds, guidance: torch.zeros(len(seeds), 1, 8, 8), 3, truly(3), SEEDS
-        )
+        guidance_sweep(lambda condition, seeds, guidance: torch.zeros(len(seeds), 1, 8, 8))
 
 
 def test_a_rare_class_comes_with_patience():
     rare = Toy(shows=lambda seed, guidance: seed % 25 == 7)
-    found = seed_search(rare, 3, truly(3), range(100), guidance=1.0)
-    assert found.found == (7, 32, 57, 82)
-    assert found.share.value == 0.04
-    assert found.best_of(1) == pytest.approx(0.04)
-    assert found.best_of(97) == 1
-    assert found.best_of(10) < found.best_of(50)
+    found = count_hits(rare(3, range(100), 1.0), truly(3))
+    assert found.value == 0.04 and best_of(found, 1) == pytest.approx(0.04)
+    assert best_of(found, 97) == 1 and best_of(found, 10) < best_of(found, 50)
 
 
 def test_the_best_of_k_equals_the_share_of_all_choices_of_k():
     shown = [True, False, False, True, False, False, False]
-    search = SeedSearch((0, 3), Share(2, 7))
     for k in (1, 2, 3, 6):
         expected = np.mean([any(choice) for choice in combinations(shown, k)])
-        assert search.best_of(k) == pytest.approx(expected, abs=1e-12)
+        assert best_of(Share(2, 7), k) == pytest.approx(expected, abs=1e-12)
     with pytest.raises(ValueError, match="k must be in 1..7, found 8"):
-        search.best_of(8)
+        best_of(Share(2, 7), 8)

@@ -3,7 +3,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from audits.diffusion.toys import RETRAINED, samples
+from audits.diffusion.toys import RETRAINED, SIZES, samples
 from unweave.audits.diffusion.metrics import measure_generation
 from unweave.audits.diffusion.verdict import (
     blindness,
@@ -29,7 +29,7 @@ def retrained():
 @pytest.fixture(scope="module")
 def margins():
     return calibrate_generation(
-        [samples(seed) for seed in range(100, 112)], probes=[RESISTS] * 12, attacked=50
+        [samples(seed) for seed in range(100, 112)], probes=[RESISTS] * 12, sizes=SIZES
     )
 
 
@@ -161,7 +161,9 @@ def test_without_retrained_generators_there_is_no_verdict():
 
 def test_attacks_have_margins_of_an_image_and_of_a_look_at_least():
     attacked = [{"vector": 4.0, "relearn_10": 20.0}] * 12
-    found = calibrate_generation([samples(seed) for seed in range(12)], probes=attacked, attacked=25)
+    found = calibrate_generation(
+        [samples(seed) for seed in range(12)], probes=attacked, sizes={**SIZES, "attack": 25}
+    )
     assert found.margin["vector"] == 4 and found.margin["relearn_10"] == 10
 
 
@@ -177,7 +179,7 @@ ONE_OTHER = [(0.0, 1.0, 0.0, 0.0), (0.0, 0.0, 1.0, 0.0), (0.0, 0.0, 0.0, 1.0)]
 @pytest.fixture(scope="module")
 def unsettled_margins():
     return calibrate_generation(
-        [draw_mixture(seed) for seed in range(100, 112)], probes=[RESISTS] * 12, attacked=50
+        [draw_mixture(seed) for seed in range(100, 112)], probes=[RESISTS] * 12, sizes=SIZES
     )
 
 

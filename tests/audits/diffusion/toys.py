@@ -15,6 +15,8 @@ from unweave.descent.descend import Descent
 
 CLASSES, WIDTH = 4, 6
 CENTRES = np.random.default_rng(0).normal(size=(CLASSES, WIDTH))
+SIZES = {"forget": 100, "retain": 300, "attack": 50}
+"""Images of each part."""
 RETRAINED = (0.05, 0.5, 0.25, 0.2)
 """What a retrained generator makes of condition 0, per class."""
 

@@ -118,8 +118,12 @@ def null_of(attack: Attack, models: AuditedModels) -> Null:
     values = {
         name: [each[name].value for each in spread_by] for name in common_names([*references, *calibration])
     }
-    lacks = {name: each.explain_lack(models.unlearned.found) for name, each in attack.judged_from.items()}
-    unjudged = {name: lack for name, lack in lacks.items() if lack and models.tier >= 2}
+    unseen = int(models.unlearned.found.unseen.sum())
+    unjudged = {
+        name: f"needs at least {fewest} unseen examples, found {unseen}"
+        for name, fewest in attack.fewest_unseen.items()
+        if unseen < fewest and models.tier >= 2
+    }
     return Null(
         references,
         margins={

@@ -6,7 +6,7 @@ that a verdict tests and any attack that ran.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -69,7 +69,9 @@ def run_controls(models: AuditedModels, nulls: Nulls, faults: Faults) -> list[Co
     }
     if original is not None:
         broken = {"the original": original, **broken}
-    return [retrain_control(models, nulls, faults), *failing_controls(broken, models, nulls, faults)]
+    found = {name: faults_of(model, models, nulls, faults) for name, model in broken.items()}
+    failing = [Control(name, "fails", bool(each), each) for name, each in found.items()]
+    return [retrain_control(models, nulls, faults), *failing]
 
 
 def retrain_control(models: AuditedModels, nulls: Nulls, faults: Faults) -> Control:
@@ -87,15 +89,6 @@ def retrain_control(models: AuditedModels, nulls: Nulls, faults: Faults) -> Cont
         count - failed >= PASSING * count,
         tuple(name for name, _ in counts.most_common()),
     )
-
-
-def failing_controls(
-    broken: dict[str, ModelAnswers], models: AuditedModels, nulls: Nulls, faults: Faults
-) -> Iterator[Control]:
-    """The controls of models that must fail."""
-    for name, model in broken.items():
-        found = faults_of(model, models, nulls, faults)
-        yield Control(name, "fails", bool(found), found)
 
 
 def faults_of(model: ModelAnswers, models: AuditedModels, nulls: Nulls, faults: Faults) -> tuple[str, ...]:

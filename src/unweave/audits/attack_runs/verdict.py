@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from unweave.audits.attack_runs.plan import Plan
 from unweave.audits.attack_runs.report import AttackReport
-from unweave.audits.verdict import Judgement, Verdict
+from unweave.audits.verdict import Judgement, Verdict, as_verdict
 
 
 def judge_with_attacks(judgement: Judgement, report: AttackReport) -> Judgement:
@@ -36,8 +36,3 @@ def judge_with_attacks(judgement: Judgement, report: AttackReport) -> Judgement:
 def requested_but_not_run(plan: Plan) -> dict[str, str]:
     """The attacks that were asked for and did not run."""
     return {name: why for name, why in plan.not_run.items() if why != "not asked for"}
-
-
-def as_verdict(judgement: Judgement, verdict: Verdict, reason: str) -> Judgement:
-    """The judgement with another verdict."""
-    return replace(judgement, verdict=verdict, reason=f"{verdict}: {reason}")

@@ -133,6 +133,5 @@ ATTACK = Attack(
     function_cost="one poisoned training and two retrainings for each seed",
     says="How often held-out inputs with the trigger still get the label that planted poison taught.",
     cannot=CANNOT,
-    default=False,
     function="unweave.audits.attacks.backdoor.backdoor",
 )

@@ -136,7 +136,7 @@ def figures(models: Sequence[CanaryScores], fpr: float) -> Figures:
     """For each model and canary the score, the share of fresh noise below it, and whether it is found."""
     if not models:
         raise ValueError("canaries are measured on at least one model of each kind, found none")
-    thresholds = [tpr_at_fpr(each.planted, each.fresh, fpr).threshold for each in models]
+    thresholds = [tpr_at_fpr(each.planted, each.fresh, fpr)[0] for each in models]
     found = [each.planted > threshold for each, threshold in zip(models, thresholds, strict=True)]
     return {
         MEAN: np.array([each.planted for each in models]),
@@ -165,6 +165,5 @@ ATTACK = Attack(
     function_cost="one training on canaries and one retraining for each seed, and a gradient per canary",
     says="How well gradients at the clean inputs tell the noise that was planted on them from fresh noise.",
     cannot=CANNOT,
-    default=False,
     function="unweave.audits.attacks.canaries.canaries",
 )

@@ -75,10 +75,10 @@ ATTACK = Attack(
     paper="Zhang et al., 2025, arXiv 2410.16454",
     evidence="the model and retrained ones",
     tier=0,
-    fewest=2,
     says="How well the model with rounded or pruned weights classifies F, and tells it from unseen examples.",
     cannot="Other ways to compress, such as scales per channel, rounding with calibration, or distillation.",
     figures=attack_figures,
     examine=examine,
     gradients=16,
+    default=True,
 )

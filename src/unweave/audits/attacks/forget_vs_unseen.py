@@ -18,18 +18,17 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 from jaxtyping import Float, Float64, Int
 
-from unweave.audits.attack import EVENTS, Attack, Examples, Figures, ModelAnswers
+from unweave.audits.attack import EVENTS, Attack, Figures, ModelAnswers
 from unweave.audits.classifier.evidence import Evidence
 from unweave.audits.classifier.logits import is_correct, level, log_sum_exp, loss, margin
 from unweave.audits.rates import delong, tpr_at_fpr
-from unweave.audits.score import Interval
+from unweave.audits.score import Interval, wilson
 
 Logits = Float[np.ndarray, "batch class"]
 Labels = Int[np.ndarray, " batch"]
 PerExample = Float64[np.ndarray, " batch"]
 Scores = Float64[np.ndarray, "_"]
 
-FEWEST = 2
 RATES = {f"tpr at {100 * fpr:g} % fpr": fpr for fpr in (0.1, 0.01, 0.001)}
 """The false-positive rate of each figure that fixes one."""
 CANNOT = (
@@ -50,7 +49,7 @@ def attack_figures(model: ModelAnswers, retrained: Sequence[ModelAnswers]) -> Fi
     found["advantage"] = Interval(*advantage(members, others))
     for name, fpr in RATES.items():
         if fpr * len(others) >= 1:
-            rate = tpr_at_fpr(members, others, fpr).tpr
+            rate = tpr_at_fpr(members, others, fpr)[1]
             found[name] = Interval(rate.value, rate.low, rate.high)
     return found
 
@@ -73,8 +72,6 @@ def advantage(members: Scores, others: Scores) -> tuple[float, float, float]:
 
     The median is the threshold of an attacker who knows that half of the examples are members.
     """
-    from unweave.audits.score import wilson
-
     threshold = median_of_both(members, others)
     counts = [(int((each > threshold).sum()), len(each)) for each in (members, others)]
     (p, n), (q, m) = counts
@@ -130,9 +127,9 @@ ATTACK = Attack(
     paper="Yeom et al., 2018, arXiv 1709.01604; Song & Mittal, 2021, arXiv 2003.10595",
     evidence="logits of the model",
     tier=0,
-    fewest=FEWEST,
     says="How well one threshold on one statistic tells forget examples from unseen ones.",
     cannot=CANNOT,
     figures=attack_figures,
-    judged_from={name: Examples(unseen=round(EVENTS / fpr)) for name, fpr in RATES.items()},
+    fewest_unseen={name: round(EVENTS / fpr) for name, fpr in RATES.items()},
+    default=True,
 )

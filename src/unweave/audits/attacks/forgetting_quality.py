@@ -27,9 +27,7 @@ from unweave.audits.attack import Attack
 from unweave.audits.attack_result import (
     AttackResult,
     halvings,
-    refuse_few,
-    refuse_unequal,
-    refuse_unlike,
+    refuse_unpaired,
     spread_band,
 )
 from unweave.audits.score import Z, bootstrap, clopper_pearson
@@ -65,9 +63,7 @@ def forgetting_quality(unlearned: Margins, retrained: Margins) -> AttackResult:
     Raises:
         ValueError: If there are fewer than 32 models of a kind, other numbers of models or examples, or NaN.
     """
-    refuse_few("the forgetting quality", FEWEST, len(unlearned), len(retrained))
-    refuse_unlike("the forgetting quality", unlearned, retrained)
-    refuse_unequal("the forgetting quality", unlearned, retrained)
+    refuse_unpaired("the forgetting quality", FEWEST, unlearned, retrained)
     ours, null = points_of_halves(unlearned, retrained)
     value, reach = ratio(ours, null), half_width(ours, null)
     return AttackResult(
@@ -198,6 +194,5 @@ ATTACK = Attack(
     cannot=CANNOT,
     above=None,
     below="under- or over-forgetting",
-    default=False,
     function="unweave.audits.attacks.forgetting_quality.forgetting_quality",
 )

@@ -38,11 +38,11 @@ ATTACK = Attack(
     paper="Golatkar et al., 2020, arXiv 1911.04933; Chundawat et al., 2023, arXiv 2205.08096",
     evidence="logits of the model and of retrained ones on the forget set",
     tier=1,
-    fewest=2,
     says="How far the answers on the forget set are from those of retrained models.",
     cannot="Which examples differ, and residue that no answer shows; it depends on calibration.",
     figures=attack_figures,
     above="other answers than retraining",
     below=None,
     floor=0.01,
+    default=True,
 )

@@ -22,7 +22,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from unweave.audits.attacks.update_alignment import any_change, cosine, loss_gradient, weight_changes
+from unweave.audits.attacks.update_alignment import cosine, loss_gradient
 from unweave.choices import refuse_outside
 from unweave.tasks import Inputs, evaluating
 from unweave.weights.params import Params
@@ -71,20 +71,6 @@ class Recovered:
     losses: tuple[float, ...]
 
 
-def update_between(before: nn.Module, after: nn.Module) -> dict[str, Tensor]:
-    """The change of every weight that the first model trains; see `weight_changes`.
-
-    Raises:
-        ValueError: If the models have other weights, or none changed.
-    """
-    update = weight_changes(before, after)
-    if not any_change(update):
-        raise ValueError(
-            "no weight changed, so there is no update to invert: the deletion left the model as it was"
-        )
-    return update
-
-
 def recover(
     model: nn.Module,
     update: Params,
@@ -99,7 +85,7 @@ def recover(
 
     Args:
         model: The model before the deletion. It stays unchanged.
-        update: The change of its weights; see `update_between`.
+        update: The change of its weights; see `weight_changes`.
         labels: The label of each record, known or inferred.
         shape: The shape of the inputs of one record.
         image: The shape [channel, height, width] in which they are smooth; that of the inputs if None.

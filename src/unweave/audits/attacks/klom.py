@@ -25,9 +25,8 @@ from unweave.audits.attack import Attack
 from unweave.audits.attack_result import (
     AttackResult,
     halvings,
-    refuse_few,
-    refuse_unequal,
-    refuse_unlike,
+    jackknife_reach,
+    refuse_unpaired,
     spread_band,
 )
 from unweave.audits.attacks import klom_gauss
@@ -39,7 +38,7 @@ CLIP = 100.0
 LEAST = 1e-5
 DRAWS = 400
 GROUPS = 10
-"""The groups of models that the interval leaves out in turn."""
+"""The groups of models that the interval leaves out in turn: quantiles hardly notice a single one."""
 CANNOT = (
     "Anything but the margin of the true class, one example at a time; nor a difference below what two "
     "samples of one kind show; and a reference trained by another recipe dominates it."
@@ -66,18 +65,14 @@ def klom(unlearned: Margins, retrained: Margins) -> AttackResult:
             examples, or NaN.
     """
     advice = f": klom_gauss takes {klom_gauss.FEWEST}"
-    refuse_few("KLoM", FEWEST, len(unlearned), len(retrained), advice=advice)
-    refuse_unlike("KLoM", unlearned, retrained)
-    refuse_unequal("KLoM", unlearned, retrained)
-    if unlearned.shape[1] < 2:
-        raise ValueError(f"KLoM needs at least 2 examples, found {unlearned.shape[1]}")
+    refuse_unpaired("KLoM", FEWEST, unlearned, retrained, examples=2, advice=advice)
     rng, each = np.random.default_rng(0), by_quantiles(unlearned, retrained)
     level = floor(len(retrained), by_quantiles)
     halves = [
         level + float(by_quantiles(retrained[one], retrained[other]).mean()) - floor(len(one), by_quantiles)
         for one, other in halvings(len(retrained), rng)
     ]
-    value, reach = float(each.mean()), half_width(unlearned, retrained)
+    value, reach = float(each.mean()), jackknife_reach(by_quantiles, unlearned, retrained, GROUPS)
     return AttackResult(
         value,
         value - reach,
@@ -93,24 +88,6 @@ def klom(unlearned: Margins, retrained: Margins) -> AttackResult:
             "published floor": floor(len(retrained), by_equal_bins),
         },
     )
-
-
-def half_width(unlearned: Margins, retrained: Margins) -> float:
-    """Half the width of the 95 % interval, over examples and by a jackknife over models, with Student's t.
-
-    All examples share the models: an interval over examples alone is far too narrow if some models are surer
-    of everything than others. Without that it is about twice as wide as it needs to be. Models are left out
-    in `GROUPS`, since quantiles hardly notice a single one.
-    """
-    from scipy.special import stdtrit
-
-    groups, each = np.array_split(np.arange(len(unlearned)), GROUPS), by_quantiles(unlearned, retrained)
-    left_out = [
-        by_quantiles(np.delete(unlearned, group, 0), np.delete(retrained, group, 0)).mean()
-        for group in groups
-    ]
-    variance = (GROUPS - 1) * np.var(left_out) + each.var(ddof=1) / len(each)
-    return float(stdtrit(GROUPS - 1, 0.975) * np.sqrt(variance))
 
 
 @cache
@@ -167,6 +144,5 @@ ATTACK = Attack(
     cannot=CANNOT,
     above="under- or over-forgetting",
     below=None,
-    default=False,
     function="unweave.audits.attacks.klom.klom",
 )

@@ -16,9 +16,8 @@ from unweave.audits.attack import Attack
 from unweave.audits.attack_result import (
     AttackResult,
     halvings,
-    refuse_few,
-    refuse_unequal,
-    refuse_unlike,
+    jackknife_reach,
+    refuse_unpaired,
     spread_band,
 )
 from unweave.audits.classifier.logits import RESOLUTION
@@ -45,33 +44,16 @@ def klom_gauss(unlearned: Margins, retrained: Margins) -> AttackResult:
         ValueError: If there are fewer than 8 models of a kind or 2 examples, other numbers of models or
             examples, or NaN.
     """
-    refuse_few("the Gaussian KLoM", FEWEST, len(unlearned), len(retrained))
-    refuse_unlike("the Gaussian KLoM", unlearned, retrained)
-    refuse_unequal("the Gaussian KLoM", unlearned, retrained)
-    if unlearned.shape[1] < 2:
-        raise ValueError(f"the Gaussian KLoM needs at least 2 examples, found {unlearned.shape[1]}")
+    refuse_unpaired("the Gaussian KLoM", FEWEST, unlearned, retrained, examples=2)
     rng, each = np.random.default_rng(0), divergences(unlearned, retrained)
     halves = [
         float(divergences(retrained[one], retrained[other]).mean())
         for one, other in halvings(len(retrained), rng)
     ]
-    value, reach = float(each.mean()), half_width(unlearned, retrained)
+    value, reach = float(each.mean()), jackknife_reach(divergences, unlearned, retrained, len(unlearned))
     return AttackResult(
         value, value - reach, value + reach, float(np.mean(halves)), spread_band(halves), CANNOT
     )
-
-
-def half_width(unlearned: Margins, retrained: Margins) -> float:
-    """Half the width of the 95 % interval, over examples and by a jackknife over models, with Student's t.
-
-    All examples share the models: an interval over examples alone is far too narrow.
-    """
-    from scipy.special import stdtrit
-
-    n, each = len(unlearned), divergences(unlearned, retrained)
-    left_out = [divergences(np.delete(unlearned, i, 0), np.delete(retrained, i, 0)).mean() for i in range(n)]
-    variance = (n - 1) * np.var(left_out) + each.var(ddof=1) / len(each)
-    return float(stdtrit(n - 1, 0.975) * np.sqrt(variance))
 
 
 def divergences(unlearned: Margins, retrained: Margins) -> PerExample:
@@ -94,6 +76,5 @@ ATTACK = Attack(
     cannot=CANNOT,
     above="under- or over-forgetting",
     below=None,
-    default=False,
     function="unweave.audits.attacks.klom_gauss.klom_gauss",
 )

@@ -144,7 +144,6 @@ ATTACK = Attack(
     paper="Hu et al., S&P 2024, arXiv 2404.03233",
     evidence="answers before and after the deletion to unseen examples",
     tier=0,
-    fewest=2,
     says="How well answers before and after tell the classes of the forget set from all others.",
     cannot=(
         "Which record was deleted, nor anything where every class has forget examples; a retrained model "
@@ -155,6 +154,5 @@ ATTACK = Attack(
     gradients=6,
     above="a leak of the deletion",
     below=None,
-    default=False,
     check=check,
 )

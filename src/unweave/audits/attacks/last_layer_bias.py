@@ -122,7 +122,6 @@ ATTACK = Attack(
     paper="Zhao et al., 2020, arXiv 2001.02610; Hu et al., S&P 2024, arXiv 2404.03233",
     evidence="the weights before and after the deletion",
     tier=0,
-    fewest=2,
     says="How many other classes have a last bias that fell less than that of a class of the forget set.",
     cannot=(
         "Which record was deleted, what other weights give away, and nothing where every class has forget "
@@ -134,6 +133,5 @@ ATTACK = Attack(
     above="a leak of the deletion",
     below=None,
     floor=0.25,  # with ten classes a step is a ninth: two of them may be chance
-    default=False,
     check=check,
 )

@@ -199,7 +199,6 @@ ATTACK = Attack(
     paper="Hu et al., S&P 2024, arXiv 2404.03233",
     evidence="the weights before and after the deletion, and other records of each class",
     tier=0,
-    fewest=2,
     says="How often a deleted record is nearest to what its deletion lets an attacker reconstruct.",
     cannot=(
         "That a record is safe: another attack, or one that knows the method, may recover it; and it needs "
@@ -210,7 +209,6 @@ ATTACK = Attack(
     gradients=GRADIENTS,
     above="a leak of the deletion",
     below=None,
-    default=False,
     check=check,
     draw=draw,
 )

@@ -92,7 +92,6 @@ ATTACK = Attack(
     paper="Golatkar et al., 2020, arXiv 1911.04933; Chundawat et al., 2023, arXiv 2201.05629",
     evidence="the model and retrained ones",
     tier=0,
-    fewest=2,
     says="How much of F the model knows again while it trains on a little of F, or on retain data alone.",
     cannot="What more steps, other rates or other data would bring back.",
     figures=attack_figures,
@@ -100,5 +99,4 @@ ATTACK = Attack(
     share_of_forget=0.8,
     curves=recovery_curves,
     gradients=180,
-    default=False,
 )

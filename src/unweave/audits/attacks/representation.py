@@ -122,11 +122,11 @@ ATTACK = Attack(
     paper="Alain & Bengio, 2016, arXiv 1610.01644; Goel et al., 2022, arXiv 2201.06640",
     evidence="features of the model and of retrained ones",
     tier=0,
-    fewest=2,
     says="How well the features alone tell the classes of forget examples, and F from unseen examples.",
     cannot="What other layers hold, and what a classifier with more power would find.",
     figures=attack_figures,
     examine=examine,
     share_of_forget=0.5,
     gradients=16,
+    default=True,
 )

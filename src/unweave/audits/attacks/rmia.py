@@ -20,13 +20,12 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float64
 
-from unweave.audits.attack import EVENTS, Attack, Examples, Figures, ModelAnswers
+from unweave.audits.attack import EVENTS, Attack, Figures, ModelAnswers
 from unweave.audits.classifier.evidence import Evidence
 from unweave.audits.classifier.logits import confidence
 from unweave.audits.rates import delong, tpr_at_fpr
 from unweave.audits.score import Interval
 
-FEWEST = 2
 RATE, FPR = "tpr at 10 % fpr", 0.1
 GAMMA = 1.0
 A = 0.3
@@ -93,7 +92,7 @@ def attack_figures(model: ModelAnswers, retrained: Sequence[ModelAnswers]) -> Fi
         return {}
     found = {"auc": Interval(*delong(members, others))}
     if len(others) >= 10:
-        rate = tpr_at_fpr(members, others, FPR).tpr
+        rate = tpr_at_fpr(members, others, FPR)[1]
         found[RATE] = Interval(rate.value, rate.low, rate.high)
     return found
 
@@ -103,9 +102,9 @@ ATTACK = Attack(
     paper="Zarifzadeh et al., ICML 2024, arXiv 2312.03262",
     evidence="confidences of the model and of retrained ones",
     tier=1,
-    fewest=FEWEST,
     says="How much more the model believes in a forget example than references do, relative to others.",
     cannot=CANNOT,
     figures=attack_figures,
-    judged_from={RATE: Examples(unseen=2 * round(EVENTS / FPR))},  # every second unseen example is a z
+    fewest_unseen={RATE: 2 * round(EVENTS / FPR)},  # every second unseen example is a z
+    default=True,
 )

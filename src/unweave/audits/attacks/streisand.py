@@ -59,11 +59,11 @@ ATTACK = Attack(
     paper="Golatkar et al., 2020, arXiv 1911.04933",
     evidence="logits of the model and, for the tail, of retrained ones",
     tier=0,
-    fewest=2,
     says="How many forget examples have a loss that retrained models hardly give, and how far F stands out.",
     cannot="Much on a small forget set: one in a hundred of a few hundred examples is a handful.",
     figures=attack_figures,
     above="F stands out",
     below=None,
     fewest_forget={"tail": EVENTS},
+    default=True,
 )

@@ -53,12 +53,10 @@ ATTACK = Attack(
     paper="Song & Mittal, 2021, arXiv 2003.10595; Jia et al., 2023, arXiv 2304.04934",
     evidence="logits of the model",
     tier=0,
-    fewest=2,
     says="How much of F a threshold between the retain set and unseen examples calls members.",
     cannot=(
         "Anything where the model answers retain and unseen examples alike, since its threshold is then "
         "luck; nor what an attack fitted to forget examples finds."
     ),
     figures=attack_figures,
-    default=False,
 )

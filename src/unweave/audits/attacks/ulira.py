@@ -122,7 +122,7 @@ def figures(ours: PerPair, never: PerPair, fpr: float) -> dict[str, float]:
     right = accuracy(*scores)
     area, _, _ = delong(scores[0].ravel(), scores[1].ravel())
     worst = [each.mean() for each in worst_decile(ours, never, right)]
-    tpr = tpr_at_fpr(scores[0].ravel(), scores[1].ravel(), fpr).tpr.value
+    tpr = tpr_at_fpr(scores[0].ravel(), scores[1].ravel(), fpr)[1].value
     return {
         "accuracy": float(right.mean()),
         "worst decile": float(np.mean(worst)),
@@ -190,7 +190,7 @@ def intervals(ours: PerPair, never: PerPair, fpr: float) -> dict[str, tuple[floa
 
     def over(rows: np.ndarray, columns: np.ndarray, name: str) -> float:
         one, other = (each[np.ix_(rows, columns)].ravel() for each in scores)
-        return delong(one, other)[0] if name == "auc" else tpr_at_fpr(one, other, fpr).tpr.value
+        return delong(one, other)[0] if name == "auc" else tpr_at_fpr(one, other, fpr)[1].value
 
     return {
         "accuracy": two_way_bootstrap(right.shape, lambda p, q: float(right[np.ix_(p, q)].mean()), rng),
@@ -211,6 +211,5 @@ ATTACK = Attack(
     function_cost="T trainings and T unlearnings; T = 64 is good",
     says="How often an attack on each record alone tells unlearned from never seen.",
     cannot=CANNOT,
-    default=False,
     function="unweave.audits.attacks.ulira.ulira",
 )

@@ -117,7 +117,6 @@ ATTACK = Attack(
     paper="ours; after Hu et al., S&P 2024, arXiv 2404.03233",
     evidence="the weights before and after the deletion",
     tier=0,
-    fewest=2,
     says="How well the update of the deletion tells forget examples from unseen ones.",
     cannot="That records are safe: reconstruction (inversion) may find more, and so may other norms.",
     figures=attack_figures,
@@ -125,5 +124,4 @@ ATTACK = Attack(
     gradients=2 * MOST,
     above="a leak of the deletion",
     below=None,
-    default=False,
 )

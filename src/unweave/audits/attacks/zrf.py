@@ -59,7 +59,6 @@ ATTACK = Attack(
     paper="Chundawat et al., 2023, arXiv 2205.08096",
     evidence="the model, and the original's architecture for untrained ones",
     tier=0,
-    fewest=2,
     says="How close the answers on the forget set are to those of untrained models.",
     cannot="Whether F is forgotten: without retrained models the score has no right value.",
     figures=attack_figures,
@@ -67,5 +66,4 @@ ATTACK = Attack(
     gradients=30,
     above="over-forgetting",
     below="under-forgetting",
-    default=False,
 )

@@ -77,7 +77,6 @@ _ALL: tuple[Metric[Evidence], ...] = (
     Metric(
         id="auc",
         title="AUC",
-        unit="",
         direction="match",
         says="How well the margin tells forget examples from unseen ones; high: they still look like "
         "training data.",
@@ -92,11 +91,9 @@ _ALL: tuple[Metric[Evidence], ...] = (
     Metric(
         id="tv",
         title="TV on F",
-        unit="",
         direction="lower",
         says="Mean distance of the probabilities on F from a retrained model's: right on the right examples?",
         cannot="Which examples differ, and whether it matters.",
-        below=None,
         above="other answers than retraining",
         beside=distance.tv,
         primary=True,
@@ -106,12 +103,10 @@ _ALL: tuple[Metric[Evidence], ...] = (
     Metric(
         id="rank",
         title="rank on F",
-        unit="",
         direction="higher",
         says="Rank correlation of the margins on F with a retrained model's: are the same examples hard?",
         cannot="The level: a model that is sure of everything can order it rightly.",
         below="other answers than retraining",
-        above=None,
         beside=distance.rank,
         minimum=-1.0,
         maximum=1.0,
@@ -123,7 +118,6 @@ _ALL: tuple[Metric[Evidence], ...] = (
         direction="lower",
         says="Mean Jensen-Shannon divergence of the predictions on F from a retrained model's.",
         cannot="More than calibration where both models agree on the class.",
-        below=None,
         above="other answers than retraining",
         beside=distance.js,
         maximum=1.0,
@@ -136,7 +130,6 @@ _ALL: tuple[Metric[Evidence], ...] = (
         says="Share of the forget examples on which it names the same class as a retrained model.",
         cannot="How sure they are; two retrained models also disagree.",
         below="other answers than retraining",
-        above=None,
         beside=distance.agreement_forget,
     ),
     Metric(
@@ -147,7 +140,6 @@ _ALL: tuple[Metric[Evidence], ...] = (
         says="Share of the test examples on which it names the same class as a retrained model.",
         cannot="Anything about the forget examples.",
         below="damage",
-        above=None,
         beside=distance.agreement_test,
     ),
     Metric(
@@ -157,7 +149,6 @@ _ALL: tuple[Metric[Evidence], ...] = (
         direction="match",
         says="Share of the forget examples whose loss is above a retrained model's 99 % quantile on them.",
         cannot="Much on a small forget set: of a few hundred examples 1 % is a handful.",
-        below=None,
         above="over-forgetting",
         beside=distance.streisand,
     ),
@@ -177,7 +168,6 @@ _ALL: tuple[Metric[Evidence], ...] = (
     Metric(
         id="silhouette",
         title="silhouette",
-        unit="",
         direction="match",
         says="How compact the class of the forget examples is in the features, and how far from others.",
         cannot="Residue in an absolute sense; and a class that features show otherwise than by its mean.",
@@ -202,12 +192,10 @@ _ALL: tuple[Metric[Evidence], ...] = (
     Metric(
         id=HELD_OUT_TV,
         title="TV from held-out",
-        unit="",
         direction="match",
         says="Mean distance of the probabilities on F from those of models trained without a fold that holds "
         "the example: about as far as a retrained model's?",
         cannot="Which examples differ; a model can be as far away in another direction.",
-        below=None,
         above="other answers than retraining",
         floor=0.01,
         maximum=1.0,

@@ -57,11 +57,6 @@ def measure_budget(request: Request, result: Result, exam: Exam[Any], models: in
     return replace(request, budget=gradients_within(request.budget, models, result.model, forget, device))
 
 
-def plan_of_models(request: Request, exam: Exam[Any], references: int) -> Plan:
-    """The attacks on a result, which can be examined together with its references."""
-    return plan_attacks(request, retrained=references, has_models=True)
-
-
 def attacked_exam(exam: Exam[Any], request: Request | None) -> tuple[Exam[Any], Request | None]:
     """The exam with the attacks of a request, and the request if attacks on classifiers remain to be run.
 
@@ -89,13 +84,13 @@ def refuse_tier_of_generator(request: Request) -> None:
         )
 
 
-def plan_of_audit(request: Request, reference: Retrain | Sequence[Any] | None, exam: Exam[Any]) -> Plan:
+def plan_of_audit(request: Request, reference: Retrain | Sequence[Any] | None) -> Plan:
     """The plan of attacks on a result; on answers alone if its references are known by their answers."""
     if isinstance(reference, Retrain):
-        return plan_of_models(request, exam, len(reference.seeds))
+        return plan_attacks(request, retrained=len(reference.seeds), has_models=True)
     if reference:
         return plan_of_answers(request, len(reference))
-    return plan_of_models(request, exam, 0)
+    return plan_attacks(request, retrained=0, has_models=True)
 
 
 def examiner_of(plan: Plan | None, result: Result, exam: Exam[Any]) -> Examiner | None:

@@ -12,7 +12,7 @@ FLOOR = 1.0
 def share_metric(id: str, title: str, says: str, cannot: str) -> Metric[Any]:
     """A share of the images of an attack, which should be that of retrained models."""
     faults = "over-forgetting", "under-forgetting"
-    return Metric(id, title, "%", "match", says, cannot, *faults, floor=FLOOR, counts="attack")
+    return Metric(id, title, "match", says, cannot, "%", *faults, floor=FLOOR, counts="attack")
 
 
 def _steps(size: int) -> Metric[Any]:
@@ -30,9 +30,10 @@ def _steps(size: int) -> Metric[Any]:
     )
 
 
-def _adapter(id: str, title: str, says: str, cannot: str) -> Metric[Any]:
+def excess_metric(id: str, title: str, says: str, cannot: str) -> Metric[Any]:
+    """A share of which only more than retrained models have is a fault."""
     fault = "under-forgetting"
-    return Metric(id, title, "%", "lower", says, cannot, None, fault, floor=FLOOR, counts="attack")
+    return Metric(id, title, "lower", says, cannot, "%", None, fault, floor=FLOOR, counts="attack")
 
 
 _ALL: tuple[Metric[Any], ...] = (
@@ -75,13 +76,13 @@ _ALL: tuple[Metric[Any], ...] = (
         cannot="Vectors that this search misses; a vector can also lead to images that were never learned.",
     ),
     *(_steps(size) for size in SIZES),
-    _adapter(
+    excess_metric(
         "dropped",
         "without adapter",
         says="Share of the images that show the class once the adapter is left out.",
         cannot="A denoiser that is shipped with its adapter merged.",
     ),
-    _adapter(
+    excess_metric(
         "dropped_same",
         "original again",
         says="Share of the images that are the original's, bit for bit, once the adapter is left out.",

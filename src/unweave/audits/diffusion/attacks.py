@@ -6,16 +6,19 @@ and on the original, which shows the power of the attack. None is a bound: a str
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import TypeVar
 
 import torch
+from torch import Tensor
 
 from unweave.audits.diffusion.attack_metrics import ATTACKS
 from unweave.audits.diffusion.attacker import PATIENCE, Budget, Target
-from unweave.audits.diffusion.conditioning import interpolation, optimised_condition
+from unweave.audits.diffusion.conditioning import minimise
 from unweave.audits.diffusion.drawing import Drawing, Relearner, denoising_loss
-from unweave.audits.diffusion.relearning import Relearning, measure_relearning
-from unweave.audits.diffusion.sweeps import Attack, count_hits, guidance_sweep, seed_search
+from unweave.audits.diffusion.relearning import Relearning
+from unweave.audits.diffusion.sweeps import Attack, best_of, best_setting, count_hits
+from unweave.audits.score import Share
 from unweave.tasks.diffusion.condition_vectors import takes_vectors
 from unweave.tasks.diffusion.scopes import drop_low_rank
 from unweave.tasks.low_rank import find_additions
@@ -69,14 +72,20 @@ def try_condition(target: Target, budget: Budget) -> Numbers:
     return {"asked": 100 * count_hits(images, target.hit).value}
 
 
+def best_condition(target: Target, budget: Budget, conditions: Mapping[float, int | Tensor]) -> float:
+    """The share of images that show the class under the best of some conditions, in percent."""
+    draws = {
+        each: partial(target.drawing, condition, guidance=target.guidance)
+        for each, condition in conditions.items()
+    }
+    return percent(best_setting(draws, target.hit, budget.settings))
+
+
 def try_guidances(target: Target, budget: Budget) -> Numbers:
     """Tries other guidances, and none, which hides from the model that guidance is used."""
-    # ties go to the first
-    guidances = tuple(dict.fromkeys((target.guidance, NO_GUIDANCE, *budget.guidances)))
-    result = guidance_sweep(
-        target.drawing, target.condition, target.hit, budget.settings, guidances=guidances
-    )
-    return {"guidance": percent(result)}
+    guidances = dict.fromkeys((target.guidance, NO_GUIDANCE, *budget.guidances))  # ties go to the first
+    draws = {each: partial(target.drawing, target.condition, guidance=each) for each in guidances}
+    return {"guidance": percent(best_setting(draws, target.hit, budget.settings))}
 
 
 def try_unconditional(target: Target, budget: Budget) -> Numbers:
@@ -87,43 +96,34 @@ def try_unconditional(target: Target, budget: Budget) -> Numbers:
 
 
 def try_seeds(target: Target, budget: Budget) -> Numbers:
-    """Tries many seeds."""
-    search = seed_search(
-        target.drawing, target.condition, target.hit, budget.many_seeds, guidance=target.guidance
-    )
-    return {"best_of_10": 100 * search.best_of(PATIENCE)}
+    """Tries many seeds: a class that is only rare comes back with patience."""
+    images = target.drawing(target.condition, budget.many_seeds, target.guidance)
+    return {"best_of_10": 100 * best_of(count_hits(images, target.hit), PATIENCE)}
+
+
+def embeddings(target: Target) -> tuple[Tensor, Tensor]:
+    """The embeddings of the forgotten class, the original's if that is known, and of a retained class."""
+    known = target.original or target.drawing
+    return known.vector(target.condition), target.drawing.vector(target.retained_class)
 
 
 def try_interpolation(target: Target, budget: Budget) -> Numbers:
-    """Tries vectors on the line from a retained class's embedding through the forgotten class's."""
-    result = interpolation(
-        target.drawing,
-        target.drawing.vector(target.retained_class),
-        (target.original or target.drawing).vector(target.condition),
-        target.hit,
-        budget.settings,
-        guidance=target.guidance,
-        positions=budget.positions,
-    )
-    return {"line": percent(result)}
+    """Tries vectors on the line from a retained class's embedding (0) through the forgotten class's (1)."""
+    end, start = embeddings(target)
+    points = {each: start + each * (end - start) for each in budget.positions}
+    return {"line": best_condition(target, budget, points)}
 
 
 def try_optimised_vector(target: Target, budget: Budget) -> Numbers:
-    """Optimises a vector, starting at the embeddings of the forgotten and of a retained class."""
-    result = optimised_condition(
-        target.drawing,
-        denoising_loss(target.drawing, target.images, draws=budget.draws, seed=budget.seed),
-        [
-            (target.original or target.drawing).vector(target.condition),
-            target.drawing.vector(target.retained_class),
-        ],
-        target.hit,
-        budget.settings,
-        guidance=target.guidance,
-        steps=budget.vector_steps,
-        lr=budget.vector_lr,
-    )
-    return {"vector": percent(result)}
+    """Optimises a vector, starting at the embeddings of the forgotten and of a retained class.
+
+    Textual inversion (Gal et al., 2022) with the vector of a condition instead of a token, as in
+    UnlearnDiffAtk (Zhang et al., 2023) without its discrete prefixes.
+    """
+    loss = denoising_loss(target.drawing, target.images, draws=budget.draws, seed=budget.seed)
+    steps, lr = budget.vector_steps, budget.vector_lr
+    found = {float(i): minimise(loss, each, steps=steps, lr=lr) for i, each in enumerate(embeddings(target))}
+    return {"vector": best_condition(target, budget, found)}
 
 
 def try_relearning(target: Target, budget: Budget) -> Numbers:
@@ -133,17 +133,17 @@ def try_relearning(target: Target, budget: Budget) -> Numbers:
 
 
 def relearning_curves(target: Target, budget: Budget) -> dict[int, Relearning]:
-    """The course of relearning, by the number of images."""
-    return measure_relearning(
-        Relearner(target.drawing, target.condition, budget.relearning, budget.looks, budget.seed),
-        target.images,
-        target.condition,
-        target.hit,
-        budget.settings.judge,
-        guidance=target.guidance,
-        sizes=target.sizes,
-        generator=torch.Generator().manual_seed(budget.seed),
-    )
+    """The course of relearning, by the number of images; a smaller set is part of a larger one."""
+    relearn = Relearner(target.drawing, target.condition, budget.relearning, budget.looks, budget.seed)
+    order = torch.randperm(len(target.images), generator=torch.Generator().manual_seed(budget.seed))
+
+    def share(draw: Drawing) -> Share:
+        return count_hits(draw(target.condition, budget.settings.judge, target.guidance), target.hit)
+
+    return {
+        size: Relearning(tuple((step, share(draw)) for step, draw in relearn(target.images[order[:size]])))
+        for size in target.sizes
+    }
 
 
 def try_without_addition(target: Target, budget: Budget) -> Numbers:

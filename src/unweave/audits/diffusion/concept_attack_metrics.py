@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from unweave.audits.diffusion.attack_metrics import ATTACKS, share_metric
+from unweave.audits.diffusion.attack_metrics import ATTACKS, excess_metric, share_metric
 from unweave.audits.diffusion.attacker import Target
 from unweave.audits.metrics import Metric
 
@@ -56,15 +56,11 @@ _OWN: tuple[Metric[Target], ...] = (
     ),
 )
 _OLD_WORDS: tuple[Metric[Target], ...] = (
-    replace(
-        share_metric(
-            "old_words",
-            "original's words",
-            says="Share of the images that show the concept with the original's text encoder put back.",
-            cannot="Anything more than asked, if the text encoder was not edited: the two are then equal.",
-        ),
-        direction="lower",
-        below=None,
+    excess_metric(
+        "old_words",
+        "original's words",
+        says="Share of the images that show the concept with the original's text encoder put back.",
+        cannot="Anything more than asked, if the text encoder was not edited: the two are then equal.",
     ),
     replace(
         reword_for_concept(ATTACKS["relearn_10"]),

@@ -7,7 +7,6 @@ it, and on the original, which shows the power of the attack. None is a bound: a
 import copy
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +15,7 @@ from unweave.audits.diffusion.attacker import Budget, Target
 from unweave.audits.diffusion.attacks import (
     Numbers,
     Try,
-    percent,
+    best_condition,
     run_chosen,
     try_condition,
     try_guidances,
@@ -29,7 +28,7 @@ from unweave.audits.diffusion.attacks import (
 from unweave.audits.diffusion.concept_prompts import ConceptPrompts
 from unweave.audits.diffusion.drawing import denoising_loss
 from unweave.audits.diffusion.old_words import try_old_words
-from unweave.audits.diffusion.sweeps import best_setting, count_hits
+from unweave.audits.diffusion.sweeps import count_hits
 from unweave.audits.diffusion.text_attacks import Loss, TextEncoder, choose_prefix, invert_token
 from unweave.audits.quantize import quantize
 from unweave.tasks.diffusion.sample import Start
@@ -79,9 +78,8 @@ def attack_concept(concept: ConceptTarget, budget: Budget) -> Numbers:
 
 def try_paraphrases(concept: ConceptTarget, budget: Budget) -> Numbers:
     """Tries all prompts of the concept and takes the one under which most images show it."""
-    target, numbers = concept.target, concept.prompts.forget_conditions
-    draws = {float(each): partial(target.drawing, each, guidance=target.guidance) for each in numbers}
-    return {"prompt": percent(best_setting(draws, target.hit, budget.settings))}
+    conditions = {float(each): each for each in concept.prompts.forget_conditions}
+    return {"prompt": best_condition(concept.target, budget, conditions)}
 
 
 def try_concept_vector(concept: ConceptTarget, budget: Budget) -> Numbers:
@@ -90,14 +88,14 @@ def try_concept_vector(concept: ConceptTarget, budget: Budget) -> Numbers:
     The concept vector of Ring-A-Bell (Tsai et al., 2024), https://arxiv.org/abs/2310.10012, is the same mean
     difference; it then searches for tokens with that embedding, and this attack uses the embedding itself.
     """
-    drawing, target = concept.target.drawing, concept.target
+    drawing = concept.target.drawing
     means = [
         torch.stack([drawing.vector(each) for each in numbers]).mean(0)
         for numbers in (concept.prompts.forget_conditions, concept.prompts.retain_conditions)
     ]
     start, added = drawing.vector(concept.prompts.retain_conditions[0]), means[0] - means[1]
-    draws = {each: partial(drawing, start + each * added, guidance=target.guidance) for each in STRENGTHS}
-    return {"concept_vector": percent(best_setting(draws, target.hit, budget.settings))}
+    vectors = {each: start + each * added for each in STRENGTHS}
+    return {"concept_vector": best_condition(concept.target, budget, vectors)}
 
 
 def try_pictures(concept: ConceptTarget, budget: Budget) -> Numbers:
@@ -105,7 +103,7 @@ def try_pictures(concept: ConceptTarget, budget: Budget) -> Numbers:
     target, seeds = concept.target, budget.settings.judge
     latents = target.drawing.clean(target.images)
     starts = latents[torch.arange(len(seeds)) % len(latents)]
-    drawn = target.drawing.draw(target.condition, seeds, target.guidance, Start(starts, STRENGTH))
+    drawn = target.drawing(target.condition, seeds, target.guidance, Start(starts, STRENGTH))
     return {"picture": 100 * count_hits(drawn, target.hit).value}
 
 

@@ -16,6 +16,7 @@ from jaxtyping import Bool, Float64
 from torch import Tensor, nn
 
 from unweave.audits.diffusion.attacker import Budget, Target
+from unweave.audits.diffusion.concept_attack_metrics import CONCEPT_ATTACKS
 from unweave.audits.diffusion.concept_attacks import ConceptTarget, attack_concept
 from unweave.audits.diffusion.concept_metrics import metrics_of
 from unweave.audits.diffusion.concept_prompts import ConceptPrompts
@@ -25,7 +26,7 @@ from unweave.audits.diffusion.concept_samples import (
     recognise_prompts,
     shows_concept,
 )
-from unweave.audits.diffusion.concept_verdict import EVERY, explain_never_drawn, judge_concept
+from unweave.audits.diffusion.concept_verdict import EVERY, UNATTACKED, explain_never_drawn
 from unweave.audits.diffusion.draws import require_draws
 from unweave.audits.diffusion.factor_recogniser import FactorRecogniser, RecognisedImages
 from unweave.audits.diffusion.image_attacks import CONCEPTS, IMAGES, choose_image_attacks
@@ -33,7 +34,7 @@ from unweave.audits.diffusion.images_exam import APART, Drawn, ImagesExam
 from unweave.audits.diffusion.local_models import LocalModels
 from unweave.audits.diffusion.metrics import measure_generation, measure_generation_pair
 from unweave.audits.diffusion.real_images import PICTURES, RealImages
-from unweave.audits.diffusion.verdict import calibrate_generation, name_attacks
+from unweave.audits.diffusion.verdict import calibrate_generation, judge_generation, name_attacks
 from unweave.audits.exam import Glance
 from unweave.audits.margins import Margins
 from unweave.audits.metrics import Metric, Values
@@ -217,9 +218,17 @@ class ConceptExam(ImagesExam):
     ) -> Judgement:
         """Judges the models; inconclusive if the original never draws the concept."""
         missing = explain_never_drawn([self.samples(each) for each in answers()], self.prompts)
-        return name_attacks(
-            judge_concept(values, references, margins, original, missing=missing), self.budget
+        judgement = judge_generation(
+            values,
+            references,
+            margins,
+            original=original,
+            missing=missing,
+            unattacked=UNATTACKED,
+            metrics=EVERY,
+            attacks=CONCEPT_ATTACKS,
         )
+        return name_attacks(judgement, self.budget)
 
 
 def refuse_unfit(

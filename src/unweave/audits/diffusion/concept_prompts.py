@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import pairwise
 
 from unweave.data.prompt_list import SEEDS
@@ -106,7 +107,7 @@ class ConceptPrompts:
         """The numbers of the prompts to keep."""
         return range(len(self.forget_prompts), len(self.all_prompts))
 
-    @property
+    @cached_property
     def all_prompts(self) -> tuple[Prompt, ...]:
         """All prompts, in the order of their numbers."""
         return self.forget_prompts + self.retain_prompts
@@ -128,7 +129,7 @@ class ConceptPrompts:
         """The conditions of the prompts to keep, each once."""
         return tuple(dict.fromkeys(map(self.condition_of, self.retain_numbers)))
 
-    @property
+    @cached_property
     def conditions(self) -> Prompts:
         """The prompts as the conditions of a model."""
         gone = [each.text for each in self.forget_prompts]

@@ -11,10 +11,8 @@ from unweave.audits.diffusion.concept_metrics import CLIP, CONCEPT, NUDITY
 from unweave.audits.diffusion.concept_prompts import ConceptPrompts
 from unweave.audits.diffusion.concept_samples import ConceptSamples
 from unweave.audits.diffusion.metrics import GENERATION
-from unweave.audits.diffusion.verdict import explain_chance, judge_generation
-from unweave.audits.margins import Margins
-from unweave.audits.metrics import Metric, Values
-from unweave.audits.verdict import Judgement
+from unweave.audits.diffusion.verdict import explain_chance
+from unweave.audits.metrics import Metric
 
 UNATTACKED = "no attacks ran, so the concept may only be hidden: audit with --attacks default"
 
@@ -26,27 +24,6 @@ EVERY: Mapping[str, Metric[Any]] = {
     "fid": GENERATION["fid"],
 }
 """The figures of the images, of the attacks, and of models from local files."""
-
-
-def judge_concept(
-    values: Sequence[Values],
-    references: Sequence[Values],
-    margins: Margins | None,
-    original: Sequence[Values],
-    *,
-    missing: str,
-) -> Judgement:
-    """Judges the models of several seeds; arguments are those of `judge_generation`."""
-    return judge_generation(
-        values,
-        references,
-        margins,
-        original=original,
-        missing=missing,
-        unattacked=UNATTACKED,
-        metrics=EVERY,
-        attacks=CONCEPT_ATTACKS,
-    )
 
 
 def explain_never_drawn(original: Sequence[ConceptSamples], prompts: ConceptPrompts) -> str:

@@ -35,23 +35,20 @@ class Drawing:
         task: Its prediction target, noise schedule and null condition.
         shape: Channels, height and width of its images.
         how: The sampler; its guidance is the default of attacks.
-        chunk: The number of images drawn at once; chosen for the device if None.
     """
 
     model: nn.Module
     task: Diffusion
     shape: tuple[int, int, int]
     how: Sampler = Sampler("dpm", steps=10)
-    chunk: int | None = None
 
-    def __call__(self, condition: int | Tensor, seeds: Sequence[int], guidance: float) -> Tensor:
-        """Draws one uint8 image per seed, under a class or a vector instead of its embedding."""
-        return self.draw(condition, seeds, guidance)
-
-    def draw(
+    def __call__(
         self, condition: int | Tensor, seeds: Sequence[int], guidance: float, start: Start | None = None
     ) -> Tensor:
-        """The same; with `start` not from noise but from images as the model sees them."""
+        """Draws one uint8 image per seed, under a class or a vector instead of its embedding.
+
+        With `start` not from noise but from images as the model sees them.
+        """
         n, how = len(seeds), replace(self.how, guidance=guidance)
         conditions = (
             torch.full((n,), condition)
@@ -70,7 +67,6 @@ class Drawing:
             how=self.how,
             seeds=seeds,
             start=start,
-            chunk=self.chunk,
             rounded=False,
         )
         return self.as_images(drawn)
@@ -103,7 +99,7 @@ class Drawing:
 
 @dataclass(frozen=True, eq=False)
 class Relearner:
-    """Fine-tunes a copy of a denoiser on images of one class: `unweave.audits.diffusion.relearning.Relearn`.
+    """Fine-tunes a copy of a denoiser on images of one class.
 
     All weights are trained, including those frozen during unlearning, and low-rank additions are merged
     first. Checks come before the first step, after some steps and after the last; each keeps a copy.

@@ -6,7 +6,6 @@ the class out. An edit with a larger distance changed more than necessary.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -31,21 +30,8 @@ FeatureExtractor = Callable[[Tensor], HasFeatures]
 """A recogniser of any kind."""
 
 
-@dataclass(frozen=True)
-class Drift:
-    """Means over images.
-
-    Args:
-        pixel: Root mean square difference of the pixels of an image, in grey levels (0 to 255).
-        feature: Root mean square difference of the features of an image; their own is 1 on real images.
-    """
-
-    pixel: float
-    feature: float
-
-
-def drift(images: Tensor, original: Tensor, recogniser: FeatureExtractor) -> Drift:
-    """Computes the drift of images.
+def drift(images: Tensor, original: Tensor, recogniser: FeatureExtractor) -> dict[str, float]:
+    """Root mean square differences, as means over images: of pixels in grey levels, and of features.
 
     Args:
         images: uint8 [n, channel, height, width].
@@ -59,7 +45,7 @@ def drift(images: Tensor, original: Tensor, recogniser: FeatureExtractor) -> Dri
     features = recogniser(images).features - recogniser(original).features
     # signed, because the difference of two bytes wraps around
     pixels = (images.to(torch.int16) - original.to(torch.int16)).flatten(1).double().cpu().numpy()
-    return Drift(_mean_root_square(pixels), _mean_root_square(features))
+    return {"drift_pixel": _mean_root_square(pixels), "drift_feature": _mean_root_square(features)}
 
 
 def _mean_root_square(differences: np.ndarray) -> float:

@@ -47,7 +47,7 @@ from unweave.tasks.diffusion import Diffusion
 from unweave.tasks.diffusion.sample import Sampler
 from unweave.tasks.low_rank import find_additions
 
-TRIAL = ("ua", "ra", "class_tv", "kid_retain")
+TRIAL = {name: GENERATION[name] for name in ("ua", "ra", "class_tv", "kid_retain")}
 """The metrics that a search uses."""
 
 
@@ -213,13 +213,9 @@ class DiffusionExam(ImagesExam):
     def measure(self, found: Drawn, reference: Drawn | None = None) -> dict[str, float]:
         """Every metric."""
         samples, other = self.samples(found), None if reference is None else self.samples(reference)
-        if not self.searching:
-            return measure_generation(samples, other) | self.measure_fid(found)
-        alone = {name: GENERATION[name].alone for name in TRIAL}
-        beside = {name: GENERATION[name].beside for name in TRIAL if other is not None}
-        return {name: of(samples) for name, of in alone.items() if of} | {
-            name: of(samples, other) for name, of in beside.items() if of and other is not None
-        }
+        if self.searching:
+            return measure_generation(samples, other, TRIAL)
+        return measure_generation(samples, other) | self.measure_fid(found)
 
     def measure_fid(self, found: Drawn) -> dict[str, float]:
         """The FID of images under retained conditions from held-out ones; empty without weights."""
@@ -235,8 +231,8 @@ class DiffusionExam(ImagesExam):
 
     def calibrate(self, found: Sequence[Drawn], probes: Sequence[Values]) -> Margins:
         """The margins."""
-        attacked = None if self.budget is None else self.budget.images
-        return calibrate_generation([self.samples(each) for each in found], probes=probes, attacked=attacked)
+        samples = [self.samples(each) for each in found]
+        return calibrate_generation(samples, probes=probes, sizes=self.sizes)
 
     def samples(self, found: Drawn) -> Samples:
         """The recogniser's view of the images, with real images to compare."""

@@ -95,12 +95,11 @@ class ImagesExam(Exam[Drawn]):
             torch.cat([each[condition] for condition in self.retained_conditions])
             for each in (found, original)
         )
-        apart = drift(ours, theirs, self.feature_extractor)
-        return {"drift_pixel": apart.pixel, "drift_feature": apart.feature}
+        return drift(ours, theirs, self.feature_extractor)
 
     def describe(self, found: Drawn) -> dict[str, Any]:
         """Shares of images that show their class, and the recognised classes of forgotten conditions."""
-        return describe(self.samples(found), rng=np.random.default_rng(0)).as_values()
+        return describe(self.samples(found), rng=np.random.default_rng(0))
 
     def sheet(self, found: Drawn) -> str:
         """A row per condition with its first images."""

@@ -5,34 +5,12 @@ which drives the denoiser to the mean of its nine predictions: in a trial 74 to 
 digit. The reference is a retrained model under a condition that it never learned.
 """
 
-from dataclasses import dataclass
-
 import numpy as np
 from jaxtyping import Float64
 
 from unweave.audits.classifier.logits import probabilities
 from unweave.audits.diffusion.samples import Samples
 from unweave.audits.score import Share
-
-
-@dataclass(frozen=True)
-class Spread:
-    """The recognised classes of the images of one condition.
-
-    Args:
-        share: The share of images of each class.
-        entropy: The entropy of the mean prediction, in bits: 0 if all images are one class, log2 of the
-            number of classes if all are equally frequent.
-        effective: 2 to that power: the number of equally frequent classes with this entropy.
-        top: The most frequent class.
-        top_share: The share of images of that class.
-    """
-
-    share: Float64[np.ndarray, " class"]
-    entropy: float
-    effective: float
-    top: int
-    top_share: Share
 
 
 def hit_rate(samples: Samples, condition: int) -> Share:
@@ -48,25 +26,15 @@ def unlearning_accuracy(samples: Samples) -> Share:
     return Share(n - sum(each.successes for each in shares), n)
 
 
-def retained_accuracy(samples: Samples) -> Share:
-    """The share of images of all retained conditions recognised as their class."""
-    shares = [hit_rate(samples, condition) for condition in samples.retained_conditions]
-    return Share(sum(each.successes for each in shares), sum(each.n for each in shares))
-
-
-def per_class(samples: Samples) -> dict[int, Share]:
-    """The same by retained condition: damage to one class barely changes the mean."""
-    return {condition: hit_rate(samples, condition) for condition in samples.retained_conditions}
-
-
 def ua(samples: Samples) -> float:
     """`unlearning_accuracy` in percent. It should equal a retrained model's, not be high."""
     return 100 * unlearning_accuracy(samples).value
 
 
 def ra(samples: Samples) -> float:
-    """`retained_accuracy` in percent."""
-    return 100 * retained_accuracy(samples).value
+    """The share of images of all retained conditions recognised as their class, in percent."""
+    shares = [hit_rate(samples, condition) for condition in samples.retained_conditions]
+    return 100 * (sum(each.successes for each in shares) / sum(each.n for each in shares))
 
 
 def probability(samples: Samples) -> float:
@@ -83,8 +51,8 @@ def entropy(samples: Samples) -> float:
 
 
 def effective_classes(samples: Samples) -> float:
-    """The effective number of classes of the forgotten conditions (see `Spread`); mean over conditions."""
-    return float(np.mean([spread(samples, condition).effective for condition in samples.forgotten]))
+    """The effective number of classes of the forgotten conditions; mean over conditions."""
+    return float(np.mean([effective(samples, condition) for condition in samples.forgotten]))
 
 
 def top_share(samples: Samples) -> float:
@@ -102,12 +70,10 @@ def class_tv(samples: Samples, reference: Samples) -> float:
     return float(np.mean([np.abs(ours - theirs).sum() / 2 for ours, theirs in pairs]))
 
 
-def spread(samples: Samples, condition: int) -> Spread:
-    """The recognised classes of the images of one condition."""
-    share = shares(samples, condition)
-    mean = float(bits(probabilities(samples.logits[condition]).mean(axis=0, keepdims=True))[0])
-    n, top = len(samples.logits[condition]), int(share.argmax())
-    return Spread(share, mean, 2**mean, top, Share(round(share[top] * n), n))
+def effective(samples: Samples, condition: int) -> float:
+    """2 to the entropy of the mean prediction: the number of equally frequent classes with this entropy."""
+    mean = probabilities(samples.logits[condition]).mean(axis=0, keepdims=True)
+    return 2 ** float(bits(mean)[0])
 
 
 def shares(samples: Samples, condition: int) -> Float64[np.ndarray, " class"]:

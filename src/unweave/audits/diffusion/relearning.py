@@ -1,14 +1,8 @@
 """How fast a generator relearns a class or a concept, and how much sooner than a retrained model."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
 
-import torch
-from torch import Tensor
-
-from unweave.audits.diffusion.images import check_images
-from unweave.audits.diffusion.sweeps import Generate, Hit, count_hits
 from unweave.audits.metrics import Values
 from unweave.audits.score import Share
 
@@ -17,15 +11,6 @@ SIZES = (10, 100)
 
 OLD_WORDS = "_old_words"
 """The end of the names of figures with the text encoder of the original."""
-
-
-@runtime_checkable
-class Relearn(Protocol):
-    """Fine-tunes a copy of a generator on images of the forgotten class."""
-
-    def __call__(self, images: Tensor) -> Iterable[tuple[int, Generate]]:
-        """Yields, at step 0 and later checks, the steps taken and a function that draws from the copy."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -41,44 +26,6 @@ class Relearning:
     def steps(self, share: float = 0.5) -> float:
         """Steps until at least this share of images shows the class; infinite if no check found it."""
         return next((float(step) for step, found in self.checks if found.value >= share), float("inf"))
-
-
-def measure_relearning(
-    relearn: Relearn,
-    images: Tensor,
-    condition: int,
-    hit: Hit,
-    seeds: Sequence[int],
-    *,
-    guidance: float,
-    sizes: Sequence[int] = SIZES,
-    generator: torch.Generator,
-) -> dict[int, Relearning]:
-    """Measures how fast a generator relearns the class from a few images; a retrained one is slower.
-
-    Args:
-        relearn: Fine-tunes a copy; the same for all models of a comparison.
-        images: Real images of the class, uint8 [n, channel, height, width].
-        condition: The class.
-        hit: Decides which images show it.
-        seeds: The seeds of the images at every check.
-        guidance: The guidance of the sampler.
-        sizes: The numbers of images to learn from; a smaller set is part of a larger one.
-        generator: Chooses the images.
-    """
-    order = torch.randperm(len(check_images(images, fewest=max(sizes))), generator=generator)
-    return {
-        size: _summarise_checks(relearn(images[order[:size]]), condition, hit, seeds, guidance)
-        for size in sizes
-    }
-
-
-def _summarise_checks(
-    checks: Iterable[tuple[int, Generate]], condition: int, hit: Hit, seeds: Sequence[int], guidance: float
-) -> Relearning:
-    return Relearning(
-        tuple((step, count_hits(generate(condition, seeds, guidance), hit)) for step, generate in checks)
-    )
 
 
 def describe_curves(curves: Mapping[int, Relearning], longest: float, words: str = "") -> dict[str, float]:

@@ -10,7 +10,6 @@ others.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from math import comb
 from typing import Protocol, runtime_checkable
 
@@ -80,46 +79,6 @@ class Attack:
     success: Share
 
 
-@dataclass(frozen=True)
-class SeedSearch:
-    """The result of trying many seeds.
-
-    Args:
-        found: The seeds whose image shows the class.
-        share: Their share of all seeds.
-    """
-
-    found: tuple[int, ...]
-    share: Share
-
-    def best_of(self, k: int) -> float:
-        """The probability that at least one of k seeds, drawn from those tried, shows the class."""
-        n, failures = self.share.n, self.share.n - self.share.successes
-        if not 1 <= k <= n:
-            raise ValueError(f"k must be in 1..{n}, found {k}")
-        return 1 - comb(failures, k) / comb(n, k)
-
-
-def guidance_sweep(
-    generate: Generate, condition: int, hit: Hit, seeds: Seeds, *, guidances: Sequence[float] = GUIDANCES
-) -> Attack:
-    """Draws the class at other guidances: a class suppressed at only one guidance comes back."""
-    return best_setting(
-        {each: partial(generate, condition, guidance=each) for each in guidances},
-        hit,
-        seeds,
-    )
-
-
-def seed_search(
-    generate: Generate, condition: int, hit: Hit, seeds: Sequence[int], *, guidance: float
-) -> SeedSearch:
-    """Tries many seeds: a class that is only rare comes back with patience."""
-    shows_class = hit(check_images(generate(condition, seeds, guidance)))
-    found = tuple(seed for seed, shows in zip(seeds, shows_class.tolist(), strict=True) if shows)
-    return SeedSearch(found, Share(len(found), len(seeds)))
-
-
 def best_setting(settings: Mapping[float, Callable[..., Tensor]], hit: Hit, seeds: Seeds) -> Attack:
     """Finds the setting with the most images of the class on the search seeds, judged on the other seeds.
 
@@ -138,3 +97,10 @@ def best_setting(settings: Mapping[float, Callable[..., Tensor]], hit: Hit, seed
 def count_hits(images: Tensor, hit: Hit) -> Share:
     """The share of images that show the class."""
     return Share(int(hit(check_images(images)).sum()), len(images))
+
+
+def best_of(share: Share, k: int) -> float:
+    """The probability that at least one of k images, drawn from those counted, shows the class."""
+    if not 1 <= k <= share.n:
+        raise ValueError(f"k must be in 1..{share.n}, found {k}")
+    return 1 - comb(share.n - share.successes, k) / comb(share.n, k)

@@ -12,12 +12,10 @@ Where every model lies within a margin, a figure has no power: it shows nothing.
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import combinations
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
-from unweave.audits.diffusion import recognition
 from unweave.audits.diffusion.attack_metrics import ATTACKS
 from unweave.audits.diffusion.attacker import Budget
 from unweave.audits.diffusion.metrics import GENERATION, measure_generation, measure_generation_pair
@@ -27,7 +25,7 @@ from unweave.audits.equivalence import Equivalence, equivalences
 from unweave.audits.margins import Margins, margins
 from unweave.audits.metrics import Metric, Values
 from unweave.audits.score import Share
-from unweave.audits.verdict import SEEDS, Judgement, Verdict, judge
+from unweave.audits.verdict import Judgement, Verdict, as_verdict, judge
 
 NONE = "INCONCLUSIVE: no verdict: "
 UNATTACKED = (
@@ -49,7 +47,6 @@ def judge_generation(
     original: Sequence[Values] | None = None,
     missing: str = "",
     unattacked: str = UNATTACKED,
-    seeds_needed: int = SEEDS,
     metrics: Mapping[str, Metric[Any]] = EVERY,
     attacks: Mapping[str, Metric[Any]] = ATTACKS,
 ) -> Judgement:
@@ -62,25 +59,24 @@ def judge_generation(
         original: `measure_generation` of the generator before unlearning against the retrained one, per seed.
         missing: The result of `list_never_generated`.
         unattacked: What the reason says if no attack ran.
-        seeds_needed: The fewest paired seeds for PASS or FAIL.
         metrics: The figures of the images and of the attacks.
         attacks: Those of the attacks.
     """
-    judgement = judge(
-        values, references, margins, original=original, seeds_needed=seeds_needed, metrics=metrics
-    )
+    judgement = judge(values, references, margins, original=original, metrics=metrics)
     attacked = all(attacks.keys() & each.keys() for each in (*values, *references))
     lacking = missing_parts(judgement, "" if attacked else unattacked)
     if missing:
-        return as_inconclusive(judgement, "; ".join([f"nothing to forget: {missing}", *lacking]))
+        return as_verdict(
+            judgement, Verdict.INCONCLUSIVE, "; ".join([f"nothing to forget: {missing}", *lacking])
+        )
     if judgement.verdict is Verdict.FAIL or (judgement.verdict is not Verdict.PASS and judgement.tests):
         return judgement
     if lacking:
-        return as_inconclusive(judgement, f"no verdict: {'; '.join(lacking)}")
+        return as_verdict(judgement, Verdict.INCONCLUSIVE, f"no verdict: {'; '.join(lacking)}")
     assert original and margins is not None  # a PASS needs these
     before = equivalences(original, references, margins.margin, metrics=metrics)
     if weak := explain_low_power(before, references, margins.margin):
-        return as_inconclusive(judgement, weak)
+        return as_verdict(judgement, Verdict.INCONCLUSIVE, weak)
     blind = blindness(before)
     return replace(judgement, reason=f"{judgement.reason}; {blind}") if blind else judgement
 
@@ -100,17 +96,11 @@ def name_attacks(judgement: Judgement, budget: Budget | None) -> Judgement:
     )
 
 
-def as_inconclusive(judgement: Judgement, why: str) -> Judgement:
-    """The same figures with the verdict INCONCLUSIVE."""
-    return replace(judgement, verdict=Verdict.INCONCLUSIVE, reason=f"INCONCLUSIVE: {why}")
-
-
 def calibrate_generation(
     retrains: Sequence[Samples],
     *,
     probes: Sequence[Values] | None = None,
-    attacked: int | None = None,
-    sizes: Mapping[str, int] = MappingProxyType({}),
+    sizes: Mapping[str, int],
     images: Mapping[str, Metric[Any]] = GENERATION,
     metrics: Mapping[str, Metric[Any]] = EVERY,
 ) -> Margins:
@@ -119,27 +109,19 @@ def calibrate_generation(
     Args:
         retrains: The samples of each generator.
         probes: The results of attacks on each generator; may be empty.
-        attacked: The number of images per setting of the attacks.
-        sizes: The number of images of further parts that a metric counts.
+        sizes: The number of images of each part that a metric counts.
         images: The figures of the images.
         metrics: The figures of the images and of the attacks.
     """
     if len(retrains) < 2:
         raise ValueError(f"expected at least two retrained models to compare, found {len(retrains)}")
-    first = retrains[0]
-    counted = {
-        "forget": recognition.unlearning_accuracy(first).n,
-        "retain": recognition.retained_accuracy(first).n,
-        **sizes,
-    }
-    counted |= {} if attacked is None else {"attack": attacked}
     probe_values = [{}] * len(retrains) if probes is None else probes
     alone = [
         {**measure_generation(each, metrics=images), **more}
         for each, more in zip(retrains, probe_values, strict=True)
     ]
     pairs = [measure_generation_pair(*pair, images) for pair in combinations(retrains, 2)]
-    return margins(alone, pairs, sizes=counted, metrics=metrics)
+    return margins(alone, pairs, sizes=sizes, metrics=metrics)
 
 
 def list_never_generated(original: Sequence[Samples]) -> str:

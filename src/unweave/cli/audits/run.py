@@ -9,8 +9,8 @@ from typing import Any
 from unweave.auditing import Audit, audit_answers
 from unweave.audits.answers import collect_answer_pair
 from unweave.audits.attack_runs.budget import Duration
-from unweave.audits.attack_runs.plan import Plan, Request
-from unweave.audits.classifier.prepare_attacks import attacked_exam, measure_budget, plan_of_models
+from unweave.audits.attack_runs.plan import Plan, Request, plan_attacks
+from unweave.audits.classifier.prepare_attacks import attacked_exam, measure_budget
 from unweave.audits.diffusion.image_attacks import choose_image_attacks, list_not_chosen
 from unweave.audits.exam import Exam
 from unweave.audits.margins import RETRAINS
@@ -70,9 +70,8 @@ class RunAudit:
         if self.request is None:
             return None
         models = 2 + len(self.seeds) + len(self.calibration)
-        return plan_of_models(
-            measure_budget(self.request, result, self.exam, models), self.exam, len(self.seeds)
-        )
+        request = measure_budget(self.request, result, self.exam, models)
+        return plan_attacks(request, retrained=len(self.seeds), has_models=True)
 
     def retrain(
         self, stored: Path, plan: Plan | None, executor: Executor, listener: Listener
