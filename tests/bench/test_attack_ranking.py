@@ -1,4 +1,4 @@
-"""`benchmarks/attack_ranking.py`, its record, and the tables of docs/attacks.md."""
+"""`benchmarks/attack_ranking.py`, its record, and the tables of docs/attacks-study.md."""
 
 import json
 import sys
@@ -12,7 +12,7 @@ from pages import ROOT, table
 from unweave.record.compact import read_record
 
 RECORDS = ROOT / "records"
-PAGE = "docs/attacks.md"
+PAGE = "docs/attacks-study.md"
 RANKING = (
     "| Stage | Methods | Gap, U-LiRA | Gap, worst decile | Gap, AUC of RMIA | U-LiRA, AUC of RMIA "
     "| PASSes taken away |"

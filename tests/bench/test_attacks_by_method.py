@@ -1,4 +1,4 @@
-"""`benchmarks/attacks_by_method.py`, its record, and the table of docs/attacks.md."""
+"""`benchmarks/attacks_by_method.py`, its record, and the table of docs/attacks-study.md."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,7 +13,7 @@ from unweave.audits.attack_runs.plan import choose_attacks
 from unweave.bench.stage import Stage
 from unweave.record.files import read_object
 
-PAGE = "docs/attacks.md"
+PAGE = "docs/attacks-study.md"
 ORDERS = "Methods | Kendall's tau with the gap | PASSes taken away |"
 RECORD = ROOT / "records" / "attacks-by-method.json"
 in_the_clone = pytest.mark.skipif(not RECORD.exists(), reason="the records are in the clone only")
