@@ -1,6 +1,6 @@
 """What planted evidence shows: figures of models beside originals and retrained ones, and a control."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -34,12 +34,36 @@ class PlantedReport:
     check: Check
 
 
+def stack_figures(rows: Mapping[str, Sequence[np.ndarray]]) -> Figures:
+    """The values of each figure, from those of each model.
+
+    Raises:
+        ValueError: If models were measured on other numbers of examples.
+    """
+    for name, each in rows.items():
+        refuse_other_sizes(name, each)
+    return {name: np.array(each, dtype=np.float64) for name, each in rows.items()}
+
+
+def refuse_other_sizes(name: str, rows: Sequence[np.ndarray]) -> None:
+    """Raises if the values of a figure are of other numbers of examples, by model."""
+    sizes = {len(row) for row in rows}
+    if len(sizes) > 1:
+        found = f"{sorted(sizes)} for {name}"
+        raise ValueError(f"all models must be measured on the same examples, found {found}")
+
+
 def compare_figures(
     unlearned: Figures, original: Figures, retrained: Figures, unplanted: Figures, cannot: str
 ) -> dict[str, AttackResult]:
-    """Each figure of the unlearned models beside those of the other kinds."""
+    """Each figure of the unlearned models beside those of the other kinds.
+
+    Raises:
+        ValueError: If kinds were measured on other numbers of examples.
+    """
     results = {}
     for name, values in unlearned.items():
+        refuse_other_sizes(name, [each[name][0] for each in (unlearned, original, retrained, unplanted)])
         interval = interval_of(values)
         retrains = retrained[name].mean(axis=1)
         results[name] = AttackResult(

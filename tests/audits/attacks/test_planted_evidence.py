@@ -21,6 +21,11 @@ def poison_answers(taught: int, right: int, n: int = 40) -> PoisonAnswers:
     )
 
 
+def scores_of(planted: np.ndarray) -> CanaryScores:
+    """Scores of canaries beside enough fresh noise for any rate, between 0 and 1."""
+    return CanaryScores(planted, np.linspace(0, 1, 200))
+
+
 KNOWN = {
     "original": [poison_answers(40, 0)],
     "retrained": [poison_answers(30, 5)],
@@ -74,8 +79,14 @@ def test_unusable_answers_are_refused(changes, message) -> None:
 def test_kinds_without_models_and_other_examples_are_refused() -> None:
     with pytest.raises(ValueError, match="at least one model of each kind, found none"):
         backdoor([], **KNOWN)
-    with pytest.raises(ValueError, match=r"the same examples, found \[40, 41\] affected ones"):
-        backdoor([poison_answers(1, 1), poison_answers(1, 1, n=41)], **KNOWN)
+    other = poison_answers(1, 1, n=41)
+    with pytest.raises(ValueError, match=r"the same examples, found \[40, 41\] for taught label"):
+        backdoor([poison_answers(1, 1), other], **KNOWN)
+    with pytest.raises(ValueError, match=r"the same examples, found \[40, 41\] for taught label"):
+        backdoor([poison_answers(1, 1)], **{**KNOWN, "unplanted": [other]})
+    clean = replace(poison_answers(1, 1), clean=np.eye(3), clean_truth=np.arange(3))
+    with pytest.raises(ValueError, match=r"the same examples, found \[3, 4\] for clean accuracy"):
+        backdoor([poison_answers(1, 1), clean], **KNOWN)
 
 
 class TestCanaries:
@@ -141,3 +152,10 @@ class TestCanaries:
         few = [CanaryScores(np.zeros(5), np.arange(20.0))]
         with pytest.raises(ValueError, match="a false-positive rate of 0.01 needs at least 100"):
             canaries(few, original=few, retrained=few, unplanted=few)
+
+    def test_other_canaries_are_refused(self) -> None:
+        five, six = ([scores_of(np.zeros(n))] for n in (5, 6))
+        with pytest.raises(ValueError, match=r"the same examples, found \[5, 6\] for mean"):
+            canaries(five + six, original=five, retrained=five, unplanted=five)
+        with pytest.raises(ValueError, match=r"the same examples, found \[5, 6\] for mean"):
+            canaries(five, original=five, retrained=five, unplanted=six)

@@ -26,6 +26,7 @@ from unweave.audits.planted_evidence import (
     check_control,
     compare_figures,
     interval_of,
+    stack_figures,
 )
 
 __all__ = ["PoisonAnswers", "backdoor"]
@@ -108,10 +109,7 @@ def figures(models: Sequence[PoisonAnswers]) -> Figures:
         TRUE: [each.affected.argmax(1) == each.truth for each in models],
         CLEAN: [each.clean.argmax(1) == each.clean_truth for each in models],
     }
-    sizes = {len(row) for row in rows[TAUGHT]}
-    if len(sizes) > 1:
-        raise ValueError(f"all models must answer the same examples, found {sorted(sizes)} affected ones")
-    return {name: np.array(each, dtype=np.float64) for name, each in rows.items()}
+    return stack_figures(rows)
 
 
 def check_poison(original: Figures, unplanted: Figures) -> Check:

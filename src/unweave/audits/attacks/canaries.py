@@ -30,6 +30,7 @@ from unweave.audits.planted_evidence import (
     check_control,
     compare_figures,
     interval_of,
+    stack_figures,
 )
 from unweave.audits.rates import placements, tpr_at_fpr
 from unweave.tasks import evaluating
@@ -126,7 +127,8 @@ def canaries(
         fpr: The share of fresh noise that may be taken for planted.
 
     Raises:
-        ValueError: If a kind has no model, or fresh noise is too little for the rate.
+        ValueError: If a kind has no model, models have other numbers of canaries, or fresh noise is too
+            little for the rate.
     """
     kinds = [figures(each, fpr) for each in (unlearned, original, retrained, unplanted)]
     return PlantedReport(compare_figures(*kinds, cannot=CANNOT), check_canaries(kinds[1], kinds[3]))
@@ -138,11 +140,12 @@ def figures(models: Sequence[CanaryScores], fpr: float) -> Figures:
         raise ValueError("canaries are measured on at least one model of each kind, found none")
     thresholds = [tpr_at_fpr(each.planted, each.fresh, fpr)[0] for each in models]
     found = [each.planted > threshold for each, threshold in zip(models, thresholds, strict=True)]
-    return {
-        MEAN: np.array([each.planted for each in models]),
-        AUC: np.array([placements(each.planted, each.fresh) for each in models]),
-        f"tpr at {fpr:.0%} fpr": np.array(found, dtype=np.float64),
+    rows = {
+        MEAN: [each.planted for each in models],
+        AUC: [placements(each.planted, each.fresh) for each in models],
+        f"tpr at {fpr:.0%} fpr": found,
     }
+    return stack_figures(rows)
 
 
 def check_canaries(original: Figures, unplanted: Figures) -> Check:
