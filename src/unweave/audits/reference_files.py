@@ -59,12 +59,12 @@ class ReferenceFiles:
         """
         place = self.facts.with_suffix(LOCK)
         made = [each for each in place.parents if not each.exists()]
-        place.parent.mkdir(parents=True, exist_ok=True)
         lock = FileLock(place)
         with ExitStack() as held:
             held.callback(Processes.current().from_first, lambda: remove_traces(place, made))
 
             def wait() -> None:
+                place.parent.mkdir(parents=True, exist_ok=True)
                 try:
                     held.enter_context(lock.acquire(timeout=0))
                 except Timeout:

@@ -144,6 +144,13 @@ def test_what_is_stored_is_read_where_no_lock_can_be_made(split, tmp_path) -> No
         load_or_retrain(reference, split, 0, exam)
 
 
+def test_a_folder_that_can_not_be_made_is_refused(split, tmp_path) -> None:
+    (tmp_path / "file").touch()
+    reference = Retrain(lambda data, seed: nn.Linear(4, 2), folder=tmp_path / "file" / "new", code="one")
+    with pytest.raises(ValueError, match="retrained models can be written to, found .*new .*Not a directory"):
+        load_or_retrain(reference, split, 0, ClassifierExam(split))
+
+
 def test_a_training_that_fails_leaves_no_file(split, tmp_path) -> None:
     def train(data, seed):
         raise RuntimeError("no memory")
