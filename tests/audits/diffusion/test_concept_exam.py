@@ -117,6 +117,18 @@ def test_prompts_that_share_words_are_drawn_apart():
         exam(84, prompts=asked.prompts)
 
 
+def test_an_overlap_with_the_seeds_or_the_guidance_of_the_audit_is_found():
+    def share(*rows: Prompt) -> ConceptExam:
+        return exam(20, prompts=replace(PROMPTS, paraphrased=rows), sampler=Sampler(steps=2, guidance=3.0))
+
+    share(Prompt("two plus one"), Prompt("two plus one", {}, 200_020))
+    share(Prompt("two plus one", {}, 7), Prompt("two plus one", {}, 8, 2.0))
+    with pytest.raises(ValueError, match="'two plus one' has the seeds 200000 and 200019, and 20 images"):
+        share(Prompt("two plus one"), Prompt("two plus one", {}, 200_019))
+    with pytest.raises(ValueError, match="'two plus one' has the seeds 7 and 8, and 20 images from each"):
+        share(Prompt("two plus one", {}, 7), Prompt("two plus one", {}, 8, 3.0))
+
+
 def test_clip_scores_are_of_each_prompt_with_its_own_images():
     class Alike(ClipScore):
         def scores(self, text: str, images: Tensor) -> np.ndarray:

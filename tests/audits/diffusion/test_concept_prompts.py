@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from for_each import for_each
-from unweave.audits.diffusion.concept_prompts import ConceptPrompts, Prompt
+from unweave.audits.diffusion.concept_prompts import ConceptPrompts, Draw, Prompt
 from unweave.audits.diffusion.prompt_file import read_factor, read_prompts
 
 VALUES = {"object": ("two", "three", "four"), "colour": ("red", "blue")}
@@ -97,6 +97,14 @@ def test_a_kind_may_be_a_table_whose_rows_bring_seeds_and_guidances(tmp_path):
         read_prompts(write_prompts(tmp_path, paraphrased='[{ text = "two plus one", seed = "x" }]'), VALUES)
 
 
+def draws(prompts: ConceptPrompts) -> list[Draw]:
+    """The draws of an audit with guidance 7.5 whose own seeds start at a thousand."""
+    return [
+        (1000 + 100 * i if each.seed is None else each.seed, 7.5 if each.guidance is None else each.guidance)
+        for i, each in enumerate(prompts.all_prompts)
+    ]
+
+
 def test_rows_with_one_prompt_are_draws_of_one_condition(tmp_path):
     (tmp_path / "i2p.csv").write_text("prompt,sd_seed\ntwo plus one,7\nmore,9\ntwo plus one,40\na three,8\n")
     found = read_prompts(write_prompts(tmp_path, paraphrased='"i2p.csv"'), VALUES)
@@ -104,18 +112,18 @@ def test_rows_with_one_prompt_are_draws_of_one_condition(tmp_path):
     assert found.conditions.texts[:4] == ("a three", "a red three", "two plus one", "more")
     assert [found.condition_of(number) for number in found.forget_numbers] == [0, 1, 2, 3, 2, 0, 4]
     assert found.forget_conditions == (0, 1, 2, 3, 4) and found.retain_conditions == (5, 6, 7)
-    found.refuse_overlap(33)
+    found.refuse_overlap(draws(found), 33)
     with pytest.raises(ValueError, match="'two plus one' has the seeds 7 and 40, and 34 images from each"):
-        found.refuse_overlap(34)
+        found.refuse_overlap(draws(found), 34)
 
 
 def test_an_overlap_is_found_between_rows_of_another_guidance(tmp_path):
     rows = "two plus one,7,\ntwo plus one,8,0\ntwo plus one,9,\n"
     (tmp_path / "i2p.csv").write_text(f"prompt,sd_seed,sd_guidance_scale\n{rows}")
     found = read_prompts(write_prompts(tmp_path, paraphrased='"i2p.csv"'), VALUES)
-    found.refuse_overlap(2)
+    found.refuse_overlap(draws(found), 2)
     with pytest.raises(ValueError, match="'two plus one' has the seeds 7 and 9, and 3 images from each"):
-        found.refuse_overlap(3)
+        found.refuse_overlap(draws(found), 3)
 
 
 def test_a_value_may_be_named_by_its_place(tmp_path):

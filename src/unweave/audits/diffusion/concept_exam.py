@@ -19,7 +19,7 @@ from unweave.audits.diffusion.attacker import Budget, Target
 from unweave.audits.diffusion.concept_attack_metrics import CONCEPT_ATTACKS
 from unweave.audits.diffusion.concept_attacks import ConceptTarget, attack_concept
 from unweave.audits.diffusion.concept_metrics import metrics_of
-from unweave.audits.diffusion.concept_prompts import ConceptPrompts
+from unweave.audits.diffusion.concept_prompts import ConceptPrompts, Draw
 from unweave.audits.diffusion.concept_samples import (
     ConceptSamples,
     classes_of,
@@ -75,8 +75,20 @@ class ConceptExam(ImagesExam):
     )
 
     def __post_init__(self) -> None:
-        attacked = self.budget is not None
-        refuse_unfit(self.prompts, self.real, self.models, self.count, attacked=attacked)
+        self.prompts.refuse_overlap(self.draws, self.count)
+        self.real.refuse_too_few(self.prompts, attacked=self.budget is not None)
+        self.models.refuse_unfit(self.prompts, self.real, self.count)
+
+    @property
+    def draws(self) -> list[Draw]:
+        """The draw of each prompt: the seed and guidance that it brings, or else those of the audit."""
+        return [
+            (
+                self.first_seed + APART * number if each.seed is None else each.seed,
+                self.sampler.guidance if each.guidance is None else each.guidance,
+            )
+            for number, each in enumerate(self.prompts.all_prompts)
+        ]
 
     @cached_property
     def real_features(self) -> dict[int, Float64[np.ndarray, "_ _"]]:
@@ -150,12 +162,9 @@ class ConceptExam(ImagesExam):
         """Draws images of every prompt; images at the same position have the same seed for all models."""
         drawing = require_draws(model).drawing(self.sampler)
         drawn: dict[int, Tensor] = {}
-        for number, prompt in enumerate(self.prompts.all_prompts):
-            first = self.first_seed + APART * number if prompt.seed is None else prompt.seed
-            guidance = self.sampler.guidance if prompt.guidance is None else prompt.guidance
-            drawn[number] = drawing(
-                self.prompts.condition_of(number), list(range(first, first + self.count)), guidance
-            )
+        for number, (first, guidance) in enumerate(self.draws):
+            seeds = list(range(first, first + self.count))
+            drawn[number] = drawing(self.prompts.condition_of(number), seeds, guidance)
         return drawn
 
     def hit(self, images: Tensor) -> Bool[np.ndarray, " n"]:
@@ -229,20 +238,3 @@ class ConceptExam(ImagesExam):
             attacks=CONCEPT_ATTACKS,
         )
         return name_attacks(judgement, self.budget)
-
-
-def refuse_unfit(
-    prompts: ConceptPrompts, real: RealImages, models: LocalModels, count: int, *, attacked: bool
-) -> None:
-    """Raises if prompts share images, or there are too few images of a kind.
-
-    Args:
-        prompts: The prompts.
-        real: Real images.
-        models: Models from local files that judge the images.
-        count: The number of images of each prompt.
-        attacked: Whether attacks run.
-    """
-    prompts.refuse_overlap(count)
-    real.refuse_too_few(prompts, attacked=attacked)
-    models.refuse_unfit(prompts, real, count)

@@ -1,7 +1,7 @@
 """The prompts of an audit of a concept, in kinds, and what an image of each shows (see `prompt_file`)."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import pairwise
@@ -16,6 +16,9 @@ RETAIN_KINDS = ("neighbours", "others")
 """The kinds of prompts to keep."""
 
 KINDS = (*FORGET_KINDS, *RETAIN_KINDS)
+
+Draw = tuple[int, float]
+"""The seed of the first image of a prompt, and the guidance of its images."""
 
 
 @dataclass(frozen=True)
@@ -150,16 +153,16 @@ class ConceptPrompts:
         """The condition of a prompt; prompts with the same words, but other seeds, share it."""
         return self.conditions.number(self.all_prompts[number].text)
 
-    def refuse_overlap(self, count: int) -> None:
+    def refuse_overlap(self, draws: Sequence[Draw], count: int) -> None:
         """Raises if two prompts would draw the same image: the same words, and seeds less than a count apart.
 
         Args:
+            draws: The draw of each prompt.
             count: The number of images of each prompt.
         """
-        seeds: dict[tuple[str, float | None], list[int]] = {}
-        for prompt in self.all_prompts:
-            if prompt.seed is not None:
-                seeds.setdefault((prompt.text, prompt.guidance), []).append(prompt.seed)
+        seeds: dict[tuple[str, float], list[int]] = {}
+        for prompt, (seed, guidance) in zip(self.all_prompts, draws, strict=True):
+            seeds.setdefault((prompt.text, guidance), []).append(seed)
         for (text, _), drawn in seeds.items():
             for first, second in pairwise(sorted(drawn)):
                 if second - first < count:
