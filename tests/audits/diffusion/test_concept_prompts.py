@@ -93,8 +93,15 @@ def test_a_kind_may_be_a_table_whose_rows_bring_seeds_and_guidances(tmp_path):
         read_prompts(write_prompts(tmp_path, paraphrased='"none.csv"'), VALUES)
     with pytest.raises(ValueError, match='name it in a file in TOML, as in paraphrased = "i2p.csv"'):
         read_prompts(tmp_path / "i2p.csv", VALUES)
-    with pytest.raises(ValueError, match="'two plus one' must have a whole number as seed .*found 'x'"):
-        read_prompts(write_prompts(tmp_path, paraphrased='[{ text = "two plus one", seed = "x" }]'), VALUES)
+
+
+@for_each(
+    ("own", "found"),
+    [('seed = "x"', "'x' and None"), ("seed = true", "True and None"), ("guidance = true", "None and True")],
+)
+def test_a_seed_or_guidance_that_is_no_number_is_refused(tmp_path, own, found):
+    with pytest.raises(ValueError, match=f"'two plus one' must have a whole number as seed .*found {found}$"):
+        read_prompts(write_prompts(tmp_path, paraphrased=f'[{{ text = "two plus one", {own} }}]'), VALUES)
 
 
 def draws(prompts: ConceptPrompts) -> list[Draw]:

@@ -120,7 +120,11 @@ def prompts_of(kind: str, rows: object, values: Values) -> Iterator[Prompt]:
             # paraphrases may name other values: "two plus one"
             shows = values_in(given[TEXT], {f: each for f, each in values.items() if f not in shows}) | shows
         seed, guidance = (given.get(key) for key in OWN)
-        if not isinstance(seed, int | None) or not isinstance(guidance, int | float | None):
+        if (
+            not isinstance(seed, int | None)
+            or not isinstance(guidance, int | float | None)
+            or bool in (type(seed), type(guidance))  # true is an int
+        ):
             raise ValueError(
                 f"{given[TEXT]!r} must have a whole number as seed and a number as guidance, found {seed!r} "
                 f"and {guidance!r}"
