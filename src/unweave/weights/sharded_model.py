@@ -59,11 +59,11 @@ def refuse_wrapped(model: nn.Module) -> None:
         )
 
 
-def refuse_copy(model: nn.Module, trained_by: str) -> None:
-    """Raises if a model is sharded, for what trains a copy of it."""
+def refuse_copy(model: nn.Module, needed_by: str) -> None:
+    """Raises if a model is sharded, for what needs a copy of it."""
     if is_model_sharded(model):
         raise UnfitProcesses(
-            f"a sharded model can't be copied, and {trained_by} trains a copy: choose another, or use "
+            f"a sharded model can't be copied, and {needed_by} needs a copy: choose another, or use "
             "processes that each hold the whole model"
         )
 

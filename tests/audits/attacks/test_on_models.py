@@ -30,6 +30,7 @@ from unweave.audits.attacks.zrf import fresh_copy
 from unweave.audits.classifier.distance import js
 from unweave.audits.classifier.logits import margin
 from unweave.audits.classifier.probes import correctness, probe_features
+from unweave.weights import sharded_model
 
 EXAMINING = [name for name, attack in ATTACKS.items() if attack.examine]
 DATA = one_digit()
@@ -232,6 +233,11 @@ class TestCompression:
         with torch.no_grad():
             hit = [float((m(DATA.inputs[order]).argmax(1) == 3).float().mean()) for m in (rounded, nudged)]
         assert hit[1] < hit[0]
+
+    def test_a_sharded_model_is_refused(self, trained, monkeypatch):
+        monkeypatch.setattr(sharded_model, "is_sharded", lambda tensor: True)
+        with pytest.raises(ValueError, match="a sharded model can't be copied, and compression needs a copy"):
+            figures("compression", trained["hidden"], trained["original"])
 
 
 class TestAlignment:

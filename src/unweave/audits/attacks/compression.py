@@ -20,6 +20,7 @@ from unweave.audits.intervals import share_interval
 from unweave.audits.quantize import quantize
 from unweave.audits.rates import delong
 from unweave.audits.score import Interval
+from unweave.weights.sharded_model import refuse_copy
 
 NAME = "compression"
 
@@ -44,6 +45,7 @@ EDITS: Mapping[str, Callable[[Tensor], Tensor]] = {
 
 def examine(subject: Subject) -> Measurements:
     """For each edit: whether each forget example is right, and the margins of F and of unseen examples."""
+    refuse_copy(subject.model, NAME)
     found: dict[str, list[float]] = {}
     for name, edit in EDITS.items():
         model = copy.deepcopy(subject.model).eval()
