@@ -1,19 +1,22 @@
 """What planted evidence shows: figures of models beside originals and retrained ones, and a control."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float64
+from jaxtyping import Bool, Float64
 
 from unweave.audits.attack import Check
 from unweave.audits.attack_result import AttackResult, spread_band, two_way_bootstrap
 from unweave.audits.intervals import share_interval
 from unweave.audits.score import Interval, Z
 
-PerExample = Float64[np.ndarray, "_ _"]  # [model, example]; kinds of models may differ in number
+PerExample = Float64[np.ndarray, "_ _"] | Bool[np.ndarray, "_ _"]
+"""Values [model, example]; kinds of models may differ in number."""
+
 Figures = Mapping[str, PerExample]
-"""The values of each figure, which is their mean."""
+"""The values of each figure, which is their mean; those of a share are true or false."""
 
 UNPLANTED = "unplanted"
 """The name, in `AttackResult.besides`, of the figure of models retrained without any planted example."""
@@ -42,7 +45,7 @@ def stack_figures(rows: Mapping[str, Sequence[np.ndarray]]) -> Figures:
     """
     for name, each in rows.items():
         refuse_other_sizes(name, each)
-    return {name: np.array(each, dtype=np.float64) for name, each in rows.items()}
+    return {name: np.array(each) for name, each in rows.items()}
 
 
 def refuse_other_sizes(name: str, rows: Sequence[np.ndarray]) -> None:
@@ -80,17 +83,21 @@ def compare_figures(
 
 
 def interval_of(values: PerExample) -> Interval:
-    """The mean with its 95 % interval, over models and examples, or over the examples of one model."""
+    """The mean with its 95 % interval, over models and examples, or over the examples of one model.
+
+    Of one model, the interval of a share is exact; the mean of a single value has NaN ends.
+    """
     if len(values) > 1:
         low, high = two_way_bootstrap(
             values.shape, lambda p, q: float(values[np.ix_(p, q)].mean()), np.random.default_rng(0)
         )
         return Interval(float(values.mean()), low, high)
     (row,) = values
-    if np.isin(row, (0, 1)).all():
+    if row.dtype == bool:
         return share_interval(row.tolist())
-    mean, error = float(row.mean()), float(row.std(ddof=1)) / len(row) ** 0.5
-    return Interval(mean, mean - Z * error, mean + Z * error)
+    mean = float(row.mean())
+    reach = Z * float(row.std(ddof=1)) / len(row) ** 0.5 if len(row) > 1 else math.nan
+    return Interval(mean, mean - reach, mean + reach)
 
 
 def check_control(holds: bool, said: str, fault: str = "") -> Check:

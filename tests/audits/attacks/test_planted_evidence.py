@@ -159,3 +159,18 @@ class TestCanaries:
             canaries(five + six, original=five, retrained=five, unplanted=five)
         with pytest.raises(ValueError, match=r"the same examples, found \[5, 6\] for mean"):
             canaries(five, original=five, retrained=five, unplanted=six)
+
+    def test_a_mean_score_of_zeros_and_ones_is_no_share(self) -> None:
+        still, told = [scores_of(np.zeros(5))], [scores_of(np.array([0.0, 1.0, 1.0, 2.0]))]
+        mean = canaries(still, original=still, retrained=still, unplanted=still).results["mean"]
+        assert (mean.value, mean.low, mean.high) == (0, 0, 0)
+        found = canaries(told, original=told, retrained=told, unplanted=told).results
+        assert (found["mean"].value, found["tpr at 1% fpr"].value) == (1, 0.75)
+        # Clopper and Pearson, 3 of 4
+        assert found["tpr at 1% fpr"].low == pytest.approx(0.1941, abs=1e-4)
+
+    def test_a_single_canary_has_a_mean_score_without_an_interval(self) -> None:
+        one = [scores_of(np.array([2.5]))]
+        report = canaries(one, original=one, retrained=one, unplanted=one)
+        mean = report.results["mean"]
+        assert mean.value == 2.5 and np.isnan([mean.low, mean.high]).all() and not report.check.is_valid
