@@ -2,18 +2,19 @@
 
 import json
 from dataclasses import replace
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
 
 import unweave
 from audits.answers import draw_evidence, take
-from audits.attacks.toy import CALIBRATION, ORIGINAL, PLAIN, REFERENCES, answers, case
+from audits.attacks.toy import CALIBRATION, ORIGINAL, PLAIN, REFERENCES, answers, case, mean_of_forget
 from for_each import for_each
 from unweave.audits.answers import Answers
 from unweave.audits.attack import EVENTS, Check
 from unweave.audits.attack_runs import controls
-from unweave.audits.attack_runs.compare import AuditedModels, findings, null_of
+from unweave.audits.attack_runs.compare import AuditedModels, figures_of, findings, null_of
 from unweave.audits.attack_runs.controls import constant_answers, random_answers, run_controls
 from unweave.audits.attack_runs.plan import Plan, Request, plan_attacks
 from unweave.audits.attack_runs.power import DETECTABLE, chance_error, deviations
@@ -189,6 +190,14 @@ class TestControls:
             first = controls.retrain_control(case(answers(50)), [], faults)
             assert first.is_right is held and first.name == f"{wrong} of 10 genuine retrains"
 
+    def test_the_figures_of_retrains_are_computed_once(self):
+        figures = Mock(side_effect=mean_of_forget)
+        of, attack = case(answers(50)), replace(PLAIN, figures=figures)
+        nulls = [(attack, null_of(attack, of))]
+        figures.reset_mock()
+        assert controls.retrain_control(of, nulls, lambda answers, references: []).is_right
+        assert figures.call_count == 0
+
     def test_without_the_models_of_a_verdict_none_runs(self):
         assert run_controls(case(answers(50), REFERENCES[:9]), [], lambda answers, references: []) == []
 
@@ -358,6 +367,8 @@ def test_a_genuine_retrain_passes_at_any_size_and_the_original_is_found(sizes: t
         nulls = [(attack, null_of(attack, of)) for attack in attacks]
         assert of.original is not None
         for model, kept in ((of.unlearned, false), (of.original, found)):
-            kept.append(any(findings(attack, model, of, null) for attack, null in nulls))
+            kept.append(
+                any(findings(attack, figures_of(attack, model, of.retrained), null) for attack, null in nulls)
+            )
     assert np.mean(false) <= 0.05
     assert np.mean(found) >= (1.0 if min(sizes) >= 100 else 0.95)

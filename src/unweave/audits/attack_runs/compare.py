@@ -90,10 +90,10 @@ class Null:
     unjudged: Mapping[str, str] = field(default_factory=dict)
 
 
-def findings(attack: Attack, model: ModelAnswers, models: AuditedModels, null: Null) -> list[str]:
+def findings(attack: Attack, found: Figures, null: Null) -> list[str]:
     """The names of the figures by which the attack tells a model from the references."""
-    found = judge_figures(attack, figures_of(attack, model, models.retrained), null)
-    return [name for name, result in found.items() if result.finding is not None]
+    results = judge_figures(attack, found, null)
+    return [name for name, result in results.items() if result.finding is not None]
 
 
 def figures_of(attack: Attack, model: ModelAnswers, retrained: Sequence[ModelAnswers]) -> Figures:

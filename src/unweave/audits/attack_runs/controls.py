@@ -13,8 +13,8 @@ from typing import Any, Literal
 import numpy as np
 
 from unweave.audits.answers import Answers
-from unweave.audits.attack import Attack, ModelAnswers
-from unweave.audits.attack_runs.compare import AuditedModels, Null, findings
+from unweave.audits.attack import Attack, Figures, ModelAnswers
+from unweave.audits.attack_runs.compare import AuditedModels, Null, figures_of, findings
 from unweave.audits.classifier.evidence import Evidence
 from unweave.audits.equivalence import equivalences
 from unweave.audits.exam import Measuring
@@ -69,7 +69,10 @@ def run_controls(models: AuditedModels, nulls: Nulls, faults: Faults) -> list[Co
     }
     if original is not None:
         broken = {"the original": original, **broken}
-    found = {name: faults_of(model, models, nulls, faults) for name, model in broken.items()}
+    found = {}
+    for name, model in broken.items():
+        figures = [figures_of(attack, model, models.retrained) for attack, _ in nulls]
+        found[name] = faults_of(model, models, figures, nulls, faults)
     failing = [Control(name, "fails", bool(each), each) for name, each in found.items()]
     return [retrain_control(models, nulls, faults), *failing]
 
@@ -79,8 +82,9 @@ def retrain_control(models: AuditedModels, nulls: Nulls, faults: Faults) -> Cont
     by_retrain = []
     for index in range(len(models.retrained)):
         case = models.without(index)
+        figures = [null.references[index] for _, null in nulls]
         others = [(attack, drop_reference(null, index)) for attack, null in nulls]
-        by_retrain.append(faults_of(case.unlearned, case, others, faults))
+        by_retrain.append(faults_of(case.unlearned, case, figures, others, faults))
     failed, count = sum(bool(each) for each in by_retrain), len(by_retrain)
     counts = Counter(fault for each in by_retrain for fault in each)
     return Control(
@@ -91,10 +95,14 @@ def retrain_control(models: AuditedModels, nulls: Nulls, faults: Faults) -> Cont
     )
 
 
-def faults_of(model: ModelAnswers, models: AuditedModels, nulls: Nulls, faults: Faults) -> tuple[str, ...]:
-    """The names of the metrics and attacks that tell a model from the references."""
+def faults_of(
+    model: ModelAnswers, models: AuditedModels, figures: Sequence[Figures], nulls: Nulls, faults: Faults
+) -> tuple[str, ...]:
+    """The names of the metrics and attacks that tell a model from the references; `figures` are by attack."""
     by_attack = [
-        f"{attack.name} ({name})" for attack, null in nulls for name in findings(attack, model, models, null)
+        f"{attack.name} ({name})"
+        for (attack, null), found in zip(nulls, figures, strict=True)
+        for name in findings(attack, found, null)
     ]
     return (*faults(model.found, [each.found for each in models.retrained]), *by_attack)
 
