@@ -23,7 +23,7 @@ from unweave.audits.classifier.logits import probabilities
 from unweave.audits.classifier.margins import calibrate
 from unweave.audits.classifier.metrics import METRICS, measure, measure_pair
 from unweave.audits.classifier.probes import probe
-from unweave.audits.equivalence import equivalence
+from unweave.audits.equivalence import Equivalence, equivalence
 from unweave.audits.margins import Margins, margins
 from unweave.audits.verdict import Judgement, Verdict, judge
 
@@ -194,46 +194,20 @@ def test_false_passes_at_the_margin_stay_below_six_and_a_half_percent(stage, shi
     assert 0.035 * 1500 < failed <= 0.065 * 1500
 
 
-def test_hidden_class_fails_by_its_features():
-    data = one_digit()
-    n = CALIBRATION + 2 * SEEDS
-    use = torch.cat([uses(data, CALIBRATION + SEEDS, "retain"), uses(data, SEEDS, "retain", "forget")])
-    trained = train(networks(n, data, seed=2), data, use, data.labels.repeat(n, 1), steps=80)
-    zeroed = Networks([weight[-SEEDS:].clone() for weight in trained.weights])
-    zeroed.weights[2][:, :, 3] = 0
-    zeroed.weights[3][:, 3] = 0
-    evidence, modules = trained.evidence(data), trained.modules()
-    probed = [probe(module, data.cuts, device="cpu") for module in modules]
-    retrained = [{**measure(each), **found} for each, found in zip(evidence, probed, strict=True)]
-    fixed = calibrate(evidence[:CALIBRATION], probes=probed[:CALIBRATION])
-    references = evidence[CALIBRATION:-SEEDS]
-
-    values = [
-        {**measure(own, reference), **probe(module, data.cuts, device="cpu")}
-        for own, reference, module in zip(zeroed.evidence(data), references, zeroed.modules(), strict=True)
-    ]
-    reported = retrained[CALIBRATION:-SEEDS]
-    judgement = judge(values, reported, fixed, metrics=METRICS)
-    assert judgement.reason.startswith("FAIL: under-forgetting: ")
-    assert judgement.tests["relearn"].finding == "under-forgetting"
-    genuine = equivalence(METRICS["relearn"], retrained[:SEEDS], reported, fixed.margin["relearn"])
-    assert genuine.outcome == "equal"
-
-
-def test_a_class_hidden_by_a_low_bias_fails_by_its_features_where_they_are_narrow():
+def judge_hidden(bias: float, *, steps: int = 160, hidden: int = 96) -> tuple[Judgement, Equivalence]:
+    """Judges models that hide a class by this bias and no weights; also tests how retrained ones relearn."""
     data = one_digit()
     use = torch.cat([uses(data, CALIBRATION + SEEDS, "retain"), uses(data, SEEDS, "retain", "forget")])
-    labels = data.labels.repeat(len(use), 1)
-    trained = train(networks(len(use), data, seed=2, hidden=12), data, use, labels)
+    start, labels = networks(len(use), data, seed=2, hidden=hidden), data.labels.repeat(len(use), 1)
+    trained = train(start, data, use, labels, steps=steps)
     masked = Networks([weight.clone() for weight in trained.weights])
     masked.weights[2][-SEEDS:, :, 3] = 0
-    masked.weights[3][-SEEDS:, 3] = -15
+    masked.weights[3][-SEEDS:, 3] = bias
     evidence = masked.evidence(data)
     probed = [probe(module, data.cuts, device="cpu") for module in masked.modules()]
-    retrained = [{**measure(each), **found} for each, found in zip(evidence, probed, strict=True)]
+    retrained = [{**measure(each), **found} for each, found in zip(evidence, probed, strict=True)][:-SEEDS]
     fixed = calibrate(evidence[:CALIBRATION], probes=probed[:CALIBRATION])
-    references = evidence[CALIBRATION:-SEEDS]
-
+    references, reported = evidence[CALIBRATION:-SEEDS], retrained[CALIBRATION:]
     values, before = (
         [
             {**measure(own, reference), **found}
@@ -241,7 +215,19 @@ def test_a_class_hidden_by_a_low_bias_fails_by_its_features_where_they_are_narro
         ]
         for answers in (evidence, trained.evidence(data))
     )
-    judgement = judge(values, retrained[CALIBRATION:-SEEDS], fixed, original=before, metrics=METRICS)
+    genuine = equivalence(METRICS["relearn"], retrained[:SEEDS], reported, fixed.margin["relearn"])
+    return judge(values, reported, fixed, original=before, metrics=METRICS), genuine
+
+
+def test_hidden_class_fails_by_its_features():
+    judgement, genuine = judge_hidden(0, steps=80)
+    assert judgement.reason.startswith("FAIL: under-forgetting: ")
+    assert judgement.tests["relearn"].finding == "under-forgetting"
+    assert genuine.outcome == "equal"
+
+
+def test_a_class_hidden_by_a_low_bias_fails_by_its_features_where_they_are_narrow():
+    judgement, _ = judge_hidden(-15, hidden=12)
     assert judgement.verdict == Verdict.FAIL
     assert judgement.tests["probe"].finding == "under-forgetting"
     assert judgement.tests["relearn"].finding is None  # which a low bias buys
