@@ -6,20 +6,28 @@ import numpy as np
 import pytest
 
 from audits.answers import draw_evidence, replace_logits, take
+from for_each import for_each
 from unweave.audits.classifier import accuracy, distance, membership
 from unweave.audits.classifier.metrics import GAP, METRICS, measure, measure_pair
 from unweave.audits.metrics import gap_of_means, mean_gap
+from unweave.families import FAMILIES
 
 
 def values(ua: float, ra: float, ta: float, mia: float) -> dict[str, float]:
     return {"ua": ua, "ra": ra, "ta": ta, "mia": mia}
 
 
-def test_every_metric_has_an_id_a_meaning_and_a_limit():
-    for name, metric in METRICS.items():
+@for_each("family", FAMILIES)
+def test_every_metric_has_an_id_a_meaning_and_a_limit(family):
+    for name, metric in FAMILIES[family].metrics.items():
         assert name == metric.id and re.fullmatch("[a-z][a-z0-9_]*", name)
         assert metric.says.endswith((".", "?")) and metric.cannot.endswith(".")
-        assert metric.below or metric.above
+        assert metric.below or metric.above or metric.cannot.endswith("it has no part in a verdict.")
+        assert metric.floor > 0 or not metric.primary
+        assert name == "fid" or "fid" not in name + metric.title.lower()
+
+
+def test_the_primary_metrics_of_a_classifier():
     assert [name for name in METRICS if METRICS[name].primary] == ["ua", "ra", "ta", "auc", "tv"]
 
 
