@@ -84,21 +84,29 @@ def read_keys(file: "ParquetFile", path: str | Path) -> Keys:
 
 
 def iterate_logits(file: "ParquetFile", rows: Collection[Rows], path: str | Path) -> Iterator[Piece]:
-    """Yields the logits of a file in pieces, without the groups of rows that hold none of these rows."""
-    wanted, begin = np.sort(np.concatenate([*rows])), 0
+    """Yields the logits of a file in pieces, without the groups of rows that hold none of these rows.
+
+    Raises:
+        ValueError: If rows have no logits, or differ in their number.
+    """
+    wanted, begin, widths = np.sort(np.concatenate([*rows])), 0, set()
     for group in range(file.num_row_groups):
         end = begin + file.metadata.row_group(group).num_rows
         if np.diff(np.searchsorted(wanted, (begin, end))):
             for batch in file.iter_batches(PIECE, row_groups=[group], columns=["logits"]):
                 batch.validate(full=True)
-                yield begin, _matrix(batch["logits"], begin, path)
+                logits = _matrix(batch["logits"], begin, path)
+                widths.add(logits.shape[1])
+                if len(widths) > 1:
+                    raise _unequal_rows(path, widths)
+                yield begin, logits
                 begin += len(batch)
             if begin != end:
                 raise ValueError(f"expected a parquet file at {path}, found rows without logits")
         begin = end
 
 
-def unequal_rows(path: str | Path, lengths: Collection[int]) -> ValueError:
+def _unequal_rows(path: str | Path, lengths: Collection[int]) -> ValueError:
     """The error of rows of different lengths."""
     return ValueError(f"expected one logit per class in every row of {path}, found {sorted(lengths)}")
 
@@ -110,7 +118,7 @@ def _matrix(column: "pa.Array", begin: int, path: str | Path) -> Float32[np.ndar
     count = pc.list_value_length  # pyright: ignore[reportAttributeAccessIssue]  (made at import)
     lengths = count(column).unique().to_pylist()
     if len(lengths) != 1:
-        raise unequal_rows(path, lengths)
+        raise _unequal_rows(path, lengths)
     numbers = column.flatten().to_numpy(zero_copy_only=False)
     return numbers.reshape(len(column), lengths[0]).astype(np.float32, copy=False)
 

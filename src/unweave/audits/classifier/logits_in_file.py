@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Float, Float32, Shaped
 
-from unweave.audits.classifier.columns import Rows, iterate_logits, open_parquet, unequal_rows
+from unweave.audits.classifier.columns import Rows, iterate_logits, open_parquet
 
 if TYPE_CHECKING:
     from pyarrow.parquet import ParquetFile
@@ -139,8 +139,6 @@ def read_rows(
     width, finite = first[1].shape[1], True
     logits = {part: np.empty((len(here), width), dtype=np.float32) for part, here in rows.items()}
     for begin, piece in chain([first], pieces):
-        if piece.shape[1] != width:
-            raise unequal_rows(path, (width, piece.shape[1]))
         finite &= bool(np.isfinite(piece).all())
         for part, here in rows.items():
             start, stop = np.searchsorted(here, (begin, begin + len(piece)))
@@ -152,9 +150,7 @@ def check_rows(file: "ParquetFile", rows: Rows, path: str | Path) -> tuple[int, 
     """Reads a file once, a piece at a time: the number of classes, and the first row with NaN or infinity."""
     width, strange = None, None
     for begin, piece in iterate_logits(file, [rows], path):
-        width = piece.shape[1] if width is None else width
-        if piece.shape[1] != width:
-            raise unequal_rows(path, (width, piece.shape[1]))
+        width = piece.shape[1]
         if strange is None and len(found := np.flatnonzero(~np.isfinite(piece).all(axis=1))):
             strange = begin + int(found[0])
     assert width is not None
