@@ -222,6 +222,13 @@ def test_a_record_nested_without_end(refused, here):
     refused("expected JSON in .*record.json, found tables nested too deeply", "report", here / "record.json")
 
 
+@pytest.mark.parametrize("files", [3, [], {"a.webp": {}}, {"a.webp": 3}])
+def test_a_record_with_files_that_are_none(refused, here, files):
+    (here / "record.json").write_text(json.dumps({"schema": record.SCHEMA, "files": files}))
+    for verb in (("report",), ("bench", "table")):
+        refused("record.json: 'files' must hold", *verb, here)
+
+
 class TestEarlierVersions:
     """What a version has left whose LUR had a recovery of its own."""
 

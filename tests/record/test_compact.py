@@ -17,6 +17,7 @@ from unweave.cli import main
 from unweave.record import record
 from unweave.record.compact import read_record
 from unweave.record.digest import digest_of
+from unweave.record.files import sha256
 
 ROOT = Path(__file__).parents[2]
 KEPT = sorted((ROOT / "records").glob("*.json"))
@@ -88,6 +89,16 @@ def test_any_values_at_the_places_of_tables_come_back_with_their_types(compact, 
     place = tmp_path_factory.mktemp("any") / "made.json"
     compact.write_compact(made, place)
     assert json.dumps(read_record(place)) == json.dumps(made)
+
+
+@pytest.mark.parametrize("place", [[], ["schema", "picture"]])
+def test_a_place_that_no_record_has_is_refused(tmp_path, place):
+    (tmp_path / "made").mkdir()
+    (tmp_path / "made" / "a.webp").touch()
+    files = {"a.webp": {"place": place, "sha256": sha256(tmp_path / "made" / "a.webp")}}
+    (tmp_path / "made.json").write_text(json.dumps({"schema": record.SCHEMA, "files": files}))
+    with pytest.raises(ValueError, match="made.json: 'files' must hold"):
+        read_record(tmp_path / "made.json")
 
 
 def test_the_columns_of_a_table_are_the_keys_of_its_values(compact, tmp_path):

@@ -46,16 +46,21 @@ def restore(record: Mapping[str, Any], path: Path) -> dict[str, Any]:
         path: The file, next to the folder of its tables and pictures.
 
     Raises:
-        ValueError: If a file is missing or was changed.
+        ValueError: If a file is missing or was changed, or what the summary says of it makes no sense.
     """
     whole = {key: value for key, value in record.items() if key != FILES}
-    for name, about in record.get(FILES, {}).items():
-        place, content = about["place"], read_unchanged(path.with_suffix("") / name, about["sha256"])
-        if name.endswith(".parquet"):
-            for keys, value in read_rows(content, place):
-                put(whole, keys, value)
-        else:
-            put(whole, place, as_uri(content))
+    try:
+        for name, about in record.get(FILES, {}).items():
+            place, content = about["place"], read_unchanged(path.with_suffix("") / name, about["sha256"])
+            if name.endswith(".parquet"):
+                for keys, value in read_rows(content, place):
+                    put(whole, keys, value)
+            else:
+                put(whole, place, as_uri(content))
+    except (AttributeError, LookupError, TypeError) as error:
+        raise ValueError(
+            f"{path}: {FILES!r} must hold the SHA-256 of every file and the place of its content"
+        ) from error
     return whole
 
 
