@@ -53,7 +53,8 @@ def choose_folder(
 
 def siblings(out: Path) -> Iterator[Path]:
     """The folder, and its numbered siblings without an end."""
-    return (out if number == 1 else out.with_name(f"{out.name}-{number}") for number in count(1))
+    named = out.resolve() if out.name in ("", "..") else out
+    return (out if number == 1 else named.with_name(f"{named.name}-{number}") for number in count(1))
 
 
 def earlier_folders(out: Path) -> Iterator[Path]:
