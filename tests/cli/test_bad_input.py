@@ -269,6 +269,8 @@ class TestIds:
             ("7,7", "found position 7 twice"),
             (",".join(map(str, range(200))), "some but not all of the 200"),
             ("first", "'first': no such file"),
+            ("--5", "'--5': no such file"),
+            ("3,²", "'²': no such file"),
             (",".join(map(str, range(199))) + ",x", "found 'x': no such file"),
         ],
     )

@@ -1,6 +1,7 @@
 """The request: the forget set by `--ids`, `--class` or `--random`."""
 
 import csv
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,6 +60,8 @@ class Request:
 NOTHING = Request()
 LEGIBLE = 80
 """The largest number of characters of a request in a record."""
+POSITION = re.compile(r"-?\d+")
+"""A position in text; that of a negative one is refused with the range of positions."""
 
 
 def positions(request: Request, project: Project, seed: int) -> Tensor:
@@ -86,12 +89,12 @@ def parse_ids(ids: str, train: Source) -> Sequence[int] | Sequence[str]:
     known = find_names(train.names or (), words) >= 0
     if train.names is not None and words and known.all():
         return words
-    if train.names is None and words and all(word.lstrip("-").isdigit() for word in words):
+    if train.names is None and words and all(map(POSITION.fullmatch, words)):
         return [int(word) for word in words]
     if is_file(ids):
         return read_ids(Path(ids), train)
     if train.names is None or Path(ids).suffix in (".txt", ".csv"):
-        strange = next((word for word in words if not word.lstrip("-").isdigit()), ids)
+        strange = next((word for word in words if not POSITION.fullmatch(word)), ids)
         raise ValueError(
             "--ids must be positions with commas between, or a file with one a line, "
             f"found {strange!r}: no such file"
@@ -125,7 +128,7 @@ def read_ids(path: Path, train: Source) -> Sequence[int] | Sequence[str]:
         raise ValueError(f"--ids names nothing: {path} is empty")
     if train.names is not None:
         return words
-    strange = next((word for word in words if not word.lstrip("-").isdigit()), None)
+    strange = next((word for word in words if not POSITION.fullmatch(word)), None)
     if strange is not None:
         raise ValueError(f"the training data has no ids, so {path} must hold positions, found {strange!r}")
     return [int(word) for word in words]
