@@ -9,13 +9,15 @@ pytest.importorskip("diffusers")
 pytest.importorskip("peft")
 
 ROOT = Path(__file__).parents[2]
+RECORD = ROOT / "records" / "true-size.json"
 
 
+@pytest.mark.skipif(not RECORD.exists(), reason="the records are in the clone only")
 def test_rows_of_the_true_size_are_those_of_their_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
     import true_size
 
-    place, old = tmp_path / "true.json", json.loads((ROOT / "records" / "true-size.json").read_text())
+    place, old = tmp_path / "true.json", json.loads(RECORD.read_text())
     place.write_text(json.dumps(old))
     (tmp_path / "model_index.json").touch()
     monkeypatch.setattr(true_size, "in_own_process", lambda folder, name, what, steps: {"steps": steps})
