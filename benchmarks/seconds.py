@@ -8,7 +8,6 @@ retraining's of its round; so are its gradient evaluations. `overhead` is the me
 1 means that a method is as dear as its gradients.
 """
 
-import copy
 from collections.abc import Mapping
 from pathlib import Path
 from statistics import median, quantiles
@@ -47,7 +46,7 @@ def measure(stage: Stage, rounds: int) -> Times:
 
 def run(stage: Stage, original: torch.nn.Module, seed: int, method: Method) -> tuple[float, int]:
     """One run on a copy of the original."""
-    problem = stage.problem(copy.deepcopy(original), seed, {})
+    problem = stage.problem(original, seed, {})
     start = process_time()
     method(problem)
     return process_time() - start, problem.cost.gradients
