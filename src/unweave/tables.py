@@ -1,10 +1,13 @@
-"""Converts plain values of TOML or JSON to frozen dataclasses; errors name the place."""
+"""Reads TOML, and converts plain values of TOML or JSON to frozen dataclasses; errors name the place."""
 
 import dataclasses
 import json
+import tomllib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache, reduce, singledispatch
+from importlib.resources.abc import Traversable
 from operator import or_
+from pathlib import Path
 from types import MappingProxyType, UnionType
 from typing import Any, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
@@ -15,6 +18,18 @@ NOTHING = "none"
 """What stands for None in TOML, which has no null; write a pattern for a weight of that name as "(none)"."""
 
 T = TypeVar("T")
+
+
+def read_toml(place: Path | Traversable) -> dict[str, Any]:
+    """The content of a file in TOML.
+
+    Raises:
+        ValueError: If it is not TOML, or not UTF-8.
+    """
+    try:
+        return tomllib.loads(place.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{place} is not TOML: {error}") from error
 
 
 @singledispatch

@@ -289,9 +289,10 @@ def test_a_recipe_of_another_kind_says_what_runs_it(folder: str, name: str, runs
 
 
 def test_recipes_that_are_not_there_or_not_toml(tmp_path) -> None:
-    (tmp_path / "bad.toml").write_text("name = ")
-    with pytest.raises(ValueError, match="bad.toml is not TOML"):
-        load(tmp_path / "bad.toml")
+    for content in (b"name = ", b"\xff"):
+        (tmp_path / "bad.toml").write_bytes(content)
+        with pytest.raises(ValueError, match="bad.toml is not TOML"):
+            load(tmp_path / "bad.toml")
     with pytest.raises(ValueError, match="no such file"):
         load(tmp_path / "none.toml")
     with pytest.raises(ValueError, match="unknown recipe 'digits-trac' .did you mean 'digits-trace'"):

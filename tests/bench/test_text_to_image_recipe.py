@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from unweave.bench.recipe import recipe_names
-from unweave.bench.text_to_image_recipe import FOLDER, TextToImageRecipe, recipe_text, text_to_image_recipe
+from unweave.bench.text_to_image_recipe import FOLDER, TextToImageRecipe, recipe_file, text_to_image_recipe
 from unweave.tables import as_table, read
 from unweave.tasks.diffusion.schedule import Schedule
 
@@ -28,7 +28,7 @@ def test_the_scheduler_has_the_noise_of_the_training():
 
 def test_a_recipe_from_a_file(tmp_path: Path):
     path = tmp_path / "mine.toml"
-    path.write_text(recipe_text("digits"))
+    path.write_text(recipe_file("digits").read_text())
     assert text_to_image_recipe(path) == text_to_image_recipe("digits")
 
 
@@ -36,7 +36,8 @@ def test_a_recipe_from_a_file(tmp_path: Path):
     ("text", "message"),
     [
         (None, "expected a recipe at .*, found no such file"),
-        ("[drawings", "is not TOML"),
+        ("[drawings", "mine.toml is not TOML"),
+        ("ÿ", "mine.toml is not TOML"),
         (
             "[drawings]\n[autoencoder.train]\nsteps = 1\n[train]\nstep = 2\n",
             "unknown key .step. in train .did you mean .steps",
@@ -47,7 +48,7 @@ def test_a_recipe_from_a_file(tmp_path: Path):
 def test_a_bad_recipe_is_refused(text: str | None, message: str, tmp_path: Path):
     path = tmp_path / "mine.toml"
     if text is not None:
-        path.write_text(text)
+        path.write_text(text, encoding="latin-1")
     with pytest.raises(ValueError, match=message):
         text_to_image_recipe(path)
 

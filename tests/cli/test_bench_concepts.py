@@ -16,7 +16,7 @@ from unweave.audits.diffusion.attacker import Budget
 from unweave.audits.diffusion.concept_attack_metrics import CONCEPT_ATTACKS
 from unweave.bench import text_to_image_models
 from unweave.bench.text_to_image_concept import PromptCounts
-from unweave.bench.text_to_image_recipe import method_tables, recipe_text
+from unweave.bench.text_to_image_recipe import method_tables, recipe_file
 from unweave.cli.bench_runs import concepts
 from unweave.cli.inputs.out import as_read_back
 from unweave.cli.inputs.plan import extends
@@ -51,7 +51,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     family = TextToImageFamily(sampler, images=20, attacks=1, attacker=ATTACKER)
     few = PromptCounts(trained=1, paraphrased=1, combined=0, neighbours=1, others=0)
     recipe, run = folder / "mine.toml", folder / "run"
-    recipe.write_text(recipe_text("digits").split("[methods.lur]", maxsplit=1)[0] + ONE_STEP)
+    recipe.write_text(recipe_file("digits").read_text().split("[methods.lur]", maxsplit=1)[0] + ONE_STEP)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(text_to_image_models, "RECOGNISED_COPIES", 1)
         patch.setattr(concepts, "text_to_image_recipe", lambda place: source)
@@ -93,7 +93,7 @@ def test_the_page_begins_with_the_concept_then_pictures_then_attacks(place: Path
 
 def test_a_recipe_has_the_settings_of_its_file():
     asked = concepts.read_concept_bench("digits", ["three", "red"], attacks="new-token")
-    tables = tomllib.loads(recipe_text("digits"))["methods"]
+    tables = tomllib.loads(recipe_file("digits").read_text())["methods"]
     assert method_tables("digits") == tables and asked.methods.keys() == tables.keys()
     assert asked.methods["lur"].how.steps == tables["lur"]["how"]["steps"]
     assert asked.concepts == (("object", "three"), ("colour", "red"))
@@ -128,7 +128,7 @@ def test_what_does_not_fit_is_refused_before_any_training(
     refused, subtests: pytest.Subtests, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.chdir(tmp_path)
-    whole = recipe_text("digits")
+    whole = recipe_file("digits").read_text()
     Path("uniform.toml").write_text(whole.replace('forget = "away"', 'forget = "uniform"'))
     Path("broken.toml").write_text("[drawings")
     Path("few.toml").write_text(whole.replace("copies = 4", "copies = 1\nlimit = 50"))
@@ -139,7 +139,7 @@ def test_what_does_not_fit_is_refused_before_any_training(
 
 
 def test_other_settings_are_another_run_and_more_concepts_the_same(tmp_path: Path):
-    path, whole = tmp_path / "mine.toml", recipe_text("digits")
+    path, whole = tmp_path / "mine.toml", recipe_file("digits").read_text()
     facts = []
     for steps in (43, 42):
         path.write_text(whole.replace("steps = 43", f"steps = {steps}"))

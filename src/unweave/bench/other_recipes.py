@@ -1,10 +1,11 @@
 """Recipes of other kinds, which are no stages of classifiers or generators of classes."""
 
-import tomllib
 from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
+
+from unweave.tables import read_toml
 
 TEXT_TO_IMAGE = "text-to-image"
 
@@ -26,7 +27,7 @@ def is_text_to_image(place: str) -> bool:
     if Path(place).suffix != ".toml":
         return kind_of_name(place) == TEXT_TO_IMAGE and not Path(place).is_dir()
     try:
-        return kind_of_content(tomllib.loads(Path(place).read_text(encoding="utf-8"))) == TEXT_TO_IMAGE
+        return kind_of_content(read_toml(Path(place))) == TEXT_TO_IMAGE
     except (OSError, ValueError):  # no such file, no TOML or no UTF-8: whoever reads the recipe says so
         return False
 

@@ -8,10 +8,10 @@ key, choice or method raises an error that suggests the nearest known one.
 """
 
 import dataclasses
-import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from importlib.resources import files
+from importlib.resources.abc import Traversable
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, TypeVar, cast
@@ -28,7 +28,16 @@ from unweave.methods.configure import configure
 from unweave.methods.pipeline import Pipeline
 from unweave.methods.simple import FromScratch
 from unweave.methods.unfit_targets import refuse_unfit_targets
-from unweave.tables import Table, as_table, field_paths, merge_tables, read, refuse_unknown, require_mapping
+from unweave.tables import (
+    Table,
+    as_table,
+    field_paths,
+    merge_tables,
+    read,
+    read_toml,
+    refuse_unknown,
+    require_mapping,
+)
 
 T = TypeVar("T")
 
@@ -154,10 +163,7 @@ def _table(place: str | Path) -> dict[str, Any]:
     """A recipe as plain values, complete: settings of a budget go into the recipe beside them."""
     ending = ".toml" if Path(place).suffix == ".toml" else ""
     name = Path(place).stem if ending else str(place)
-    try:
-        table = tomllib.loads(_text(place))
-    except tomllib.TOMLDecodeError as error:
-        raise ValueError(f"{place} is not TOML: {error}") from error
+    table = read_toml(_file(place))
     refuse_other_content(place, table)
     of, _, budget = name.rpartition("@")
     if not of or not _is_number(budget):
@@ -192,15 +198,15 @@ def _is_number(text: str) -> bool:
     return True
 
 
-def _text(place: str | Path) -> str:
+def _file(place: str | Path) -> Path | Traversable:
     if Path(place).suffix == ".toml":
         if not Path(place).is_file():
             raise ValueError(f"expected a recipe at {place}, found no such file")
-        return Path(place).read_text(encoding="utf-8")
+        return Path(place)
     if str(place) not in recipe_names():
         refuse_other_name(place)
         raise ValueError(explain_unknown("recipe", str(place), recipe_names()))
-    return files("unweave").joinpath("recipes", f"{place}.toml").read_text(encoding="utf-8")
+    return files("unweave").joinpath("recipes", f"{place}.toml")
 
 
 def _methods(setup: Setup, tables: Table) -> dict[str, Method]:

@@ -1,8 +1,8 @@
 """Recipes of small text-to-image models: what is drawn, the models and their training, and methods."""
 
-import tomllib
 from dataclasses import dataclass, replace
 from importlib.resources import files
+from importlib.resources.abc import Traversable
 from pathlib import Path
 
 from diffusers import DDIMScheduler
@@ -11,7 +11,7 @@ from unweave.bench.text_to_image_shapes import AutoencoderShape, DenoiserShape, 
 from unweave.choices import explain_unknown
 from unweave.data.captioned_drawings import SUBJECTS, Drawings
 from unweave.descent.descend import Descent
-from unweave.tables import Table, read, require_mapping
+from unweave.tables import Table, read, read_toml, require_mapping
 from unweave.tasks.diffusion.sample import Sampler
 from unweave.tasks.diffusion.schedule import Schedule
 
@@ -80,7 +80,7 @@ def text_to_image_recipe(place: str | Path) -> TextToImageRecipe:
     Raises:
         ValueError: If there is no such recipe, or it is invalid.
     """
-    table = recipe_table(place)
+    table = read_toml(recipe_file(place))
     return read(TextToImageRecipe, {key: table[key] for key in table if key != METHODS}, "")
 
 
@@ -90,25 +90,21 @@ def method_tables(place: str | Path) -> Table:
     Raises:
         ValueError: If there is no such recipe, or they are no tables.
     """
-    tables = require_mapping(recipe_table(place).get(METHODS, {}), METHODS)
+    tables = require_mapping(read_toml(recipe_file(place)).get(METHODS, {}), METHODS)
     return {name: require_mapping(each, f"{METHODS}.{name}") for name, each in tables.items()}
 
 
-def recipe_table(place: str | Path) -> Table:
-    """The content of a recipe."""
-    try:
-        return tomllib.loads(recipe_text(place))
-    except tomllib.TOMLDecodeError as error:
-        raise ValueError(f"{place} is not TOML: {error}") from error
+def recipe_file(place: str | Path) -> Path | Traversable:
+    """The file of a recipe.
 
-
-def recipe_text(place: str | Path) -> str:
-    """The text of a recipe."""
+    Raises:
+        ValueError: If there is no such recipe.
+    """
     if Path(place).suffix == ".toml":
         if not Path(place).is_file():
             raise ValueError(f"expected a recipe at {place}, found no such file")
-        return Path(place).read_text(encoding="utf-8")
+        return Path(place)
     names = sorted(each.name.removesuffix(".toml") for each in FOLDER.iterdir())
     if place not in names:
         raise ValueError(explain_unknown("text-to-image recipe", str(place), names))
-    return FOLDER.joinpath(f"{place}.toml").read_text(encoding="utf-8")
+    return FOLDER.joinpath(f"{place}.toml")

@@ -14,7 +14,6 @@ of a table beside the file, such as `paraphrased = "i2p.csv"`, whose rows may br
 `data.prompt_list`).
 """
 
-import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -24,7 +23,7 @@ from unweave.audits.diffusion.concept_prompts import FORGET_KINDS, KINDS, RETAIN
 from unweave.choices import explain_unknown
 from unweave.data.captions import places_of
 from unweave.data.prompt_list import read_prompt_rows
-from unweave.tables import refuse_unknown
+from unweave.tables import read_toml, refuse_unknown
 
 CONCEPT, TEXT, TABLE = "concept", "text", ".csv"
 OWN = ("seed", "guidance")
@@ -76,10 +75,7 @@ def load_table(path: str | Path) -> dict[str, Any]:
             f"{place} says neither what an image of the concept shows nor which prompts to keep: name it in "
             f'a file in TOML, as in {FORGET_KINDS[1]} = "{place.name}"'
         )
-    try:
-        return tomllib.loads(place.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{place} is not TOML: {error}") from error
+    return read_toml(place)
 
 
 def read_tables(content: Mapping[str, Any], folder: Path) -> dict[str, Any]:

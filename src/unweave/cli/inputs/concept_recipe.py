@@ -4,7 +4,6 @@ They are files in TOML with the flags of `forget` as keys, and a table for each 
 recipe replace its values; settings of methods given with --set are added to its tables.
 """
 
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from importlib.resources import files
@@ -19,7 +18,7 @@ from unweave.cli.options import flatten
 from unweave.cli.project.text_to_image import is_pipeline
 from unweave.data.captions import holds_phrase
 from unweave.methods.pipeline import JOINT
-from unweave.tables import merge_tables, read, refuse_unknown
+from unweave.tables import merge_tables, read, read_toml, refuse_unknown
 from unweave.tasks.diffusion.scopes import Scope
 
 FOLDER = files("unweave").joinpath("recipes", "concepts")
@@ -139,10 +138,6 @@ def read_concept_recipe(place: str | None, model: str) -> ConceptRecipe | None:
 def table_of(place: str) -> dict[str, Any]:
     """The content of a recipe; empty if it is none of a concept."""
     if place in concept_recipe_names():
-        return tomllib.loads(FOLDER.joinpath(f"{place}.toml").read_text(encoding="utf-8"))
-    if Path(place).suffix != ".toml" or not Path(place).is_file():
-        return {}
-    try:
-        return tomllib.loads(Path(place).read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{place} is not TOML: {error}") from error
+        return read_toml(FOLDER.joinpath(f"{place}.toml"))
+    path = Path(place)
+    return read_toml(path) if path.suffix == ".toml" and path.is_file() else {}
