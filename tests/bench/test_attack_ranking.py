@@ -1,7 +1,6 @@
 """`benchmarks/attack_ranking.py`, its record, and the tables of docs/attacks-study.md."""
 
 import json
-import sys
 from collections.abc import Mapping
 from types import ModuleType
 from typing import Any
@@ -21,14 +20,7 @@ LOW = "| Model | 0.3: audit, gap | U-LiRA | worst decile | 0.45: audit, gap | U-
 HIGH = "| Model | 0.6: audit, gap | U-LiRA | worst decile |"
 pytestmark = pytest.mark.skipif(not RECORDS.exists(), reason="the records are in the clone only")
 
-
-@pytest.fixture
-def script(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
-    sys.modules.pop("attack_ranking", None)
-    import attack_ranking
-
-    return attack_ranking
+SCRIPT = "attack_ranking"
 
 
 def test_the_record_is_that_of_the_other_records(script: ModuleType) -> None:

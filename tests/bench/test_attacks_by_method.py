@@ -18,13 +18,7 @@ ORDERS = "Methods | Kendall's tau with the gap | PASSes taken away |"
 RECORD = ROOT / "records" / "attacks-by-method.json"
 in_the_clone = pytest.mark.skipif(not RECORD.exists(), reason="the records are in the clone only")
 
-
-@pytest.fixture
-def script(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
-    import attacks_by_method
-
-    return attacks_by_method
+SCRIPT = "attacks_by_method"
 
 
 def test_a_model_is_attacked_beside_its_original_and_examined_once(

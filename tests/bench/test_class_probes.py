@@ -1,9 +1,7 @@
 """`benchmarks/class_probes.py`: queries alone find inputs of a class."""
 
-from pathlib import Path
 from types import ModuleType
 
-import pytest
 import torch
 
 from unweave.data.datasets import load
@@ -12,13 +10,7 @@ from unweave.descent.train import train_model
 from unweave.split import Split
 from unweave.tasks.models import build
 
-
-@pytest.fixture
-def script(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "benchmarks"))
-    import class_probes
-
-    return class_probes
+SCRIPT = "class_probes"
 
 
 def test_queries_alone_find_inputs_of_a_class(script: ModuleType) -> None:

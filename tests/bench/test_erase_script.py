@@ -8,19 +8,12 @@ import torch
 
 pytest.importorskip("diffusers")
 
-from pages import ROOT
 from unweave.bench.ranges import default_settings, nest_paths
 from unweave.bench.recipe import Recipe, load
 from unweave.bench.stage import Stage
 from unweave.methods.configure import configure, refuse_unknown_settings
 
-
-@pytest.fixture
-def script(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
-    import erase_methods
-
-    return erase_methods
+SCRIPT = "erase_methods"
 
 
 @pytest.fixture

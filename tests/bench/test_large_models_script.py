@@ -12,15 +12,7 @@ from unweave.tasks.low_rank_layers import find_layers
 
 pytest.importorskip("peft")
 
-ROOT = Path(__file__).parents[2]
-
-
-@pytest.fixture
-def script(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
-    import large_models
-
-    return large_models
+SCRIPT = "large_models"
 
 
 @pytest.mark.parametrize(("model", "layers"), [("gpt-2", 2 * 4 + 1), ("vit-b", 2 * 6 + 2)])

@@ -6,20 +6,13 @@ from types import ModuleType
 import pytest
 
 from for_each import for_each
-from pages import ROOT
 from smooth import problem
 from unweave.descent.descend import Descent
 from unweave.descent.units import Ratio
 from unweave.methods.lur import LUR
 from unweave.targets import Bounded
 
-
-@pytest.fixture
-def script(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
-    import mechanism_watch
-
-    return mechanism_watch
+SCRIPT = "mechanism_watch"
 
 
 @for_each("mode", ["joint", "lagged", "nested"])

@@ -4,15 +4,7 @@ import json
 from pathlib import Path
 from types import ModuleType
 
-import pytest
-
-
-@pytest.fixture
-def script(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "benchmarks"))
-    import power
-
-    return power
+SCRIPT = "power"
 
 
 def test_a_row_replaces_only_that_of_the_same_audits(script: ModuleType, tmp_path: Path) -> None:

@@ -8,7 +8,6 @@ from types import ModuleType
 import numpy as np
 import pytest
 
-from pages import ROOT
 from unweave.data.captions import read_captioned
 
 TINY = """
@@ -32,14 +31,7 @@ head = 2
 steps = 2
 batch = 4
 """
-
-
-@pytest.fixture
-def script(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
-    import text_to_image_models
-
-    return text_to_image_models
+SCRIPT = "text_to_image_models"
 
 
 @pytest.fixture

@@ -24,14 +24,12 @@ from unweave.record.compact import read_record
 from unweave.tasks.diffusion.sample import Sampler
 
 RECORD = ROOT / "records" / "text-to-image.json"
+SCRIPT = "text_to_image_study"
 
 
 @pytest.fixture
-def study(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
-    import text_to_image_study
-
-    return text_to_image_study
+def study(script: ModuleType) -> ModuleType:
+    return script
 
 
 @pytest.fixture
