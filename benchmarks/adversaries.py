@@ -115,9 +115,7 @@ def read(place: Path) -> list[Row]:
 
 def main() -> None:
     """Runs from the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("recipes", nargs="+", help="names of recipes of digits")
     parser.add_argument("--only", help="names of adversaries with commas between; all if left out")
     parser.add_argument("--folder", type=Path, default=Path("adversaries"), help="where models are kept")

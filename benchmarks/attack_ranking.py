@@ -120,9 +120,7 @@ def summarize(records: Path) -> Row:
 
 def main() -> None:
     """Compares, prints, and keeps a record if asked to."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--records", type=Path, default=Path(__file__).parents[1] / "records")
     parser.add_argument("--record", type=Path, help="the file to keep everything in as JSON")
     arguments = parser.parse_args()

@@ -261,9 +261,7 @@ def choose_methods(recipe: Recipe, names: str | None) -> list[str]:
 
 def main() -> None:
     """Runs the benchmark, attacks, prints, and keeps a record if asked to."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("recipes", nargs="+", help="recipes of classifiers")
     parser.add_argument("--methods", help="names with commas between; by default those with settings")
     parser.add_argument("--attacks", default=ATTACKS, help="names with commas between")

@@ -92,9 +92,7 @@ def compare(given: argparse.Namespace) -> dict[str, Any]:
 
 def main() -> None:
     """The command."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="a folder for all searches")
     parser.add_argument("--recipe", default="digits-clean")
     parser.add_argument("--method", default="joint")

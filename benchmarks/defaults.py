@@ -210,9 +210,7 @@ def keep(part: str, results: Row, arguments: argparse.Namespace) -> None:
 
 def main() -> None:
     """Runs from the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("part", choices=("choose", "judge", "judge-again"))
     parser.add_argument("--cifar10", help="the folder of CIFAR-10")
     parser.add_argument("--fashion-mnist", help="the folder of Fashion-MNIST")

@@ -128,9 +128,7 @@ def print_stage(name: str, stage: Stage) -> None:
 
 def main() -> None:
     """Prints what the arguments ask for."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("record", type=Path)
     parser.add_argument("--against", type=Path, help="another record of the same stages")
     arguments = parser.parse_args()

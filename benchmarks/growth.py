@@ -232,9 +232,7 @@ def table_of_retraining() -> Iterator[str]:
 
 def main() -> None:
     """The command: measures or reads, and prints the tables."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--processes", default="1,2", help="numbers of processes with commas between")
     parser.add_argument("--record", type=Path, help="the file to keep the measurements in, as JSON")
     parser.add_argument("--from", dest="known", type=Path, help="a record to print the tables of")

@@ -135,9 +135,7 @@ def line(n: str, rows: dict[str, Any]) -> str:
 
 def main() -> None:
     """The command: measures, prints, and keeps a record if asked to."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--examples", default="1e7,1e4", help="numbers of examples with commas between")
     parser.add_argument("--out", type=Path, required=True, help="a folder for the files, removed at the end")
     parser.add_argument("--record", type=Path, help="the file to keep all results in, as JSON")

@@ -102,9 +102,7 @@ def measure(what: str, place: Path, examples: int, classes: int) -> dict[str, fl
 
 def main() -> None:
     """The command: measures, prints, and keeps a record if asked to."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--examples", type=int, default=10**6)
     parser.add_argument("--classes", type=int, default=100)
     parser.add_argument("--references", type=int, default=10, help="retrained models of the audit")

@@ -236,9 +236,7 @@ def line(name: str, found: Mapping[str, Any]) -> str:
 
 def main() -> None:
     """The command: measures what the record lacks, and prints everything."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--models", default=",".join(MODELS), help="names with commas between")
     parser.add_argument("--modes", default=",".join(MODES), help="modes of LUR with commas between")
     parser.add_argument("--trained", default=",".join(TRAINED), help="lora, all or both")

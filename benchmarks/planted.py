@@ -29,9 +29,7 @@ METHODS = "lur:recover,neggrad+:recover,finetune,scissorhands"
 
 def main() -> None:
     """Trains, unlearns, examines, prints, and keeps a record if asked to."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("recipe", help="a recipe with planted examples")
     parser.add_argument("--seeds", type=int, help="the first N seeds of the recipe")
     parser.add_argument("--methods", default=METHODS, help="names with commas between")

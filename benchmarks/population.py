@@ -112,9 +112,7 @@ def measure(models: int, rounds: int) -> dict[str, Any]:
 
 def main() -> None:
     """Measures, prints, and keeps a record if asked to."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--models", type=int, default=64, help="an even number")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--record", type=Path, help="the file to keep everything in as JSON")

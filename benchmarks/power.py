@@ -163,9 +163,7 @@ def keep(row: Row, place: Path) -> None:
 
 def main() -> None:
     """Runs from the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("recipes", nargs="*", help="names of recipes that ship, or TOML files")
     parser.add_argument(
         "--candidates", action="store_true", help="instead, what was tried for them, or for all"

@@ -46,9 +46,7 @@ def leaves(value: object, path: str = "") -> Iterator[tuple[str, object]]:
 
 def main() -> None:
     """The command: runs both and prints the differences."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--recipe", default="digits-clean")
     parser.add_argument("--methods", default="lur,joint,salun")
     parser.add_argument("--seeds", type=int, default=10)

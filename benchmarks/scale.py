@@ -207,9 +207,7 @@ def table(results: Mapping[str, Any]) -> str:
 
 def main() -> None:
     """The command: measures, prints, and keeps a record if asked to."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--sizes", default="1e5,1e6,1e7", help="numbers of weights with commas between")
     parser.add_argument("--processes", default="1,2", help="numbers of processes with commas between")
     parser.add_argument("--rounds", type=int, default=15)

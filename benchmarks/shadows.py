@@ -42,9 +42,7 @@ def cpu_seconds() -> float:
 
 def main() -> None:
     """Trains, unlearns, attacks, prints, and keeps a record if asked to."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--recipe", default="digits-trace", help="a recipe of classifiers")
     parser.add_argument("--models", type=int, default=64, help="T, an even number from 16 on")
     parser.add_argument("--methods", default=METHODS, help="names with commas between")

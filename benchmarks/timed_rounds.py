@@ -17,9 +17,7 @@ def turns(names: Sequence[str], rounds: int) -> Iterator[str]:
 
 def make_parser(description: str | None, *, rounds: int) -> argparse.ArgumentParser:
     """A parser with the number of rounds and the file of the record."""
-    parser = argparse.ArgumentParser(
-        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--rounds", type=int, default=rounds)
     parser.add_argument("--record", type=Path, help="the file that gets all figures as JSON")
     return parser

@@ -255,9 +255,7 @@ def measure(folder: Path, place: Path, names: list[str], steps: int, foreseen: l
 
 def main() -> None:
     """The command."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument(
         "--folder", type=Path, required=True, help="the pipeline; results lie beside it for a while"
     )
