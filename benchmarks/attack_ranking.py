@@ -129,8 +129,7 @@ def main() -> None:
         print(f"{stage}: {len(each['taken away'])} of {each['passes']} PASSes taken away")
         for pair, agreed in each["kendall"].items():
             print(f"  {pair:<40} tau {agreed['tau']:+.2f}  p {agreed['p']:.2f}  {agreed['methods']} methods")
-    if arguments.record:
-        write_json(arguments.record, found)
+    write_json(arguments.record, found)
 
 
 if __name__ == "__main__":

@@ -21,7 +21,8 @@ from typing import Any, cast
 
 import torch
 from interleaved import resident
-from timed_rounds import make_parser, turns, write_record
+from rows import write_json
+from timed_rounds import make_parser, turns
 
 from unweave.data.in_memory import Resident
 from unweave.descent.timing import warm_up
@@ -176,7 +177,7 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     results = measure(arguments.methods and arguments.methods.split(","), arguments.rounds)
-    write_record(arguments.record, results)
+    write_json(arguments.record, results)
     print(table(results))
 
 

@@ -105,8 +105,7 @@ def main() -> None:
         print(json.dumps(search(given.recipe, given.method, given.trials, given.out)))
         return
     found = compare(given)
-    if given.record:
-        write_json(given.record, found)
+    write_json(given.record, found)
 
 
 if __name__ == "__main__":

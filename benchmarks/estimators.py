@@ -22,7 +22,7 @@ from tempfile import TemporaryDirectory
 from compact import write_compact
 from estimator_cases import DESCENT, REACHED, Case
 from estimator_tables import summary, table_lines
-from rows import Row
+from rows import Row, write_json
 from torch import nn
 
 from unweave.bench.recipe import load
@@ -30,7 +30,6 @@ from unweave.bench.stage import Stage
 from unweave.bench.workers import prepare_worker
 from unweave.descent.descend import Descent
 from unweave.descent.timing import run_and_time
-from unweave.record.files import write_atomically
 from unweave.record.record import environment
 from unweave.targets.estimators import Answers, Estimator, Influence, Pool, Proxy, Ranks, Shards, share_length
 
@@ -73,7 +72,7 @@ def rows_of_seed(folder: str, budgets: Sequence[float], name: str, seed: int) ->
     """All rows of one seed of a stage, from the folder if they were measured before."""
     place = Path(folder) / f"{name}-{seed}.json"
     if not place.exists():
-        write_atomically(place, json.dumps(runs_of(folder, budgets, name, seed)))
+        write_json(place, runs_of(folder, budgets, name, seed))
     return json.loads(place.read_text())
 
 

@@ -242,8 +242,7 @@ def main() -> None:
         found = json.loads(arguments.known.read_text(encoding="utf-8"))
     else:
         found = measure([int(each) for each in arguments.processes.split(",")])
-    if arguments.record:
-        write_json(arguments.record, found)
+    write_json(arguments.record, found)
     print(json.dumps({"copies": found["copies"], "messages": found["messages"]}, indent=1))
     print("\n".join([*table_of_steps(found["copies"]), "", *table_of_retraining()]))
 

@@ -20,7 +20,8 @@ from statistics import median, quantiles
 from typing import Any, Protocol
 
 import torch
-from timed_rounds import make_parser, turns, write_record
+from rows import write_json
+from timed_rounds import make_parser, turns
 
 from unweave.descent.descend import Descent
 from unweave.descent.timing import synchronize
@@ -222,5 +223,5 @@ def report(
     results = measure(selection, arguments.rounds, arguments.device, base=base, modes=modes) | {
         "alpha": alpha
     }
-    write_record(arguments.record, results)
+    write_json(arguments.record, results)
     print(json.dumps(results, indent=1) if arguments.json else table(results))

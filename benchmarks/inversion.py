@@ -20,7 +20,6 @@ Each deletion is one small file in --out, and a second run goes on from there.
 """
 
 import argparse
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -31,12 +30,11 @@ import numpy as np
 import torch
 from inversion_attacks import infer_class, invert, invert_exact
 from inversion_lab import CONTROLS, DELETIONS, METHODS, NORM, OTHER, RETRAIN, Lab
-from rows import Row
-from timed_rounds import write_record
+from rows import Row, write_json
 
 from unweave.audits.score import Share
 from unweave.bench.recipe import load
-from unweave.record.files import read_object, write_atomically
+from unweave.record.files import read_object
 from unweave.record.record import environment
 
 STAGE = "digits-clean"
@@ -149,7 +147,7 @@ def main() -> None:
         path = asked.out / asked.stage / f"{key}.json"
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
-            write_atomically(path, json.dumps(make()) + "\n")
+            write_json(path, make())
         found[key] = read_object(path)
     rows = summarize(found)
     for part, each in rows.items():
@@ -160,7 +158,7 @@ def main() -> None:
     if asked.record:
         kept = read_object(asked.record) if asked.record.exists() else {}
         stage = {"iterations": asked.iterations, **rows, "environment": environment()}
-        write_record(asked.record, {"stages": {**kept.get("stages", {}), asked.stage: stage}})
+        write_json(asked.record, {"stages": {**kept.get("stages", {}), asked.stage: stage}})
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from time import process_time
 from typing import Any
 
 import torch
-from timed_rounds import write_record
+from rows import write_json
 from torch import nn
 
 from unweave.audits.classifier.accuracy import ta
@@ -119,7 +119,7 @@ def main() -> None:
     asked = parser.parse_args()
     torch.set_num_threads(1)
     found = measure(asked.models, asked.rounds)
-    write_record(asked.record, found)
+    write_json(asked.record, found)
     print(
         f"{found['models']} models, {found['rounds']} rounds of CPU seconds, one thread\n"
         f"  together  {' '.join(f'{each:.1f}' for each in found['seconds_together'])}\n"

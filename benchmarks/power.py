@@ -32,8 +32,7 @@ import torch
 from power_attacks import Attacker
 from power_audits import Draw, audit, draw
 from power_models import CANDIDATES, FIRST_SEED, Change, Models, models_of, stage_of
-from rows import Row
-from timed_rounds import write_record
+from rows import Row, write_json
 
 from unweave.audits.attack_runs.plan import Request
 from unweave.audits.attack_runs.verdict import judge_with_attacks
@@ -158,7 +157,7 @@ def keep(row: Row, place: Path) -> None:
     same = {key: row.get(key) for key in ("stage", "change", "attacks", "calibration")}
     rows = [each for each in rows if {key: each.get(key) for key in same} != same]
     record = {"question": (__doc__ or "").splitlines()[0], "rows": [*rows, row]}
-    write_record(place, record)
+    write_json(place, record)
 
 
 def main() -> None:

@@ -23,9 +23,10 @@ def write_rows(place: Path, part: str, rows: Mapping[str, Row]) -> None:
     write_json(place, {part: rows})
 
 
-def write_json(place: Path, value: object) -> None:
-    """Writes a value as JSON without spaces, atomically."""
-    write_atomically(place, json.dumps(value, separators=(",", ":")) + "\n")
+def write_json(place: Path | None, value: object) -> None:
+    """Writes a value as JSON without spaces, atomically, if there is a place for it."""
+    if place is not None:
+        write_atomically(place, json.dumps(value, separators=(",", ":")) + "\n")
 
 
 def round_numbers(value: Any, digits: int = DIGITS) -> Any:  # noqa: ANN401  JSON

@@ -26,8 +26,8 @@ import steps
 import torch
 import torch.distributed as dist
 from interleaved import Setting, Tick, resident, seconds
+from rows import write_json
 from steps import ALPHA, SETTINGS, WEIGHT, by_hand, phase_of
-from timed_rounds import write_record
 from torch import Tensor, nn
 from torch.multiprocessing.spawn import spawn
 
@@ -220,7 +220,7 @@ def main() -> None:
     if arguments.device == "cuda" and max(counts) > torch.cuda.device_count():
         parser.error(f"each process needs a GPU, found {torch.cuda.device_count()} for --processes {counts}")
     results = measure(sizes, arguments.rounds, arguments.device, counts)
-    write_record(arguments.record, results)
+    write_json(arguments.record, results)
     print(table(results))
 
 

@@ -16,7 +16,8 @@ from time import process_time
 from typing import Any
 
 import torch
-from timed_rounds import make_parser, turns, write_record
+from rows import write_json
+from timed_rounds import make_parser, turns
 
 from unweave.bench.recipe import load
 from unweave.bench.stage import Stage
@@ -96,7 +97,7 @@ def main() -> None:
             stages[name] = summarize(measure(Stage(load(name), Path(folder)), arguments.rounds))
             print(table(name, stages[name]), flush=True)
     record = {"rounds": arguments.rounds, "stages": stages, "environment": environment()}
-    write_record(arguments.record, record)
+    write_json(arguments.record, record)
 
 
 if __name__ == "__main__":

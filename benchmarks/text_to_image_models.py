@@ -21,6 +21,7 @@ from typing import Any
 
 import torch
 from jaxtyping import UInt8
+from rows import write_json
 from torch import Tensor
 
 from unweave.audits.diffusion.factor_recogniser import FactorRecogniser
@@ -28,7 +29,6 @@ from unweave.bench.text_to_image_models import TextToImageModels
 from unweave.bench.text_to_image_recipe import text_to_image_recipe
 from unweave.data.captioned_drawings import HELD_OUT_TEMPLATES, Drawings, write_captioned
 from unweave.data.captions import TEXT, Concept
-from unweave.record.files import write_atomically
 from unweave.tables import as_table
 from unweave.tasks.diffusion.autoencoder import decode, encode
 from unweave.tasks.diffusion.sample import Sampler, sample
@@ -176,8 +176,7 @@ def main() -> None:
         folders = [place / f"seed-{seed}" / name for seed in arguments.seeds for name in concepts]
         found |= measure_all(models, folders, arguments.measure, arguments.guidance)
     print(json.dumps({key: each for key, each in found.items() if key != "recipe"}, indent=1))
-    if arguments.record:
-        write_atomically(arguments.record, json.dumps(found, indent=1) + "\n")
+    write_json(arguments.record, found)
 
 
 if __name__ == "__main__":

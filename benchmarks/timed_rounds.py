@@ -1,11 +1,8 @@
-"""What measurements of time share: rounds that begin with another name each, options, and the record."""
+"""What measurements of time share: rounds that begin with another name each, and options."""
 
 import argparse
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
-
-from rows import write_json
 
 
 def turns(names: Sequence[str], rounds: int) -> Iterator[str]:
@@ -21,9 +18,3 @@ def make_parser(description: str | None, *, rounds: int) -> argparse.ArgumentPar
     parser.add_argument("--rounds", type=int, default=rounds)
     parser.add_argument("--record", type=Path, help="the file that gets all figures as JSON")
     return parser
-
-
-def write_record(place: Path | None, record: Mapping[str, Any]) -> None:
-    """Writes a record as JSON if there is a place for it."""
-    if place is not None:
-        write_json(place, record)

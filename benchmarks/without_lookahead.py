@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 from frontier import print_progress
-from rows import round_numbers
+from rows import round_numbers, write_json
 
 from unweave.bench.bench import bench
 from unweave.bench.frontier import paired_difference
@@ -27,7 +27,6 @@ from unweave.bench.recipe import Recipe, load
 from unweave.methods.configure import configure, stages_of
 from unweave.methods.lur import LUR
 from unweave.record.compact import read_record
-from unweave.record.files import write_atomically
 
 Point = Mapping[str, Any]
 JOINT = "without the lookahead"
@@ -134,7 +133,7 @@ def main() -> None:
             known = json.loads(of.record.read_text()) if of.record.exists() else {"stages": {}}
             known = {"question": (__doc__ or "").splitlines()[0], **known}
             known["stages"][name] = round_numbers(rows)
-            write_atomically(of.record, json.dumps(known) + "\n")
+            write_json(of.record, known)
 
 
 if __name__ == "__main__":
