@@ -14,12 +14,9 @@ from statistics import median
 from typing import Any
 
 from unweave.record.compact import read_record
+from unweave.report.frontier import LETTERS, exceeds_budget, order_methods
 
 Stage = Mapping[str, Any]
-OVER = 1.1
-"""A run that took more than this many times its budget is marked."""
-
-MARKS = {"PASS": "P", "FAIL": "F", "INCONCLUSIVE": "?"}
 
 
 def cost_table(stages: Mapping[str, Stage]) -> Iterator[str]:
@@ -39,25 +36,18 @@ def cost_of(stage: Stage, method: str) -> float | None:
 def gap_table(stage: Stage) -> Iterator[str]:
     """The mean gap and the verdict of each method at each budget, the cheapest PASS first."""
     yield from header(["Method", *map(str, stage["budgets"]), "cost of a PASS"])
-    methods = {name: each for name, each in stage["methods"].items() if name != "original"}
-    for name in sorted(methods, key=lambda name: order(methods[name])):
-        points = {point["budget"]: point for point in methods[name]["points"]}
+    for name in order_methods(stage):
+        points = {point["budget"]: point for point in stage["methods"][name]["points"]}
         cells = [cell(points.get(budget)) for budget in stage["budgets"]]
-        yield row(f"`{name}`", [*cells, str(methods[name]["cost_of_pass"] or "none")])
-
-
-def order(method: Mapping[str, Any]) -> tuple[float, float]:
-    """The cheapest PASS first, then the smallest gap at the largest budget."""
-    last = method["points"][-1]["gap"]
-    return method["cost_of_pass"] or 2, last["mean"] if last else float("inf")
+        yield row(f"`{name}`", [*cells, str(cost_of(stage, name) or "none")])
 
 
 def cell(point: Mapping[str, Any] | None) -> str:
     """A gap with the first letter of its verdict, and a star if the run took more than its budget."""
     if point is None:
         return ""
-    over = "*" if (point["gradient_evaluations"] or 0.0) > OVER * point["budget"] else ""
-    return f"{point['gap']['mean']:.2f} {MARKS[point['verdict']]}{over}" if point["gap"] else "failed"
+    over = "*" if exceeds_budget(point) else ""
+    return f"{point['gap']['mean']:.2f} {LETTERS[point['verdict']]}{over}" if point["gap"] else "failed"
 
 
 def pair_table(stage: Stage) -> Iterator[str]:
