@@ -73,14 +73,12 @@ def load_records(places: Sequence[Path]) -> dict[str, dict[str, Any]]:
     Raises:
         ValueError: If one is no record, was changed, or contradicts the files next to it.
     """
-    return {str(place): load_verified(record_path(place)) for place in places}
-
-
-def load_verified(place: Path) -> dict[str, Any]:
-    """Loads a record and checks it against the files next to it."""
-    loaded = record.load(place)
-    refuse_disproved(loaded, place)
-    return loaded
+    records = {}
+    for place in places:
+        path = record_path(place)
+        records[str(place)] = record.load(path)
+        refuse_disproved(records[str(place)], path)
+    return records
 
 
 def warn_unverified(loaded: Mapping[str, Any]) -> None:
@@ -120,15 +118,13 @@ def record_path(place: Path) -> Path:
 
 
 def summary(whole_record: Mapping[str, Any]) -> dict[str, Any]:
-    """The stages of a record without data that only a page needs."""
-    return {name: short_stage(stage) for name, stage in whole_record["stages"].items()}
-
-
-def short_stage(stage: Mapping[str, Any]) -> dict[str, Any]:
-    """A stage without histograms, searches and traces."""
-    short = {key: value for key, value in stage.items() if key not in ("histograms", "search")}
-    rows = stage["methods"].items()
-    short["methods"] = {name: {key: row[key] for key in row if key != "trace"} for name, row in rows}
+    """The stages of a record without what only a page needs: histograms, searches and traces."""
+    short = {}
+    for name, stage in whole_record["stages"].items():
+        methods = stage["methods"].items()
+        short[name] = {key: value for key, value in stage.items() if key not in ("histograms", "search")}
+        rows = {method: {key: row[key] for key in row if key != "trace"} for method, row in methods}
+        short[name]["methods"] = rows
     return short
 
 
