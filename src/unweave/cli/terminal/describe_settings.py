@@ -2,26 +2,31 @@
 
 import inspect
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import fields, is_dataclass
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 from unweave.descent.descend import Descent
 from unweave.methods.configure import stages_of
 from unweave.methods.lora import LoRA
 from unweave.tables import as_table, kind_of, nested_kinds
 
+T = TypeVar("T")
+
 KIND = "kind"
 """The last name of a path that selects one of several dataclasses."""
 
 
+def by_stage(method: object, of: Callable[[object, str], Mapping[str, T]]) -> dict[str, T]:
+    """What `of` finds in each stage of a method, by dotted paths that begin with the stage's name."""
+    return {
+        path: each for before, stage in stages_of(method).items() for path, each in of(stage, before).items()
+    }
+
+
 def setting_meanings(method: object) -> dict[str, str]:
     """The meaning of each setting, by its dotted path for `--set`; empty if its class has no description."""
-    return {
-        path: meaning
-        for before, stage in stages_of(method).items()
-        for path, meaning in meanings_in(stage, before).items()
-    }
+    return by_stage(method, meanings_in)
 
 
 def meanings_in(settings: object, before: str = "") -> dict[str, str]:
@@ -44,9 +49,7 @@ def changed_settings(method: object) -> dict[str, Any]:
     """
     additions = {"--rank": method.rank, "--layers": method.layers} if isinstance(method, LoRA) else {}
     changes = {name: value for name, value in additions.items() if value is not None}
-    for before, stage in stages_of(method).items():
-        changes |= changes_in(stage, before)
-    return changes
+    return changes | by_stage(method, changes_in)
 
 
 def changes_in(settings: object, before: str = "", usual: object = None) -> dict[str, Any]:
@@ -67,11 +70,7 @@ def changes_in(settings: object, before: str = "", usual: object = None) -> dict
 
 def setting_choices(method: object) -> dict[str, dict[str, str]]:
     """The dataclasses that a setting accepts and what each does, by the path of the setting."""
-    return {
-        path: kinds
-        for before, stage in stages_of(method).items()
-        for path, kinds in choices_in(stage, before).items()
-    }
+    return by_stage(method, choices_in)
 
 
 def choices_in(settings: object, before: str = "") -> dict[str, dict[str, str]]:
@@ -104,11 +103,7 @@ def plain_text(text: str) -> str:
 
 def descents(method: object) -> dict[str, Descent]:
     """The descents in a method by their dotted paths."""
-    return {
-        path: how
-        for before, stage in stages_of(method).items()
-        for path, how in descents_in(stage, before).items()
-    }
+    return by_stage(method, descents_in)
 
 
 def descents_in(settings: object, before: str = "") -> dict[str, Descent]:
