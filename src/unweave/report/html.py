@@ -106,27 +106,6 @@ class Stage:
         return any(row.gap.mean is not None for row in self.rows)
 
 
-@dataclass(frozen=True)
-class Frontier:
-    """The frontier of a recipe for the template.
-
-    Args:
-        title: its heading.
-        conclusion: The result in a sentence; None if no method ran to its end.
-        sentences: The reference values of the gap.
-        figure: SVG, None without a point to draw.
-        shaded: Whether the figure shades the gaps up to that of a model at its margins.
-        tables: The caption, header and lines of each table.
-    """
-
-    title: str
-    conclusion: str | None
-    sentences: list[str]
-    figure: Markup | None
-    shaded: bool
-    tables: list[tuple[str, list[str], list[list[str]]]]
-
-
 def render(record: Mapping[str, Any]) -> str:
     """The page of a valid record, as one string of HTML."""
     stages = [_stage(name, f"stage-{i}", stage) for i, (name, stage) in enumerate(record["stages"].items())]
@@ -206,17 +185,18 @@ def _markup(svg: str | None) -> Markup | None:
     return None if svg is None else Markup(svg)
 
 
-def _frontier(name: str, content: Mapping[str, Any]) -> Frontier:
+def _frontier(name: str, content: Mapping[str, Any]) -> dict[str, Any]:
+    """The frontier of a recipe for the template."""
     from unweave.report.frontier_figure import figure
 
-    return Frontier(
-        frontier.title(name),
-        frontier.conclusion(content),
-        frontier.sentences(content),
-        _markup(figure(content)),
-        bool(finite(content["margin"])),
-        frontier.grids(content),
-    )
+    return {
+        "title": frontier.title(name),
+        "conclusion": frontier.conclusion(content),
+        "sentences": frontier.sentences(content),
+        "figure": _markup(figure(content)),
+        "shaded": bool(finite(content["margin"])),
+        "tables": frontier.grids(content),
+    }
 
 
 def _sheets(stage_rows: list[Row], pictures: Mapping[str, str]) -> dict[str, str]:

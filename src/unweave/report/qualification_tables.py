@@ -13,24 +13,11 @@ Rows = Sequence[Mapping[str, Any]]
 Grid = tuple[list[str], list[list[str]]]
 
 
-@dataclass(frozen=True)
-class Qualification:
-    """A qualification for the template of the page.
-
-    Args:
-        tables: The header and the lines of each table.
-        sentences: What they mean, and which strata are missing.
-    """
-
-    tables: list[Grid]
-    sentences: list[str]
-
-
-def qualification_of(record: Mapping[str, Any]) -> Qualification | None:
-    """The qualification of a record; None without."""
+def qualification_of(record: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The tables and sentences of a record's qualification for the template of the page; None without."""
     if "qualification" not in record:
         return None
-    return Qualification(grids(record), sentences(record["qualification"]))
+    return {"tables": grids(record), "sentences": sentences(record["qualification"])}
 
 
 def grids(record: Mapping[str, Any]) -> list[Grid]:
