@@ -147,10 +147,8 @@ def text(name: str, frontier: Frontier, *, width: int) -> list[str]:
     """A recipe's frontier as lines of plain text."""
     lines = [title(name), *table_formats.wrap(opening(frontier), width)]
     for legend, header, cells in grids(frontier):
-        table = table_formats.columns(header, cells, words=1, width=width)
-        for line in cells:
-            table.add_row(*table_formats.texts(line))
-        lines += ["", *table_formats.plain_lines(table), *table_formats.wrap([legend], width)]
+        table = table_formats.text_lines(header, cells, words=1, width=width)
+        lines += ["", *table, *table_formats.wrap([legend], width)]
     return [*lines, ""]
 
 

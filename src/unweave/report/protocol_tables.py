@@ -1,12 +1,8 @@
 """The columns of Deep Unlearn in every form: terminal, plain text, Markdown, LaTeX, Parquet."""
 
-import textwrap
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-
-from rich.table import Table
-from rich.text import Text
 
 from unweave.record.record import explain_unverified
 from unweave.report import table_formats
@@ -64,18 +60,10 @@ def text(record: Record, *, width: int = 100) -> str:
     """Every stage as plain text."""
     parts = [f"{line}\n" for line in [explain_unverified(record)] if line]
     for name, stage in record["stages"].items():
-        notes = [line for sentence in sentences(stage) for line in textwrap.wrap(sentence, width)]
-        parts.append("\n".join([name, *notes, "", *table_formats.plain_lines(terminal(stage, width)), ""]))
-    return "\n".join([*parts, *textwrap.wrap(legend(record), width)])
-
-
-def terminal(stage: Record, width: int) -> Table:
-    """One stage as a rich table."""
-    header, lines = grid(stage)
-    table = table_formats.columns(header, lines, words=1, width=width)
-    for line in lines:
-        table.add_row(*map(Text, line))
-    return table
+        notes = table_formats.wrap(sentences(stage), width)
+        table = table_formats.text_lines(*grid(stage), words=1, width=width)
+        parts.append("\n".join([name, *notes, "", *table, ""]))
+    return "\n".join([*parts, *table_formats.wrap([legend(record)], width)])
 
 
 def markdown(record: Record) -> str:

@@ -70,6 +70,14 @@ def columns(header: Sequence[str], lines: Sequence[Sequence[str]], *, words: int
     return table
 
 
+def text_lines(header: Sequence[str], lines: Sequence[Sequence[str]], *, words: int, width: int) -> list[str]:
+    """The lines of a table of plain text, whose first columns are words."""
+    table = columns(header, lines, words=words, width=width)
+    for line in lines:
+        table.add_row(*texts(line))
+    return plain_lines(table)
+
+
 def texts(line: Sequence[str]) -> list[Text]:
     """The cells of a line for a rich table, without markup."""
     return [Text(cell) for cell in line]

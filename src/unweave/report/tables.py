@@ -227,12 +227,9 @@ def attacked_methods_text(stage: Mapping[str, Any], width: int) -> list[str]:
     """The attacks on every method as lines; none without."""
     if not stage.get("attacked_methods"):
         return []
-    header, lines = attack_tables.method_grid(stage["attacked_methods"])
-    table = table_formats.columns(header, lines, words=2, width=width)
-    for line in lines:
-        table.add_row(*table_formats.texts(line))
+    table = attack_tables.method_grid(stage["attacked_methods"])
     notes = table_formats.wrap([attack_tables.METHODS_SENTENCE], width)
-    return [*notes, "", *table_formats.plain_lines(table), ""]
+    return [*notes, "", *table_formats.text_lines(*table, words=2, width=width), ""]
 
 
 def _attacks_text(stage: Mapping[str, Any], width: int) -> list[str]:
@@ -240,11 +237,8 @@ def _attacks_text(stage: Mapping[str, Any], width: int) -> list[str]:
     if "attacks" not in stage:
         return []
     header, lines = attack_tables.brief_grid(stage["attacks"])
-    table = table_formats.columns(header, lines, words=1, width=width)
-    for line in lines:
-        table.add_row(*table_formats.texts(line))
-    notes = table_formats.wrap(attack_tables.sentences(stage["attacks"]), width)
-    return [*(table_formats.plain_lines(table) if lines else []), "", *notes, ""]
+    table = table_formats.text_lines(header, lines, words=1, width=width) if lines else []
+    return [*table, "", *table_formats.wrap(attack_tables.sentences(stage["attacks"]), width), ""]
 
 
 def _attacks_markdown(name: str, stage: Mapping[str, Any]) -> list[str]:
