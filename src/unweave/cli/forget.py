@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import nn
 
+from unweave.cli.checks.dry_run import print_plan
 from unweave.cli.forget_runs.concept import forget_concept
 from unweave.cli.forget_runs.run import Run
 from unweave.cli.inputs import out
@@ -163,7 +164,8 @@ def forget_records(
     tuned_tables = {} if tuned is None else read_search(tuned, model, method)
     split = project.split(positions(request, project, seed))
     if tuned is not None:
-        refuse_unfit_search(project, model, method, tuned_tables, tuned, seed)
+        again = f"tune it again, with unweave bench {model} --methods {method} --tune 20"
+        tuned_method(project, method, tables=tuned_tables, seed=seed, place=tuned, again=again)
         tables = merge_tables(tuned_tables, tables)
     chosen = configure_method(project, method, tables=tables, seed=seed, trained=trained)
     project.refuse_undrawable_method(chosen, method)
@@ -173,7 +175,8 @@ def forget_records(
         **place_facts(model, recipe, data),
         **request_facts(project, split, method, tables=tables, seed=seed, device=flags.device),
         **trained.facts(),
-        **form_facts(save_sharded=save_sharded),
+        # a whole model has no such fact, as in earlier versions
+        **({"save_sharded": True} if save_sharded else {}),
     }
     place = flags.out or Path("forgotten")
     out.refuse_within(place, project.source, data)
@@ -183,21 +186,15 @@ def forget_records(
         processes.from_first(lambda: remove_states(folder))
         print_done(split, method, folder=folder, flags=flags)
         return 0
-    run = Run(
-        project, split, chosen, method, trained, model, request, folder, save_every, flags, save_sharded
-    )
     if dry_run:
-        return processes.from_first(run.print_dry_run)  # alone: a clock decides how long it measures
+        return processes.from_first(  # alone: a clock decides how long it measures
+            lambda: print_plan(
+                chosen, method, split=split, project=project, folder=folder, trained=trained, flags=flags
+            )
+        )
+    run = Run(project, split, chosen, method, model, request, folder, save_every, flags, save_sharded)
     run.write_result(run_facts, place_model)
     return 0
-
-
-def refuse_unfit_search(
-    project: Project, model: str, method: str, tables: Mapping[str, Any], tuned: Path, seed: int
-) -> None:
-    """Raises if the settings that a search found do not fit the method of this project."""
-    again = f"tune it again, with unweave bench {model} --methods {method} --tune 20"
-    tuned_method(project, method, tables=tables, seed=seed, place=tuned, again=again)
 
 
 def place_facts(model: str, recipe: str | None, data: str | None) -> out.Facts:
@@ -205,11 +202,6 @@ def place_facts(model: str, recipe: str | None, data: str | None) -> out.Facts:
     places = {"model": model, "recipe": recipe, "data": data}
     known = {key: None if place is None else absolute_place(place) for key, place in places.items()}
     return {"verb": "forget", **known}
-
-
-def form_facts(*, save_sharded: bool) -> out.Facts:
-    """The form in which a run writes its model; none for a whole one, as in earlier versions."""
-    return {"save_sharded": True} if save_sharded else {}
 
 
 def request_facts(

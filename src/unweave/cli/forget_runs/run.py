@@ -10,7 +10,6 @@ from torch import nn
 
 from unweave.audits.exam import Glancing, glance
 from unweave.bench.workers import Listener, Progress
-from unweave.cli.checks.dry_run import print_plan
 from unweave.cli.checks.timing import refuse_unfit_processes
 from unweave.cli.inputs import out
 from unweave.cli.inputs.choose_method import Retraining
@@ -23,7 +22,6 @@ from unweave.cli.inputs.forget_folder import (
     write_request,
 )
 from unweave.cli.inputs.request import Request
-from unweave.cli.inputs.scope import TrainedWeights
 from unweave.cli.options import CommonFlags
 from unweave.cli.process_group import open_on_first
 from unweave.cli.project import Project
@@ -47,7 +45,6 @@ class Run:
         split: The data, cut by the request.
         method: The method.
         name: The name of the method on the command line.
-        trained: The weights that it trains.
         model: The model on the command line.
         request: The request on the command line.
         folder: The folder of the result.
@@ -60,25 +57,12 @@ class Run:
     split: Split
     method: Method | Retraining
     name: str
-    trained: TrainedWeights
     model: str
     request: Request
     folder: Path
     save_every: int | None
     flags: CommonFlags
     save_sharded: bool = False
-
-    def print_dry_run(self) -> int:
-        """Prints what the run would do, and its cost."""
-        return print_plan(
-            self.method,
-            self.name,
-            split=self.split,
-            project=self.project,
-            folder=self.folder,
-            trained=self.trained,
-            flags=self.flags,
-        )
 
     def write_result(self, facts: out.Facts, place: Callable[[nn.Module], nn.Module]) -> None:
         """Unlearns, writes the result into the folder, and prints it.
