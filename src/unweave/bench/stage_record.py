@@ -1,10 +1,8 @@
 """Makes a stage's part of the record from its cells: margins, scores, verdicts. It only reads files."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from itertools import combinations
-from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -21,6 +19,7 @@ from unweave.bench.stage import Stage
 from unweave.bench.strata import TRAINED
 from unweave.bench.study import REFERENCES, count_own, evaluations, scale_of
 from unweave.descent.train import digest
+from unweave.record.files import read_object
 
 PICKED = ("mislabelled", "planted", *TRAINED)
 """The forget sets whose examples a record lists."""
@@ -48,7 +47,9 @@ def stage_record(
     spread = margins or calibration_margins(stage, recipe.seeds, "reported")
     rows = {name: method_row(stage, name, references, margins) for name in methods}
     ran = [name for name in methods if rows[name]["failed"] is None]
-    cells = read_measurements(stage, [*ran, REFERENCE])
+    cells = {
+        name: [read_measurement(stage, seed, name) for seed in recipe.seeds] for name in (*ran, REFERENCE)
+    }
     return {
         "family": recipe.family.name,
         "recipe": stage.table(),
@@ -73,18 +74,13 @@ def stage_record(
             exam.metrics,
             exam.distance,
         ),
-        "sheets": read_sheets(cells),
+        "sheets": {name: each[0]["sheet"] for name, each in cells.items() if each[0]["sheet"] is not None},
         "descriptions": {
             name: each[0]["description"] for name, each in cells.items() if each[0]["description"]
         },
         **({"attacked_methods": attack_rows(stage, ran, attacks)} if attacks else {}),
         **search_row(stage, search),
     }
-
-
-def read_measurements(stage: Stage, names: Sequence[str]) -> dict[str, list[Any]]:
-    """What was measured of some methods, per seed."""
-    return {name: [read_measurement(stage, seed, name) for seed in stage.recipe.seeds] for name in names}
 
 
 def headline_method(methods: Sequence[str], headline: str) -> str:
@@ -193,11 +189,6 @@ def judge_method(
     }
 
 
-def read_sheets(cells: Mapping[str, Sequence[Content]]) -> dict[str, str]:
-    """Pictures of the answers of the first seed's models, by method; may be empty."""
-    return {name: each[0]["sheet"] for name, each in cells.items() if each[0]["sheet"] is not None}
-
-
 def read_values(stage: Stage, seed: int, name: str) -> Values:
     """Reads the metrics of a cell."""
     return read_measurement(stage, seed, name)["values"]
@@ -205,14 +196,9 @@ def read_values(stage: Stage, seed: int, name: str) -> Values:
 
 def read_measurement(stage: Stage, seed: int, name: str) -> Content:
     """Reads the measurements of a cell."""
-    return read(append_suffix(cell_path(stage, seed, name), "values.json"))
+    return read_object(append_suffix(cell_path(stage, seed, name), "values.json"))
 
 
 def read_cell(stage: Stage, seed: int, name: str) -> Content:
     """Reads a cell."""
-    return read(append_suffix(cell_path(stage, seed, name), "json"))
-
-
-def read(path: Path) -> Content:
-    """Reads the content of a JSON file."""
-    return json.loads(path.read_text(encoding="utf-8"))
+    return read_object(append_suffix(cell_path(stage, seed, name), "json"))
