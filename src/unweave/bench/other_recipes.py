@@ -32,16 +32,6 @@ def is_text_to_image(place: str) -> bool:
         return False
 
 
-def refuse_other_name(place: str | Path) -> None:
-    """Raises if a name is that of a recipe of another kind in the package."""
-    refuse_kind(place, kind_of_name(place))
-
-
-def refuse_other_content(place: str | Path, table: Mapping[str, Any]) -> None:
-    """Raises if the content of a file is a recipe of another kind."""
-    refuse_kind(place, kind_of_content(table))
-
-
 def kind_of_name(place: str | Path) -> str | None:
     """The kind of a recipe of the package; None if there is none of that name among the other kinds."""
     for kind in KINDS:

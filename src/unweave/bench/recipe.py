@@ -18,7 +18,7 @@ from typing import Any, TypeVar, cast
 
 from torch import nn
 
-from unweave.bench.other_recipes import refuse_other_content, refuse_other_name
+from unweave.bench.other_recipes import kind_of_content, kind_of_name, refuse_kind
 from unweave.bench.setup import Setup
 from unweave.choices import explain_unknown
 from unweave.descent.descend import Descent
@@ -164,7 +164,7 @@ def _table(place: str | Path) -> dict[str, Any]:
     ending = ".toml" if Path(place).suffix == ".toml" else ""
     name = Path(place).stem if ending else str(place)
     table = read_toml(_file(place))
-    refuse_other_content(place, table)
+    refuse_kind(place, kind_of_content(table))
     of, _, budget = name.rpartition("@")
     if not of or not _is_number(budget):
         return {"name": name, **table}
@@ -204,7 +204,7 @@ def _file(place: str | Path) -> Path | Traversable:
             raise ValueError(f"expected a recipe at {place}, found no such file")
         return Path(place)
     if str(place) not in recipe_names():
-        refuse_other_name(place)
+        refuse_kind(place, kind_of_name(place))
         raise ValueError(explain_unknown("recipe", str(place), recipe_names()))
     return files("unweave").joinpath("recipes", f"{place}.toml")
 
