@@ -1,6 +1,5 @@
 """`unweave attacks`: lists attacks with their needs, tiers, costs and limits."""
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,7 +10,6 @@ from unweave.audits.diffusion.image_attacks import CLASSES, IMAGE_ATTACKS, IMAGE
 from unweave.cli.inputs import out
 from unweave.cli.options import DEFAULTS, CommonFlags
 from unweave.cli.terminal import show
-from unweave.record.files import write_atomically
 from unweave.tasks.classifier import Classifier
 
 FILE = "attacks.json"
@@ -25,10 +23,7 @@ def attacks(name: str | None = None, /, *, flags: CommonFlags = DEFAULTS) -> int
         flags: The flags of every verb.
     """
     descriptions = describe_all() if name is None else {name: describe_named(name)}
-    if flags.out is not None:
-        facts = {"verb": "attacks", "attacks": descriptions}
-        with out.open_folder(out.choose_folder(flags.out, facts), facts) as folder:
-            write_atomically(folder / FILE, json.dumps(descriptions, indent=1))
+    out.write_json(flags.out, {"verb": "attacks", "attacks": descriptions}, FILE, descriptions)
     if flags.json:
         show.print_json(descriptions)
     elif name is None:

@@ -10,7 +10,6 @@ from unweave.cli.options import DEFAULTS, CommonFlags, flatten
 from unweave.cli.terminal import show
 from unweave.cli.terminal.describe_settings import descents, first_line, setting_choices, setting_meanings
 from unweave.methods import DEFAULT, METHODS, STAGES, Method, method_named
-from unweave.record.files import write_atomically
 from unweave.tables import as_table
 
 FILE = "methods.json"
@@ -30,10 +29,7 @@ def methods(name: str | None = None, /, *, flags: CommonFlags = DEFAULTS) -> int
     """
     selection = {**METHODS, **STAGES} if name is None else {name: method_named(name)}
     descriptions = {each: describe_method(method) for each, method in selection.items()}
-    if flags.out is not None:
-        facts = {"verb": "methods", "methods": descriptions}
-        with out.open_folder(out.choose_folder(flags.out, facts), facts) as folder:
-            write_atomically(folder / FILE, json.dumps(descriptions, indent=1))
+    out.write_json(flags.out, {"verb": "methods", "methods": descriptions}, FILE, descriptions)
     if flags.json:
         show.print_json(descriptions)
     elif name is None:

@@ -1,13 +1,11 @@
 """Findings of a check, of any kind of model: the file, the advice, the notes and the table of costs."""
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from unweave.cli.inputs import out
 from unweave.cli.terminal import show
-from unweave.record.files import write_atomically
 from unweave.record.record import to_json_values
 from unweave.report.numbers import number
 from unweave.report.rows import PEAK_MEMORY
@@ -38,10 +36,7 @@ Costs = Mapping[str, Mapping[str, Any]]
 
 def write_findings(findings: Mapping[str, Any], facts: out.Facts, place: Path | None) -> None:
     """Writes the findings into a folder, if one is given; `facts` tell this check from others."""
-    if place is None:
-        return
-    with out.open_folder(out.choose_folder(place, facts), facts) as folder:
-        write_atomically(folder / FILE, json.dumps(to_json_values(findings), indent=1))
+    out.write_json(place, facts, FILE, to_json_values(findings))
 
 
 def slower_methods(costs: Costs) -> list[str]:

@@ -155,6 +155,20 @@ def open_folder(folder: Path, facts: Facts, *, claim: str = CLAIM) -> Iterator[P
             remove_empty(folder, claim, created)
 
 
+def write_json(place: Path | None, facts: Facts, name: str, content: object) -> None:
+    """Writes a JSON file into the folder of a run, if one is given.
+
+    Args:
+        place: The folder given by the user.
+        facts: The facts that the run depends on.
+        name: The name of the file.
+        content: What it holds.
+    """
+    if place is not None:
+        with open_folder(choose_folder(place, facts), facts) as folder:
+            write_atomically(folder / name, json.dumps(content, indent=1))
+
+
 def list_files(folder: Path) -> set[Path]:
     """All files below a folder, without empty ones such as locks; none if it does not exist."""
     return {path for path in folder.rglob("*") if path.is_file() and path.stat().st_size}
