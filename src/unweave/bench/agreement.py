@@ -70,13 +70,9 @@ def count_agreement(proxies: Sequence[Proxy], method: str, control: int) -> list
 def list_subjects(stage: Stage, method: str, control: int) -> list[tuple[str, str, int]]:
     """The models of a request that are judged: the kind of each, and the name and seed of its cell."""
     seeds = stage.recipe.seeds
-    own = [(method, method, seed) for seed in seeds if has_model(stage, method, seed)]
+    measured = {seed: append_suffix(cell_path(stage, seed, method), "values.json") for seed in seeds}
+    own = [(method, method, seed) for seed, path in measured.items() if path.exists()]  # it did not fail
     return [*own, ("original", "original", seeds[0]), ("retrained", REFERENCE, control)]
-
-
-def has_model(stage: Stage, name: str, seed: int) -> bool:
-    """Whether a method did not fail on a seed."""
-    return append_suffix(cell_path(stage, seed, name), "values.json").exists()
 
 
 def judge_by_own(proxy: Proxy, name: str, seed: int) -> str:

@@ -31,10 +31,9 @@ class Journal:
             ValueError: If it can't be read.
         """
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        lock = Lock(self.path)
-        repair_journal(self.path, lock)
+        repair_journal(self.path)
         try:
-            return JournalStorage(JournalFileBackend(str(self.path), lock))
+            return JournalStorage(JournalFileBackend(str(self.path), Lock(self.path)))
         except (ValueError, KeyError, TypeError) as error:  # Optuna's own does not name the file
             raise ValueError(f"{self.path} is no journal ({error!r}): delete it to search again") from error
 
@@ -88,12 +87,9 @@ class Lock(JournalFileOpenLock):
         self.holding.pop().__exit__(None, None, None)
 
 
-def repair_journal(path: Path, lock: Lock) -> None:
+def repair_journal(path: Path) -> None:
     """Cuts off an incomplete last line, which Optuna could not read."""
-    lock.acquire()
-    try:
+    with lock_file(path, alone=True):
         text = path.read_bytes()
         if not text.endswith(b"\n"):
             os.truncate(path, text.rfind(b"\n") + 1)
-    finally:
-        lock.release()

@@ -85,7 +85,7 @@ def qualify(
     controls = [
         Job(f"{name}, a control", run_reference, (each, CONTROL_SEED)) for name, each in stages.items()
     ]
-    run_all(controls, crew, listener)
+    list(run_jobs(crew, controls, listener))  # their results are files
     held_out = read_held_out(folds)
     proxies = [
         observe(stage, method, held_out, entangled, requests.strata[name], content["stages"][name])
@@ -117,7 +117,7 @@ def run_folds(make_stage: MakeStage, plan: Plan, crew: Crew, listener: Listener)
             folds.append((make_stage(f"fold-{repeat}-{i}", part.sort().values), FOLD_SEED + repeat))
     for stage, _ in folds:
         refuse_unseen_class(stage.split(), stage.name)
-    run_all([Job(fold_name(*each), run_reference, each) for each in folds], crew, listener)
+    list(run_jobs(crew, [Job(fold_name(*each), run_reference, each) for each in folds], listener))
     return folds
 
 
@@ -129,12 +129,6 @@ def refuse_unseen_class(split: Split, name: str) -> None:
             f"{name} holds all training examples of class {whole[0]}, and the calibration part has none "
             "to compare them with: add one, or leave the class out of the data"
         )
-
-
-def run_all(work: Sequence[Job], crew: Crew, listener: Listener) -> None:
-    """Runs jobs whose results are files."""
-    for _ in run_jobs(crew, work, listener):
-        pass
 
 
 def fold_name(stage: Stage, seed: int) -> str:

@@ -86,17 +86,14 @@ def open_study(storage: Storage, name: str, objectives: int = 1) -> optuna.Study
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     small = [StudyDirection.MINIMIZE] * objectives
+    # stops a trial whose value after a seed is worse than the median of finished trials
+    pruner = optuna.pruners.MedianPruner(n_startup_trials=5)
     with storage.name_errors():
         trials = storage.open()
         with storage.lock(name, "claims", alone=True):  # only one process may create it
             return optuna.create_study(
-                storage=trials, study_name=name, load_if_exists=True, directions=small, pruner=make_pruner()
+                storage=trials, study_name=name, load_if_exists=True, directions=small, pruner=pruner
             )
-
-
-def make_pruner() -> optuna.pruners.BasePruner:
-    """Stops a trial whose value after a seed is worse than the median of finished trials."""
-    return optuna.pruners.MedianPruner(n_startup_trials=5)
 
 
 def run_trials(
