@@ -19,6 +19,16 @@ from unweave.cli.terminal.show import escape_controls
 from unweave.errors import Failed
 
 DONE, NOT_PASSED, BAD_INPUT, FAILED, INTERRUPTED = 0, 1, 2, 3, 130
+REFUSALS = (
+    CycloptsError,
+    ValueError,
+    FileNotFoundError,
+    PermissionError,
+    NotADirectoryError,
+    IsADirectoryError,
+    ImportError,  # an extra is not installed; the message names it
+)
+"""The errors that mean bad input."""
 
 app = App(
     name="unweave",
@@ -55,11 +65,7 @@ def run(arguments: Sequence[str]) -> process_group.Outcome:
     """Runs the command line; returns the exit code and the text of an error."""
     try:
         code = app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
-    except (CycloptsError, ValueError) as error:
-        return BAD_INPUT, str(error)
-    except (FileNotFoundError, PermissionError, NotADirectoryError, IsADirectoryError) as error:
-        return BAD_INPUT, str(error)
-    except ImportError as error:  # an extra is not installed; the message names it
+    except REFUSALS as error:
         return BAD_INPUT, str(error)
     except BrokenPipeError:  # the reader of the pipe has closed it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
