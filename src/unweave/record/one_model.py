@@ -8,6 +8,9 @@ from unweave.record import record
 UNKNOWN: Mapping[str, Any] = {"seconds": None, "gradient_evaluations": None, "cost": None, "trace": {}}
 """The cost of a given model."""
 
+POINTS = 50
+"""The number of points of a curve of losses."""
+
 SHOWN = 5
 """The number of ids of a request in a record; few, because a record should not reveal who was deleted."""
 
@@ -74,15 +77,12 @@ def request_row(ids: Sequence[Any], labels: Sequence[int], *, of: int, model: st
     return {**facts, "model": model, "asked": None, "date": None}
 
 
-def trace_rows(
-    traces: Mapping[str, Any], losses: Mapping[str, list[float]], *, points: int = 50
-) -> dict[str, Any]:
-    """The traces of probes and the losses, thinned to about `points` rows of step, value and reliability.
+def trace_rows(traces: Mapping[str, Any], losses: Mapping[str, list[float]]) -> dict[str, Any]:
+    """The traces of probes and the losses, thinned to about `POINTS` rows of step, value and reliability.
 
     Args:
         traces: The rows of the probes.
         losses: The loss of every term at every step.
-        points: The number of points.
     """
-    steps = {name: range(0, len(each), max(1, len(each) // points)) for name, each in losses.items()}
+    steps = {name: range(0, len(each), max(1, len(each) // POINTS)) for name, each in losses.items()}
     return {**traces, **{name: [(i, losses[name][i], None) for i in steps[name]] for name in losses}}
