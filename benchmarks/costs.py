@@ -20,10 +20,10 @@ from time import process_time
 from typing import Any, cast
 
 import torch
-from interleaved import resident
 from rows import write_json
 from timed_rounds import make_parser, turns
 
+from unweave.bench.peak_memory import STATUS, read_sizes
 from unweave.data.in_memory import Resident
 from unweave.descent.timing import warm_up
 from unweave.methods import DEFAULT, Method, method_named, methods_for
@@ -119,10 +119,9 @@ def peak(method: Method) -> float | None:
     torch.set_num_threads(1)
     warm_up()
     request, short = problem(), of_length(method, SHORT)
-    before = resident("VmRSS")
+    before = read_sizes(STATUS)
     short(request)
-    after = resident("VmHWM")
-    return None if before is None or after is None else after - before
+    return (read_sizes(STATUS)["VmHWM"] - before["VmRSS"]) / 2**20 if before else None
 
 
 def alone(method: Method) -> float | None:

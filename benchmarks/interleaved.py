@@ -15,7 +15,6 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field, replace
 from multiprocessing import get_context
-from pathlib import Path
 from statistics import median, quantiles
 from typing import Any, Protocol
 
@@ -23,6 +22,7 @@ import torch
 from rows import write_json
 from timed_rounds import make_parser, turns
 
+from unweave.bench.peak_memory import STATUS, read_sizes
 from unweave.descent.descend import Descent
 from unweave.descent.timing import synchronize
 from unweave.problem import Problem
@@ -147,17 +147,9 @@ def peak(setting: Setting, competitor: str, device: str) -> float | None:
         before = torch.cuda.memory_allocated(device)
         setting.run(competitor, problem, setting.how(3), lambda *_: None)
         return (torch.cuda.max_memory_allocated(device) - before) / 2**20
-    before = resident("VmRSS")
+    before = read_sizes(STATUS)
     setting.run(competitor, problem, setting.how(3), lambda *_: None)
-    after = resident("VmHWM")
-    return None if before is None or after is None else after - before
-
-
-def resident(key: str) -> float | None:
-    """A line of Linux' account of this process, in MiB."""
-    status = Path("/proc/self/status")
-    lines = status.read_text().splitlines() if status.exists() else []
-    return next((int(line.split()[1]) / 1024 for line in lines if line.startswith(key)), None)
+    return (read_sizes(STATUS)["VmHWM"] - before["VmRSS"]) / 2**20 if before else None
 
 
 def measure(

@@ -30,6 +30,7 @@ from rows import write_json
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from unweave import cli
+from unweave.bench.peak_memory import read_sizes
 from unweave.record.record import environment
 
 STEPS, WIDTH, CLASSES, FORGET, BLOCK = 200, 8, 10, 100, 2**16
@@ -85,9 +86,9 @@ def measure(words: Sequence[str]) -> dict[str, Any]:
     """The times and the memory of a command in a process of its own."""
     command = [sys.executable, __file__, "--run", *words]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        peak = 0.0
+        peak, status = 0, Path(f"/proc/{process.pid}/status")
         while process.poll() is None:
-            peak = max(peak, anonymous(process.pid))
+            peak = max(peak, read_sizes(status).get("RssAnon", 0))  # none once it has ended
             time.sleep(0.05)
         assert process.stdout is not None
         lines = process.stdout.read().splitlines()
@@ -97,13 +98,7 @@ def measure(words: Sequence[str]) -> dict[str, Any]:
     ends = found["steps"]
     step = median(b - a for a, b in pairwise(ends)) if len(ends) > 1 else None
     first = ends[0] if ends else found["end"]
-    return {"start_up": first, "step": step, "whole": found["end"], "peak_mib": peak}
-
-
-def anonymous(process: int) -> float:
-    """The anonymous memory of a process, in MiB; 0 once it has ended."""
-    lines = Path(f"/proc/{process}/status").read_text().splitlines()
-    return next((int(line.split()[1]) / 1024 for line in lines if line.startswith("RssAnon")), 0.0)
+    return {"start_up": first, "step": step, "whole": found["end"], "peak_mib": peak / 2**20}
 
 
 def measure_size(folder: Path, n: int) -> dict[str, Any]:

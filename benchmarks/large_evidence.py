@@ -21,13 +21,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from interleaved import resident
 from rows import write_json
 
 from unweave.audits.classifier.evidence import Evidence
 from unweave.audits.classifier.exam import ANSWERED
 from unweave.audits.classifier.metrics import METRICS, measure_pair
 from unweave.audits.classifier.parquet import load, load_unseen, save
+from unweave.bench.peak_memory import STATUS, read_sizes
 from unweave.cli.audits.evidence import audit_evidence
 from unweave.cli.options import CommonFlags
 from unweave.record.record import environment
@@ -91,11 +91,11 @@ def write_references(place: Path, examples: int, classes: int, count: int) -> No
 
 def measure(what: str, place: Path, examples: int, classes: int) -> dict[str, float | None]:
     """Memory and CPU seconds of a piece of work in this process."""
-    before, start = resident("VmRSS") or 0.0, time.process_time()
+    before, start = read_sizes(STATUS), time.process_time()
     work(what, place, examples, classes)
-    peak = resident("VmHWM")
+    after = read_sizes(STATUS)
     return {
-        "mib": None if peak is None else round(peak - before),
+        "mib": round((after["VmHWM"] - before["VmRSS"]) / 2**20) if before else None,
         "cpu_seconds": round(time.process_time() - start, 1),
     }
 

@@ -25,13 +25,13 @@ from typing import Any, ClassVar
 import steps
 import torch
 import torch.distributed as dist
-from interleaved import Setting, Tick, resident, seconds
+from interleaved import Setting, Tick, seconds
 from rows import write_json
 from steps import ALPHA, SETTINGS, WEIGHT, by_hand, phase_of
 from torch import Tensor, nn
 from torch.multiprocessing.spawn import spawn
 
-from unweave.bench.peak_memory import peak_memory
+from unweave.bench.peak_memory import STATUS, peak_memory, read_sizes
 from unweave.data.in_memory import Resident
 from unweave.descent.descend import Descent, descend
 from unweave.descent.objective import bounded
@@ -154,13 +154,13 @@ def measure_peak(rank: int, size: Size, count: int, device: str, folder: str, mo
     if count > 1:
         meeting = f"file://{folder}/meeting"
         dist.init_process_group(BACKENDS[device], init_method=meeting, rank=rank, world_size=count)
-    before = resident("VmRSS") if device == "cpu" else 0.0
+    before = read_sizes(STATUS).get("VmRSS", 0) / 2**20 if device == "cpu" else 0.0
     model = size.model().to(device)
     problem = size.problem(device, shard_model(model) if count > 1 else model)
     gc.collect()
     with peak_memory(device) as peak:
         size.run(mode, problem, size.how(3), lambda *_: None)
-    found = None if peak.mib is None or before is None else peak.mib - before
+    found = None if peak.mib is None else peak.mib - before
     (Path(folder) / f"{rank}.json").write_text(json.dumps(found))
     if count > 1:
         dist.destroy_process_group()
