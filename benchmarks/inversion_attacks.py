@@ -1,12 +1,12 @@
 """The attacks of `inversion.py` on the update of a deletion: what was deleted, and its class."""
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
-from class_probes import probe_class
 from inversion_lab import CONTROLS, NORM, OTHER, Lab
+from jaxtyping import Float
 from rows import Row
 from torch import Tensor, nn
 
@@ -15,6 +15,12 @@ from unweave.audits.attacks.label_inference import label_from_probes
 from unweave.audits.attacks.last_layer_bias import label_from_bias
 from unweave.audits.attacks.update_alignment import any_change, loss_gradient, weight_changes
 from unweave.weights.params import Params, norm, scale
+
+SURE = 0.9995
+"""The probability of its class at which a probe is good enough (as in Hu et al.)."""
+
+PROBES, QUERIES = 10, 4000
+"""The number of probes of a class, and the most queries for each."""
 
 
 def attack(
@@ -132,6 +138,42 @@ def all_probes(lab: Lab) -> Tensor:
             return lab.original.eval()(inputs).softmax(1)
 
         shape, low, high = lab.inputs.shape[1:], lab.search.least, lab.search.most
-        found = [probe_class(answer, k, shape, least=low, most=high) for k in range(lab.n_classes)]
+        found = [find_probes(answer, k, shape, least=low, most=high) for k in range(lab.n_classes)]
         np.save(path, torch.stack(found).numpy())
     return torch.from_numpy(np.load(path))
+
+
+def find_probes(
+    answer: Callable[[Tensor], Float[Tensor, "input class"]],
+    label: int,
+    shape: Sequence[int],
+    *,
+    least: float,
+    most: float,
+) -> Tensor:
+    """Inputs of a class, found by queries alone (Hu et al., S&P 2024), https://arxiv.org/abs/2404.03233.
+
+    Each probe begins as noise, and keeps a random change if the probability of the class rises by it.
+    (Hu et al. instead descend by finite differences of single coordinates.)
+
+    Args:
+        answer: The probabilities of a model for a batch of inputs.
+        label: The class.
+        shape: The shape of one input.
+        least: The smallest value of an input.
+        most: The largest.
+    """
+    generator = torch.Generator().manual_seed(0)
+    inputs = torch.rand(PROBES, *shape, generator=generator) * (most - least) + least
+    best = answer(inputs)[:, label]
+    for index in range(QUERIES):
+        if bool((best >= SURE).all()):
+            break
+        size = (most - least) * 0.5 ** (1 + index % 4)
+        changed = torch.rand(inputs.shape, generator=generator) < 0.1
+        change = size * changed * torch.randn(inputs.shape, generator=generator)
+        candidates = (inputs + change).clamp(least, most)
+        scores = answer(candidates)[:, label]
+        better = (scores > best) & (best < SURE)
+        inputs[better], best[better] = candidates[better], scores[better]
+    return inputs

@@ -8,7 +8,7 @@ A retrained model gives its classes away, too: a model that never saw a class an
 retrained model is taken as the model after, and only a larger figure than theirs is a finding. The label is
 not the record; for that see `reidentification.py`. A proxy from the weights is `last_layer_bias.py`.
 
-The paper finds inputs of each class by queries alone (`benchmarks/class_probes.py`); here they are
+The paper finds inputs of each class by queries alone (`benchmarks/inversion_attacks.py`); here they are
 calibration examples, so the attacker has some data of the same kind.
 """
 

@@ -1,4 +1,4 @@
-"""`benchmarks/class_probes.py`: queries alone find inputs of a class."""
+"""`benchmarks/inversion_attacks.py`: queries alone find inputs of a class."""
 
 from types import ModuleType
 
@@ -10,7 +10,7 @@ from unweave.descent.train import train_model
 from unweave.split import Split
 from unweave.tasks.models import build
 
-SCRIPT = "class_probes"
+SCRIPT = "inversion_attacks"
 
 
 def test_queries_alone_find_inputs_of_a_class(script: ModuleType) -> None:
@@ -24,6 +24,6 @@ def test_queries_alone_find_inputs_of_a_class(script: ModuleType) -> None:
         return model(inputs).softmax(1)
 
     for label in (0, 7):
-        found = script.probe_class(answer, label, (64,), least=-1, most=2, probes=4)
-        assert found.shape == (4, 64) and -1 <= float(found.min()) <= float(found.max()) <= 2
+        found = script.find_probes(answer, label, (64,), least=-1, most=2)
+        assert found.shape == (script.PROBES, 64) and -1 <= float(found.min()) <= float(found.max()) <= 2
         assert bool((answer(found)[:, label] >= script.SURE).all())
