@@ -155,23 +155,6 @@ def test_the_second_retrained_model_is_of_another_seed(study: ModuleType, tmp_pa
     assert made.other_seed(0, "four") is None
 
 
-def test_every_method_of_the_study_is_there(study: ModuleType):
-    wanted = {
-        "lur",
-        "lur-lagged",
-        "lur-exact",
-        "lur-lora",
-        "lur-match",
-        "joint",
-        "salun",
-        "sa",
-        "esd-x",
-        "esd-u",
-    }
-    wanted |= {"esd-2025", "scissorhands", "erasediff", "sfron", "munba", "uce", "finetune", "ascent"}
-    assert wanted | {"short-retrain", "meta-unlearning"} <= study.ROWS.keys()
-
-
 def test_a_method_with_other_settings_is_refused(study: ModuleType, searches: ModuleType):
     method = searches.method_of(study.ROWS["uce"], searches.REPORTING)
     runs = {"three": {"0": {"uce": {"settings": study.digest({"method": repr(method)})}}}}
