@@ -6,6 +6,7 @@ import pytest
 
 from for_each import for_each
 from records import put, synthetic
+from report.words import words
 from unweave.report import html
 from unweave.report.diagram import critical_difference, levels
 from unweave.report.pareto import beats, find_undominated, front, pareto, round_between
@@ -21,10 +22,6 @@ def stage():
 @pytest.fixture(scope="module")
 def pictures(stage):
     return [critical_difference(rank_stages([stage])), pareto(stage)]
-
-
-def words(svg):
-    return [text.strip() for text in ElementTree.fromstring(svg).itertext() if text.strip()]
 
 
 def test_they_are_svg_with_a_label_and_the_same_bytes_each_time(stage, pictures):

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from for_each import for_each
 from records import put, synthetic
+from report.words import words
 from unweave.report import figures
 from unweave.report.labels import leader, place
 
@@ -22,10 +23,6 @@ def stage():
 def pictures():
     stage = synthetic()["stages"]["trace"]
     return [figures.tradeoff(stage), figures.conflict(stage), *figures.losses(stage).values()]
-
-
-def words(svg):
-    return [text for text in ElementTree.fromstring(svg).itertext() if text.strip()]
 
 
 def test_every_figure_is_one_svg_element_with_a_label(pictures):

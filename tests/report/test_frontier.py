@@ -1,12 +1,12 @@
 """The frontier is shown in every form, with the numbers of the record and whatever names it has."""
 
 import re
-from xml.etree import ElementTree
 
 import pytest
 from markupsafe import escape
 
 from records import at_budgets, cheap_to_draw, put
+from report.words import words
 from unweave.bench.frontier import cost_of_pass, frontier
 from unweave.report import html, tables
 from unweave.report.frontier import TO_BEAT, conclusion, grid, order_methods, paired_grid, spent_grid
@@ -24,10 +24,6 @@ def record():
 @pytest.fixture
 def trace(record):
     return record["frontier"]["trace"]
-
-
-def words(svg):
-    return [text for text in ElementTree.fromstring(svg).itertext() if text.strip()]
 
 
 def test_a_line_has_gap_and_verdict_at_each_budget_and_the_cost_of_a_pass(trace):
