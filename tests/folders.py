@@ -1,4 +1,4 @@
-"""Denoisers of users, with their images, written into a folder."""
+"""Denoisers of users, with their images, written into a folder; and what a folder holds."""
 
 from pathlib import Path
 
@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 from denoisers import UNET
+from unweave.record.files import sha256
 
 CLASSES = 4
 
@@ -139,3 +140,15 @@ def project(folder: Path, change: str = "") -> str:
     path = folder / "project.py"
     path.write_text(f"{PROJECT}\n\n{change}\n")
     return str(path)
+
+
+def write_idx(path: Path, values: np.ndarray) -> None:
+    """Writes bytes in the format of MNIST and Fashion-MNIST."""
+    header = bytes((0, 0, 8, values.ndim)) + np.array(values.shape, ">u4").tobytes()
+    path.write_bytes(header + values.astype(np.uint8).tobytes())
+
+
+def contents(folder: Path) -> dict[str, str]:
+    """The digest of every file below a folder."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): sha256(path) for path in files}

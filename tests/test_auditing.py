@@ -15,6 +15,7 @@ from torch import nn
 
 import unweave
 from audits.answers import draw_evidence
+from folders import contents
 from for_each import for_each
 from trainer import Trainer, build, make_data
 from unweave.audits.answers import Answers
@@ -196,10 +197,6 @@ def test_progress_goes_to_the_log_alone(result, caplog, capsys) -> None:
         f"retrained model {number} of 4 (seed {seed})" for number, seed in enumerate((0, 1, 7, 8), start=1)
     ]
     assert capsys.readouterr() == ("", "")
-
-
-def contents(folder: Path) -> dict[Path, bytes]:
-    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 @pytest.mark.parametrize("change", [{"hidden": 9}, {"end": "# by another rate\n"}])

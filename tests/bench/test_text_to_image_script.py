@@ -8,6 +8,7 @@ from types import ModuleType
 import numpy as np
 import pytest
 
+from folders import write_idx
 from unweave.data.captions import read_captioned
 
 TINY = """
@@ -60,11 +61,6 @@ def test_finished_models_stay_and_others_are_added(run, tmp_path: Path, capsys: 
     assert sorted(each.name for each in (place / "seed-0").iterdir()) == ["original", "without-three"]
     train, test = read_captioned(place / "data")
     assert len(train) == 120 and test is not None and len(test) == 120
-
-
-def write_idx(path: Path, values: np.ndarray) -> None:
-    header = bytes((0, 0, 8, values.ndim)) + np.array(values.shape, ">u4").tobytes()
-    path.write_bytes(header + values.astype(np.uint8).tobytes())
 
 
 def test_garments_of_a_folder_are_drawn_and_learned(run, tmp_path: Path):

@@ -1,6 +1,5 @@
 """`unweave audit FOLDER --prompts`, over tiny pipelines of fresh weights."""
 
-import hashlib
 import json
 import shutil
 import sys
@@ -16,6 +15,7 @@ import torch
 diffusers = pytest.importorskip("diffusers")
 pytest.importorskip("transformers")
 
+from folders import contents  # noqa: E402
 from stable_diffusion import write_clip, write_images, write_pipeline  # noqa: E402  # after diffusers is known to be there
 from unweave.audits.diffusion.concept_attack_metrics import CONCEPT_ATTACKS  # noqa: E402
 from unweave.audits.diffusion.nude_net import CLASSES, CORE  # noqa: E402
@@ -42,16 +42,6 @@ def source(tmp_path_factory) -> Path:
     write_images(place / "few", each=6)
     (place / "prompts.toml").write_text(PROMPTS)
     return place
-
-
-@pytest.fixture
-def given(source: Path, here: Path) -> Path:
-    return Path(shutil.copytree(source, here.parent / "given"))
-
-
-def contents(place: Path) -> dict[str, str]:
-    files = sorted(path for path in place.rglob("*") if path.is_file())
-    return {str(path.relative_to(place)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
 def flags(given: Path, **changes: object) -> list[object]:

@@ -1,4 +1,3 @@
-import hashlib
 import json
 import os
 import shutil
@@ -14,16 +13,12 @@ pytest.importorskip("transformers")
 import torch  # noqa: E402  # after diffusers is known to be there
 from safetensors.torch import load_file, save_file  # noqa: E402
 
+from folders import contents  # noqa: E402
 from single_file import write_single_file  # noqa: E402
 from stable_diffusion import write_images  # noqa: E402
 
 SHORT = ("--set", "how.steps=2", "--set", "how.batch=4", "--method", "lur", "--quiet")
 THREE = ("--concept", "a three")
-
-
-def contents(place: Path) -> dict[str, str]:
-    files = sorted(path for path in place.rglob("*") if path.is_file())
-    return {str(path.relative_to(place)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
 def test_a_concept_is_forgotten_from_folder_to_folder(run, given: Path, here: Path):

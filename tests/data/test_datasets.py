@@ -16,6 +16,7 @@ from PIL import Image
 from pyarrow import parquet
 from sklearn.datasets import load_digits
 
+from folders import write_idx
 from for_each import for_each
 from unweave.data import Raw, Source
 from unweave.data.datasets import DEBIAN_FASHION_MNIST, as_images, flip_labels, load
@@ -31,11 +32,6 @@ def first(raw: Raw) -> torch.Tensor:
 
 def everything(source: Source) -> torch.Tensor:
     return first(next(source.stream([torch.arange(len(source))])))
-
-
-def write_idx(path: Path, values: np.ndarray) -> None:
-    header = bytes((0, 0, 8, values.ndim)) + np.array(values.shape, ">u4").tobytes()
-    path.write_bytes(header + values.astype(np.uint8).tobytes())
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ pytest.importorskip("transformers")
 import torch  # noqa: E402  # after diffusers is known to be there
 
 import text_to_image  # noqa: E402
+from folders import contents  # noqa: E402
 from stable_diffusion import scheduler, write_pipeline  # noqa: E402
 from unweave.data.captions import read_captioned  # noqa: E402
 from unweave.errors import Failed  # noqa: E402
@@ -28,10 +29,6 @@ WANTED = ImagesToDraw(("a three", "a photo of a three"), ("a four",), 5, 7, Samp
 @pytest.fixture
 def pipeline() -> StableDiffusion:
     return text_to_image.pipeline()
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
 def test_the_images_are_data_that_the_pipeline_drew(pipeline: StableDiffusion, tmp_path: Path):

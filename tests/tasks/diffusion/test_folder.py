@@ -13,6 +13,7 @@ diffusers = pytest.importorskip("diffusers")
 
 from safetensors.torch import load_file, save_file  # noqa: E402  # after diffusers is known to be there
 
+from folders import contents  # noqa: E402
 from unweave.tasks.diffusion.folder import MANIFEST, WEIGHTS, load, save  # noqa: E402
 from unweave.tasks.diffusion.schedule import Schedule  # noqa: E402
 from unweave.tasks.diffusion.scopes import restrict  # noqa: E402
@@ -41,15 +42,6 @@ def dit(tmp_path: Path) -> Path:
     model.save_pretrained(tmp_path / "dit" / "transformer")
     scheduler().save_pretrained(tmp_path / "dit" / "scheduler")
     return tmp_path / "dit" / "transformer"
-
-
-def contents(folder: Path) -> dict[str, str]:
-    """The digest of every file."""
-    return {
-        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in sorted(folder.rglob("*"))
-        if path.is_file()
-    }
 
 
 def test_a_pipeline_is_read_with_its_noise_and_conditions(unet: Path):

@@ -1,4 +1,3 @@
-import hashlib
 import json
 import shutil
 from collections.abc import Callable
@@ -14,6 +13,7 @@ pytest.importorskip("peft")
 
 from safetensors.torch import load_file, save_file  # noqa: E402  # after diffusers is known to be there
 
+from folders import contents  # noqa: E402
 from stable_diffusion import tokenizer, write_dit, write_pipeline  # noqa: E402
 from unweave.tasks.copies import own_trainable  # noqa: E402
 from unweave.tasks.diffusion import folder  # noqa: E402
@@ -40,11 +40,6 @@ def source(tmp_path_factory) -> Path:
 def sd(source: Path, tmp_path: Path) -> Path:
     """A pipeline of the test's own."""
     return Path(shutil.copytree(source, tmp_path / "sd"))
-
-
-def contents(place: Path) -> dict[str, str]:
-    files = sorted(path for path in place.rglob("*") if path.is_file())
-    return {str(path.relative_to(place)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
 def move(model: Prompted, seed: int = 0) -> Prompted:
