@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 from unweave.descent.descend import Descent
-from unweave.families.diffusion_settings import PRESETS as DENOISERS
+from unweave.families.diffusion_settings import WITHOUT_NULL as DENOISERS
 from unweave.families.text_to_image import TextToImageFamily
 from unweave.methods import Method
 from unweave.methods.about import About
@@ -39,7 +39,7 @@ START = "away"
 """The forget loss at which searches start: the best for "joint" on the object of the first round."""
 
 AS_DENOISERS = ("lur", "lur-exact", "lur-lagged", "joint")
-"""The methods whose rows start at the settings for class-conditional denoisers."""
+"""The methods whose rows start at the settings for class-conditional denoisers without a null condition."""
 
 DESCENT = {"lr": 2e-3, "batch": 64, "forget_batch": 32, "max_norm": 1.0, "schedule": "cosine"}
 """The settings of every descent; a search may change the learning rate."""

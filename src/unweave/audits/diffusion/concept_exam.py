@@ -75,20 +75,13 @@ class ConceptExam(ImagesExam):
     )
 
     def __post_init__(self) -> None:
-        self.prompts.refuse_overlap(self.draws, self.count)
-        self.real.refuse_too_few(self.prompts, attacked=self.budget is not None)
-        self.models.refuse_unfit(self.prompts, self.real, self.count)
+        attacked = self.budget is not None
+        refuse_unfit(self.prompts, self.real, self.models, self.draws, self.count, attacked=attacked)
 
     @property
     def draws(self) -> list[Draw]:
-        """The draw of each prompt: the seed and guidance that it brings, or else those of the audit."""
-        return [
-            (
-                self.first_seed + APART * number if each.seed is None else each.seed,
-                self.sampler.guidance if each.guidance is None else each.guidance,
-            )
-            for number, each in enumerate(self.prompts.all_prompts)
-        ]
+        """The draw of each prompt."""
+        return draws_of(self.prompts, self.sampler, self.first_seed)
 
     @cached_property
     def real_features(self) -> dict[int, Float64[np.ndarray, "_ _"]]:
@@ -238,3 +231,38 @@ class ConceptExam(ImagesExam):
             attacks=CONCEPT_ATTACKS,
         )
         return name_attacks(judgement, self.budget)
+
+
+def draws_of(prompts: ConceptPrompts, sampler: Sampler, first_seed: int = 0) -> list[Draw]:
+    """The draw of each prompt: the seed and guidance that it brings, or else those of the audit."""
+    return [
+        (
+            first_seed + APART * number if each.seed is None else each.seed,
+            sampler.guidance if each.guidance is None else each.guidance,
+        )
+        for number, each in enumerate(prompts.all_prompts)
+    ]
+
+
+def refuse_unfit(
+    prompts: ConceptPrompts,
+    real: RealImages,
+    models: LocalModels,
+    draws: Sequence[Draw],
+    count: int,
+    *,
+    attacked: bool,
+) -> None:
+    """Raises if prompts share images, or there are too few images of a kind.
+
+    Args:
+        prompts: The prompts.
+        real: Real images.
+        models: Models from local files that judge the images.
+        draws: The draw of each prompt.
+        count: The number of images of each prompt.
+        attacked: Whether attacks run.
+    """
+    prompts.refuse_overlap(draws, count)
+    real.refuse_too_few(prompts, attacked=attacked)
+    models.refuse_unfit(prompts, real, count)

@@ -13,7 +13,7 @@ from typing import Any
 from unweave.auditing import Audit, judge_answers
 from unweave.audits.answers import Answers, answers_or_refuse
 from unweave.audits.diffusion.clip_folder import read_clip
-from unweave.audits.diffusion.concept_exam import ConceptExam, refuse_unfit
+from unweave.audits.diffusion.concept_exam import ConceptExam, draws_of, refuse_unfit
 from unweave.audits.diffusion.concept_prompts import ConceptPrompts
 from unweave.audits.diffusion.factor_recogniser import FactorRecogniser, fit_recogniser
 from unweave.audits.diffusion.fid import refuse_no_fid
@@ -220,7 +220,8 @@ def read(
     refuse_same(folders, digests)
     if folders.run is not None:
         refuse_other_original(folders.run, folders.edited, folders.original)
-    refuse_unfit(prompts, real, models, family.images, attacked=family.attacks > 0)
+    draws = draws_of(prompts, family.sampler)
+    refuse_unfit(prompts, real, models, draws, family.images, attacked=family.attacks > 0)
     absent = explain_not_run(family, folders, given)
     return ConceptAudit(folders, digests, prompts, real, family, device, models, absent)
 
