@@ -75,7 +75,11 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
             del sys.modules[name]
 
 
-FACTORS = {"object": ("two", "three", "four", "seven"), "colour": ("red", "blue")}
+FACTORS = {
+    "object": ("two", "three", "four", "seven"),
+    "colour": ("red", "blue"),
+    "subject": ("nude person", "clothed person", "church"),
+}
 """The factors of the images that a page with prompts speaks of."""
 
 

@@ -107,8 +107,8 @@ class TestPipelines:
         place.write_text(place.read_text() + '\n[methods."lur:recover"]\nlur.forget = "surrogate"\n')
         refused(sentence, "bench", place)
         for target in ("uniform", "quantile", "estimate"):
-            refused(f"lur.forget = '{target}' is for models of the family classifier",
-                    "forget", "digit-images-class", "--set", f"lur.forget={target}")  # fmt: skip
+            refused(f"forget = '{target}' is for models of the family classifier",
+                    "forget", "digit-images-class", "--set", f"forget={target}")  # fmt: skip
 
     @for_each(
         ("setting", "sentence"),
