@@ -3,6 +3,7 @@
     python benchmarks/erase.py fashion-mnist --tune 20 --record records/erase-fashion-mnist.json
     python benchmarks/erase.py digits --tune 20 --record records/erase-digits.json
     python benchmarks/erase.py digits-defaults --record records/erase-digits-defaults.json
+    python benchmarks/erase.py digits-higher-rate --record records/erase-digits-higher-rate.json
     python benchmarks/erase.py cifar10 --tune 4 --device cuda --jobs 1 --record records/cifar10-images.json
     python benchmarks/erase.py cifar10-partial --jobs 1 --record records/cifar10-images-partial.json
 
@@ -16,13 +17,13 @@ method "retrain" trains a second one.
 """
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from compact import write_compact
-from erase_methods import DEFAULTS, METHODS, recipe_of_defaults, space_of, starting_recipe
+from erase_methods import DEFAULTS, HIGHER_RATE, METHODS, space_of, starting_recipe, with_defaults
 from frontier import print_progress
 
 from unweave.bench.bench import compare, select_methods
@@ -45,17 +46,20 @@ class Plan:
         classes: Those that are forgotten in turn.
         methods: By what.
         tuned_on: The classes that settings are searched on.
+        defaults: Changes of the defaults of `forget`, by method; the recipe's settings and all seeds if None.
     """
 
     recipe: str
     classes: Sequence[int]
     methods: Sequence[str] = METHODS
     tuned_on: Sequence[int] = (3, 8)
+    defaults: Mapping[str, Mapping[str, Any]] | None = None
 
 
 PLANS = {
     "digits": Plan("digit-images-class", range(10)),
-    "digits-defaults": Plan("digit-images-class", (0, 1, 2, 4), DEFAULTS),
+    "digits-defaults": Plan("digit-images-class", (0, 1, 2, 4), tuple(DEFAULTS), defaults=DEFAULTS),
+    "digits-higher-rate": Plan("digit-images-class", (0, 1, 2, 4), ("lur-lagged",), defaults=HIGHER_RATE),
     # T-shirt, sandal and bag, searched on dresses
     "fashion-mnist": Plan("fashion-mnist-images-class", (0, 5, 8), tuned_on=(3,)),
     # airplane and horse, and then bird, deer, frog and truck
@@ -70,8 +74,8 @@ def class_stages(
     """A stage per class that is forgotten, with the recipe's settings or those at which searches start."""
     recipe = load(plan.recipe)
     recipe = replace(recipe, tuning=replace(recipe.tuning, against="retrain", begin="recipe"))
-    if plan.methods == DEFAULTS:
-        recipe = recipe_of_defaults(recipe)
+    if plan.defaults is not None:
+        recipe = with_defaults(recipe, plan.defaults)
     elif start:
         recipe = starting_recipe(recipe)
     by_label = {label: replace(recipe, name=f"{recipe.name}-{label}") for label in labels}

@@ -117,7 +117,10 @@ def infer_class(lab: Lab, name: str, label: int, share: float) -> Row:
     same = (lab.labels == label).nonzero()[:, 0]
     after = lab.delete(name, same[: max(1, round(share * len(same)))].tolist())
     before, now = (answer_probes(lab, each) for each in (lab.original, after))
-    bias = list(weight_changes(lab.original, after).values())[-1]
+    changes = weight_changes(lab.original, after)
+    if not any_change(changes):
+        raise ValueError(f"{name} changed no weight, so nothing tells a class")
+    bias = list(changes.values())[-1]
     return {"queries": label_from_probes(before, now) == label, "bias": label_from_bias(bias) == label}
 
 

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from scipy.stats import ttest_rel
 
 from bench.tiny import tiny
+from pages import ROOT, table
 from records import MARGINS, at_budgets, put
 from unweave.bench.bench import bench
 from unweave.bench.cell import cell_path
@@ -364,3 +365,17 @@ def test_a_method_whose_name_joins_stages_has_files_that_any_system_takes(tmp_pa
     assert place.with_name(f"{place.name}.parquet").is_file()
     again = bench([make_recipe()], tmp_path / "b", methods=[name], jobs=1, seeds=1, tuned=tmp_path / "tuning")
     assert again["frontier"]["tiny"]["methods"].keys() == {name}
+
+
+RECORD = ROOT / "records" / "frontier-digits.json"
+
+
+@pytest.mark.skipif(not RECORD.parent.exists(), reason="the records are in the clone only")
+def test_the_page_counts_the_intervals_of_the_record():
+    said = table("docs/frontier.md", "| Stage | Intervals | below zero | above zero |")
+    found = json.loads(RECORD.read_text())["stages"]
+    assert said.keys() == found.keys()
+    for name, (_, *counts) in said.items():
+        pairs = [(each["low"], each["high"]) for each in found[name]["paired"]]
+        nearer, farther = sum(high < 0 for _, high in pairs), sum(low > 0 for low, _ in pairs)
+        assert [int(each) for each in counts] == [len(pairs), nearer, farther]

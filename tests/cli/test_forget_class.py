@@ -1,6 +1,7 @@
 """`unweave forget` on denoisers: a folder of diffusers, a project of one's own, a recipe."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,13 @@ pytest.importorskip("diffusers")
 from unweave.tasks.diffusion import folder  # after diffusers is known to be there
 
 SHORT = ("--set", "how.steps=1", "--quiet")
+NEVER_DROPPED = """
+GENERATION["drop"], GENERATION["sampler"]["guidance"] = 0.0, 1
+
+
+def load():
+    return given(model=Net(rows=CLASSES))
+"""
 
 
 @pytest.fixture
@@ -94,6 +102,29 @@ def test_a_recipe_says_how_the_model_of_a_folder_is_trained_anew(run, here, tmp_
     told = run("forget", source, "--recipe", recipe, "--method", "retrain", "--dry-run")
     assert told.code == 0 and "steps=3" in told.out, told.error
     assert run("forget", source, "--recipe", recipe, *SHORT).code == 0
+
+
+def test_a_model_that_never_learned_a_null_condition_is_relabelled_by_default(run, here, tmp_path):
+    recipe = Path(folders.recipe(tmp_path))
+    recipe.write_text(recipe.read_text().replace("steps = 2 }", "steps = 2, guidance = 1 }"))
+    source = folders.diffusers_folder(tmp_path / "source", num_class_embeds=folders.CLASSES)
+    project = folders.project(tmp_path / "own", NEVER_DROPPED)
+    for request in ((source, "--recipe", recipe), (project, "--class", 3)):
+        told = run("forget", *request, *SHORT, "--out", here / "without")
+        assert told.code == 0, told.error
+        (stage,) = json.loads((here / "without" / "record.json").read_text())["stages"].values()
+        (row,) = stage["methods"].values()
+        assert "mode='lagged'" in row["repr"] and "Mislabel()" in row["repr"]
+        shutil.rmtree(here / "without")
+
+
+def test_the_headline_of_a_recipe_runs_if_no_method_is_named(run, here, tmp_path):
+    recipe = Path(folders.recipe(tmp_path))
+    told = run("forget", recipe, *SHORT, "--dry-run")
+    assert told.code == 0 and "lur-lagged" in told.out, told.error
+    recipe.write_text('headline = "salun"\n' + recipe.read_text())
+    told = run("forget", recipe, *SHORT, "--dry-run")
+    assert told.code == 0 and "salun" in told.out and "lur" not in told.out, told.error
 
 
 def test_a_look_at_a_folder_asks_for_a_recipe_and_for_no_code(run, here, source, data):

@@ -71,8 +71,8 @@ def forget(
         concepts: The concepts that a text-to-image model forgets.
         generation: The images that it draws itself.
         trained: The weights that the method trains.
-        method: A method, or a pipeline such as lur:recover, the default for classifiers; for diffusion models
-            the default is lur-lagged. See unweave methods.
+        method: A method, or a pipeline such as lur:recover. The default is the headline of a recipe; else
+            lur:recover for classifiers and lur-lagged for diffusion models. See unweave methods.
         set: A setting of the method, such as how.lr=0.1, or of a pipeline's stage, such as
             recover.how.lr=0.1; can be given several times.
         tuned: The folder `tuning` of a bench of this model; its settings are the defaults. For a bench at
@@ -158,8 +158,10 @@ def forget_records(
 ) -> int:
     """Writes a model that has forgotten records or a class; does nothing if the folder holds it already."""
     processes, seed = Processes.current(), flags.seed or 0
+    if tuned is not None and method is not None:
+        read_search(tuned, model, method)  # its errors come before the data is read
     project = load(model, recipe=recipe, data=data, device=flags.device)
-    method = method or project.family.usual[0]
+    method = method or project.default_method
     method_named(method, project.family.name)
     tuned_tables = {} if tuned is None else read_search(tuned, model, method)
     split = project.split(positions(request, project, seed))

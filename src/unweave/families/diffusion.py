@@ -116,7 +116,7 @@ class DiffusionFamily(Family):
     @property
     def methods(self) -> Mapping[str, Method]:
         """All methods that support denoisers, with settings for them."""
-        return WITHOUT_NULL if self.null is None else PRESETS
+        return WITHOUT_NULL if self.null is None or self.drop == 0 else PRESETS
 
     def method_named(self, name: str) -> Method:
         """The method with settings for denoisers."""

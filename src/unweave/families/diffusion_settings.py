@@ -3,7 +3,7 @@
 The defaults of the registry are settings for classifiers, or for large denoisers. These are starting points
 for a small denoiser that was trained with Adam on the mean squared error: short runs, at about a twentieth of
 its rate, in batches of 32. None is from a paper; a search may start from them. LUR and the joint loss lead
-away from the class or the concept and stay near the original elsewhere: see docs/text-to-image.md.
+away from the class or the concept and stay near the original elsewhere (decision 38).
 """
 
 from collections.abc import Mapping
@@ -107,7 +107,7 @@ PRESETS: Mapping[str, Method] = {
 """All methods that support denoisers."""
 
 WITHOUT_NULL: Mapping[str, Method] = {**PRESETS, **modes_of(REDIRECT)}
-"""The same for a denoiser without a null condition, which has no answer to be led away to."""
+"""The same for a denoiser that never learned a null condition, and has no answer to be led away to."""
 
 STAGE_PRESETS: Mapping[str, Method] = {"recover": Recover(until=None, how=replace(EDIT, steps=50))}
 """The stages with other settings for denoisers."""

@@ -125,7 +125,7 @@ STAGES: Mapping[str, Method] = {
 
 
 DEFAULT = "lur:recover"
-"""The default method of `forget`, and the default headline of recipes."""
+"""The default method of `forget` and the default headline of recipes, for classifiers."""
 
 
 def methods_for(family: str) -> Mapping[str, Method]:

@@ -7,12 +7,15 @@ import torch
 from torch import nn
 
 import every_family
+from unweave.audits.diffusion import attacks
 from unweave.audits.diffusion.attack_metrics import ATTACKS
 from unweave.audits.diffusion.attacker import Budget, Target
 from unweave.audits.diffusion.attacks import (
     attack,
     draw_without_addition,
     try_guidances,
+    try_optimised_vector,
+    try_relearning,
     try_unconditional,
 )
 from unweave.audits.diffusion.drawing import Drawing
@@ -99,6 +102,40 @@ def test_an_edit_that_is_only_an_adapter_is_undone_by_leaving_it_out():
     assert set(attack(target, SHORT)) == set(ATTACKS)
     shipped = replace(target, drawing=replace(edited, model=merge_low_rank(model)))
     assert not ADAPTER & set(attack(shipped, SHORT))
+
+
+def test_a_smaller_set_to_relearn_from_is_part_of_a_larger_one_and_drawn_by_the_seed(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    seen: list[torch.Tensor] = []
+
+    def learn(images: torch.Tensor) -> list[tuple[int, Drawing]]:
+        seen.append(images)
+        return [(0, drawing("mixed"))]
+
+    monkeypatch.setattr(attacks, "Relearner", lambda *_: learn)
+    target = Target(drawing("mixed"), GONE, hit, IMAGES)
+    for seed in (0, 0, 1):
+        try_relearning(target, replace(SHORT, seed=seed))
+    few, many, again, _, other, _ = seen
+    assert [len(each) for each in (few, many)] == [10, 100]
+    assert torch.equal(few, many[:10]) and torch.equal(few, again)
+    assert not torch.equal(few, IMAGES[:10]) and not torch.equal(few, other)
+
+
+def test_a_vector_is_optimised_from_the_embedding_of_a_retained_class_too(monkeypatch: pytest.MonkeyPatch):
+    target = Target(drawing("mixed"), GONE, hit, IMAGES)
+    gone, retained = (drawing("mixed").vector(each) for each in (GONE, target.retained_class))
+    # a search that finds the class from the retained one alone
+    swap = {"lr": BUDGET.vector_lr, "steps": BUDGET.vector_steps}
+    monkeypatch.setattr(
+        attacks,
+        "minimise",
+        lambda loss, start, **how: (
+            (gone if torch.equal(start, retained) else retained) if how == swap else None
+        ),
+    )
+    assert try_optimised_vector(target, BUDGET)["vector"] > 60
 
 
 def test_attacks_that_a_denoiser_does_not_allow_are_absent():

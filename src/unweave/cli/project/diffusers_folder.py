@@ -130,6 +130,8 @@ def from_local(folder: Path, recipe: str | None, data: str | None, device: str) 
     """The project of a denoiser in a diffusers folder; a recipe allows to retrain it."""
     loaded_recipe = None if recipe is None else load_recipe(recipe)
     local = read_folder(folder, data, loaded_recipe, device)
+    if recipe is not None and local.family.null is None:  # methods that need no null condition
+        loaded_recipe = load_recipe(recipe, {DiffusionFamily.table: {"null": None}})
     facts = {"weights": local.weights, "data": local.split.digest("mixed"), "family": local.family.key}
     facts |= {"train": None if loaded_recipe is None else repr(loaded_recipe.train), "device": device}
     return Project(
@@ -142,6 +144,7 @@ def from_local(folder: Path, recipe: str | None, data: str | None, device: str) 
         forget=None if loaded_recipe is None else local.split.forget,
         methods=local.family.methods if loaded_recipe is None else loaded_recipe.methods,
         find_method=local.family.method_named if loaded_recipe is None else loaded_recipe.method,
+        headline=None if loaded_recipe is None else loaded_recipe.headline,
         retrain=None
         if loaded_recipe is None
         else make_retraining(loaded_recipe, local.family, local.fresh, device),

@@ -37,6 +37,7 @@ class Project:
         forget: The forget set of a recipe; None if only the user can name one.
         methods: The methods, with settings for it.
         find_method: Finds a method, stage or pipeline by its name, with such settings.
+        headline: The method of a recipe that runs if none is named; that of the family if None.
         original: Trains the original of a seed, stored in a folder if one is given; None if `model` is given.
         retrain: Trains a model with a seed on the retain set of a split; None if there is no way to.
         build: Makes a model with fresh weights; None if the model's modules redraw themselves.
@@ -55,6 +56,7 @@ class Project:
     forget: torch.Tensor | None = None
     methods: Mapping[str, Method] = dataclasses.field(default_factory=lambda: DEFAULT_FAMILY.methods)
     find_method: Callable[[str], Method] = DEFAULT_FAMILY.method_named
+    headline: str | None = None
     original: Callable[[int, Path | None], nn.Module] | None = None
     retrain: Retraining | None = None
     build: Callable[[], nn.Module] | None = None
@@ -66,6 +68,11 @@ class Project:
     def scratch(self) -> Method | None:
         """The retraining of a recipe; None if it is a user's own code, or there is none."""
         return None if self.build is None or self.retrain is None else self.methods["retrain"]
+
+    @property
+    def default_method(self) -> str:
+        """The name of the method that runs if none is named."""
+        return self.headline or self.family.usual[0]
 
     def method(self, name: str) -> Method:
         """The method or pipeline of that name."""

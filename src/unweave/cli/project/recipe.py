@@ -44,6 +44,7 @@ def from_recipe(recipe: Recipe, device: str) -> Project:
         forget=split.forget,
         methods=recipe.methods,
         find_method=recipe.method,
+        headline=recipe.headline,
         original=original,
         retrain=make_retraining(recipe, family, build, device),
         build=build,

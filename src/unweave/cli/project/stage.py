@@ -180,6 +180,7 @@ def recipe_of(place: Place, project: Project, split: Split) -> Recipe:
         model=Architecture("given"),
         train=Descent(epochs=1.0) if chosen_recipe is None else chosen_recipe.train,  # or as long as measured
         tuning=Tuning(begin="recipe"),  # without a recipe methods have their defaults
+        headline=project.default_method,
         family=project.family,
         methods=project.methods,
     )
@@ -190,9 +191,7 @@ def recipe_of(place: Place, project: Project, split: Split) -> Recipe:
         "calibration_seeds": chosen_recipe.calibration_seeds,
         "tuning": chosen_recipe.tuning,
     }
-    return dataclasses.replace(
-        recipe, headline=chosen_recipe.headline, probe=chosen_recipe.probe, **seeds_and_tuning
-    )
+    return dataclasses.replace(recipe, probe=chosen_recipe.probe, **seeds_and_tuning)
 
 
 def find_recipe(place: Place, project: Project) -> Recipe | None:
