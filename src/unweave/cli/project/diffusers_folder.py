@@ -131,7 +131,7 @@ def from_local(folder: Path, recipe: str | None, data: str | None, device: str) 
     loaded_recipe = None if recipe is None else load_recipe(recipe)
     local = read_folder(folder, data, loaded_recipe, device)
     if recipe is not None and local.family.null is None:  # methods that need no null condition
-        loaded_recipe = load_recipe(recipe, {DiffusionFamily.table: {"null": None}})
+        loaded_recipe = load_recipe(recipe, {"generation": {"null": None}})
     facts = {"weights": local.weights, "data": local.split.digest("mixed"), "family": local.family.key}
     facts |= {"train": None if loaded_recipe is None else repr(loaded_recipe.train), "device": device}
     return Project(
