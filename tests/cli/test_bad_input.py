@@ -107,8 +107,9 @@ class TestPipelines:
         place.write_text(place.read_text() + '\n[methods."lur:recover"]\nlur.forget = "surrogate"\n')
         refused(sentence, "bench", place)
         for target in ("uniform", "quantile", "estimate"):
-            refused(f"forget = '{target}' is for models of the family classifier",
-                    "forget", "digit-images-class", "--set", f"forget={target}")  # fmt: skip
+            change = ("--method", "lur", "--set", f"forget={target}")
+            sentence = f"forget = '{target}' is for models of the family classifier"
+            refused(sentence, "forget", "digit-images-class", *change)
 
     @for_each(
         ("setting", "sentence"),

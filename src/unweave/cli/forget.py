@@ -94,27 +94,24 @@ def forget(
         flags: The flags of every verb.
     """
     tables, concept_recipe = parse_settings(set), read_concept_recipe(recipe, model)
-    if concepts.concept or concept_recipe is not None:
-        method = method or TextToImageFamily.usual[0]
     if method is not None:
         method_named(method)
+    of_concept = method or TextToImageFamily.usual[0]
     if concept_recipe is not None:
-        assert method is not None
-        keeps = data is None or learns_from_prompts(method)
+        keeps = data is None or learns_from_prompts(of_concept)
         concepts, trained = concept_recipe.concepts(concepts, keeps=keeps), concept_recipe.trained(trained)
         generation = concept_recipe.generation(generation, data, concepts.concept)
-        tables, recipe = concept_recipe.settings(method, tables), None
+        tables, recipe = concept_recipe.settings(of_concept, tables), None
     if save_sharded and not shard:
         raise ValueError("--save-sharded goes with --shard, found it alone: add --shard")
     refuse_unfit_flags(shard=shard, blocks=blocks, save_every=save_every, concept=bool(concepts.concept))
     if concepts.concept:
-        assert method is not None
         refuse_other_requests(request, tuned, recipe)
         return forget_concept(
             model,
             concepts,
             trained,
-            method=method,
+            method=of_concept,
             tables=tables,
             data=data,
             generation=generation,
