@@ -246,12 +246,14 @@ def test_a_few_methods_are_priced_by_default_and_the_others_counted(run, here, p
     said = f"{others} other methods were not measured: --methods all measures them too."
     assert said in " ".join(told.out.split())
     for family in FAMILIES.values():
-        assert all(family.method_named(name) for name in family.usual)
+        assert all(family.method_named(name) for name in family.usual_methods)
 
 
 def test_all_methods_but_the_references_are_priced(run, here, project):
     found = json.loads(run("check", project, "--methods", "all", "--quiet", "--json").out)["costs"]
-    assert found.keys() == (methods_for("classifier").keys() | {*FAMILIES["classifier"].usual}) - {"original"}
+    assert found.keys() == (methods_for("classifier").keys() | {*FAMILIES["classifier"].usual_methods}) - {
+        "original"
+    }
     assert [name for name, each in found.items() if each["refused"]] == ["ct", "unsir"]
 
 

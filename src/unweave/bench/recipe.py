@@ -135,7 +135,7 @@ def parse(table: Table) -> Recipe:
     refuse_unknown_keys([key for key in table if key != METHODS])
     family, apart = read_family(table), {METHODS, *families_by_table()}
     plain = {key: value for key, value in table.items() if key not in apart}
-    setup = read(Setup, {"headline": family.usual[0], **plain}, "", given={FAMILY: family})
+    setup = read(Setup, {"headline": family.usual_methods[0], **plain}, "", given={FAMILY: family})
     return Recipe(**vars(setup), methods=_methods(setup, require_mapping(table.get(METHODS, {}), METHODS)))
 
 

@@ -144,13 +144,17 @@ def methods_to_price(project: Project, requested: Sequence[str] | None) -> list[
     """The names of the methods to estimate; checks the wanted names."""
     for name in requested or ():
         method_named(name, project.family.name)
-    return [name for name in dict.fromkeys(requested or project.family.usual) if name not in REFERENCES]
+    return [
+        name for name in dict.fromkeys(requested or project.family.usual_methods) if name not in REFERENCES
+    ]
 
 
 def all_methods(project: Project) -> list[str]:
     """The methods that are priced by default, and all others that support the family of the project."""
     return [
-        name for name in dict.fromkeys((*project.family.usual, *project.methods)) if name not in REFERENCES
+        name
+        for name in dict.fromkeys((*project.family.usual_methods, *project.methods))
+        if name not in REFERENCES
     ]
 
 

@@ -96,12 +96,12 @@ def forget(
     tables, concept_recipe = parse_settings(set), read_concept_recipe(recipe, model)
     if method is not None:
         method_named(method)
-    of_concept = method or TextToImageFamily.usual[0]
+    concept_method = method or TextToImageFamily.usual_methods[0]
     if concept_recipe is not None:
-        keeps = data is None or learns_from_prompts(of_concept)
+        keeps = data is None or learns_from_prompts(concept_method)
         concepts, trained = concept_recipe.concepts(concepts, keeps=keeps), concept_recipe.trained(trained)
         generation = concept_recipe.generation(generation, data, concepts.concept)
-        tables, recipe = concept_recipe.settings(of_concept, tables), None
+        tables, recipe = concept_recipe.settings(concept_method, tables), None
     if save_sharded and not shard:
         raise ValueError("--save-sharded goes with --shard, found it alone: add --shard")
     refuse_unfit_flags(shard=shard, blocks=blocks, save_every=save_every, concept=bool(concepts.concept))
@@ -111,7 +111,7 @@ def forget(
             model,
             concepts,
             trained,
-            method=of_concept,
+            method=concept_method,
             tables=tables,
             data=data,
             generation=generation,

@@ -79,7 +79,7 @@ class DiffusionFamily(Family):
     aim: ClassVar[str] = (
         "On the forgotten condition Retrain is the target; on the rest, no worse than Retrain."
     )
-    usual: ClassVar[tuple[str, ...]] = ("lur-lagged", "joint", "salun", "finetune")
+    usual_methods: ClassVar[tuple[str, ...]] = ("lur-lagged", "joint", "salun", "finetune")
     whole_classes: ClassVar[bool] = True
     null: int | None = LAST
     drop: float = 0.1

@@ -41,7 +41,7 @@ class Family(Protocol):
     """All metrics of its exam, by id."""
     aim: ClassVar[str] = "Retrain is the target of every column; none is better when larger."
     """A sentence on good values, below a table."""
-    usual: ClassVar[tuple[str, ...]] = (DEFAULT, "joint:recover", "neggrad+:recover", "finetune")
+    usual_methods: ClassVar[tuple[str, ...]] = (DEFAULT, "joint:recover", "neggrad+:recover", "finetune")
     """The methods that `check` prices if none are named; the first is the default of `forget`."""
     whole_classes: ClassVar[bool] = False
     """Whether a forget set must be made of whole classes."""

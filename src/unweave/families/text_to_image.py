@@ -58,7 +58,7 @@ class TextToImageFamily(Family):
     aim: ClassVar[str] = (
         "Under the prompts of the concept Retrain is the target; on the rest, no worse than Retrain."
     )
-    usual: ClassVar[tuple[str, ...]] = ("lur-lagged",)
+    usual_methods: ClassVar[tuple[str, ...]] = ("lur-lagged",)
     sampler: Sampler = Sampler("dpm", steps=20, guidance=3.0)
     images: int = 25
     attacks: int = 0

@@ -60,7 +60,9 @@ def check_concept(
         generation = recipe.generation(generation, data, concepts.concept)
     refuse_two_sources(data, generation)
     refuse_layers_of_pipeline(trained)
-    names = parse_names(methods) or (TextToImageFamily.usual if recipe is None else tuple(recipe.methods))
+    names = parse_names(methods) or (
+        TextToImageFamily.usual_methods if recipe is None else tuple(recipe.methods)
+    )
     tables = {name: {} if recipe is None else recipe.settings(name, {}) for name in names}
     chosen = {name: configure_text_to_image(name, table, name) for name, table in tables.items()}
     if flags.out is not None:

@@ -72,7 +72,7 @@ class Project:
     @property
     def default_method(self) -> str:
         """The name of the method that runs if none is named."""
-        return self.headline or self.family.usual[0]
+        return self.headline or self.family.usual_methods[0]
 
     def method(self, name: str) -> Method:
         """The method or pipeline of that name."""
