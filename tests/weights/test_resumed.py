@@ -8,6 +8,8 @@ import torch
 import resumed
 from for_each import for_each
 
+pytestmark = pytest.mark.slow  # cli/test_killed.py has two processes that resume
+
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -62,7 +64,6 @@ def test_one_process_resumes_what_two_began(name, way, results, place):
     assert near(alone, results[0][f"{name}, {way}, whole"], name)
 
 
-@pytest.mark.slow
 @for_each(("name", "way"), CASES)
 def test_four_processes_resume_what_two_began(name, way, results, more):
     assert near(more[0][f"{name}, {way}"], results[0][f"{name}, {way}, whole"], name)

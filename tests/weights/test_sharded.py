@@ -13,6 +13,8 @@ from for_each import for_each
 from unweave.record import checkpoint
 from unweave.weights.sharded_files import load_sharded
 
+pytestmark = pytest.mark.slow  # cli/test_lora.py has two sharded processes
+
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
@@ -34,7 +36,6 @@ def slow_results(request, tmp_path_factory) -> list[dict[str, fsdp.Found]]:
     return fsdp.together(request.param, tmp_path_factory.mktemp("slow"), slow=True)
 
 
-@pytest.mark.slow
 @for_each("name", fsdp.SLOW)
 def test_two_and_four_sharded_processes_end_where_one_does_by_other_methods(name: str, slow_results):
     compare_with_one(name, slow_results[0][name], len(slow_results))

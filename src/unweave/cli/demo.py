@@ -81,8 +81,8 @@ def diffusion(quick: bool) -> Demonstration:
     recipe = load_recipe("digit-images-class", {"generation": few})
     if quick:
         hurried = recipe.with_short_training(QUICK_STEPS)
-        return Demonstration((hurried,), "lur:recover,salun", seeds=1)
-    return Demonstration((recipe,), "lur:recover,salun,sa,joint:recover", seeds=1)
+        return Demonstration((hurried,), "lur-lagged,salun", seeds=1)
+    return Demonstration((recipe,), "lur-lagged,salun,sa,joint", seeds=1)
 
 
 DEMONSTRATIONS: Mapping[str, Callable[[bool], Demonstration]] = {"digits": digits, "diffusion": diffusion}

@@ -160,12 +160,9 @@ def forget_records(
     project = load(model, recipe=recipe, data=data, device=flags.device)
     method = method or project.default_method
     method_named(method, project.family.name)
-    tuned_tables = {} if tuned is None else read_search(tuned, model, method)
     split = project.split(positions(request, project, seed))
     if tuned is not None:
-        again = f"tune it again, with unweave bench {model} --methods {method} --tune 20"
-        tuned_method(project, method, tables=tuned_tables, seed=seed, place=tuned, again=again)
-        tables = merge_tables(tuned_tables, tables)
+        tables = merge_tables(tuned_tables(project, method, model, tuned, seed), tables)
     chosen = configure_method(project, method, tables=tables, seed=seed, trained=trained)
     project.refuse_undrawable_method(chosen, method)
     if save_every is not None:
@@ -194,6 +191,14 @@ def forget_records(
     run = Run(project, split, chosen, method, model, request, folder, save_every, flags, save_sharded)
     run.write_result(run_facts, place_model)
     return 0
+
+
+def tuned_tables(project: Project, method: str, model: str, tuned: Path, seed: int) -> Mapping[str, Any]:
+    """The settings of a search; raises if the method does not take them."""
+    tables = read_search(tuned, model, method)
+    again = f"tune it again, with unweave bench {model} --methods {method} --tune 20"
+    tuned_method(project, method, tables=tables, seed=seed, place=tuned, again=again)
+    return tables
 
 
 def place_facts(model: str, recipe: str | None, data: str | None) -> out.Facts:
