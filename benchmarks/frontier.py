@@ -48,12 +48,12 @@ def of_recipe(name: str, made: Mapping[str, Any]) -> dict[float, Mapping[str, An
 def stage_of(found: Mapping[str, Any], stages: Mapping[float, Mapping[str, Any]]) -> Row:
     """A recipe: what all of its stages share, and its methods at each budget."""
     one = next(iter(stages.values()))
-    told = {key: one["recipe"][key] for key in ("data", "model", "train", "tuning")}
+    recipe = {key: one["recipe"][key] for key in ("data", "model", "train", "tuning")}
     # where data lies is nobody's business, and each point has its budget
-    told["data"] = {key: value for key, value in told["data"].items() if key != "folder"}
-    told["tuning"] = {key: value for key, value in told["tuning"].items() if key != "budget"}
+    recipe["data"] = {key: value for key, value in recipe["data"].items() if key != "folder"}
+    recipe["tuning"] = {key: value for key, value in recipe["tuning"].items() if key != "budget"}
     return {
-        "recipe": told,
+        "recipe": recipe,
         "data": one["data"]["digest"],
         "seeds": one["seeds"],
         "calibration_seeds": one["calibration_seeds"],

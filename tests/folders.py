@@ -56,8 +56,8 @@ class Net(nn.Module):
         self.first, self.last = nn.Conv2d(1, 8, 3, padding=1), nn.Conv2d(8, 1, 3, padding=1)
 
     def forward(self, x, t, condition):
-        told = self.table(condition) + self.time(t[:, None] / 1000)
-        return self.last(torch.relu(self.first(x) + told[:, :, None, None]))
+        embedded = self.table(condition) + self.time(t[:, None] / 1000)
+        return self.last(torch.relu(self.first(x) + embedded[:, :, None, None]))
 
 
 class Pictures(Dataset):

@@ -57,7 +57,7 @@ def command(folder: Path, out: str, way: str, steps: int, every: int) -> list[st
 
 def run_and_kill(
     words: Sequence[str], folder: Path, rank: int, number: int, seconds: float, count: int = 2
-) -> list[launched.Said | None]:
+) -> list[launched.Output | None]:
     """Gives a command to several processes, of which one is killed; returns what each said."""
     os.environ[KILL] = f"{rank} {number} {seconds}"
     try:

@@ -20,7 +20,7 @@ TIMEOUT = 300.0
 
 
 @dataclass(frozen=True)
-class Said:
+class Output:
     """What a process printed, and its exit code."""
 
     code: int
@@ -62,7 +62,7 @@ def run_and_write(command: Sequence[str], path: Path) -> None:
     torch.save([code, out.getvalue(), error.getvalue()], path)
 
 
-def run_shared(commands: Sequence[Sequence[str]], folder: Path, count: int = 2) -> list[list[Said | None]]:
+def run_shared(commands: Sequence[Sequence[str]], folder: Path, count: int = 2) -> list[list[Output | None]]:
     """Runs commands in several processes; returns what each process said, or None if it was killed."""
     context = fork_server()
     store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
@@ -105,7 +105,7 @@ def work_as_launched(command: Sequence[str], folder: str) -> None:
     run_and_write(command, Path(folder) / f"0-{os.environ['RANK']}.pt")
 
 
-def run_by_launcher(command: Sequence[str], folder: Path) -> list[Said | None]:
+def run_by_launcher(command: Sequence[str], folder: Path) -> list[Output | None]:
     """Runs a command in two processes of torchrun's launcher; returns what each said."""
     launcher = fork_server().Process(target=launch, args=(command, str(folder), dict(os.environ)))
     run_to_end([launcher])
@@ -150,13 +150,13 @@ def work_on_copy(script: Path, arguments: Sequence[str], path: Path) -> None:
     torch.save([code, out.getvalue(), error.getvalue()], path)
 
 
-def run_script(script: Path, arguments: Sequence[str]) -> Said | None:
+def run_script(script: Path, arguments: Sequence[str]) -> Output | None:
     """Runs a script beside a copy of the package, which is imported anew; all else is loaded."""
     path = script.with_suffix(".pt")
     run_to_end([fork_server().Process(target=work_on_copy, args=(script, arguments, path))])
     return read(path)
 
 
-def read(path: Path) -> Said | None:
+def read(path: Path) -> Output | None:
     """What a process said; None if it was killed before it could write that down."""
-    return Said(*torch.load(path, weights_only=True)) if path.exists() else None
+    return Output(*torch.load(path, weights_only=True)) if path.exists() else None

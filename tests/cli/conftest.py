@@ -64,11 +64,11 @@ def refused(run, here) -> Callable[..., None]:
 
     def check(sentence: str, *arguments: object) -> None:
         before = tree(here.parent)
-        told = run(*arguments)
-        assert told.code == 2, told
-        assert re.search(sentence, told.error), told.error
-        errors = [line for line in told.error.splitlines() if line.startswith("unweave: ")]
-        assert told.error.splitlines()[-1:] == errors and told.out == ""
+        result = run(*arguments)
+        assert result.code == 2, result
+        assert re.search(sentence, result.error), result.error
+        errors = [line for line in result.error.splitlines() if line.startswith("unweave: ")]
+        assert result.error.splitlines()[-1:] == errors and result.out == ""
         assert tree(here.parent) == before
 
     return check

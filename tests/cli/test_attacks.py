@@ -23,9 +23,9 @@ from unweave.record import record
 
 class TestList:
     def test_every_attack_is_listed_once_with_its_limits(self, run):
-        told = run("attacks")
-        assert told.code == 0 and told.error == ""
-        first, _, limits = told.out.partition("What each cannot show:")
+        result = run("attacks")
+        assert result.code == 0 and result.error == ""
+        first, _, limits = result.out.partition("What each cannot show:")
         for text in (first, limits):
             names = re.findall(r"^([a-z-]+)  ", text, re.MULTILINE)
             assert sorted(set(names)) == sorted(names) == sorted([*ATTACKS, *IMAGE_ATTACKS])
@@ -42,20 +42,20 @@ class TestList:
             assert (each["tier"], each["cost"], each["cannot"]) == (attack.tier, attack.cost, attack.cannot)
 
     def test_one_attack_is_shown_alone(self, run):
-        told = run("attacks", "rmia")
-        assert told.out.startswith(f"rmia: {ATTACKS['rmia'].paper}\n") and "klom" not in told.out
-        assert "Runs in: unweave audit --attacks." in told.out
+        result = run("attacks", "rmia")
+        assert result.out.startswith(f"rmia: {ATTACKS['rmia'].paper}\n") and "klom" not in result.out
+        assert "Runs in: unweave audit --attacks." in result.out
 
     def test_out_keeps_the_list(self, run, here):
-        told = run("attacks", "--json", "--out", "kept")
-        assert json.loads((here / "kept" / "attacks.json").read_text()) == json.loads(told.out)
+        result = run("attacks", "--json", "--out", "kept")
+        assert json.loads((here / "kept" / "attacks.json").read_text()) == json.loads(result.out)
 
     def test_an_unknown_name_is_refused(self, refused):
         refused("unknown attack 'rima' .did you mean 'rmia'", "attacks", "rima")
 
     def test_an_attack_on_generators_says_for_which(self, run):
-        told = run("attacks", "chosen-prefix")
-        assert "For: text-to-image." in told.out and "UnlearnDiffAtk" in told.out
+        result = run("attacks", "chosen-prefix")
+        assert "For: text-to-image." in result.out and "UnlearnDiffAtk" in result.out
 
 
 @pytest.fixture(scope="module")
@@ -72,14 +72,14 @@ def files(tmp_path_factory) -> Path:
 
 def test_answers_alone_are_attacked_and_what_needs_a_model_is_named(run, here, files):
     flags = ("--reference", files / "reference", "--original", files / "original.parquet", "--attacks", "all")
-    told = run("audit", "--evidence", files / "good.parquet", *flags)
-    assert told.code == 0 and told.out.startswith("PASS: ")
+    result = run("audit", "--evidence", files / "good.parquet", *flags)
+    assert result.code == 0 and result.out.startswith("PASS: ")
     found = stage_of(here / "unweave-audit")["attacks"]
     assert found["valid"] and {row["attack"] for row in found["results"]} == {
         "forget-vs-unseen", "transfer", "rmia", "functional-distance", "streisand",
     }  # fmt: skip
     assert "only their answers are known" in found["not_run"]["relearning"]
-    said = " ".join(told.out.split())
+    said = " ".join(result.out.split())
     assert "The controls hold: " in said
     assert "Not run: last-layer-bias, label-inference, representation, compression, zrf" in said
     again = json.loads(run("audit", "--evidence", files / "good.parquet", *flags, "--json").out)

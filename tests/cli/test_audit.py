@@ -28,18 +28,18 @@ def untouched(run, tmp_path):
     """A run on data with wrong labels whose model has hardly changed."""
     place = projects.project(tmp_path / "mine", projects.TRAINED)
     little = ("--method", "finetune", "--set", "how.epochs=1", "--set", "how.lr=1e-4")
-    told = run("forget", place, "--random", 0.3, *little, "--out", tmp_path / "run", "--quiet")
-    assert told.code == 0
+    result = run("forget", place, "--random", 0.3, *little, "--out", tmp_path / "run", "--quiet")
+    assert result.code == 0
     return tmp_path / "run"
 
 
 class TestVerdict:
     def test_few_references_give_none_and_what_is_missing_is_named(self, run, here, forgotten):
-        told = run("audit", forgotten, "--references", 2, "--quiet")
+        result = run("audit", forgotten, "--references", 2, "--quiet")
         reason = "INCONCLUSIVE: no verdict: 2 seeds, 10 needed; 0 calibration retrains, 12 needed"
-        assert told.code == 1 and told.out.startswith(f"{reason}\n")
+        assert result.code == 1 and result.out.startswith(f"{reason}\n")
         assert row_of(forgotten / "audit")["reason"] == reason
-        assert told.out.endswith(f"Report: {forgotten / 'audit' / 'report.html'}\n")
+        assert result.out.endswith(f"Report: {forgotten / 'audit' / 'report.html'}\n")
 
     def test_models_of_an_earlier_audit_are_found_and_not_called_retrained(self, run, here, forgotten):
         assert run("audit", forgotten, "--references", 2).code == 1
@@ -48,9 +48,9 @@ class TestVerdict:
         assert more[1:] == ["2/3  2 retrained models found", "3/3  retrained with seed 2"]
 
     def test_without_references_only_what_needs_none_is_measured(self, run, here, forgotten):
-        told = run("audit", forgotten, "--references", 0, "--json")
-        found = json.loads(told.out)
-        assert told.code == 1 and "no retrained model" in found["reason"] and "no retrained" in told.error
+        result = run("audit", forgotten, "--references", 0, "--json")
+        found = json.loads(result.out)
+        assert result.code == 1 and "no retrained model" in found["reason"] and "no retrained" in result.error
         assert {"ua", "ra", "ta", "auc"} <= found["scores"].keys() and "tv" not in found["scores"]
         assert "references" not in names(forgotten / "audit")
 
@@ -68,9 +68,9 @@ class TestVerdict:
         assert margins[0] != margins[1]
 
     def test_a_model_that_has_not_forgotten_fails(self, run, here, untouched):
-        told = run("audit", untouched, "--quiet", "--json")
-        found = json.loads(told.out)
-        assert told.code == 1 and found["verdict"] == "FAIL" and "under-forgetting" in found["reason"]
+        result = run("audit", untouched, "--quiet", "--json")
+        found = json.loads(result.out)
+        assert result.code == 1 and found["verdict"] == "FAIL" and "under-forgetting" in found["reason"]
         kept = [path.stem.rpartition("-")[2] for path in (untouched / "audit" / "references").glob("*.json")]
         fixing = range(CALIBRATION, CALIBRATION + 12)
         assert sorted(map(int, kept)) == [*range(10), *fixing]
@@ -79,8 +79,8 @@ class TestVerdict:
         place = projects.project(tmp_path / "mine", "train = None")
         flags = ("--method", "finetune", "--set", "how.epochs=1", "--quiet")
         assert run("forget", place, "--random", 0.3, *flags).code == 0
-        told = run("audit", "forgotten", "--quiet")
-        assert told.code == 1 and told.out.startswith("INCONCLUSIVE: no verdict: no retrained model")
+        result = run("audit", "forgotten", "--quiet")
+        assert result.code == 1 and result.out.startswith("INCONCLUSIVE: no verdict: no retrained model")
 
 
 SILENT = """
@@ -113,8 +113,8 @@ def test_a_model_that_answers_nan_is_bad_input_and_nothing_is_retrained(refused,
 
 def test_a_run_with_a_recipe_elsewhere_is_audited_from_any_folder(run, here, trained, folder, monkeypatch):
     (folder / "recipe.toml").rename(here / "mine.toml")
-    told = run("forget", folder, "--recipe", "mine.toml", "--method", "finetune", "--set", "how.epochs=1")
-    assert told.code == 0
+    result = run("forget", folder, "--recipe", "mine.toml", "--method", "finetune", "--set", "how.epochs=1")
+    assert result.code == 0
     (here / "below").mkdir()
     monkeypatch.chdir(here / "below")
     assert run("audit", here / "forgotten", "--references", 0).code == 1
@@ -147,8 +147,8 @@ class TestFigures:
         place = projects.project(tmp_path / "mine", TELLING)
         flags = ("--method", "finetune", "--set", "how.epochs=1", "--quiet")
         assert run("forget", place, "--ids", "r0/1,r0/2,r0/3", *flags).code == 0
-        told = run("audit", "forgotten", "--references", 2, "--seed", 40, "--quiet")
-        assert told.out.startswith("87 40\n87 41\nINCONCLUSIVE")
+        result = run("audit", "forgotten", "--references", 2, "--seed", 40, "--quiet")
+        assert result.out.startswith("87 40\n87 41\nINCONCLUSIVE")
 
 
 class TestRequest:
@@ -159,14 +159,15 @@ class TestRequest:
         flags = ("--method", "finetune", "--set", "how.epochs=1", "--quiet")
         assert run("forget", place, "--ids", "r0/1,r0/2,r0/3", *flags).code == 0
         run("audit", "forgotten", "--references", 1, "--quiet")
-        told, before = (stage_of(Path(folder))["request"] for folder in ("forgotten/audit", "forgotten"))
-        assert (told["examples"], told["of"], told["ids"]) == (3, 90, ["r0/1", "r0/2", "r0/3"])
-        assert sum(told["classes"].values()) == 3 and told["model"] == "mine/project.py"
-        assert told["asked"] == "--ids r0/1,r0/2,r0/3" and re.fullmatch(r"\d{4}-\d\d-\d\d", told["date"])
-        assert told == before
+        request, before = (stage_of(Path(folder))["request"] for folder in ("forgotten/audit", "forgotten"))
+        assert (request["examples"], request["of"], request["ids"]) == (3, 90, ["r0/1", "r0/2", "r0/3"])
+        assert sum(request["classes"].values()) == 3 and request["model"] == "mine/project.py"
+        assert request["asked"] == "--ids r0/1,r0/2,r0/3"
+        assert re.fullmatch(r"\d{4}-\d\d-\d\d", request["date"])
+        assert request == before
         page = Path("forgotten/audit/report.html").read_text()
         first = page[: page.index("<main>")]
-        for said in ("3 of 90 examples", "r0/1, r0/2, r0/3", "mine/project.py", "--ids", told["date"]):
+        for said in ("3 of 90 examples", "r0/1, r0/2, r0/3", "mine/project.py", "--ids", request["date"]):
             assert said in first
 
     def test_of_a_recipe_it_is_what_the_recipe_says(self, run, here, forgotten):
@@ -177,8 +178,8 @@ class TestRequest:
         del found["digest"], found["stages"]["audit"]["request"]
         (forgotten / "record.json").write_text(json.dumps(found | {"schema": record.EARLIER}))
         assert run("audit", forgotten, "--references", 1, "--quiet").code == 1
-        told = stage_of(forgotten / "audit")["request"]
-        assert told["asked"] is None and told["examples"] > 0
+        request = stage_of(forgotten / "audit")["request"]
+        assert request["asked"] is None and request["examples"] > 0
 
     def test_what_it_cost_stands_beside_a_retraining(self, run, here, forgotten):
         said = run("audit", forgotten, "--references", 2, "--quiet").out
@@ -239,8 +240,8 @@ class TestFolder:
         retrain_one = run_folder.retrain_one
         with monkeypatch.context() as patch:
             patch.setattr(run_folder, "retrain_one", stops)
-            told = run("audit", forgotten, "--references", 2, "--quiet")
-        assert told.code == 130 and names(forgotten / "audit") == ["references", "run.json"]
+            result = run("audit", forgotten, "--references", 2, "--quiet")
+        assert result.code == 130 and names(forgotten / "audit") == ["references", "run.json"]
         before = listed(forgotten / "audit" / "references")
         assert run("audit", forgotten, "--references", 2, "--quiet").code == 1
         assert before.items() <= listed(forgotten / "audit" / "references").items() and len(before) == 5

@@ -22,12 +22,12 @@ def test_a_denoiser_is_audited_by_its_images(run, here, tmp_path):
         ("rmia", "unknown attack on a model of the family diffusion 'rmia'"),
         ("guidance", "of class 3: leave attacks out, or give more"),
     ):
-        told = run("audit", "forgotten", "--attacks", attacks)
-        assert told.code == 2 and sentence in told.error, told
-    told = run("audit", "forgotten", "--references", 2, "--quiet")
-    assert told.code == 1, told.error
+        result = run("audit", "forgotten", "--attacks", attacks)
+        assert result.code == 2 and sentence in result.error, result
+    result = run("audit", "forgotten", "--references", 2, "--quiet")
+    assert result.code == 1, result.error
     assert re.match(
-        "INCONCLUSIVE: nothing to forget: the original generates class 3 no more often ", told.out
+        "INCONCLUSIVE: nothing to forget: the original generates class 3 no more often ", result.out
     )
     folder = here / "forgotten" / "audit"
     assert set(names(folder)) >= {"evidence.npz", "record.json", "report.html"}
@@ -49,8 +49,8 @@ def test_a_denoiser_is_audited_by_its_images(run, here, tmp_path):
 def test_without_a_training_there_is_no_verdict(run, here, tmp_path):
     place = folders.project(tmp_path / "mine", "train = None")
     assert run("forget", place, "--class", 0, *SHORT).code == 0
-    told = run("audit", "forgotten", "--json", "--quiet")
-    assert told.code == 1 and json.loads(told.out)["verdict"] == "INCONCLUSIVE", told.error
+    result = run("audit", "forgotten", "--json", "--quiet")
+    assert result.code == 1 and json.loads(result.out)["verdict"] == "INCONCLUSIVE", result.error
     reason = json.loads(Path("forgotten/audit/record.json").read_text())["stages"]["audit"]["methods"]
     assert "INCONCLUSIVE" in str(reason)
 
@@ -58,13 +58,13 @@ def test_without_a_training_there_is_no_verdict(run, here, tmp_path):
 def test_a_check_names_figures_notes_and_costs_and_writes_nothing(run, here, listed, tmp_path):
     source = folders.diffusers_folder(tmp_path / "source")
     data, before = folders.images(tmp_path / "images.npz"), listed(tmp_path)
-    told = run("check", source, "--data", data, "--methods", "finetune", "--quiet")
-    assert told.code == 0, told.error
-    assert "Data: 96 to forget, 288 to retain" in told.out, "the first class is assumed"
-    assert re.search(r"UA: images not taken for the forgotten class, %: \d", told.out)
-    assert "If none of 20 images shows the class, up to 16 % of all may still." in told.out
-    assert "no --recipe that says how to train: references can't be retrained" in told.out
-    assert re.search(r"finetune .* yes", told.out) and listed(tmp_path) == before
+    result = run("check", source, "--data", data, "--methods", "finetune", "--quiet")
+    assert result.code == 0, result.error
+    assert "Data: 96 to forget, 288 to retain" in result.out, "the first class is assumed"
+    assert re.search(r"UA: images not taken for the forgotten class, %: \d", result.out)
+    assert "If none of 20 images shows the class, up to 16 % of all may still." in result.out
+    assert "no --recipe that says how to train: references can't be retrained" in result.out
+    assert re.search(r"finetune .* yes", result.out) and listed(tmp_path) == before
 
 
 def test_a_method_of_another_family_is_refused(refused, tmp_path):

@@ -53,11 +53,12 @@ def flags(given: Path, **changes: object) -> list[object]:
 def test_a_folder_is_compared_with_retrained_ones_and_nothing_else_is_written(run, given: Path, here: Path):
     before = contents(given)
     asked = ("audit", given / "edited", *flags(given, reference=given / "retrained"), *SHORT)
-    told = run(*asked, "--out", here / "out")
-    assert told.code == 1, told.error
-    assert told.out.startswith("INCONCLUSIVE: ")
+    result = run(*asked, "--out", here / "out")
+    assert result.code == 1, result.error
+    assert result.out.startswith("INCONCLUSIVE: ")
     assert (
-        "Not run: attacks (give --attacks default), a classifier of your own (give --classifier)," in told.out
+        "Not run: attacks (give --attacks default), a classifier of your own (give --classifier),"
+        in result.out
     )
     assert contents(given) == before
     made = json.loads((here / "out" / "record.json").read_text())
@@ -118,22 +119,26 @@ def test_a_run_of_forget_knows_its_original_and_its_method(run, given: Path, her
         "--quiet",
     )
     assert run("forget", given / "sd", *edit, "--out", here / "gone").code == 0
-    told = run("audit", here / "gone", *flags(given, original=None), *SHORT)
-    assert told.code == 1, told.error
-    assert "no retrained model to compare with" in told.out and "no attacks ran" in told.out
-    assert "retrained models (give --reference)" in told.out and "Unlearning took" in told.out
+    result = run("audit", here / "gone", *flags(given, original=None), *SHORT)
+    assert result.code == 1, result.error
+    assert "no retrained model to compare with" in result.out and "no attacks ran" in result.out
+    assert "retrained models (give --reference)" in result.out and "Unlearning took" in result.out
     made = json.loads((here / "gone" / "audit" / "record.json").read_text())
     (stage,) = made["stages"].values()
-    assert stage["methods"].keys() == {"original", "UCE"} and "Before" in told.out
+    assert stage["methods"].keys() == {"original", "UCE"} and "Before" in result.out
     assert stage["methods"]["UCE"]["repr"].startswith("UCE(") and stage["request"]["model"] == "sd"
-    assert stage["request"]["asked"] == "--concept 'a three'" and "are these prompts" not in told.out
+    assert stage["request"]["asked"] == "--concept 'a three'" and "are these prompts" not in result.out
     two = PROMPTS.replace("three", "THREE").replace("two", "three").replace("THREE", "two")
     (given / "two.toml").write_text(two)
-    told = run("audit", here / "gone", *flags(given, original=None, prompts=given / "two.toml"), *SHORT)
-    assert "forgot 'a three', and no trained prompt has such words: are these" in " ".join(told.out.split())
+    result = run("audit", here / "gone", *flags(given, original=None, prompts=given / "two.toml"), *SHORT)
+    assert "forgot 'a three', and no trained prompt has such words: are these" in " ".join(result.out.split())
     shutil.copytree(given / "retrained" / "2" / "unet", given / "sd" / "unet", dirs_exist_ok=True)
-    told = run("audit", here / "gone", *flags(given, original=None), *SHORT)
-    assert told.code == 2 and "unet must hold the weights that" in told.error and "--original" in told.error
+    result = run("audit", here / "gone", *flags(given, original=None), *SHORT)
+    assert (
+        result.code == 2
+        and "unet must hold the weights that" in result.error
+        and "--original" in result.error
+    )
 
 
 class Session:
@@ -167,9 +172,9 @@ def test_a_detector_a_classifier_and_a_clip_of_the_user_judge_the_images(
     monkeypatch.setitem(sys.modules, "onnxruntime", runtime)
     (given / "320n.onnx").write_bytes(b"a network")
     models = {"nudenet": given / "320n.onnx", "clip": write_clip(given / "clip"), **write_classifier(given)}
-    told = run("audit", given / "edited", *flags(given, **models), *SHORT, "--out", here / "out")
-    assert told.code == 1 and "give --inception" in told.out, told.error
-    assert not any(f"give --{name}" in told.out for name in models)
+    result = run("audit", given / "edited", *flags(given, **models), *SHORT, "--out", here / "out")
+    assert result.code == 1 and "give --inception" in result.out, result.error
+    assert not any(f"give --{name}" in result.out for name in models)
     (stage,) = json.loads((here / "out" / "record.json").read_text())["stages"].values()
     for name in ("original", "model"):
         scores = stage["methods"][name]["scores"]
@@ -237,9 +242,9 @@ def test_attacks_run_on_a_model_with_a_lora_file(run, given: Path, here: Path):
     edit = ("--concept", "a three", "--scope", "lora", "--rank", "2", "--method", "lur", "--quiet")
     steps = ("--set", "how.steps=2", "--set", "how.batch=4", "--data", given / "images")
     assert run("forget", given / "sd", *edit, *steps, "--out", here / "gone").code == 0
-    told = run("audit", here / "gone", *flags(given, original=None), *SHORT, "--set", "attacks=2")
-    assert told.code == 1, told.error
-    assert "give --set attacks" not in told.out and "no attacks ran" not in told.out
+    result = run("audit", here / "gone", *flags(given, original=None), *SHORT, "--set", "attacks=2")
+    assert result.code == 1, result.error
+    assert "give --set attacks" not in result.out and "no attacks ran" not in result.out
     made = json.loads((here / "gone" / "audit" / "record.json").read_text())
     (stage,) = made["stages"].values()
     scores = stage["methods"]["LUR"]["scores"]
@@ -248,9 +253,9 @@ def test_attacks_run_on_a_model_with_a_lora_file(run, given: Path, here: Path):
 
 def fails(run, given: Path, here: Path, *arguments: object) -> str:
     before = contents(given)
-    told = run("audit", *arguments, *SHORT, "--out", here / "out")
-    assert told.code == 2 and not (here / "out").exists() and contents(given) == before
-    return told.error
+    result = run("audit", *arguments, *SHORT, "--out", here / "out")
+    assert result.code == 2 and not (here / "out").exists() and contents(given) == before
+    return result.error
 
 
 @pytest.mark.parametrize(
@@ -299,8 +304,8 @@ def test_images_of_another_size_and_folders_inside_are_refused(run, given: Path,
     write_images(given / "large", each=51, size=32)
     error = fails(run, given, here, given / "edited", *flags(given, data=given / "large"))
     assert "the model draws images of shape [3, 16, 16]" in error
-    told = run("audit", given / "edited", *flags(given), *SHORT, "--out", given / "sd" / "audit")
-    assert told.code == 2 and "--out must lie outside of the model's folder" in told.error
+    result = run("audit", given / "edited", *flags(given), *SHORT, "--out", given / "sd" / "audit")
+    assert result.code == 2 and "--out must lie outside of the model's folder" in result.error
 
 
 def test_settings_that_are_unknown_or_too_small_are_refused(run, given: Path, here: Path):
@@ -308,8 +313,8 @@ def test_settings_that_are_unknown_or_too_small_are_refused(run, given: Path, he
         ("image=30", "unknown key 'image'"),
         ("images=5", "images must be at least 20"),
     ):
-        told = run("audit", given / "edited", *flags(given), "--set", setting, "--out", here / "out")
-        assert told.code == 2 and expected in told.error
+        result = run("audit", given / "edited", *flags(given), "--set", setting, "--out", here / "out")
+        assert result.code == 2 and expected in result.error
 
 
 @pytest.mark.parametrize(
@@ -326,8 +331,8 @@ def test_weights_and_images_that_are_not_numbers_are_named(run, given: Path, her
     weights = load_file(path)
     weights["conv_in.weight"][:] = value
     save_file(weights, path, {"format": "pt"})
-    told = run("audit", given / "edited", *flags(given), *SHORT, "--out", here / "out")
-    assert told.code in (2, 3) and expected in told.error
+    result = run("audit", given / "edited", *flags(given), *SHORT, "--out", here / "out")
+    assert result.code in (2, 3) and expected in result.error
 
 
 def stage_with(ua: float, weak: tuple[str, ...] = ()) -> dict[str, Any]:

@@ -58,8 +58,8 @@ def audited(run, here, saved):
 
 
 def test_a_model_like_the_retrained_ones_passes_with_code_0_and_the_figures_of_python(audited, here, saved):
-    told = audited("good", "--json", "--original", saved / "original.parquet")
-    found = json.loads(told.out)
+    result = audited("good", "--json", "--original", saved / "original.parquet")
+    found = json.loads(result.out)
     # by name the last twelve, where 2 comes before 10
     expected = unweave.audit(
         like_the_others(50),
@@ -67,7 +67,7 @@ def test_a_model_like_the_retrained_ones_passes_with_code_0_and_the_figures_of_p
         calibration=RETRAINED[10:],
         original=like_the_others(51, lift=3.0),
     )
-    assert told.code == 0 and found["verdict"] == expected.verdict == "PASS"
+    assert result.code == 0 and found["verdict"] == expected.verdict == "PASS"
     assert found["reason"] == expected.reason
     assert found["scores"].keys() == expected.scores.keys()
     for name, score in expected.scores.items():

@@ -133,9 +133,9 @@ class TestEvidence:
         return tmp_path / "model.parquet", tmp_path / "reference"
 
     def test_three_references_are_too_few(self, run, saved, here):
-        told = run("audit", "--evidence", saved[0], "--reference", saved[1])
-        assert told.code == 1
-        assert told.out.startswith("INCONCLUSIVE: no verdict: 3 seeds, 10 needed; 0 calibration retrains")
+        result = run("audit", "--evidence", saved[0], "--reference", saved[1])
+        assert result.code == 1
+        assert result.out.startswith("INCONCLUSIVE: no verdict: 3 seeds, 10 needed; 0 calibration retrains")
 
     def test_nan(self, refused, saved):
         import pyarrow as pa

@@ -374,8 +374,8 @@ class TestProjects:
         place = projects.project(tmp_path / "p", "def train(dataset, seed):\n    return None")
         assert run("forget", place, "--random", 0.1, *FORGET, "--out", tmp_path / "run").code == 0
         before = listed(tmp_path)
-        told = run("audit", tmp_path / "run", "--quiet")
-        assert told.code == 3 and "must return an nn.Module, found NoneType" in told.error
+        result = run("audit", tmp_path / "run", "--quiet")
+        assert result.code == 3 and "must return an nn.Module, found NoneType" in result.error
         assert listed(tmp_path) == before
 
 

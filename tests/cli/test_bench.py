@@ -85,8 +85,8 @@ class TestRuns:
     def test_the_same_again_works_nothing_out(self, run, copied, listed, here):
         recipe, folder = copied
         before = cells(folder, listed)
-        told = run("bench", recipe, "--methods", "salun,finetune", "--out", folder, *FLAGS)
-        assert told.code == 0 and cells(folder, listed) == before and names(here) == ["run"]
+        result = run("bench", recipe, "--methods", "salun,finetune", "--out", folder, *FLAGS)
+        assert result.code == 0 and cells(folder, listed) == before and names(here) == ["run"]
 
     def test_another_method_and_more_seeds_leave_the_finished_cells(self, run, copied, listed, here):
         recipe, folder = copied
@@ -129,8 +129,8 @@ class TestRuns:
         command = ("bench", made[0], "--methods", "finetune", *FLAGS)
         with monkeypatch.context() as patch:
             patch.setattr(stage_jobs, "run_seed", stops)
-            told = run(*command)
-        assert told.code == 130 and "the same command goes on from there" in told.error
+            result = run(*command)
+        assert result.code == 130 and "the same command goes on from there" in result.error
         folder = here / "unweave-bench"
         before = cells(folder, listed)
         assert names(folder) == ["cells", "models", "run.json"] and names(folder / "cells" / "tiny") == ["0"]
@@ -142,16 +142,16 @@ class TestRuns:
     def test_two_recipes_are_two_stages(self, run, made, here, tmp_path):
         second = shutil.copy(made[0], tmp_path / "second.toml")
         flags = ("--methods", "finetune", "--seeds", 1)
-        told = run("bench", made[0], second, *flags, "--jobs", 1)
+        result = run("bench", made[0], second, *flags, "--jobs", 1)
         assert list(record.load(here / "unweave-bench")["stages"]) == ["tiny", "second"]
-        assert told.error.splitlines()[-2:] == ["4/5  tiny, seed 0", "5/5  second, seed 0"], "one original"
-        assert "\x1b" not in told.out + told.error
+        assert result.error.splitlines()[-2:] == ["4/5  tiny, seed 0", "5/5  second, seed 0"], "one original"
+        assert "\x1b" not in result.out + result.error
 
     def test_what_is_printed_is_the_table_and_where_the_report_is(self, run, copied):
         recipe, folder = copied
-        told = run("bench", recipe, "--methods", "finetune,salun", "--out", folder, *FLAGS)
+        result = run("bench", recipe, "--methods", "finetune,salun", "--out", folder, *FLAGS)
         table = run("bench", "table", folder).out
-        assert told.out == f"{table}\nReport: {folder / 'report.html'}\n" and told.error == ""
+        assert result.out == f"{table}\nReport: {folder / 'report.html'}\n" and result.error == ""
 
 
 @dataclass(frozen=True)
@@ -241,8 +241,8 @@ def at_two(made, tmp_path_factory) -> Path:
 
 class TestBudgets:
     def test_each_is_a_stage_and_the_frontier_comes_first(self, run, at_two):
-        told = run("bench", "table", at_two)
-        lines = told.out.splitlines()
+        result = run("bench", "table", at_two)
+        lines = result.out.splitlines()
         assert lines[0] == "tiny: gap against cost"
         (header,) = [line for line in lines if "Cost of a PASS" in line and "Method" in line]
         assert header.split()[:3] == ["Method", "0.2", "0.5"]
@@ -317,11 +317,11 @@ class TestRefused:
 class TestTable:
     @pytest.mark.parametrize("format", ["text", "markdown", "latex"])
     def test_figures_are_the_records(self, run, here, made, format):
-        told = run("bench", "table", made[1], "--format", format)
-        assert told.code == 0 and told.error == "" and names(here) == []
+        result = run("bench", "table", made[1], "--format", format)
+        assert result.code == 0 and result.error == "" and names(here) == []
         for name, row in stage_of(made[1])["methods"].items():
             (line,) = [
-                each for each in told.out.splitlines() if re.match(rf"(\| |\\textbf{{)?{name}[ }}]", each)
+                each for each in result.out.splitlines() if re.match(rf"(\| |\\textbf{{)?{name}[ }}]", each)
             ]
             figures = set(re.findall(r"\d+\.\d+", line))
             expected = {number(row["scores"][metric]["value"]) for metric in ("ua", "ra", "ta", "mia")}
@@ -340,8 +340,8 @@ class TestTable:
     )
     def test_out_gets_what_would_be_printed(self, run, here, made, format, file):
         printed = run("bench", "table", made[1], "--format", format).out
-        told = run("bench", "table", made[1], "--format", format, "--out", "kept")
-        assert told.out == f"Table: kept/{file}\n" and names(here / "kept") == sorted(["run.json", file])
+        result = run("bench", "table", made[1], "--format", format, "--out", "kept")
+        assert result.out == f"Table: kept/{file}\n" and names(here / "kept") == sorted(["run.json", file])
         assert (here / "kept" / file).read_text() == printed
 
     def test_parquet_holds_the_records_numbers(self, run, here, made):
@@ -365,8 +365,8 @@ def test_what_trained_models_choose_is_kept_in_the_folder_of_the_run(run, here):
     recipe = Path(projects.recipe(here))
     text = recipe.read_text().replace('name = "digits"', 'name = "digits"\nfolds = 2\nforget = "memorized"')
     recipe.write_text(text)
-    told = run("bench", recipe, "--methods", "finetune", "--seeds", 1, *FLAGS, "--out", "kept")
-    assert told.code == 0, told.error
+    result = run("bench", recipe, "--methods", "finetune", "--seeds", 1, *FLAGS, "--out", "kept")
+    assert result.code == 0, result.error
     assert names(here) == ["kept", recipe.name]
     assert names(here / "kept" / "strata") == ["tiny.json"]
 
@@ -377,16 +377,16 @@ def test_what_trained_models_chose_outlives_an_error(run, here):
     recipe.write_text(text)
     (here / "tuning" / "tiny").mkdir(parents=True)
     (here / "tuning" / "tiny" / "finetune.json").write_text('{"facts": [{}], "trials": []}')
-    told = run("bench", recipe, "--methods", "finetune", "--tuned", "tuning", *FLAGS, "--out", "kept")
-    assert told.code == 3 and "was searched with a different data set or forget set" in told.error
+    result = run("bench", recipe, "--methods", "finetune", "--tuned", "tuning", *FLAGS, "--out", "kept")
+    assert result.code == 3 and "was searched with a different data set or forget set" in result.error
     assert names(here / "kept" / "strata") == ["tiny.json"] and len(names(here / "kept" / "models")) == 2
 
 
 def test_a_claim_that_is_somebody_elses_file_is_left_alone(run, made, copied):
     recipe, folder = copied
     (folder / "run.json").write_text("[]")
-    told = run("bench", recipe, "--methods", "finetune", "--seeds", 1, *FLAGS, "--out", folder)
-    assert told.code == 0 and f"Report: {folder}-2/report.html" in told.out
+    result = run("bench", recipe, "--methods", "finetune", "--seeds", 1, *FLAGS, "--out", folder)
+    assert result.code == 0 and f"Report: {folder}-2/report.html" in result.out
     assert (folder / "run.json").read_text() == "[]"
 
 
@@ -394,9 +394,9 @@ class TestProtocol:
     def test_bench_and_its_table_print_the_columns_of_deep_unlearn(self, run, copied):
         recipe, folder = copied
         flags = ("--methods", "finetune,salun", "--protocol", "deep-unlearn")
-        told = run("bench", recipe, *flags, "--out", folder, *FLAGS)
+        result = run("bench", recipe, *flags, "--out", folder, *FLAGS)
         table = run("bench", "table", folder, "--protocol", "deep-unlearn").out
-        assert told.code == 0 and told.out == f"{table}\nReport: {folder / 'report.html'}\n"
+        assert result.code == 0 and result.out == f"{table}\nReport: {folder / 'report.html'}\n"
         assert "2 seeds; the protocol has 10." in table and "Speed-up" in table
         for name, row in stage_of(folder)["methods"].items():
             (line,) = [each for each in table.splitlines() if each.startswith(f"{name} ")]
@@ -430,8 +430,8 @@ class TestAttacks:
         flags = (projects.recipe(tmp_path), "--methods", "finetune", "--out", here / "run", *FLAGS)
         assert run("bench", *flags).code == 0
         cells = {path: path.stat().st_mtime_ns for path in (here / "run/cells").rglob("*.parquet")}
-        told = run("bench", *flags, "--attacks", "functional-distance")
-        assert told.code == 0 and "functional-distance" in told.out
+        result = run("bench", *flags, "--attacks", "functional-distance")
+        assert result.code == 0 and "functional-distance" in result.out
         assert {row["attack"] for row in stage_of(here / "run")["attacked_methods"]} == {
             "functional-distance"
         }

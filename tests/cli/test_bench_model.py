@@ -16,8 +16,8 @@ FEW = ("--methods", "finetune", "--seeds", 2, "--quiet")
 
 def test_methods_are_compared_on_a_project_of_ones_own(run, here, tmp_path):
     place = projects.project(tmp_path / "mine", TRAINED)
-    told = run("bench", place, "--random", 0.1, *FEW)
-    assert told.code == 0, told.error
+    result = run("bench", place, "--random", 0.1, *FEW)
+    assert result.code == 0, result.error
     stage = stage_of(here / "unweave-bench")
     assert stage["methods"].keys() == {"finetune", "original"} and stage["seeds"] == [0, 1]
     assert stage["calibration_seeds"] == [] and "no verdict" in stage["methods"]["finetune"]["reason"]
@@ -35,8 +35,8 @@ def test_methods_are_compared_on_a_folder_of_diffusers(run, here, listed, tmp_pa
     pytest.importorskip("diffusers")
     source, recipe = folders.diffusers_folder(tmp_path / "source"), folders.recipe(tmp_path)
     before = listed(tmp_path / "source")
-    told = run("bench", source, "--recipe", recipe, "--methods", "joint", "--seeds", 1, "--quiet")
-    assert told.code == 0, told.error
+    result = run("bench", source, "--recipe", recipe, "--methods", "joint", "--seeds", 1, "--quiet")
+    assert result.code == 0, result.error
     stage = stage_of(here / "unweave-bench")
     assert stage["sheets"].keys() == {"joint", "original", "retrained"}
     assert stage["recipe"]["generation"]["images"] == 20 and stage["data"]["forgotten_classes"] == [3]
@@ -47,8 +47,8 @@ def test_methods_are_compared_on_a_folder_of_diffusers(run, here, listed, tmp_pa
 def test_budgets_are_parts_of_ones_own_training(run, here, refused, tmp_path):
     place = projects.project(tmp_path / "mine", TRAINED)
     flags = ("--random", 0.1, "--methods", "finetune,short-retrain", "--seeds", 1, "--quiet")
-    told = run("bench", place, *flags, "--tune", 1, "--budgets", "0.2,0.6")
-    assert told.code == 0, told.error
+    result = run("bench", place, *flags, "--tune", 1, "--budgets", "0.2,0.6")
+    assert result.code == 0, result.error
     made = record.load(here / "unweave-bench")
     assert list(made["stages"]) == ["project@0.2", "project@0.6"]
     points = made["frontier"]["project"]["methods"]["short-retrain"]["points"]
@@ -61,8 +61,8 @@ def test_budgets_are_parts_of_ones_own_training(run, here, refused, tmp_path):
 def test_forget_takes_the_settings_that_were_found(run, here, refused, tmp_path):
     place = projects.project(tmp_path / "mine", TRAINED)
     request = ("--random", 0.1, "--quiet")
-    told = run("bench", place, *request, "--methods", "finetune", "--seeds", 1, "--tune", 2)
-    assert told.code == 0, told.error
+    result = run("bench", place, *request, "--methods", "finetune", "--seeds", 1, "--tune", 2)
+    assert result.code == 0, result.error
     tuning = here / "unweave-bench" / "tuning"
     stage = stage_of(here / "unweave-bench")
     forget = ("forget", place, *request, "--method", "finetune", "--tuned", tuning)
@@ -118,28 +118,28 @@ def test_what_can_not_be_compared_is_refused(refused, tmp_path):
 def test_settings_are_searched_on_proxies_of_ones_own_request(run, here, listed, tmp_path):
     place = projects.project(tmp_path / "mine", TRAINED)
     asked = ("bench", place, "--random", 0.1, "--quiet")
-    told = run(*asked, "--methods", "finetune", "--seeds", 1, "--tune", 2)
-    assert told.code == 0, told.error
+    result = run(*asked, "--methods", "finetune", "--seeds", 1, "--tune", 2)
+    assert result.code == 0, result.error
     stage, tuning = stage_of(here / "unweave-bench"), here / "unweave-bench" / "tuning"
     # 81 of 90 records in batches of 32, 25 times
     assert stage["tuned"] == {"against": "proxy", "seeds": [1000, 1001], "budget": 0.5, "limit": None,
                               "scale": 1.0, "trials": 2, "retraining": 75}  # fmt: skip
-    assert "the 75 gradient evaluations of a retraining" in " ".join(told.out.split())
+    assert "the 75 gradient evaluations of a retraining" in " ".join(result.out.split())
     best = min(stage["search"]["finetune"], key=lambda trial: trial["value"])["settings"]
     assert f"lr={best['how.lr']}, " in stage["methods"]["finetune"]["repr"] and best["how.steps"] <= 38
     asked_for = json.loads((here / "unweave-bench" / "run.json").read_text())
     assert (asked_for["tune"], asked_for["tuned"], asked_for["against"]) == (2, None, "proxy")
     made = listed(tuning)
-    told = run(*asked, "--methods", "finetune,ascent", "--seeds", 2, "--tune", 2)
-    assert told.code == 0 and names(here) == ["unweave-bench"], told.error
+    result = run(*asked, "--methods", "finetune,ascent", "--seeds", 2, "--tune", 2)
+    assert result.code == 0 and names(here) == ["unweave-bench"], result.error
     grown = stage_of(here / "unweave-bench")
     assert grown["search"]["finetune"] == stage["search"]["finetune"] and len(grown["search"]["ascent"]) == 2
     searched = str(tuning / "project" / "finetune.json")
     assert listed(tuning)[searched] == made[searched]
 
-    told = run(*asked, "--methods", "finetune", "--seeds", 1, "--tuned", tuning, "--out", "later")
+    result = run(*asked, "--methods", "finetune", "--seeds", 1, "--tuned", tuning, "--out", "later")
     later = stage_of(here / "later")
-    assert told.code == 0 and later["search"]["finetune"] == stage["search"]["finetune"], told.error
+    assert result.code == 0 and later["search"]["finetune"] == stage["search"]["finetune"], result.error
     assert later["tuned"] == stage["tuned"] and not (here / "later" / "tuning").exists()
     assert len(names(here / "later" / "models")) == 1, "the request's own retrained model, and no proxy's"
     assert run(*asked, "--methods", "finetune", "--seeds", 1).code == 0
@@ -149,16 +149,16 @@ def test_settings_are_searched_on_proxies_of_ones_own_request(run, here, listed,
 def test_settings_are_searched_on_the_request_itself_where_that_is_asked_for(run, here, tmp_path):
     place = projects.project(tmp_path / "mine", TRAINED)
     flags = ("--class", 1, "--methods", "finetune", "--seeds", 1, "--tune", 1, "--against", "retrain")
-    told = run("bench", place, *flags, "--quiet")
-    assert told.code == 0, told.error
+    result = run("bench", place, *flags, "--quiet")
+    assert result.code == 0, result.error
     assert stage_of(here / "unweave-bench")["tuned"]["against"] == "retrain"
     assert "on the request itself" in Path("unweave-bench/report.html").read_text()
 
 
 def test_settings_are_searched_for_a_folder_with_its_recipe(run, here, folder):
     flags = ("--methods", "finetune", "--seeds", 1, "--tune", 1, "--quiet")
-    told = run("bench", folder, *flags)
-    assert told.code == 0, told.error
+    result = run("bench", folder, *flags)
+    assert result.code == 0, result.error
     assert stage_of(here / "unweave-bench")["tuned"]["retraining"] == 60
     assert not (here / "unweave-bench" / "tuning" / "model" / "retraining.json").exists()
 
@@ -168,8 +168,8 @@ def test_settings_are_searched_for_a_folder_of_diffusers(run, here, tmp_path):
     pytest.importorskip("diffusers")
     source, recipe = folders.diffusers_folder(tmp_path / "source"), folders.recipe(tmp_path)
     flags = ("--recipe", recipe, "--methods", "finetune", "--seeds", 1, "--tune", 1, "--quiet")
-    told = run("bench", source, *flags)
-    assert told.code == 0, told.error
+    result = run("bench", source, *flags)
+    assert result.code == 0, result.error
     stage = stage_of(here / "unweave-bench")
     assert stage["tuned"]["retraining"] == 3 and stage["search"]["finetune"][0]["value"] is not None
 
@@ -195,6 +195,8 @@ def test_a_search_that_can_not_be_made_is_refused(refused, tmp_path, folder):
 def test_missing_weights_for_an_fid_are_named_before_anything_is_trained(run, here, tmp_path):
     place = Path(folders.recipe(tmp_path))
     place.write_text(place.read_text().replace("[generation]", '[generation]\ninception = "none.pt"'))
-    told = run("bench", place, "--methods", "lur", "--quiet")
-    assert told.code == 2 and told.error.count("\n") == 1 and "none at none.pt" in told.error, told.error
+    result = run("bench", place, "--methods", "lur", "--quiet")
+    assert result.code == 2 and result.error.count("\n") == 1 and "none at none.pt" in result.error, (
+        result.error
+    )
     assert names(here) == []

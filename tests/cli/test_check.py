@@ -26,15 +26,15 @@ def costs(text: str) -> dict[str, list[str]]:
 def test_sizes_and_costs_are_told_and_nothing_is_written(run, here, listed, tmp_path):
     place = projects.project(tmp_path / "mine", TRAINED)
     before = listed(tmp_path)
-    told = run("check", place, "--ids", "r0/3,r0/5,r0/8", *FEW)
-    assert told.code == 0 and told.error == "" and listed(tmp_path) == before
+    result = run("check", place, "--ids", "r0/3,r0/5,r0/8", *FEW)
+    assert result.code == 0 and result.error == "" and listed(tmp_path) == before
     weights = 8 * 32 + 32 + 32 * 3 + 3
-    assert f"{place} can be used.\n" in told.out
-    assert f"{weights} weights ({weights} trainable), float32, on cpu." in told.out
+    assert f"{place} can be used.\n" in result.out
+    assert f"{weights} weights ({weights} trainable), float32, on cpu." in result.out
     sizes = "3 to forget, 87 to retain, 60 for calibration, 60 for test; 3 classes"
-    assert f"{sizes}; examples are known by ids of their own." in told.out
-    assert list(costs(told.out)) == ["retrain", "finetune", "salun"] and "Of a retrain" in told.out
-    assert all(cells[-1] == "yes" for cells in costs(told.out).values())
+    assert f"{sizes}; examples are known by ids of their own." in result.out
+    assert list(costs(result.out)) == ["retrain", "finetune", "salun"] and "Of a retrain" in result.out
+    assert all(cells[-1] == "yes" for cells in costs(result.out).values())
 
 
 def test_json_holds_the_same_as_the_text(run, here, tmp_path):
@@ -112,8 +112,8 @@ def test_a_recovery_that_ends_once_the_model_is_restored_is_foreseen_at_its_most
     foreseen = json.loads(run("check", place, *method, "--json").out)["costs"]["finetune:recover"][
         "gradients"
     ]
-    told = run("forget", place, "--random", 0.1, "--quiet", "--json", "--method", "finetune:recover").out
-    assert foreseen == pytest.approx(10 + 40) and 10 < json.loads(told)["gradient_evaluations"] < 10 + 40
+    printed = run("forget", place, "--random", 0.1, "--quiet", "--json", "--method", "finetune:recover").out
+    assert foreseen == pytest.approx(10 + 40) and 10 < json.loads(printed)["gradient_evaluations"] < 10 + 40
     assert "assumed to take its maximum" in run("check", place, *method).out
 
 
@@ -130,19 +130,19 @@ def test_a_recipe_is_not_trained_and_has_no_accuracy(run, here, tmp_path):
 
 
 def test_a_method_that_can_not_run_on_the_model_is_named_with_the_reason(run, here, project):
-    told = run("check", project, "--methods", "ct,finetune", "--quiet")
-    assert told.code == 0 and "can be used, but not with ct." in told.out
-    assert costs(told.out)["ct"][-1] == "no" and costs(told.out)["finetune"][-1] == "yes"
-    assert re.search(r"^ct: ct transposes .*: use another method$", told.out, re.MULTILINE)
+    result = run("check", project, "--methods", "ct,finetune", "--quiet")
+    assert result.code == 0 and "can be used, but not with ct." in result.out
+    assert costs(result.out)["ct"][-1] == "no" and costs(result.out)["finetune"][-1] == "yes"
+    assert re.search(r"^ct: ct transposes .*: use another method$", result.out, re.MULTILINE)
 
 
 @pytest.mark.usefixtures("rounds_of_users")
 def test_what_a_retrain_would_cost_is_left_out_where_there_is_none(run, here, tmp_path):
     place = projects.project(tmp_path / "mine", "train = None")
-    told = run("check", place, "--methods", "finetune")
-    assert told.code == 0 and "Of a retrain" not in told.out
-    assert "What a retrain costs is unknown: no train(dataset, seed)." in told.out
-    assert told.error.splitlines() == ["Checking the model", *(f"{done}/3  finetune" for done in (1, 2, 3))]
+    result = run("check", place, "--methods", "finetune")
+    assert result.code == 0 and "Of a retrain" not in result.out
+    assert "What a retrain costs is unknown: no train(dataset, seed)." in result.out
+    assert result.error.splitlines() == ["Checking the model", *(f"{done}/3  finetune" for done in (1, 2, 3))]
 
 
 @pytest.fixture
@@ -169,19 +169,19 @@ def priced(monkeypatch):
 class TestRetrainingThatCostsLess:
     def test_it_is_said_first_and_by_how_much(self, run, here, project, priced):
         priced(10.0, lur=16.6, short_retrain=119.0, finetune=9.9)
-        told = run("check", project, "--methods", "lur,short-retrain,finetune", "--quiet")
+        result = run("check", project, "--methods", "lur,short-retrain,finetune", "--quiet")
         sentence = (
             "Retraining costs less than lur (1.66 times a retrain) and short-retrain (11.90): use --method "
             "retrain, which is exact."
         )
-        assert told.out.splitlines()[:3] == [sentence, "", f"{project} can be used."]
+        assert result.out.splitlines()[:3] == [sentence, "", f"{project} can be used."]
 
     def test_the_range_of_the_measurements_stands_beside_the_seconds(self, run, here, project, priced):
         priced(10.0, finetune=9.9)
-        told = run("check", project, "--methods", "finetune", "--quiet")
-        (line,) = re.findall("^finetune .*$", told.out, re.MULTILINE)
+        result = run("check", project, "--methods", "finetune", "--quiet")
+        (line,) = re.findall("^finetune .*$", result.out, re.MULTILINE)
         assert line.split() == ["finetune", "9.9", "5.0", "to", "19.8", "0.99", "99", "–", "yes"]
-        (retrain,) = re.findall("^retrain .*$", told.out, re.MULTILINE)
+        (retrain,) = re.findall("^retrain .*$", result.out, re.MULTILINE)
         assert retrain.split() == ["retrain", "10.0", "–", "1.00", "100", "–", "yes"]
         found = json.loads(run("check", project, "--methods", "finetune", "--quiet", "--json").out)
         assert found["costs"]["finetune"]["seconds_range"] == [4.95, 19.8]
@@ -198,9 +198,9 @@ class TestRetrainingThatCostsLess:
             return {name: whole if name == "retrain" else slower for name in measured}
 
         monkeypatch.setattr(rounds, "estimate_all", estimate)
-        told = run("check", project, "--methods", "lur:recover", "--quiet")
+        result = run("check", project, "--methods", "lur:recover", "--quiet")
         sentence = "Retraining may cost less than lur:recover (1.08 times a retrain): "
-        assert told.out.startswith(sentence) and "--method retrain" not in told.out
+        assert result.out.startswith(sentence) and "--method retrain" not in result.out
         found = json.loads(run("check", project, "--methods", "lur:recover", "--quiet", "--json").out)
         assert found["costlier_than_a_retrain"] == []
         assert found["costs"]["lur:recover"]["costs_more"] is None
@@ -212,8 +212,10 @@ class TestRetrainingThatCostsLess:
 
     def test_a_method_that_costs_less_is_not_named(self, run, here, project, priced):
         priced(10.0, finetune=9.9)
-        told = run("check", project, "--methods", "finetune", "--quiet")
-        assert told.out.startswith(f"{project} can be used.\n") and "Retraining costs less" not in told.out
+        result = run("check", project, "--methods", "finetune", "--quiet")
+        assert (
+            result.out.startswith(f"{project} can be used.\n") and "Retraining costs less" not in result.out
+        )
 
     def test_where_nobody_said_how_to_retrain_nothing_is_said(self, run, here, tmp_path):
         place = projects.project(tmp_path / "mine", "train = None")
@@ -224,27 +226,27 @@ class TestRetrainingThatCostsLess:
     def test_a_dry_run_says_it_too(self, run, here, project, priced, whole, said):
         priced(whole, lur__recover=16.6, finetune=9.9)
         request = ("forget", project, "--random", 0.1, "--dry-run", "--quiet")
-        told, found = run(*request), json.loads(run(*request, "--json").out)
+        result, found = run(*request), json.loads(run(*request, "--json").out)
         sentence = "Retraining costs less than lur:recover (1.66 times a retrain): use --method retrain"
-        assert told.out.startswith(sentence) == said
-        assert told.out.splitlines()[2 if said else 0].startswith(
+        assert result.out.startswith(sentence) == said
+        assert result.out.splitlines()[2 if said else 0].startswith(
             "Would forget 9 of 90 examples with lur:recover"
         )
         assert found["costlier_than_a_retrain"] == (["lur:recover"] if said else [])
 
     def test_a_dry_run_of_retraining_compares_with_nothing(self, run, here, project, priced):
         priced(0.0)
-        told = run("forget", project, "--random", 0.1, "--dry-run", "--quiet", "--method", "retrain")
-        assert told.code == 0 and told.out.startswith("Would forget 9 of 90 examples with retrain")
+        result = run("forget", project, "--random", 0.1, "--dry-run", "--quiet", "--method", "retrain")
+        assert result.code == 0 and result.out.startswith("Would forget 9 of 90 examples with retrain")
 
 
 def test_a_few_methods_are_priced_by_default_and_the_others_counted(run, here, project):
-    told = run("check", project, "--quiet")
+    result = run("check", project, "--quiet")
     usual = ["lur:recover", "joint:recover", "neggrad+:recover", "finetune"]
-    assert list(costs(told.out)) == ["retrain", *usual]
+    assert list(costs(result.out)) == ["retrain", *usual]
     others = len(methods_for("classifier").keys() - {"original", "retrain", "finetune"})
     said = f"{others} other methods were not measured: --methods all measures them too."
-    assert said in " ".join(told.out.split())
+    assert said in " ".join(result.out.split())
     for family in FAMILIES.values():
         assert all(family.method_named(name) for name in family.usual_methods)
 
@@ -279,10 +281,10 @@ def test_all_methods_but_the_references_are_priced(run, here, project):
 )
 def test_what_would_go_wrong_is_noted(run, here, tmp_path, change, note):
     place = projects.project(tmp_path / "mine", f"{ODD}\n\n{change}")
-    told = run("check", place, "--methods", "finetune", "--quiet")
-    assert told.code == 0
-    (found,) = re.findall(r"^- (.*)$", told.out, re.MULTILINE)
-    assert re.search(note, found) and "No problem was found" not in told.out
+    result = run("check", place, "--methods", "finetune", "--quiet")
+    assert result.code == 0
+    (found,) = re.findall(r"^- (.*)$", result.out, re.MULTILINE)
+    assert re.search(note, found) and "No problem was found" not in result.out
 
 
 class TestInfluence:
@@ -291,8 +293,8 @@ class TestInfluence:
     NOTE = "- the model answers the forget set as data that it never saw: probably the forget set has no"
 
     def test_a_request_whose_records_look_unseen_is_noted(self, run, here, project):
-        told = run("check", project, "--random", 0.2, "--methods", "finetune", "--quiet")
-        assert self.NOTE in " ".join(told.out.split()) and "No problem was found" not in told.out
+        result = run("check", project, "--random", 0.2, "--methods", "finetune", "--quiet")
+        assert self.NOTE in " ".join(result.out.split()) and "No problem was found" not in result.out
 
     @pytest.mark.parametrize(
         ("change", "asked"),
@@ -300,14 +302,14 @@ class TestInfluence:
     )
     def test_memorised_records_a_class_and_no_request_are_not(self, run, here, tmp_path, change, asked):
         place = projects.project(tmp_path / "trained", change)
-        told = run("check", place, *asked, "--methods", "finetune", "--quiet")
-        assert told.code == 0 and self.NOTE not in " ".join(told.out.split())
+        result = run("check", place, *asked, "--methods", "finetune", "--quiet")
+        assert result.code == 0 and self.NOTE not in " ".join(result.out.split())
 
 
 def test_too_many_examples_to_compare_are_noted(run, here, project, monkeypatch):
     monkeypatch.setattr(notes, "COMPARED", 80)
-    told = run("check", project, "--methods", "finetune", "--quiet")
-    said = " ".join(told.out.split())
+    result = run("check", project, "--methods", "finetune", "--quiet")
+    said = " ".join(result.out.split())
     assert (
         "- copies among the 90 training examples, and test examples that are training examples as well"
         in said
@@ -316,15 +318,15 @@ def test_too_many_examples_to_compare_are_noted(run, here, project, monkeypatch)
 
 
 def test_where_nothing_is_noted_that_is_said(run, here, project):
-    told = run("check", project, "--methods", "finetune", "--quiet")
-    assert "No problem was found." in told.out and "\n- " not in told.out
+    result = run("check", project, "--methods", "finetune", "--quiet")
+    assert "No problem was found." in result.out and "\n- " not in result.out
 
 
 def test_out_keeps_what_was_found_and_the_same_again_goes_there(run, here, project):
     for _ in range(2):
-        told = run("check", project, "--methods", "finetune", "--quiet", "--json", "--out", "kept")
+        result = run("check", project, "--methods", "finetune", "--quiet", "--json", "--out", "kept")
         assert sorted(path.name for path in (here / "kept").iterdir()) == ["check.json", "run.json"]
-        assert json.loads((here / "kept" / "check.json").read_text()) == json.loads(told.out)
+        assert json.loads((here / "kept" / "check.json").read_text()) == json.loads(result.out)
     assert [path.name for path in here.iterdir()] == ["kept"]
 
 

@@ -54,8 +54,8 @@ def test_in_a_data_set(run, here, tmp_path):
 def test_in_train_and_in_worker_processes(run, here, tmp_path, jobs, change, code):
     place = projects.project(tmp_path / "mine", change)
     assert run("forget", place, *SHORT).code == 0
-    told = run("audit", "forgotten", "--references", 2, "--jobs", jobs, "--quiet")
-    assert told.code == code and told.out == "" and "raised SystemExit: 0" in told.error
+    result = run("audit", "forgotten", "--references", 2, "--jobs", jobs, "--quiet")
+    assert result.code == code and result.out == "" and "raised SystemExit: 0" in result.error
     assert not (Path("forgotten") / "audit").exists()
 
 
@@ -84,8 +84,8 @@ COPIES = "def train(dataset, seed):\n    torch.manual_seed(0)\n    return Net()\
 def test_what_is_found_when_something_is_finished_is_a_run_that_failed(run, here, tmp_path, change, sentence):
     place = projects.project(tmp_path / "mine", change)
     assert run("forget", place, *SHORT).code == 0
-    told = run("audit", "forgotten", "--references", 2, "--quiet")
-    assert told.code == 3 and told.out == "" and re.search(sentence, told.error), told.error
+    result = run("audit", "forgotten", "--references", 2, "--quiet")
+    assert result.code == 3 and result.out == "" and re.search(sentence, result.error), result.error
     kept = sorted((here / "forgotten" / "audit" / "references").iterdir())
     assert len(kept) == 3 * (1 if change == LATER else 2)
     assert not (here / "forgotten" / "audit" / "record.json").exists()
@@ -97,12 +97,12 @@ WIDE = "def train(dataset, seed):\n    return Net(classes=5)\n"
 def test_a_train_that_makes_another_model_is_refused_before_anything_is_made_of_it(run, here, tmp_path):
     place = projects.project(tmp_path / "mine", WIDE)
     sentence = r"train\(\) of .* tensor 'last.weight' must be \[3, 32\], found \[5, 32\]"
-    told = run("forget", place, "--random", 0.3, "--method", "retrain", "--quiet")
-    assert told.code == 3 and re.search(sentence, told.error), told.error
+    result = run("forget", place, "--random", 0.3, "--method", "retrain", "--quiet")
+    assert result.code == 3 and re.search(sentence, result.error), result.error
     assert list(here.iterdir()) == []
     assert run("forget", place, *SHORT).code == 0
-    told = run("audit", "forgotten", "--references", 2, "--quiet")
-    assert told.code == 3 and re.search(sentence, told.error), told.error
+    result = run("audit", "forgotten", "--references", 2, "--quiet")
+    assert result.code == 3 and re.search(sentence, result.error), result.error
     assert not (here / "forgotten" / "audit").exists()
 
 
@@ -114,13 +114,13 @@ def test_a_folder_that_was_empty_is_left_empty(run, here, tmp_path, monkeypatch)
         raise ValueError("it can't be right")
 
     monkeypatch.setattr(forget_run, "unlearn", refuse)
-    told = run("forget", place, *SHORT, "--out", "mine")
-    assert told.code == 2 and "it can't be right" in told.error and list((here / "mine").iterdir()) == []
+    result = run("forget", place, *SHORT, "--out", "mine")
+    assert result.code == 2 and "it can't be right" in result.error and list((here / "mine").iterdir()) == []
 
 
 def test_every_code_is_in_the_help(run):
-    told = run("--help")
-    codes = re.search(r"Exit codes: (.*)", " ".join(told.out.replace("│", " ").split()))[1]
+    result = run("--help")
+    codes = re.search(r"Exit codes: (.*)", " ".join(result.out.replace("│", " ").split()))[1]
     found = {int(code) for code in re.findall(r"(?:^|; )(\d+) ", codes)}
     assert found == {cli.DONE, cli.NOT_PASSED, cli.BAD_INPUT, cli.FAILED, cli.INTERRUPTED}
 

@@ -59,21 +59,21 @@ TINY = ("stages", "tiny", "methods", "finetune")
 def test_a_changed_figure_or_verdict_is_shown_by_nobody(run, forge, verb, path, value):
     place = forge("run", *path, value=value)
     page = (place / "audit" / "report.html").read_bytes()
-    told = run(*verb, place)
-    assert told.code == 2 and told.out == ""
-    assert told.error.startswith(
+    result = run(*verb, place)
+    assert result.code == 2 and result.out == ""
+    assert result.error.startswith(
         f"unweave: {place / 'audit' / 'record.json'} was changed after it was written"
     )
-    assert told.error.endswith("make it again with unweave audit RUN\n")
+    assert result.error.endswith("make it again with unweave audit RUN\n")
     assert (place / "audit" / "report.html").read_bytes() == page
 
 
 @pytest.mark.parametrize("metric", ["ua", "ra", "ta", "auc"])
 def test_a_new_digest_does_not_help_against_the_evidence(run, forge, metric):
     place = forge("run", *FORGOT, "scores", metric, "value", value=0.555, again=True)
-    told = run("report", place)
-    assert told.code == 2
-    assert f"FineTune has {metric.upper()} 0.555, but evidence.parquet next to it gives " in told.error
+    result = run("report", place)
+    assert result.code == 2
+    assert f"FineTune has {metric.upper()} 0.555, but evidence.parquet next to it gives " in result.error
 
 
 def test_the_earlier_schema_does_not_help_against_the_evidence(run, forge):
@@ -83,37 +83,37 @@ def test_the_earlier_schema_does_not_help_against_the_evidence(run, forge):
     del found["digest"]
     file.write_text(json.dumps(found))
     for verb in (("report",), ("bench", "table")):
-        told = run(*verb, place)
-        assert told.code == 2 and "FineTune has RA 0.555, but evidence.parquet next to it" in told.error
+        result = run(*verb, place)
+        assert result.code == 2 and "FineTune has RA 0.555, but evidence.parquet next to it" in result.error
 
 
 def test_a_verdict_that_its_own_figures_contradict_is_refused(run, forge, made, here):
     for verdict in ("PASS", "FAIL"):
         shutil.rmtree(here / "run", ignore_errors=True)
         place = forge("run", *FORGOT, "verdict", value=verdict, again=True)
-        told = run("bench", "table", place)
-        assert told.code == 2 and f"FineTune has the verdict {verdict}, " in told.error
+        result = run("bench", "table", place)
+        assert result.code == 2 and f"FineTune has the verdict {verdict}, " in result.error
 
 
 @pytest.mark.parametrize("path", [("scores", "ra", "value"), ("per_seed", "ra")])
 def test_a_benchmark_is_compared_with_its_cells(run, forge, path):
     value = [55.5, 55.5] if path[0] == "per_seed" else 55.5
     place = forge("bench", *TINY, *path, value=value, again=True)
-    told = run("bench", "table", place)
-    assert told.code == 2 and "finetune has RA 55.5, but its cells next to it give " in told.error
+    result = run("bench", "table", place)
+    assert result.code == 2 and "finetune has RA 55.5, but its cells next to it give " in result.error
 
 
 def test_the_figures_of_retrained_models_are_compared_as_well(run, forge):
     reference = ("stages", "tiny", "reference", "scores", "ua", "value")
-    told = run("report", forge("bench", *reference, value=55.5, again=True))
-    assert told.code == 2 and "Retrain has UA 55.5, but its cells next to it give " in told.error
+    result = run("report", forge("bench", *reference, value=55.5, again=True))
+    assert result.code == 2 and "Retrain has UA 55.5, but its cells next to it give " in result.error
 
 
 COSTS = ("stages", "costs@0.3", "methods", "lur:recover")
 
 
 @pytest.mark.parametrize(
-    ("path", "value", "told"),
+    ("path", "value", "sentence"),
     [
         ((*COSTS, "scores", "ra", "value"), 55.5, "lur:recover has RA 55.5, but its cells next to it give "),
         ((*COSTS, "per_seed", "gap"), [0.5, 0.5], "lur:recover has gap 0.5, but its cells next to it give "),
@@ -126,9 +126,9 @@ COSTS = ("stages", "costs@0.3", "methods", "lur:recover")
         ((*COSTS, "gradient_evaluations"), 1, "lur:recover has gradient_evaluations 1, but its cells next "),
     ],
 )
-def test_pipelines_and_stages_at_budgets_are_compared_with_their_cells(run, forge, path, value, told):
+def test_pipelines_and_stages_at_budgets_are_compared_with_their_cells(run, forge, path, value, sentence):
     answer = run("bench", "table", forge("costs", *path, value=value, again=True))
-    assert answer.code == 2 and told in answer.error
+    assert answer.code == 2 and sentence in answer.error
 
 
 FRONTIER, STAGE = ("frontier", "trace"), ("stages", "trace@0.3", "methods", "lur")
@@ -138,7 +138,7 @@ NEARER = {"first": "lur", "second": "joint", "budget": 0.3, "difference": -5.0, 
 
 
 @pytest.mark.parametrize(
-    ("path", "value", "told"),
+    ("path", "value", "sentence"),
     [
         ((*LUR, "cost_of_pass"), 0.2, "says lur: cost of a PASS 0.2, but its stages say 0.3"),
         ((*LUR, "points", 0, "verdict"), "FAIL", "says lur at 0.3: verdict FAIL, but its stages say PASS"),
@@ -176,12 +176,14 @@ NEARER = {"first": "lur", "second": "joint", "budget": 0.3, "difference": -5.0, 
         ),
     ],
 )
-def test_a_frontier_says_what_its_stages_say_and_a_verdict_what_its_reason_says(run, here, path, value, told):
+def test_a_frontier_says_what_its_stages_say_and_a_verdict_what_its_reason_says(
+    run, here, path, value, sentence
+):
     made = record.to_json_values(at_budgets(0.3, 0.6))
     (here / "forged").mkdir()
     (here / "forged" / "record.json").write_text(json.dumps(seal(put(made, *path, value=value))))
     answer = run("bench", "table", "forged")
-    assert answer.code == 2 and told in answer.error
+    assert answer.code == 2 and sentence in answer.error
 
 
 def test_a_pass_over_few_seeds_is_refused(run, here):
@@ -190,8 +192,8 @@ def test_a_pass_over_few_seeds_is_refused(run, here):
     found = put(found, "stages", "class", "methods", name, "verdict", value="PASS")
     found = put(found, "stages", "class", "methods", name, "reason", value="PASS: all")
     record.write(found, here / "few")
-    told = run("report", here / "few")
-    assert told.code == 2 and f"{name} has the verdict PASS over 2 seeds, and 10 are needed" in told.error
+    result = run("report", here / "few")
+    assert result.code == 2 and f"{name} has the verdict PASS over 2 seeds, and 10 are needed" in result.error
 
 
 def test_what_is_as_it_was_written_is_shown_with_and_without_what_lies_beside_it(run, made, here):
@@ -226,15 +228,15 @@ class TestEarlier:
     @pytest.mark.parametrize("form", ["text", "markdown", "latex"])
     @pytest.mark.parametrize("protocol", [(), ("--protocol", "deep-unlearn")])
     def test_it_is_shown_alone_and_says_so_first(self, run, earlier, form, protocol):
-        told = run("bench", "table", earlier, "--format", form, *protocol)
-        assert told.code == 0
-        first = " ".join(told.out.replace("\\", "").split())
+        result = run("bench", "table", earlier, "--format", form, *protocol)
+        assert result.code == 0
+        first = " ".join(result.out.replace("\\", "").split())
         assert first.removeprefix("% ").startswith(self.NOTE)
 
     @pytest.mark.parametrize("flags", [("--json",), ("--format", "parquet", "--out", "table")])
     def test_what_holds_figures_alone_says_so_beside_them(self, run, earlier, flags):
-        told = run("bench", "table", earlier, *flags)
-        assert told.code == 0 and told.error == f"unweave: {self.NOTE}\n"
+        result = run("bench", "table", earlier, *flags)
+        assert result.code == 0 and result.error == f"unweave: {self.NOTE}\n"
 
     def test_the_page_and_the_card_say_so(self, run, here, earlier):
         assert run("report", earlier, "--out", "page").code == 0
@@ -245,9 +247,9 @@ class TestEarlier:
     def test_beside_a_new_one_it_is_refused_with_the_command_that_makes_it_again(self, run, here, earlier):
         record.write(synthetic(), here / "new")
         for verb in (("bench", "table"), ("report",)):
-            told = run(*verb, "new", "old")
-            assert told.code == 2 and told.out == ""
-            assert told.error.startswith(
+            result = run(*verb, "new", "old")
+            assert result.code == 2 and result.out == ""
+            assert result.error.startswith(
                 "unweave: new and old can't share a table or a page: old was made by"
             )
-            assert told.error.endswith("make it again with unweave bench trace class --tune 20\n")
+            assert result.error.endswith("make it again with unweave bench trace class --tune 20\n")

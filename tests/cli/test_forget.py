@@ -33,20 +33,22 @@ def place(tmp_path) -> str:
 class TestFiles:
     def test_those_named_are_written_and_nothing_else(self, run, here, listed, tmp_path, place):
         before = listed(tmp_path)
-        told = run("forget", place, *IDS, *SHORT, "--quiet")
-        assert told.code == 0 and names(here) == ["forgotten"] and names(here / "forgotten") == MODEL
+        result = run("forget", place, *IDS, *SHORT, "--quiet")
+        assert result.code == 0 and names(here) == ["forgotten"] and names(here / "forgotten") == MODEL
         elsewhere = {path: each for path, each in listed(tmp_path).items() if "/here/forgotten" not in path}
         assert elsewhere == before
-        assert "Forgot 3 of 90 examples with finetune" in told.out
-        assert "Next:  unweave audit forgotten" in told.out
+        assert "Forgot 3 of 90 examples with finetune" in result.out
+        assert "Next:  unweave audit forgotten" in result.out
 
     def test_a_damaged_model_is_called_so_and_a_sound_one_is_not(self, run, here, place):
         assert "damaged" not in run("forget", place, *IDS, *SHORT, "--quiet").out
         ruin = ("--method", "ascent", "--set", "how.lr=0.5", "--set", "how.steps=40")
-        told = run("forget", place, *IDS, *ruin, "--quiet")
-        fell = re.search(r"This model is damaged: RA fell by ([\d.]+) points", told.out)
-        before, after = re.search(r"RA: accuracy on the retain set, % +([\d.]+) +([\d.]+)", told.out).groups()
-        assert told.code == 0 and abs(float(fell[1]) - (float(before) - float(after))) < 0.06
+        result = run("forget", place, *IDS, *ruin, "--quiet")
+        fell = re.search(r"This model is damaged: RA fell by ([\d.]+) points", result.out)
+        before, after = re.search(
+            r"RA: accuracy on the retain set, % +([\d.]+) +([\d.]+)", result.out
+        ).groups()
+        assert result.code == 0 and abs(float(fell[1]) - (float(before) - float(after))) < 0.06
 
     def test_weights_on_disk_stay_as_they_are(self, run, here, tmp_path):
         change = f"{SAVED}\n\n{loads('given(model=saved())')}"
@@ -76,8 +78,8 @@ class TestFiles:
         assert set(modes.values()) == {mode}, modes
 
     def test_a_command_that_is_named_can_be_pasted(self, run, here, place):
-        told = run("forget", place, *IDS, *SHORT, "--quiet", "--out", "my models/it's new")
-        (command,) = re.findall("^Next:  (.*)$", told.out, re.MULTILINE)
+        result = run("forget", place, *IDS, *SHORT, "--quiet", "--out", "my models/it's new")
+        (command,) = re.findall("^Next:  (.*)$", result.out, re.MULTILINE)
         assert shlex.split(command) == ["unweave", "audit", "my models/it's new"]
 
     def test_a_finished_run_that_is_asked_for_again_is_done_already(self, run, here, listed, place):
@@ -85,12 +87,12 @@ class TestFiles:
         assert run(*request, "--quiet").code == 0
         before = listed(here)
         for again in (request, (*request, "--dry-run")):
-            told = run(*again)
-            assert told.code == 0 and told.error == "" and listed(here) == before
-            assert told.out.startswith(
+            result = run(*again)
+            assert result.code == 0 and result.error == "" and listed(here) == before
+            assert result.out.startswith(
                 "Done already: new/run holds this run, 3 of 90 examples forgotten with"
             )
-            assert "Model: new/run/model.safetensors\nNext:  unweave audit new/run\n" in told.out
+            assert "Model: new/run/model.safetensors\nNext:  unweave audit new/run\n" in result.out
         found = json.loads(run(*request, "--json").out)
         assert (found["out"], found["done_before"], found["forgotten"]) == ("new/run", True, 3)
         assert listed(here) == before
@@ -99,8 +101,8 @@ class TestFiles:
         assert run("forget", place, *IDS, *SHORT, "--quiet").code == 0
         for name in ("model.safetensors", "record.json", "split.json"):
             (here / "forgotten" / name).unlink()
-            told = json.loads(run("forget", place, *IDS, *SHORT, "--quiet", "--json").out)
-            assert (told["out"], told["done_before"]) == ("forgotten", False)
+            facts = json.loads(run("forget", place, *IDS, *SHORT, "--quiet", "--json").out)
+            assert (facts["out"], facts["done_before"]) == ("forgotten", False)
             assert names(here) == ["forgotten"] and names(here / "forgotten") == MODEL
 
     @pytest.mark.parametrize("name", ["model.safetensors", "record.json", "split.json"])
@@ -109,8 +111,8 @@ class TestFiles:
         file = here / "forgotten" / name
         whole = file.read_bytes()
         file.write_bytes(whole.replace(b"examples", b"exempla") if name == "record.json" else whole[:60])
-        told = json.loads(run("forget", place, *IDS, *SHORT, "--quiet", "--json").out)
-        assert (told["out"], told["done_before"]) == ("forgotten", False)
+        facts = json.loads(run("forget", place, *IDS, *SHORT, "--quiet", "--json").out)
+        assert (facts["out"], facts["done_before"]) == ("forgotten", False)
         assert name == "record.json" or file.read_bytes() == whole
 
     def test_a_run_of_anything_else_gets_a_number(self, run, here, listed, place):
@@ -118,8 +120,8 @@ class TestFiles:
         before = listed(here)
         changes = [("--ids", "r0/3"), (*IDS, "--set", "how.lr=0.01"), (*IDS, "--seed", 1)]
         for number, change in enumerate(changes, 2):
-            told = json.loads(run("forget", place, *SHORT, *change, "--quiet", "--json").out)
-            assert (told["out"], told["done_before"]) == (f"forgotten-{number}", False)
+            facts = json.loads(run("forget", place, *SHORT, *change, "--quiet", "--json").out)
+            assert (facts["out"], facts["done_before"]) == (f"forgotten-{number}", False)
         assert before.items() <= listed(here).items()
 
     def test_a_run_of_other_weights_data_or_code_gets_a_number(self, run, here, tmp_path, monkeypatch):
@@ -129,8 +131,8 @@ class TestFiles:
         for weights, moved in [(0.0, 0.0), (1.0, 0.0), (1.0, 1.0)]:
             torch.save(torch.tensor(weights), tmp_path / "mine" / "weights.pt")
             torch.save(torch.tensor(moved), tmp_path / "mine" / "moved.pt")
-            told = json.loads(run("forget", place, *IDS, *SHORT, "--quiet", "--json").out)
-            assert (told["out"], told["done_before"]) == (next(runs), False)
+            facts = json.loads(run("forget", place, *IDS, *SHORT, "--quiet", "--json").out)
+            assert (facts["out"], facts["done_before"]) == (next(runs), False)
         monkeypatch.setattr(forget, "package_digest", lambda: "edited")
         assert json.loads(run("forget", place, *IDS, *SHORT, "--json").out)["out"] == next(runs)
 
@@ -143,8 +145,8 @@ class TestFiles:
         recipe = projects.recipe(tmp_path)
         with monkeypatch.context() as patch:
             patch.setattr(forget_run, "unlearn", stopped)
-            told = run("forget", recipe, *SHORT, "--quiet")
-        assert told.code == 130 and "the same command goes on" in told.error
+            result = run("forget", recipe, *SHORT, "--quiet")
+        assert result.code == 130 and "the same command goes on" in result.error
         done = {path: each for path, each in listed(here).items() if "/models/" in path}
         assert names(here / "forgotten") == ["forget.json", "models"] and len(done) == 3
         assert run("forget", recipe, *SHORT, "--quiet").code == 0
@@ -152,18 +154,18 @@ class TestFiles:
         assert done.items() <= listed(here).items()
 
     def test_a_run_that_fails_leaves_nothing(self, run, here, place):
-        told = run("forget", place, *IDS, "--method", "original", "--quiet", "--out", "new/run")
-        assert told.code == 3 and "nothing changed" in told.error and names(here) == []
+        result = run("forget", place, *IDS, "--method", "original", "--quiet", "--out", "new/run")
+        assert result.code == 3 and "nothing changed" in result.error and names(here) == []
 
     def test_a_dry_run_writes_nothing_and_says_what_would_be_done(self, run, here, listed, tmp_path, place):
         before = listed(tmp_path)
-        told = run("forget", place, *IDS, *SHORT, "--dry-run")
+        result = run("forget", place, *IDS, *SHORT, "--dry-run")
         found = json.loads(run("forget", place, *IDS, *SHORT, "--dry-run", "--json").out)
-        assert told.code == 0 and listed(tmp_path) == before
-        assert told.out.startswith("Would forget 3 of 90 examples with finetune in about ")
+        assert result.code == 0 and listed(tmp_path) == before
+        assert result.out.startswith("Would forget 3 of 90 examples with finetune in about ")
         labels = runpy.run_path(place)["Records"](90, 0).labels[[3, 5, 8]].tolist()
         assert found["labels"] == {str(label): labels.count(label) for label in sorted(set(labels))}
-        (method,) = re.findall("^Method: (.*)$", told.out, re.MULTILINE)
+        (method,) = re.findall("^Method: (.*)$", result.out, re.MULTILINE)
         assert method.startswith("finetune, how.") and "how.epochs=1" in method
         assert configure(METHODS["finetune"], parse_settings(method.split(", ")[1:])) == eval(
             found["repr"], {kind.__name__: kind for kind in (type(METHODS["finetune"]), Descent)}
@@ -174,14 +176,14 @@ class TestFiles:
 class TestProgress:
     def test_it_is_told_beside_the_result_in_plain_lines(self, run, here, place, monkeypatch):
         monkeypatch.delenv("FORCE_COLOR", raising=False)
-        told = run("forget", place, *IDS, *SHORT)
+        result = run("forget", place, *IDS, *SHORT)
         lines = [f"Loaded {place}", "1/2  the original; now finetune", "2/2  finetune"]
-        assert told.error.splitlines() == lines and "1/2" not in told.out
-        assert "\x1b" not in told.out + told.error and "\r" not in told.error
+        assert result.error.splitlines() == lines and "1/2" not in result.out
+        assert "\x1b" not in result.out + result.error and "\r" not in result.error
 
     def test_quiet_tells_none(self, run, here, place):
-        told = run("forget", place, *IDS, *SHORT, "--quiet")
-        assert told.error == "" and told.out.startswith("Forgot 3")
+        result = run("forget", place, *IDS, *SHORT, "--quiet")
+        assert result.error == "" and result.out.startswith("Forgot 3")
 
 
 OWN_FORM = """

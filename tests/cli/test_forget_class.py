@@ -35,9 +35,9 @@ def data(tmp_path) -> str:
 
 def test_a_folder_of_diffusers_is_written_as_a_copy_that_can_be_used_again(run, here, listed, source, data):
     before = listed(Path(source))
-    told = run("forget", source, "--data", data, "--class", 3, *SHORT, "--json")
-    assert told.code == 0, told.error
-    found = json.loads(told.out)
+    result = run("forget", source, "--data", data, "--class", 3, *SHORT, "--json")
+    assert result.code == 0, result.error
+    found = json.loads(result.out)
     assert found["before"].keys() == found["after"].keys() == {"ua", "ra", "kid"}
     assert listed(Path(source)) == before
     assert names(here / "forgotten") == sorted([*MODEL, "models", "pretrained"])
@@ -63,35 +63,37 @@ def test_a_run_that_was_cut_off_before_its_record_is_done_again(run, here, sourc
     assert run(*request).code == 0
     kept = Path("forgotten/pretrained/unet/" + folder.WEIGHTS).read_bytes()
     Path("forgotten/record.json").unlink()
-    told = run(*request)
-    assert told.code == 0 and names(here) == ["forgotten"], told.error
+    result = run(*request)
+    assert result.code == 0 and names(here) == ["forgotten"], result.error
     assert Path("forgotten/pretrained/unet/" + folder.WEIGHTS).read_bytes() == kept
     assert names(here / "forgotten") == sorted([*MODEL, "models", "pretrained"])
     for name in ("record.json", "model.json", "model.safetensors"):
         Path("forgotten", name).unlink()
-    told = run(*request, "--dry-run")
-    assert told.code == 2 and "holds a pretrained that unweave did not write" in told.error, "before compute"
+    result = run(*request, "--dry-run")
+    assert result.code == 2 and "holds a pretrained that unweave did not write" in result.error, (
+        "before compute"
+    )
 
 
 def test_what_is_published_is_what_is_audited(run, here, source, data):
     assert run("forget", source, "--data", data, "--class", 3, *SHORT).code == 0
     published = Path("forgotten/pretrained/unet") / folder.WEIGHTS
     published.write_bytes((Path(source) / "unet" / folder.WEIGHTS).read_bytes())
-    told = run("audit", "forgotten", "--references", 0, "--quiet")
-    assert told.code == 2 and f"{published} does not hold the model of this run" in told.error
+    result = run("audit", "forgotten", "--references", 0, "--quiet")
+    assert result.code == 2 and f"{published} does not hold the model of this run" in result.error
 
 
 def test_a_project_of_ones_own_trains_on_its_own_items(run, here, tmp_path):
     place = folders.project(tmp_path / "mine")
     assert run("forget", place, "--class", 1, *SHORT).code == 0
     assert names(here / "forgotten") == sorted([*MODEL, "models"])
-    told = run("forget", place, "--class", 1, "--method", "retrain", "--quiet", "--seed", 5)
-    assert told.code == 0 and "with retrain" in told.out
+    result = run("forget", place, "--class", 1, "--method", "retrain", "--quiet", "--seed", 5)
+    assert result.code == 0 and "with retrain" in result.out
 
 
 def test_a_recipe_of_ones_own_images_trains_the_original_first(run, here, tmp_path):
-    told = run("forget", folders.recipe(tmp_path), *SHORT)
-    assert told.code == 0 and "Forgot 96 of 384 examples" in told.out, told.error
+    result = run("forget", folders.recipe(tmp_path), *SHORT)
+    assert result.code == 0 and "Forgot 96 of 384 examples" in result.out, result.error
     place = here / "forgotten" / "pretrained"
     again = run("forget", place, "--data", tmp_path / "images.npz", "--class", 3, *SHORT, "--dry-run")
     assert again.code == 0, again.error
@@ -99,8 +101,8 @@ def test_a_recipe_of_ones_own_images_trains_the_original_first(run, here, tmp_pa
 
 def test_a_recipe_says_how_the_model_of_a_folder_is_trained_anew(run, here, tmp_path, source):
     recipe = folders.recipe(tmp_path)
-    told = run("forget", source, "--recipe", recipe, "--method", "retrain", "--dry-run")
-    assert told.code == 0 and "steps=3" in told.out, told.error
+    result = run("forget", source, "--recipe", recipe, "--method", "retrain", "--dry-run")
+    assert result.code == 0 and "steps=3" in result.out, result.error
     assert run("forget", source, "--recipe", recipe, *SHORT).code == 0
 
 
@@ -110,8 +112,8 @@ def test_a_model_that_never_learned_a_null_condition_is_relabelled_by_default(ru
     source = folders.diffusers_folder(tmp_path / "source", num_class_embeds=folders.CLASSES)
     project = folders.project(tmp_path / "own", NEVER_DROPPED)
     for request in ((source, "--recipe", recipe), (project, "--class", 3)):
-        told = run("forget", *request, *SHORT, "--out", here / "without")
-        assert told.code == 0, told.error
+        result = run("forget", *request, *SHORT, "--out", here / "without")
+        assert result.code == 0, result.error
         (stage,) = json.loads((here / "without" / "record.json").read_text())["stages"].values()
         (row,) = stage["methods"].values()
         assert "mode='lagged'" in row["repr"] and "Mislabel()" in row["repr"]
@@ -120,18 +122,18 @@ def test_a_model_that_never_learned_a_null_condition_is_relabelled_by_default(ru
 
 def test_the_headline_of_a_recipe_runs_if_no_method_is_named(run, here, tmp_path):
     recipe = Path(folders.recipe(tmp_path))
-    told = run("forget", recipe, *SHORT, "--dry-run")
-    assert told.code == 0 and "lur-lagged" in told.out, told.error
+    result = run("forget", recipe, *SHORT, "--dry-run")
+    assert result.code == 0 and "lur-lagged" in result.out, result.error
     recipe.write_text('headline = "salun"\n' + recipe.read_text())
-    told = run("forget", recipe, *SHORT, "--dry-run")
-    assert told.code == 0 and "salun" in told.out and "lur" not in told.out, told.error
+    result = run("forget", recipe, *SHORT, "--dry-run")
+    assert result.code == 0 and "salun" in result.out and "lur" not in result.out, result.error
 
 
 def test_a_look_at_a_folder_asks_for_a_recipe_and_for_no_code(run, here, source, data):
-    told = run("check", source, "--data", data, "--class", 3, "--methods", "finetune")
-    assert told.code == 0 and "Of a retrain" not in told.out, told.error
-    assert "What a retrain costs is unknown: no --recipe that says how to train." in told.out
-    assert "train(dataset, seed)" not in told.out and "a retrain" not in told.error
+    result = run("check", source, "--data", data, "--class", 3, "--methods", "finetune")
+    assert result.code == 0 and "Of a retrain" not in result.out, result.error
+    assert "What a retrain costs is unknown: no --recipe that says how to train." in result.out
+    assert "train(dataset, seed)" not in result.out and "a retrain" not in result.error
 
 
 class TestBadInput:

@@ -24,12 +24,14 @@ THREE = ("--concept", "a three")
 def test_a_concept_is_forgotten_from_folder_to_folder(run, given: Path, here: Path):
     before = contents(given)
     flags = ("--concept", "a three", "--as", "a four", "--data", given / "images")
-    told = run("forget", given / "sd", *flags, *SHORT, "--out", here / "out")
-    assert told.code == 0, told.error
-    assert "'a three': 5 of 15 training images hold it." in told.out and "\nForgot with lur in" in told.out
+    result = run("forget", given / "sd", *flags, *SHORT, "--out", here / "out")
+    assert result.code == 0, result.error
     assert (
-        "To forget: 'a three', 'a red three', 'a blue three'\nTo keep: 'a " in told.out
-        and "add --pictures 4" in told.out
+        "'a three': 5 of 15 training images hold it." in result.out and "\nForgot with lur in" in result.out
+    )
+    assert (
+        "To forget: 'a three', 'a red three', 'a blue three'\nTo keep: 'a " in result.out
+        and "add --pictures 4" in result.out
     )
     assert contents(given) == before
     after = contents(here / "out" / "pretrained")
@@ -50,8 +52,8 @@ def test_a_concept_is_forgotten_from_folder_to_folder(run, given: Path, here: Pa
     again = run("forget", given / "sd", *flags, *SHORT, "--out", here / "out")
     assert again.code == 0 and "Done already" in again.out and not (here / "out-2").exists()
     flags = ("--concept", "red", "--data", given / "images", *SHORT, "--out", here / "next")
-    told = run("forget", here / "out" / "pretrained", *flags)
-    assert told.code == 2 and "'a three' was forgotten before" in told.error
+    result = run("forget", here / "out" / "pretrained", *flags)
+    assert result.code == 2 and "'a three' was forgotten before" in result.error
 
 
 def test_the_words_of_a_forgotten_concept_are_reset_in_a_second_run(run, given: Path, here: Path):
@@ -68,8 +70,8 @@ def test_the_words_of_a_forgotten_concept_are_reset_in_a_second_run(run, given: 
 
 def test_additions_of_low_rank_are_written_too(run, given: Path, here: Path):
     flags = ("--concept", "three", "--concept", "four", "--scope", "lora", "--rank", "2")
-    told = run("forget", given / "sd", *flags, "--data", given / "images", *SHORT, "--out", here / "out")
-    assert told.code == 0, told.error
+    result = run("forget", given / "sd", *flags, "--data", given / "images", *SHORT, "--out", here / "out")
+    assert result.code == 0, result.error
     assert (here / "out" / "lora" / "pytorch_lora_weights.safetensors").exists()
     assert (here / "out" / "pretrained" / "model_index.json").exists()
 
@@ -86,8 +88,8 @@ def test_a_run_whose_files_are_cut_or_missing_is_not_done(run, given: Path, here
         (here / "out" / "record.json").unlink,
     ):
         spoil()
-        told = run("forget", given / "sd", *flags)
-        assert told.code == 0 and "Done already" not in told.out, told.error
+        result = run("forget", given / "sd", *flags)
+        assert result.code == 0 and "Done already" not in result.out, result.error
         again = contents(here / "out")
         assert again.keys() == whole.keys() and again[name] == whole[name]
     assert "Done already" in run("forget", given / "sd", *flags).out and not (here / "out-2").exists()
@@ -98,8 +100,8 @@ def test_a_run_with_other_captions_is_another_run(run, given: Path, here: Path):
     flags = (*THREE, "--data", given / "images", *SHORT, "--out", here / "out")
     assert run("forget", given / "sd", *flags).code == 0
     metadata.write_text(metadata.read_text().replace("a red two", "a green two"))
-    told = run("forget", given / "sd", *flags)
-    assert told.code == 0 and "Done already" not in told.out and (here / "out-2").exists()
+    result = run("forget", given / "sd", *flags)
+    assert result.code == 0 and "Done already" not in result.out and (here / "out-2").exists()
 
 
 def test_a_run_with_another_schedule_or_text_encoder_is_another_run(run, given: Path, here: Path):
@@ -107,13 +109,13 @@ def test_a_run_with_another_schedule_or_text_encoder_is_another_run(run, given: 
     assert run("forget", given / "sd", *flags).code == 0
     schedule = given / "sd" / "scheduler" / "scheduler_config.json"
     schedule.write_text(schedule.read_text().replace("epsilon", "v_prediction"))
-    told = run("forget", given / "sd", *flags)
-    assert told.code == 0 and "Done already" not in told.out and (here / "out-2").exists()
+    result = run("forget", given / "sd", *flags)
+    assert result.code == 0 and "Done already" not in result.out and (here / "out-2").exists()
     weights = given / "sd" / "text_encoder" / "model.safetensors"
     state = load_file(weights)
     save_file({name: 2 * value for name, value in state.items()}, weights, {"format": "pt"})
-    told = run("forget", given / "sd", *flags)
-    assert told.code == 0 and "Done already" not in told.out and (here / "out-3").exists()
+    result = run("forget", given / "sd", *flags)
+    assert result.code == 0 and "Done already" not in result.out and (here / "out-3").exists()
 
 
 def test_captions_found_by_a_column_are_what_uce_erases(run, given: Path, here: Path):
@@ -132,15 +134,15 @@ def test_captions_found_by_a_column_are_what_uce_erases(run, given: Path, here: 
     assert manifest["forgotten_concepts"] == ["3"]
     assert sorted(manifest["forgotten_captions"]) == ["a blue three", "a red three"]
     again = ("--concept", "two", "--data", given / "images", *FAST, "--out", here / "again")
-    told = run("forget", here / "column" / "pretrained", *again)
-    assert told.code == 2 and "the caption 'a blue three' was forgotten before" in told.error
+    result = run("forget", here / "column" / "pretrained", *again)
+    assert result.code == 2 and "the caption 'a blue three' was forgotten before" in result.error
 
 
 def test_a_dry_run_writes_nothing(run, given: Path, here: Path):
     flags = ("--concept", "three", "--column", "number", "--data", given / "images")
-    told = run("forget", given / "sd", *flags, *SHORT, "--dry-run")
-    assert told.code == 0 and "5 of 15 training images hold it.\nTo forget: 'three', " in told.out
-    assert "It would run lur. Nothing was written." in told.out
+    result = run("forget", given / "sd", *flags, *SHORT, "--dry-run")
+    assert result.code == 0 and "5 of 15 training images hold it.\nTo forget: 'three', " in result.out
+    assert "It would run lur. Nothing was written." in result.out
     assert list(here.iterdir()) == []
 
 
@@ -174,8 +176,8 @@ def test_whole_captions_name_a_concept_that_has_no_words(run, refused, given: Pa
     captions = given / "captions.txt"
     captions.write_text("a red three\na red four\n")
     asked = ("forget", given / "sd", "--concept", "warm", "--data", given / "images", "--captions", captions)
-    told = run(*asked, "--method", "uce", "--quiet", "--dry-run")
-    assert told.code == 0 and "'warm': 5 of 15 training images hold it." in told.out, told.error
+    result = run(*asked, "--method", "uce", "--quiet", "--dry-run")
+    assert result.code == 0 and "'warm': 5 of 15 training images hold it." in result.out, result.error
     refused("--keep 'a red four' holds the concept", *asked, "--keep", "a red four", "--method", "uce")
     refused("--column and --captions are two ways", *asked, "--column", "number", "--method", "uce")
     captions.write_text("a red three\na red nine\n")
@@ -213,9 +215,9 @@ def test_a_pipeline_draws_the_images_of_a_request_itself(run, given: Path, here:
     assert plan.code == 0 and "the model draws 5 images under 3 prompts of the concept and" in plan.out
     assert "To keep: 'a four'\n" in plan.out and "Nothing was written." in plan.out
     assert list(here.iterdir()) == []
-    told = run(*asked, "--out", here / "out")
-    assert told.code == 0, told.error
-    assert "\nThe model drew them: see in" in told.out
+    result = run(*asked, "--out", here / "out")
+    assert result.code == 0, result.error
+    assert "\nThe model drew them: see in" in result.out
     assert contents(given) == before
     drawn = contents(here / "out" / "generated")
     assert sum(name.endswith(".png") for name in drawn) == 10
@@ -225,8 +227,8 @@ def test_a_pipeline_draws_the_images_of_a_request_itself(run, given: Path, here:
     assert other.code == 0 and contents(here / "out-2" / "generated") == drawn
     assert f"{here / 'out'} holds another run, so this one is in {here / 'out-2'}." in other.out
     used = ("--data", here / "out" / "generated", *FAST, "--out", here / "used")
-    told = run("forget", given / "sd", *THREE, "--keep", "a four", *used)
-    assert told.code == 0 and "4 of 8 training images hold it" in told.out
+    result = run("forget", given / "sd", *THREE, "--keep", "a four", *used)
+    assert result.code == 0 and "4 of 8 training images hold it" in result.out
     first, second = (here / name / "pretrained" / "unet" for name in ("out", "used"))
     assert contents(first) == contents(second)
 
@@ -243,18 +245,20 @@ def test_a_method_that_does_not_fit_is_refused_before_anything_is_drawn(
     flags, sentence: str, run, given: Path, here: Path
 ):
     asked = ("forget", given / "sd", *THREE, *DRAW, *flags, "--quiet", "--out", here / "out")
-    told = run(*asked)
-    assert told.code == 2 and sentence in told.error, told
+    result = run(*asked)
+    assert result.code == 2 and sentence in result.error, result
     assert not [*here.rglob("*.png")]
     dry = run(*asked, "--dry-run")
-    assert dry.code == 2 and dry.error == told.error
+    assert dry.code == 2 and dry.error == result.error
 
 
 def test_pictures_show_both_models_and_are_in_the_report(run, given: Path, here: Path):
     asked = ("forget", given / "sd", *THREE, "--data", given / "images", *FAST, "--out", here / "out")
     seen = ("--pictures", "2", "--sampler", "steps=2")
-    told = run(*asked, *seen)
-    assert told.code == 0 and f"Before and after: {here / 'out' / 'pictures.png'}." in told.out, told.error
+    result = run(*asked, *seen)
+    assert result.code == 0 and f"Before and after: {here / 'out' / 'pictures.png'}." in result.out, (
+        result.error
+    )
     before, files = load_pixels(here / "out" / "pictures.png"), contents(here / "out")
     half = before.shape[1] // 2
     assert before.shape == (4 * 20, 2 * (2 + 2 * 18), 4)  # four prompts, twice two images of 16 pixels
@@ -279,10 +283,10 @@ def test_pictures_show_both_models_and_are_in_the_report(run, given: Path, here:
 def test_a_sampler_of_pictures_is_refused_before_the_method_runs(run, given: Path, here: Path):
     asked = ("forget", given / "sd", *THREE, "--data", given / "images", *FAST, "--pictures", "2")
     for more in ((), ("--dry-run",)):
-        told = run(*asked, "--sampler", "stepz=3", *more, "--out", here / "out")
-        assert told.code == 2 and "unknown key 'stepz'" in told.error and not (here / "out").exists()
-        told = run(*asked, "--sampler", "steps=2000", *more, "--out", here / "out")
-        assert told.code == 2 and "can't take 2000 steps" in told.error and not (here / "out").exists()
+        result = run(*asked, "--sampler", "stepz=3", *more, "--out", here / "out")
+        assert result.code == 2 and "unknown key 'stepz'" in result.error and not (here / "out").exists()
+        result = run(*asked, "--sampler", "steps=2000", *more, "--out", here / "out")
+        assert result.code == 2 and "can't take 2000 steps" in result.error and not (here / "out").exists()
 
 
 def test_a_drawing_that_fails_leaves_the_run_done(run, given: Path, here: Path, monkeypatch):
@@ -318,8 +322,8 @@ def test_prompts_come_from_a_file(run, given: Path, here: Path):
     prompts = given / "prompts.csv"
     prompts.write_text("prompt,evaluation_seed\na red three,1\na blue three,2\na red two,3\n")
     flags = ("--generate", "4", "--prompts", prompts, "--sampler", "steps=2")
-    told = run("forget", given / "sd", *THREE, *flags, *FAST, "--out", here / "out")
-    assert told.code == 0, told.error
+    result = run("forget", given / "sd", *THREE, *flags, *FAST, "--out", here / "out")
+    assert result.code == 0, result.error
     rows = (here / "out" / "generated" / "metadata.jsonl").read_text().splitlines()
     texts = [json.loads(row)["text"] for row in rows]
     assert texts == ["a red three", "a blue three"] * 2 + ["a red two"] * 4
@@ -369,8 +373,8 @@ def test_a_model_that_draws_no_numbers_fails(run, given: Path, here: Path):
     state = load_file(weights)
     name = "decoder.conv_out.weight"
     save_file(state | {name: torch.full_like(state[name], 3e38)}, weights, {"format": "pt"})
-    told = run("forget", given / "sd", *THREE, *DRAW, *FAST, "--out", here / "out")
-    assert told.code == 3 and "a decoded image is not finite" in told.error
+    result = run("forget", given / "sd", *THREE, *DRAW, *FAST, "--out", here / "out")
+    assert result.code == 3 and "a decoded image is not finite" in result.error
     assert list(here.iterdir()) == []
 
 
@@ -380,8 +384,8 @@ def test_a_model_whose_latents_are_no_numbers_fails_before_it_draws(run, given: 
     name = "encoder.conv_out.weight"
     save_file(state | {name: torch.full_like(state[name], 3e38)}, weights, {"format": "pt"})
     for images in (DRAW, ("--data", given / "images")):
-        told = run("forget", given / "sd", *THREE, *images, *FAST, "--out", here / "out")
-        assert told.code == 3 and "a latent is not finite: the weights of the autoencoder" in told.error
+        result = run("forget", given / "sd", *THREE, *images, *FAST, "--out", here / "out")
+        assert result.code == 3 and "a latent is not finite: the weights of the autoencoder" in result.error
         assert list(here.iterdir()) == []
 
 
@@ -393,8 +397,8 @@ def test_a_model_in_one_file_is_forgotten_from_as_its_folder_is(run, given: Path
     before = contents(given)
     dry = run(*asked, "--dry-run")
     assert dry.code == 0 and "Nothing was written" in dry.out and list(here.iterdir()) == []
-    told = run(*asked, "--out", here / "out")
-    assert told.code == 0, told.error
+    result = run(*asked, "--out", here / "out")
+    assert result.code == 0, result.error
     assert contents(given) == before
     assert sorted(each.name for each in here.iterdir()) == ["out"]
     original = here / "out" / "converted" / "mine"

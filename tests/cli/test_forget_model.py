@@ -32,26 +32,26 @@ def place(tmp_path) -> str:
 
 class TestModel:
     def test_the_figures_told_are_those_of_the_weights_written(self, run, here, place):
-        told = json.loads(run("forget", place, *IDS, "--method", "ascent", "--json", "--quiet").out)
+        facts = json.loads(run("forget", place, *IDS, "--method", "ascent", "--json", "--quiet").out)
         space = runpy.run_path(place)
         model, data, test = space["Net"](), space["Records"](90, 0), space["Records"](120, 1)
         model.load_state_dict(load_file(here / "forgotten" / "model.safetensors"))
         right = model(data.x, torch.ones(90, 1)).argmax(1) == data.labels
         gone = torch.zeros(90, dtype=torch.bool)
         gone[[3, 5, 8]] = True
-        assert told["after"]["ua"] == pytest.approx(100 - 100 * float(right[gone].float().mean()))
-        assert told["after"]["ra"] == pytest.approx(100 * float(right[~gone].float().mean()))
+        assert facts["after"]["ua"] == pytest.approx(100 - 100 * float(right[gone].float().mean()))
+        assert facts["after"]["ra"] == pytest.approx(100 * float(right[~gone].float().mean()))
         held_out = set(range(120)) - set(json.loads(Path("forgotten/split.json").read_text())["calibration"])
         part = sorted(held_out)
         right = model(test.x[part], torch.ones(len(part), 1)).argmax(1) == test.labels[part]
-        assert told["after"]["ta"] == pytest.approx(100 * float(right.float().mean()))
-        assert told["before"]["ua"] < told["after"]["ua"]
+        assert facts["after"]["ta"] == pytest.approx(100 * float(right.float().mean()))
+        assert facts["before"]["ua"] < facts["after"]["ua"]
 
     def test_json_agrees_with_the_record(self, run, here, place):
-        told = json.loads(run("forget", place, *IDS, *SHORT, "--json").out)
-        row = row_of(here / told["out"])
-        assert (told["method"], told["forgotten"]) == ("finetune", 3)
-        assert (told["seconds"], told["gradient_evaluations"]) == (
+        facts = json.loads(run("forget", place, *IDS, *SHORT, "--json").out)
+        row = row_of(here / facts["out"])
+        assert (facts["method"], facts["forgotten"]) == ("finetune", 3)
+        assert (facts["seconds"], facts["gradient_evaluations"]) == (
             row["seconds"],
             row["gradient_evaluations"],
         )
@@ -109,11 +109,11 @@ class TestPlaces:
     def test_the_settings_of_a_recipe_hold_and_set_changes_them(self, run, here, tmp_path):
         recipe = Path(projects.recipe(tmp_path))
         recipe.write_text(f"{recipe.read_text()}\n[methods.finetune]\nhow = {{ lr = 0.007, steps = 3 }}\n")
-        told = run("forget", recipe, "--method", "finetune", "--set", "how.steps=4", "--json", "--quiet")
-        assert json.loads(told.out)["gradient_evaluations"] == 4
+        result = run("forget", recipe, "--method", "finetune", "--set", "how.steps=4", "--json", "--quiet")
+        assert json.loads(result.out)["gradient_evaluations"] == 4
         assert "lr=0.007, steps=4" in row_of(here / "forgotten")["repr"]
 
     def test_a_run_may_be_moved(self, run, here, forgotten):
         shutil.move(forgotten, here / "elsewhere")
-        told = run("audit", here / "elsewhere", "--references", 1, "--quiet")
-        assert told.code == 1 and names(here / "elsewhere" / "audit" / "references")
+        result = run("audit", here / "elsewhere", "--references", 1, "--quiet")
+        assert result.code == 1 and names(here / "elsewhere" / "audit" / "references")

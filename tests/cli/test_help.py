@@ -24,9 +24,9 @@ SHARED = {"--out", "--json", "--device", "--seed", "--quiet"}
 
 class TestMethods:
     def test_every_method_is_listed_once(self, run):
-        told = run("methods")
-        assert told.code == 0 and told.error == ""
-        table = told.out.partition("For models of one family")[0]
+        result = run("methods")
+        assert result.code == 0 and result.error == ""
+        table = result.out.partition("For models of one family")[0]
         column = " ".join(line[: table.index("Data")] for line in table.splitlines()[1:])
         assert sorted(column.replace(",", " ").split()) == sorted(METHODS)
 
@@ -39,16 +39,16 @@ class TestMethods:
             assert each["deviations"] == about.deviations
 
     def test_one_method_comes_with_its_settings_and_no_other_method(self, run):
-        told = run("methods", "salun")
-        assert told.code == 0 and told.out.startswith(f"salun: {METHODS['salun'].about.paper}\n")
-        rows = dict(re.findall(r"^(\w[\w.]*)  +(\S+)  +\S", told.out, re.MULTILINE))
+        result = run("methods", "salun")
+        assert result.code == 0 and result.out.startswith(f"salun: {METHODS['salun'].about.paper}\n")
+        rows = dict(re.findall(r"^(\w[\w.]*)  +(\S+)  +\S", result.out, re.MULTILINE))
         assert rows["fraction"] == "0.5" and rows["how.optimizer"] == '"sgd"' and rows["how.steps"] == "null"
-        assert "scissorhands" not in told.out
+        assert "scissorhands" not in result.out
 
     def test_starts_and_recoveries_have_a_table_and_a_pipeline_is_spelled(self, run):
-        told = run("methods").out.partition("Stages of pipelines")[2]
-        names = re.findall(r"^([a-z-]+) {2,}[A-Z]", told, re.MULTILINE)
-        assert names == list(STAGES) and "such as lur:recover" in told
+        text = run("methods").out.partition("Stages of pipelines")[2]
+        names = re.findall(r"^([a-z-]+) {2,}[A-Z]", text, re.MULTILINE)
+        assert names == list(STAGES) and "such as lur:recover" in text
 
     @pytest.mark.parametrize("width", [80, 120])
     @for_each("name", ["lur", "lur:recover", "salun", "scrub", "kde", "sa", "lur-match"])
@@ -78,7 +78,7 @@ class TestMethods:
 
     @pytest.mark.parametrize("name", ["lur", "lur:recover"])
     def test_what_may_stand_in_a_setting_is_listed_and_can_be_set(self, run, name):
-        before, told = name.removesuffix("recover").replace(":", "."), run("methods", name)
+        before, text = name.removesuffix("recover").replace(":", "."), run("methods", name)
         before = before if "." in before else ""
         (shown,) = json.loads(run("methods", name, "--json").out).values()
         found = shown["choices"]
@@ -90,7 +90,7 @@ class TestMethods:
                 changed = configure(method_named(name), parse_settings([f"{path}.kind={kind}"]))
                 at = reduce(inside, path.split("."), changed)
                 assert type(at).__name__.lower() == kind and meaning.endswith(".")
-                assert re.search(rf"^{re.escape(path)} +{kind} +{meaning[0]}", told.out, re.MULTILINE)
+                assert re.search(rf"^{re.escape(path)} +{kind} +{meaning[0]}", text.out, re.MULTILINE)
 
     @for_each("name", NAMED)
     def test_the_settings_shown_rebuild_the_method(self, run, name):
@@ -108,24 +108,24 @@ class TestMethods:
         assert configure(base, given) == method and len(changed) < 12
 
     def test_out_keeps_the_list(self, run, here):
-        told = run("methods", "--json", "--out", "kept")
-        assert json.loads((here / "kept" / "methods.json").read_text()) == json.loads(told.out)
+        result = run("methods", "--json", "--out", "kept")
+        assert json.loads((here / "kept" / "methods.json").read_text()) == json.loads(result.out)
         assert sorted(path.name for path in (here / "kept").iterdir()) == ["methods.json", "run.json"]
 
 
 class TestHelp:
     @for_each("verb", VERBS)
     def test_every_flag_of_a_verb_is_explained(self, run, verb):
-        told = run(*verb, "--help")
-        assert told.code == 0 and told.error == "" and "\x1b" not in told.out
-        explained = set(re.findall(r"^│ +(--[\w-]+)(?: [A-Z]+[.…]*)? +\S", told.out, re.MULTILINE))
+        result = run(*verb, "--help")
+        assert result.code == 0 and result.error == "" and "\x1b" not in result.out
+        explained = set(re.findall(r"^│ +(--[\w-]+)(?: [A-Z]+[.…]*)? +\S", result.out, re.MULTILINE))
         flags = flags_of(*verb)
         assert explained == flags and flags >= SHARED
 
     def test_every_verb_is_explained(self, run):
-        told = run("--help")
-        assert told.code == 0
-        explained = re.findall(r"^│ ([a-z]+) {2,}[A-Z]", told.out, re.MULTILINE)
+        result = run("--help")
+        assert result.code == 0
+        explained = re.findall(r"^│ ([a-z]+) {2,}[A-Z]", result.out, re.MULTILINE)
         assert sorted(explained) == sorted(verb for verb, *below in VERBS if not below)
 
     def test_the_version_is_the_packages(self, run):

@@ -20,7 +20,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def died(place: Path) -> dict[str, list[launched.Said | None]]:
+def died(place: Path) -> dict[str, list[launched.Output | None]]:
     """Kills one process of each way, in the middle of the run."""
     found = {}
     for rank, way in enumerate(killed.WAYS):
@@ -31,7 +31,7 @@ def died(place: Path) -> dict[str, list[launched.Said | None]]:
 
 
 @pytest.fixture(scope="module")
-def resumed(place: Path, died: object) -> list[launched.Said | None]:
+def resumed(place: Path, died: object) -> list[launched.Output | None]:
     """Gives the first command again, by the launcher itself: its store and variables are not `launched`'s."""
     (place / "resumed").mkdir()
     words = killed.command(place, "replicated out", "replicated", STEPS, EVERY)
@@ -39,7 +39,7 @@ def resumed(place: Path, died: object) -> list[launched.Said | None]:
 
 
 @pytest.fixture(scope="module")
-def ended(place: Path, died: object) -> dict[str, list[launched.Said | None]]:
+def ended(place: Path, died: object) -> dict[str, list[launched.Output | None]]:
     """Gives the other command again, and each undisturbed."""
     ends = (("sharded", "out"), ("sharded", "whole"), ("replicated", "whole"))
     commands = {f"{way} {end}": killed.command(place, f"{way} {end}", way, STEPS, EVERY) for way, end in ends}

@@ -53,9 +53,9 @@ def recipe(folder: Path) -> str:
 def test_only_the_transformer_of_a_copy_differs_and_the_copy_is_audited(run, here, source, data, tmp_path):
     before = {path.relative_to(source): path.read_bytes() for path in source.rglob("*") if path.is_file()}
     asked = ("forget", source, "--data", data, "--recipe", recipe(tmp_path), "--class", 3, *SHORT)
-    told = run(*asked)
-    assert told.code == 0, told.error
-    assert "UA: images not taken for the forgotten class, %" in told.out
+    result = run(*asked)
+    assert result.code == 0, result.error
+    assert "UA: images not taken for the forgotten class, %" in result.out
     copy = here / "forgotten" / "pretrained"
     after = {path.relative_to(copy): path.read_bytes() for path in copy.rglob("*") if path.is_file()}
     weights = Path("transformer") / WEIGHTS
@@ -64,8 +64,8 @@ def test_only_the_transformer_of_a_copy_differs_and_the_copy_is_audited(run, her
     assert json.loads(after[Path(MANIFEST)])["forgotten_classes"] == [3]
     assert load_file(copy / weights).keys() == load_file(source / weights).keys()
     assert {p.relative_to(source): p.read_bytes() for p in source.rglob("*") if p.is_file()} == before
-    told = run("audit", "forgotten", "--references", 1, "--quiet")
-    assert told.code == 1 and told.out.startswith("INCONCLUSIVE: "), told.error
+    result = run("audit", "forgotten", "--references", 1, "--quiet")
+    assert result.code == 1 and result.out.startswith("INCONCLUSIVE: "), result.error
     folder = here / "forgotten" / "audit"
     with np.load(folder / "evidence.npz") as arrays:
         assert {arrays[name].shape for name in arrays.files} == {(20, 3, 16, 16)}
@@ -85,15 +85,15 @@ def test_the_recipe_of_imagenet_fits_a_folder_of_latents(run, here, source, data
     (tmp_path / "small.toml").write_text(text)
     asked = ("forget", source, "--data", data, "--recipe", tmp_path / "small.toml", "--method", "sfron")
     quick = ("how.steps=2", "how.batch=32", "threshold=0.1")
-    told = run(*asked, *(part for each in quick for part in ("--set", each)), "--quiet")
-    assert told.code == 0, told.error
-    assert "Forgot 96 of 384 examples with sfron" in told.out
+    result = run(*asked, *(part for each in quick for part in ("--set", each)), "--quiet")
+    assert result.code == 0, result.error
+    assert "Forgot 96 of 384 examples with sfron" in result.out
 
 
 def test_a_folder_is_checked(run, here, source, data):
-    told = run("check", source, "--data", data, "--methods", "finetune", "--quiet")
-    assert told.code == 0, told.error
-    assert "Data: 96 to forget, 288 to retain" in told.out
+    result = run("check", source, "--data", data, "--methods", "finetune", "--quiet")
+    assert result.code == 0, result.error
+    assert "Data: 96 to forget, 288 to retain" in result.out
 
 
 def test_images_must_have_the_size_of_the_decoded_latents(refused, source, tmp_path):

@@ -71,8 +71,8 @@ def original(place: str) -> torch.nn.Module:
 def test_the_model_is_merged_and_its_additions_are_written_too(run, here, place):
     from peft import PeftModel
 
-    told = run("forget", place, *IDS, *SHORT, *LORA)
-    assert told.code == 0 and names(here) == ["forgotten"], told
+    result = run("forget", place, *IDS, *SHORT, *LORA)
+    assert result.code == 0 and names(here) == ["forgotten"], result
     assert names(here / "forgotten") == sorted([*MODEL, "lora"])
     before, after = original(place), load_file("forgotten/model.safetensors")
     moved = {name for name, value in before.state_dict().items() if not torch.equal(value, after[name])}
@@ -90,8 +90,8 @@ def test_a_finished_run_is_done_and_another_rank_is_another_run(run, here, place
     assert run("forget", place, *IDS, *ONE, *LORA).code == 0
     assert "Done already: forgotten" in run("forget", place, *IDS, *ONE, *LORA).out
     for number, other in enumerate([("--scope", "lora", "--rank", 3), ("--scope", "lora"), ()], 2):
-        told = json.loads(run("forget", place, *IDS, *ONE, *other, "--quiet", "--json").out)
-        assert (told["out"], told["done_before"]) == (f"forgotten-{number}", False)
+        facts = json.loads(run("forget", place, *IDS, *ONE, *other, "--quiet", "--json").out)
+        assert (facts["out"], facts["done_before"]) == (f"forgotten-{number}", False)
     (here / "forgotten" / "lora" / "adapter_config.json").unlink()
     (here / "forgotten" / "lora" / "adapter_model.safetensors").unlink()
     (here / "forgotten" / "lora").rmdir()
@@ -99,8 +99,8 @@ def test_a_finished_run_is_done_and_another_rank_is_another_run(run, here, place
 
 
 def test_a_dry_run_says_what_is_trained_and_an_audit_knows_it(run, here, place):
-    told = run("forget", place, *IDS, *ONE, *LORA, "--layers", "^last$", "--dry-run")
-    assert "Method: lur, --rank=" in told.out and '--layers="^last$"' in told.out and names(here) == []
+    result = run("forget", place, *IDS, *ONE, *LORA, "--layers", "^last$", "--dry-run")
+    assert "Method: lur, --rank=" in result.out and '--layers="^last$"' in result.out and names(here) == []
     assert run("forget", place, *IDS, *ONE, *LORA, "--layers", "^last$").code == 0
     before, after = original(place).state_dict(), load_file("forgotten/model.safetensors")
     assert [name for name in before if not torch.equal(before[name], after[name])] == ["last.weight"]
@@ -112,8 +112,8 @@ def test_an_image_classifier_of_transformers_forgets(run, here, tmp_path):
     from transformers import ViTForImageClassification
 
     place = projects.project(tmp_path / "vit", VIT)
-    told = run("forget", place, "--random", 0.2, *ONE, *LORA)
-    assert told.code == 0, told.error
+    result = run("forget", place, "--random", 0.2, *ONE, *LORA)
+    assert result.code == 0, result.error
     before = original(place).state_dict()
     written = ViTForImageClassification.from_pretrained("forgotten/pretrained").state_dict()
     after = load_file("forgotten/model.safetensors")
@@ -153,8 +153,8 @@ def test_check_prices_methods_with_additions(run, here, place):
     for name in ("lur", "finetune"):
         assert found["costs"][name]["gradients"] == pytest.approx(whole["costs"][name]["gradients"])
         assert found["costs"][name]["seconds"] > 0 and found["costs"][name]["peak_mib"] > 0
-    told = run("check", place, *IDS, "--methods", "finetune", "--quiet", "--scope", "lora", "--rank", 2)
-    assert "LoRA trains 150 weights: additions of rank 2 to 2 layers." in told.out
+    result = run("check", place, *IDS, "--methods", "finetune", "--quiet", "--scope", "lora", "--rank", 2)
+    assert "LoRA trains 150 weights: additions of rank 2 to 2 layers." in result.out
 
 
 DOUBLE = "def load():\n    torch.manual_seed(0)\n    return given(model=Net(torch.float64))\n"

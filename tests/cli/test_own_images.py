@@ -39,9 +39,9 @@ def test_who_names_a_test_part_hears_of_no_other(run, here, tmp_path, source):
     with np.load(place) as found:
         arrays = dict(found)
     np.savez(place, **arrays, test_images=arrays["images"], test_labels=arrays["labels"])
-    told = run("forget", source, "--data", place, "--class", 3, *PLAN)
-    assert told.code == 0 and told.out.startswith("Would forget 120 of 480"), told.error
-    assert "set aside" not in told.out
+    result = run("forget", source, "--data", place, "--class", 3, *PLAN)
+    assert result.code == 0 and result.out.startswith("Would forget 120 of 480"), result.error
+    assert "set aside" not in result.out
 
 
 def test_a_class_goes_by_its_label_or_its_name(run, here, refused, tmp_path, source):

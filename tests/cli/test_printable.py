@@ -20,11 +20,11 @@ def theirs(tmp_path) -> Path:
     """The record of somebody else, with such characters wherever a text stands."""
     made = synthetic()
     trace = made["stages"]["trace"]
-    told = trace["methods"]["lur"] | {
+    row = trace["methods"]["lur"] | {
         "reason": f"{trace['methods']['lur']['verdict']}: {HOSTILE}",
         "repr": HOSTILE,
     }
-    stage = trace | {"methods": {**trace["methods"], f"method {HOSTILE}": told}}
+    stage = trace | {"methods": {**trace["methods"], f"method {HOSTILE}": row}}
     made = made | {"stages": {f"stage {HOSTILE}": stage, **made["stages"]}}
     (tmp_path / "theirs").mkdir()
     (tmp_path / "theirs" / "record.json").write_text(json.dumps(seal(made)))
@@ -33,23 +33,23 @@ def theirs(tmp_path) -> Path:
 
 @pytest.mark.parametrize("form", ["text", "markdown", "latex"])
 def test_tables_of_a_record_hold_no_control_characters(run, theirs, form):
-    told = run("bench", "table", theirs, "--format", form)
-    assert told.code == 0 and not CONTROL.search(told.out + told.error)
-    plain = re.sub(r"\\textbackslash(\{\})? ?", r"\\", told.out) if form == "latex" else told.out
+    result = run("bench", "table", theirs, "--format", form)
+    assert result.code == 0 and not CONTROL.search(result.out + result.error)
+    plain = re.sub(r"\\textbackslash(\{\})? ?", r"\\", result.out) if form == "latex" else result.out
     assert "x1b" in plain and "owned" in plain
 
 
 def test_the_page_and_the_card_of_a_record_hold_none(run, here, theirs):
-    told = run("report", theirs, "--out", "page")
-    assert told.code == 0 and not CONTROL.search(told.out)
+    result = run("report", theirs, "--out", "page")
+    assert result.code == 0 and not CONTROL.search(result.out)
     for name in ("report.html", "model-card.md"):
         text = (here / "page" / name).read_text()
         assert not CONTROL.search(text) and "owned" in text
 
 
 def test_json_keeps_what_the_record_says(run, theirs):
-    told = run("bench", "table", theirs, "--json")
-    assert not CONTROL.search(told.out) and f"stage {HOSTILE}" in json.loads(told.out)
+    result = run("bench", "table", theirs, "--json")
+    assert not CONTROL.search(result.out) and f"stage {HOSTILE}" in json.loads(result.out)
 
 
 def test_a_terminal_gets_none_either(monkeypatch, capsys, theirs):
@@ -64,5 +64,5 @@ def test_lines_tables_and_errors_hold_none(run, capsys):
     show.print_table(("Method", HOSTILE), [(HOSTILE, "1"), ("b", HOSTILE)])
     found = capsys.readouterr().out
     assert not CONTROL.search(found) and SHOWN in found and "two\nlines" in found
-    told = run("report", f"no\x1b[31m{HOSTILE[:3]}")
-    assert told.code == 2 and not CONTROL.search(told.error) and r"\x1b" in told.error
+    result = run("report", f"no\x1b[31m{HOSTILE[:3]}")
+    assert result.code == 2 and not CONTROL.search(result.error) and r"\x1b" in result.error

@@ -147,7 +147,7 @@ def commands(tmp_path_factory) -> dict[str, list[str]]:
 
 
 @pytest.fixture(scope="module")
-def outputs(commands, tmp_path_factory) -> dict[str, list[launched.Said]]:
+def outputs(commands, tmp_path_factory) -> dict[str, list[launched.Output]]:
     found = launched.run_shared(list(commands.values()), tmp_path_factory.mktemp("outputs"))
     return dict(zip(commands, found, strict=True))
 

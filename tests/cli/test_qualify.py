@@ -90,8 +90,8 @@ def forgot(run, here, qualified):
     """Forgets something of that project, into a folder of this name."""
 
     def call(name: str, *request: object, method: tuple[str, ...] = METHOD) -> Path:
-        told = run("forget", qualified[0], *request, *method, "--out", here / name, "--quiet")
-        assert told.code == 0, told.error
+        result = run("forget", qualified[0], *request, *method, "--out", here / name, "--quiet")
+        assert result.code == 0, result.error
         return here / name
 
     return call
@@ -134,9 +134,9 @@ class TestQualification:
 class TestAudit:
     def test_nothing_is_retrained_and_everything_says_so(self, run, forgot, qualified):
         folder = forgot("run", "--random", 0.1)
-        told = run("audit", folder, "--qualified", qualified[1], "--quiet")
-        said = " ".join(told.out.split())
-        assert told.code in (0, 1), told.error
+        result = run("audit", folder, "--qualified", qualified[1], "--quiet")
+        said = " ".join(result.out.split())
+        assert result.code in (0, 1), result.error
         assert "no reference of this request was retrained" in said and "stratum random" in said
         out = folder / "audit-qualified"
         assert not (out / "references").exists()
@@ -147,8 +147,10 @@ class TestAudit:
         assert again.code == 0, again.error
 
     def test_json_says_what_the_verdict_rests_on(self, run, forgot, qualified):
-        told = run("audit", forgot("run", "--random", 0.1), "--qualified", qualified[1], "--json", "--quiet")
-        found = json.loads(told.out)["qualified"]
+        result = run(
+            "audit", forgot("run", "--random", 0.1), "--qualified", qualified[1], "--json", "--quiet"
+        )
+        found = json.loads(result.out)["qualified"]
         assert found["requests"] == 4 and found["about"]["size"] == 9 and len(found["like"]) == 4
 
     @pytest.mark.parametrize(
@@ -158,10 +160,12 @@ class TestAudit:
     def test_a_request_that_no_stratum_covers_is_inconclusive(
         self, run, forgot, qualified, request_flags, why
     ):
-        told = run("audit", forgot("run", *request_flags), "--qualified", qualified[1], "--quiet")
-        said = " ".join(told.out.split())
+        result = run("audit", forgot("run", *request_flags), "--qualified", qualified[1], "--quiet")
+        said = " ".join(result.out.split())
         assert (
-            told.code == 1 and said.startswith("INCONCLUSIVE: no stratum covers the request") and why in said
+            result.code == 1
+            and said.startswith("INCONCLUSIVE: no stratum covers the request")
+            and why in said
         )
 
 

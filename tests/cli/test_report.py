@@ -81,10 +81,10 @@ class TestReport:
         copied = Path(shutil.copytree(audited, here / "run"))
         page = (copied / "audit" / "report.html").read_bytes()
         (copied / "audit" / "report.html").unlink()
-        told = run("report", copied)
+        result = run("report", copied)
         place = copied / "audit"
         card = f"Model card: {place / 'model-card.md'}"
-        assert told.out == f"Report: {place / 'report.html'}\n{card}\n" and told.code == 0
+        assert result.out == f"Report: {place / 'report.html'}\n{card}\n" and result.code == 0
         assert (place / "report.html").read_bytes() == page and names(here) == ["run"]
 
     def test_two_records_in_one_folder_do_not_overwrite_each_others_pages(self, run, here, audited):
@@ -119,8 +119,8 @@ class TestReport:
     def test_several_runs_share_a_page_in_a_folder_of_their_own(self, run, here, audited, trained, listed):
         _, unaudited = trained
         before = listed(audited), listed(unaudited)
-        told = run("report", audited, unaudited)
-        assert told.code == 0 and names(here) == ["unweave-report"]
+        result = run("report", audited, unaudited)
+        assert result.code == 0 and names(here) == ["unweave-report"]
         assert names(here / "unweave-report") == ["model-card.md", "report.html", "run.json"]
         assert (listed(audited), listed(unaudited)) == before
         headings = re.findall(
@@ -134,8 +134,8 @@ class TestReport:
 class TestDemo:
     def test_few_seeds_show_figures_and_no_verdict(self, run, here, place):
         flags = ("--methods", METHODS, "--seeds", 1, "--jobs", 1, "--out", place)
-        told = run("demo", *flags)
-        assert told.code == 0 and told.out.startswith("no verdict: 1 seed, 10 needed\n")
+        result = run("demo", *flags)
+        assert result.code == 0 and result.out.startswith("no verdict: 1 seed, 10 needed\n")
         stages = record.load(place)["stages"]
         assert list(stages) == STAGES
         for name, stage in stages.items():
@@ -146,9 +146,9 @@ class TestDemo:
                 *(["scissorhands"] if both else []),
             }
             (first,) = stage["methods"].keys() & {stage["headline"]}
-            assert f"\n{name}\n{first}: INCONCLUSIVE: no verdict: 1 seed, 10 needed" in told.out
-        assert told.out.endswith(f"Report: {place / 'report.html'}\n")
-        said = [line.partition("  ")[2] for line in told.error.splitlines()[1:]]
+            assert f"\n{name}\n{first}: INCONCLUSIVE: no verdict: 1 seed, 10 needed" in result.out
+        assert result.out.endswith(f"Report: {place / 'report.html'}\n")
+        said = [line.partition("  ")[2] for line in result.error.splitlines()[1:]]
         models = ("original of seed 0", "retrained model of seed 0")
         problems, (first, *more, last) = ("digits-trace", "digits-class"), STAGES
         trained = [f"{name}, {model}" for name in problems for model in models]

@@ -267,9 +267,9 @@ def test_upgrad_of_torchjd_is_another_by_its_regularisation(ratio: float):
 
 
 def test_upgrad_says_how_far_that_of_torchjd_is():
-    told = [f"{share:.1g}" for share in TORCHJD.values()]
-    assert told == ["6e-05", "0.004", "0.2"]
-    assert all(figure in str(upgrad.__doc__) for figure in ("6e-5", *told[1:]))
+    shares = [f"{share:.1g}" for share in TORCHJD.values()]
+    assert shares == ["6e-05", "0.004", "0.2"]
+    assert all(figure in str(upgrad.__doc__) for figure in ("6e-5", *shares[1:]))
     assert all(word in UPGrad.about.deviations for word in ("TorchJD", "1e-4", "oppose"))
 
 

@@ -45,8 +45,8 @@ def test_settings_that_are_not_those_of_the_release_are_told_with_both_figures(n
     assert isinstance(method, MaskedSmallGradients | ConvolutionTranspose)
     for field, released in RELEASED.items():
         ours = getattr(method.how, field)
-        told = f"`{field}={ours}` (released: `{field}={released}`)"
-        assert (told in method.about.deviations) == (ours != released), told
+        deviation = f"`{field}={ours}` (released: `{field}={released}`)"
+        assert (deviation in method.about.deviations) == (ours != released), deviation
 
 
 def test_a_method_serves_all_families_unless_it_says_which():

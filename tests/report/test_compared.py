@@ -39,10 +39,10 @@ def test_the_diagram_names_every_competitor_and_the_critical_difference(stage, p
 
 
 def test_a_difference_that_the_axis_can_not_hold_is_told():
-    (told,) = [
+    (label,) = [
         text for text in words(critical_difference(Ranking({"a": 1.0, "b": 2.0}, 2))) if "crit" in text
     ]
-    assert told == "critical difference 1.39: wider than the axis"
+    assert label == "critical difference 1.39: wider than the axis"
 
 
 def test_bars_that_do_not_touch_share_a_line():

@@ -161,10 +161,10 @@ class TestCanaries:
             canaries(five, original=five, retrained=five, unplanted=six)
 
     def test_a_mean_score_of_zeros_and_ones_is_no_share(self) -> None:
-        still, told = [scores_of(np.zeros(5))], [scores_of(np.array([0.0, 1.0, 1.0, 2.0]))]
+        still, scores = [scores_of(np.zeros(5))], [scores_of(np.array([0.0, 1.0, 1.0, 2.0]))]
         mean = canaries(still, original=still, retrained=still, unplanted=still).results["mean"]
         assert (mean.value, mean.low, mean.high) == (0, 0, 0)
-        found = canaries(told, original=told, retrained=told, unplanted=told).results
+        found = canaries(scores, original=scores, retrained=scores, unplanted=scores).results
         assert (found["mean"].value, found["tpr at 1% fpr"].value) == (1, 0.75)
         # Clopper and Pearson, 3 of 4
         assert found["tpr at 1% fpr"].low == pytest.approx(0.1941, abs=1e-4)

@@ -231,9 +231,9 @@ def test_a_concept_that_the_original_never_draws_is_inconclusive():
 def test_without_attacks_or_retrained_models_nothing_passes():
     asked = exam(50)
     found = asked.answers(Squares((0.5, 0.1, 0.4)))
-    told = asked.judge([asked.measure(found)], [], None, [], lambda: [asked.answers(Squares())])
-    assert told.verdict == Verdict.INCONCLUSIVE
-    assert "no retrained model" in told.reason and "no attacks ran" in told.reason
+    judgement = asked.judge([asked.measure(found)], [], None, [], lambda: [asked.answers(Squares())])
+    assert judgement.verdict == Verdict.INCONCLUSIVE
+    assert "no retrained model" in judgement.reason and "no attacks ran" in judgement.reason
 
 
 @pytest.mark.parametrize(

@@ -42,9 +42,9 @@ def test_a_note_names_what_an_audit_would_lack():
 
 def test_a_request_is_counted_and_timed_and_a_method_that_cannot_run_is_named(run, given: Path, here: Path):
     asked = ("check", given / "sd", "--concept", "a three", "--data", given / "images")
-    told = run(*asked, "--methods", "finetune,reset-tokens", "--json", "--out", here / "out", "--quiet")
-    assert told.code == 0, told.error
-    found = json.loads(told.out)
+    result = run(*asked, "--methods", "finetune,reset-tokens", "--json", "--out", here / "out", "--quiet")
+    assert result.code == 0, result.error
+    found = json.loads(result.out)
     # eighteen images, six of them "a three"; a fifth of both kinds is held out
     assert found["data"] == {
         "forget": 5,
@@ -68,9 +68,9 @@ def test_a_file_and_a_recipe_are_checked_as_they_are_forgotten_from(run, refused
     recipe.write_text('concept = ["a three"]\nscope = "all"\n[methods.finetune]\nhow.steps = 7\n')
     asked = ("check", file, "--recipe", recipe, "--data", given / "images", "--methods", "finetune")
     refused("holds weights alone: name a local folder", *asked)
-    told = run(*asked, "--config", given / "sd", "--json", "--quiet")
-    assert told.code == 0, told.error
-    found = json.loads(told.out)
+    result = run(*asked, "--config", given / "sd", "--json", "--quiet")
+    assert result.code == 0, result.error
+    found = json.loads(result.out)
     assert found["scope"] == "all" and found["costs"]["finetune"]["gradients"] == pytest.approx(7)
     assert list(here.iterdir()) == []
     own = run(*asked[:-2], "--config", given / "sd", "--json", "--quiet")
@@ -84,9 +84,9 @@ def test_a_file_and_a_recipe_are_checked_as_they_are_forgotten_from(run, refused
 
 def test_images_that_the_model_would_draw_are_priced_and_none_is_kept(run, given: Path, here: Path):
     asked = ("check", given / "sd", "--concept", "a three", "--keep", "a four", "--generate", "20")
-    told = run(*asked, "--sampler", "steps=2", "--methods", "finetune,esd", "--json", "--quiet")
-    assert told.code == 0, told.error
-    found = json.loads(told.out)
+    result = run(*asked, "--sampler", "steps=2", "--methods", "finetune,esd", "--json", "--quiet")
+    assert result.code == 0, result.error
+    found = json.loads(result.out)
     assert found["data"]["forget"] == 16 and found["data"]["held out of the concept"] == 4
     assert list(found["costs"]) == ["draw 40 images", "finetune", "esd"]
     assert all(each["seconds"] > 0 for each in found["costs"].values())
@@ -113,16 +113,16 @@ def test_a_request_whose_images_can_not_be_drawn_fails(run, given: Path):
     state, name = load_file(weights), "decoder.conv_out.weight"
     save_file(state | {name: torch.full_like(state[name], 3e38)}, weights, {"format": "pt"})
     asked = ("check", given / "sd", "--concept", "a three", "--keep", "a four", "--generate", "6")
-    told = run(*asked, "--sampler", "steps=2", "--methods", "uce", "--quiet")
-    assert told.code == 3 and "the images can't be drawn: a decoded image is not finite" in told.error
+    result = run(*asked, "--sampler", "steps=2", "--methods", "uce", "--quiet")
+    assert result.code == 3 and "the images can't be drawn: a decoded image is not finite" in result.error
 
 
 def test_another_sampler_is_another_check(run, given: Path, here: Path):
     asked = ("check", given / "sd", "--concept", "a three", "--keep", "a four", "--generate", "6", "--quiet")
     for steps in (2, 3):
         flags = ("--sampler", f"steps={steps}", "--methods", "uce", "--out", here / "out")
-        told = run(*asked, *flags)
-        assert told.code == 0 and "no image is drawn yet" in " ".join(told.out.split())
+        result = run(*asked, *flags)
+        assert result.code == 0 and "no image is drawn yet" in " ".join(result.out.split())
     assert (here / "out-2" / "check.json").exists()
 
 

@@ -152,10 +152,10 @@ def test_rounds_are_interleaved_and_what_is_slow_is_measured_once() -> None:
             yield Round(1.0, 1.0, is_quick)
 
     runs = {"quick": measured("quick", True), "slow": measured("slow", False), "last": measured("last", True)}
-    told = []
-    rounds.estimate_all(runs, torch.device("cpu"), told.append)
+    reports = []
+    rounds.estimate_all(runs, torch.device("cpu"), reports.append)
     assert order == ["quick", "slow", "last", "quick", "last", "quick", "last"]
-    assert [each.done for each in told] == list(range(1, 10)) and {each.total for each in told} == {9}
+    assert [each.done for each in reports] == list(range(1, 10)) and {each.total for each in reports} == {9}
 
 
 @for_each(

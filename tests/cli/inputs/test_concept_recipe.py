@@ -38,8 +38,8 @@ SHORT = ("--set", "how.steps=1", "--set", "how.batch=1", "--quiet")
 def test_every_recipe_runs_on_a_tiny_model(name: str, method: str, run, pipeline: Path, here: Path):
     draw = ("--generate", "9", "--sampler", "steps=2")  # one of each prompt to keep
     steps = ("--set", "sampler.steps=2") if method == "esd" else ()
-    told = run("forget", pipeline, "--recipe", name, "--method", method, *draw, *SHORT, *steps)
-    assert told.code == 0, told.error
+    result = run("forget", pipeline, "--recipe", name, "--method", method, *draw, *SHORT, *steps)
+    assert result.code == 0, result.error
     made = json.loads((here / "forgotten" / "record.json").read_text())
     (row,) = made["stages"]["audit"]["methods"].values()
     expected = TABLES[name][method]
@@ -103,8 +103,8 @@ def test_the_images_of_a_user_go_with_a_recipe(run, pipeline: Path, here: Path):
     recipe = here / "mine.toml"
     recipe.write_text('concept = ["a three"]\nkeep = ["a four"]\n[methods.uce]\n')
     images = write_images(here / "images", each=3)
-    told = run("forget", pipeline, "--recipe", recipe, "--method", "uce", "--data", images, "--quiet")
-    assert told.code == 0 and "'a three': 5 of 15 training images" in told.out
+    result = run("forget", pipeline, "--recipe", recipe, "--method", "uce", "--data", images, "--quiet")
+    assert result.code == 0 and "'a three': 5 of 15 training images" in result.out
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import pytest
 @pytest.mark.parametrize("given", [".", "..", "down/.."])
 def test_the_sibling_of_a_folder_in_use_bears_its_name(run, here, given):
     (here / "down").mkdir()
-    told = run("methods", "--out", given)
+    result = run("methods", "--out", given)
     folder = here.parent if given == ".." else here
-    assert told.code == 0 and [each.name for each in here.iterdir()] == ["down"]
+    assert result.code == 0 and [each.name for each in here.iterdir()] == ["down"]
     assert (folder.with_name(f"{folder.name}-2") / "methods.json").is_file()

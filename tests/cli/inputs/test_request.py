@@ -16,13 +16,13 @@ def forget_ids(run, here):
     """Forgets, and returns what the run says it was asked to forget."""
 
     def check(model: object, *request: object) -> list:
-        told = run("forget", model, *request, *SHORT, "--json")
-        assert told.code == 0, told
-        place = here / json.loads(told.out)["out"]
+        result = run("forget", model, *request, *SHORT, "--json")
+        assert result.code == 0, result
+        place = here / json.loads(result.out)["out"]
         split = json.loads((place / "split.json").read_text())
         found = json.loads((place / "forget.json").read_text())["forget"]
         assert split["forget"] == [int(str(name).rpartition("/")[2]) for name in found]
-        assert json.loads(told.out)["forgotten"] == len(found)
+        assert json.loads(result.out)["forgotten"] == len(found)
         return found
 
     return check

@@ -53,9 +53,9 @@ def compare_with(run, here, one) -> Callable[[dict], tuple]:
 )
 @pytest.mark.parametrize("flags", [(), ("--json",), ("--format", "html", "--out", "page")])
 def test_other_data_code_or_training_is_refused(compare_with, one, here, path, value, said, flags):
-    told = compare_with(put(copy.deepcopy(one), *path, value=value), *flags)
-    assert told.code == 2 and told.out == "" and not (here / "page").exists()
-    assert told.error.startswith(f"unweave: one and other can't share a table: {said}")
+    result = compare_with(put(copy.deepcopy(one), *path, value=value), *flags)
+    assert result.code == 2 and result.out == "" and not (here / "page").exists()
+    assert result.error.startswith(f"unweave: one and other can't share a table: {said}")
 
 
 @pytest.mark.parametrize(
@@ -68,16 +68,17 @@ def test_other_data_code_or_training_is_refused(compare_with, one, here, path, v
     ],
 )
 def test_other_seeds_settings_folders_and_days_may_share_one(compare_with, one, path, value):
-    told = compare_with(put(copy.deepcopy(one), *path, value=value))
-    assert told.code == 0 and re.findall("^.*: tiny$", told.out, re.MULTILINE) == ["one: tiny", "other: tiny"]
+    result = compare_with(put(copy.deepcopy(one), *path, value=value))
+    titles = re.findall("^.*: tiny$", result.out, re.MULTILINE)
+    assert result.code == 0 and titles == ["one: tiny", "other: tiny"]
 
 
 def test_stages_of_other_names_may_have_other_data(compare_with, one):
     other = copy.deepcopy(one)
     other["stages"]["second"] = other["stages"].pop("tiny")
     other["stages"]["second"]["data"]["digest"] = "cd" * 32
-    told = compare_with(other)
-    assert told.code == 0 and "\nsecond\n" in told.out
+    result = compare_with(other)
+    assert result.code == 0 and "\nsecond\n" in result.out
 
 
 def test_one_record_of_another_schema_is_named(refused, one, here, tmp_path):
@@ -89,5 +90,5 @@ def test_one_record_of_another_schema_is_named(refused, one, here, tmp_path):
 
 def test_runs_of_other_requests_are_named_with_what_shows_them_together(compare_with, one):
     one["stages"] = {"audit": {**one["stages"]["tiny"], "recipe": {}}}
-    told = compare_with(put(copy.deepcopy(one), "stages", "audit", "data", "digest", value="cd" * 32))
-    assert told.code == 2 and "show each alone, or several on one page with unweave report" in told.error
+    result = compare_with(put(copy.deepcopy(one), "stages", "audit", "data", "digest", value="cd" * 32))
+    assert result.code == 2 and "show each alone, or several on one page with unweave report" in result.error

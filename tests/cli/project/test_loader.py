@@ -28,8 +28,8 @@ def test_workers_read_a_project_and_the_bits_stay(run, here, tmp_path):
     for data in (found.train, found.test):
         assert isinstance(data, UserDataset) and (data.workers, data.prefetch) == (2, 1)
     for name, place in places.items():
-        told = run("forget", place, *SHORT, "--out", here / name)
-        assert told.code == 0, told.error
+        result = run("forget", place, *SHORT, "--out", here / name)
+        assert result.code == 0, result.error
     ours, theirs = (load_file(here / name / "model.safetensors") for name in ("ahead", "here"))
     assert all(ours[name].equal(theirs[name]) for name in theirs)
 

@@ -25,8 +25,8 @@ def fits(capsys, monkeypatch):
         with monkeypatch.context() as patch:
             patch.setenv("COLUMNS", str(WIDTH))
             patch.setattr("sys.stdout.isatty", lambda: True)
-            told = printed()
-        found = lines(getattr(told, "out", "") or capsys.readouterr().out)
+            result = printed()
+        found = lines(getattr(result, "out", "") or capsys.readouterr().out)
         assert found and max(map(len, found)) <= WIDTH
         return found
 

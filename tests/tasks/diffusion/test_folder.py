@@ -286,10 +286,10 @@ def test_a_manifest_keeps_what_was_forgotten_before(edited: Path, tmp_path: Path
 
 def test_a_manifest_from_before_ddim_was_read_still_says_the_noise(edited: Path):
     path = edited / MANIFEST
-    told = json.loads(path.read_text())
+    manifest = json.loads(path.read_text())
     for name in ("clip", "ends_clean", "offset"):
-        del told["schedule"][name]
-    path.write_text(json.dumps(told))
+        del manifest["schedule"][name]
+    path.write_text(json.dumps(manifest))
     assert load(edited).schedule == Schedule("squaredcos_cap_v2", prediction="v_prediction")
 
 
@@ -348,7 +348,7 @@ def test_a_manifest_of_no_sense_is_refused_by_name(edited: Path, change: dict, m
 )
 def test_a_schedule_of_no_sense_in_a_manifest_is_refused(edited: Path, change: dict, message: str):
     path = edited / MANIFEST
-    told = json.loads(path.read_text())
-    path.write_text(json.dumps(told | {"schedule": told["schedule"] | change}))
+    manifest = json.loads(path.read_text())
+    path.write_text(json.dumps(manifest | {"schedule": manifest["schedule"] | change}))
     with pytest.raises(ValueError, match=f"{MANIFEST}: {message}"):
         load(edited)

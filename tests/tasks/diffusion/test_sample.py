@@ -217,7 +217,7 @@ def test_bytes_are_cut_and_rounded_and_keep_their_contrast():
 
 
 def test_samples_are_bytes_and_progress_is_told(model: Small):
-    told = []
+    reports = []
     images = sample(
         model,
         TASK,
@@ -225,10 +225,10 @@ def test_samples_are_bytes_and_progress_is_told(model: Small):
         shape=SHAPE,
         how=Sampler(steps=2),
         chunk=3,
-        progress=lambda done, of: told.append((done, of)),
+        progress=lambda done, of: reports.append((done, of)),
     )
     assert images.dtype == torch.uint8 and images.shape == (7, *SHAPE)
-    assert told == [(3, 7), (6, 7), (7, 7)]
+    assert reports == [(3, 7), (6, 7), (7, 7)]
 
 
 def test_a_denoiser_may_take_its_inputs_by_name():

@@ -104,9 +104,9 @@ def test_a_copy_differs_in_one_file_and_diffusers_draws_the_same_from_it(
     (sd / "safety_checker").mkdir()
     (sd / "safety_checker" / "model.safetensors").write_bytes(b"kept as found")
     index = sd / "model_index.json"
-    told = json.loads(index.read_text())
-    told["safety_checker"] = ["stable_diffusion", "StableDiffusionSafetyChecker"]
-    index.write_text(json.dumps(told))
+    components = json.loads(index.read_text())
+    components["safety_checker"] = ["stable_diffusion", "StableDiffusionSafetyChecker"]
+    index.write_text(json.dumps(components))
     before, found = contents(sd), load(sd)
     weights = found.digest()
     model = move(found.model(PROMPTS, scope))
@@ -118,8 +118,8 @@ def test_a_copy_differs_in_one_file_and_diffusers_draws_the_same_from_it(
     again = load(out)
     assert again.forgotten_concepts == ("a three",) and again.schedule == found.schedule
     shutil.rmtree(out / "safety_checker")
-    told["safety_checker"] = [None, None]
-    (out / "model_index.json").write_text(json.dumps(told))
+    components["safety_checker"] = [None, None]
+    (out / "model_index.json").write_text(json.dumps(components))
     theirs = drawn_by_diffusers(pipeline_of(out), noise(found, 1), ["a three"], "latent")
     torch.testing.assert_close(drawn_by_us(found, model, ["a three"]), theirs, rtol=1e-4, atol=1e-4)
     assert not torch.allclose(theirs, drawn_by_us(found, found.model(PROMPTS), ["a three"]), atol=1e-2)
