@@ -4,6 +4,7 @@
     python benchmarks/erase.py digits --tune 20 --record records/erase-digits.json
     python benchmarks/erase.py digits-defaults --record records/erase-digits-defaults.json
     python benchmarks/erase.py digits-higher-rate --record records/erase-digits-higher-rate.json
+    python benchmarks/erase.py digits-without-lookahead --record records/erase-digits-without-lookahead.json
     python benchmarks/erase.py cifar10 --tune 4 --device cuda --jobs 1 --record records/cifar10-images.json
     python benchmarks/erase.py cifar10-partial --jobs 1 --record records/cifar10-images-partial.json
 
@@ -17,17 +18,26 @@ method "retrain" trains a second one.
 """
 
 import argparse
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from compact import write_compact
-from erase_methods import DEFAULTS, HIGHER_RATE, METHODS, space_of, starting_recipe, with_defaults
+from erase_methods import (
+    DEFAULTS,
+    HIGHER_RATE,
+    METHODS,
+    space_of,
+    starting_recipe,
+    with_defaults,
+    without_lookahead,
+)
 from frontier import print_progress
 
 from unweave.bench.bench import compare, select_methods
-from unweave.bench.recipe import load
+from unweave.bench.recipe import Recipe, load
 from unweave.bench.stage import Stage
 from unweave.bench.study import REFERENCES, Study
 from unweave.bench.tune import as_toml, prepare, study
@@ -46,20 +56,33 @@ class Plan:
         classes: Those that are forgotten in turn.
         methods: By what.
         tuned_on: The classes that settings are searched on.
-        defaults: Changes of the defaults of `forget`, by method; the recipe's settings and all seeds if None.
+        settings: Gives the recipe other settings; those of the recipe if None.
     """
 
     recipe: str
     classes: Sequence[int]
     methods: Sequence[str] = METHODS
     tuned_on: Sequence[int] = (3, 8)
-    defaults: Mapping[str, Mapping[str, Any]] | None = None
+    settings: Callable[[Recipe], Recipe] | None = None
 
 
 PLANS = {
     "digits": Plan("digit-images-class", range(10)),
-    "digits-defaults": Plan("digit-images-class", (0, 1, 2, 4), tuple(DEFAULTS), defaults=DEFAULTS),
-    "digits-higher-rate": Plan("digit-images-class", (0, 1, 2, 4), ("lur-lagged",), defaults=HIGHER_RATE),
+    "digits-defaults": Plan(
+        "digit-images-class",
+        (0, 1, 2, 4),
+        tuple(DEFAULTS),
+        settings=partial(with_defaults, changes=DEFAULTS),
+    ),
+    "digits-higher-rate": Plan(
+        "digit-images-class",
+        (0, 1, 2, 4),
+        tuple(HIGHER_RATE),
+        settings=partial(with_defaults, changes=HIGHER_RATE),
+    ),
+    "digits-without-lookahead": Plan(
+        "digit-images-class", range(10), ("lur-lagged", "joint"), settings=without_lookahead
+    ),
     # T-shirt, sandal and bag, searched on dresses
     "fashion-mnist": Plan("fashion-mnist-images-class", (0, 5, 8), tuned_on=(3,)),
     # airplane and horse, and then bird, deer, frog and truck
@@ -74,8 +97,8 @@ def class_stages(
     """A stage per class that is forgotten, with the recipe's settings or those at which searches start."""
     recipe = load(plan.recipe)
     recipe = replace(recipe, tuning=replace(recipe.tuning, against="retrain", begin="recipe"))
-    if plan.defaults is not None:
-        recipe = with_defaults(recipe, plan.defaults)
+    if plan.settings is not None:
+        recipe = plan.settings(recipe)
     elif start:
         recipe = starting_recipe(recipe)
     by_label = {label: replace(recipe, name=f"{recipe.name}-{label}") for label in labels}

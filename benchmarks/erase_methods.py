@@ -72,6 +72,13 @@ def with_defaults(recipe: Recipe, changes: Mapping[str, Mapping[str, Any]]) -> R
     return replace(recipe, headline=next(iter(methods)), methods=methods, seeds=recipe.seeds[:1])
 
 
+def without_lookahead(recipe: Recipe) -> Recipe:
+    """The recipe with "lur-lagged" and the same settings without its lookahead, as "joint"."""
+    lagged = recipe.method("lur-lagged")
+    joint = configure(lagged, {"mode": "joint"})
+    return replace(recipe, headline="lur-lagged", methods={"lur-lagged": lagged, "joint": joint})
+
+
 def start_of(method: Method) -> Method:
     """A method with the settings at which its search starts."""
     known = {name: each for name, each in START.items() if hasattr(method, name)}

@@ -1,5 +1,6 @@
 """The study of class erasure: what it searches is the same for all methods, and within the budget."""
 
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
@@ -46,6 +47,13 @@ def test_no_setting_of_a_search_costs_more_than_the_budget(
         spent.append(problem.cost.gradients)
     price = spent[1] - spent[0]
     assert 0.8 * script.budget_of(recipe) < spent[0] + (most - 1) * price <= script.budget_of(recipe) == 300
+
+
+def test_without_its_lookahead_a_method_has_the_same_settings(script: ModuleType):
+    recipe = load("digit-images-class")
+    changed = script.without_lookahead(recipe)
+    assert changed.method("lur-lagged") == recipe.method("lur-lagged") != changed.method("joint")
+    assert replace(changed.method("joint"), mode="lagged") == recipe.method("lur-lagged")
 
 
 def score(value: float, low: float | None = None, high: float | None = None) -> dict[str, float | None]:
