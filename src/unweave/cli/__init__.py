@@ -54,8 +54,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: The arguments after the program's name; those of this process if None.
     """
     words = sys.argv[1:] if arguments is None else arguments
-    shared = process_group.is_launched()
-    code, error = process_group.run_shared(lambda: run(words), words) if shared else run(words)
+    is_launched = process_group.is_launched()
+    code, error = process_group.run_shared(lambda: run(words), words) if is_launched else run(words)
     if error is not None:
         print(f"unweave: {escape_controls(' '.join(error.split()))}", file=sys.stderr)
     return code

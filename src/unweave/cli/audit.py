@@ -72,12 +72,12 @@ def audit(
         choose_image_attacks(attacks, CONCEPTS)  # its error names the attacks on such a model
     request = attack_request(attacks, tier, limit)
     if (run is None) == (evidence is None):
-        found = "neither" if run is None else "both"
-        raise ValueError(f"audit needs either the folder of a run or --evidence, found {found}")
+        choice = "neither" if run is None else "both"
+        raise ValueError(f"audit needs either the folder of a run or --evidence, found {choice}")
     counts = references, calibration
     retrains = any(each is not None for each in counts) or executor not in (HERE, Executor(1)) or answers_only
-    refused = (evidence, concept.prompts, reference, request)
-    if qualified is not None and (retrains or any(each is not None for each in refused)):
+    other_flags = (evidence, concept.prompts, reference, request)
+    if qualified is not None and (retrains or any(each is not None for each in other_flags)):
         raise ValueError(
             "--qualified judges a run without retraining: it does not go with --evidence, --prompts, "
             "--reference, --references, --calibration, --jobs, --ray, --answers-only or --attacks"
@@ -96,8 +96,8 @@ def audit(
                 "--references, --calibration, --jobs, --ray and --answers-only are for retraining, which a "
                 "text-to-image model is not here: give --reference"
             )
-        outcome, place, absent = audit_concept(run, original, reference, concept, request, flags)
-        return print_audit(outcome, place, flags, *absent)
+        outcome, place, sentences = audit_concept(run, original, reference, concept, request, flags)
+        return print_audit(outcome, place, flags, *sentences)
     refuse_no_prompts(run, concept)
     if reference is not None or original is not None:
         raise ValueError("--reference and --original go with --evidence: a run has its own")

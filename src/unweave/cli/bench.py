@@ -133,9 +133,9 @@ def refuse_other_places(places: Sequence[str]) -> None:
         )
 
 
-def refuse_other_flags(given: Mapping[str, object]) -> None:
+def refuse_other_flags(flags: Mapping[str, object]) -> None:
     """Raises at a flag that does not go with a text-to-image recipe."""
-    for name, value in given.items():
+    for name, value in flags.items():
         if value is not None:
             advice = "choose its one seed by --seed" if name == "seeds" else "leave it out"
             raise ValueError(f"--{name} does not go with a text-to-image recipe: {advice}")

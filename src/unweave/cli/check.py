@@ -110,10 +110,10 @@ def check(
             flags=flags,
         )
     refuse_no_concept(model, concepts, generation)
-    requested, processes = None if methods == EVERY else parse_names(methods), Processes.current()
+    method_names, processes = None if methods == EVERY else parse_names(methods), Processes.current()
     refuse_unfit_flags(shard=shard, blocks=blocks, save_every=None, concept=False)
     project = load(model, recipe=recipe, data=data, device=flags.device)
-    names = all_methods(project) if methods == EVERY else methods_to_price(project, requested)
+    names = all_methods(project) if methods == EVERY else methods_to_price(project, method_names)
     if flags.out is not None:
         out.refuse_within(flags.out, project.source, data)
     original, project = project.to_device(flags.device)
@@ -126,26 +126,26 @@ def check(
             findings["notes"] += about_influence(findings["accuracy"] or {}, split)
         if trained.is_lora:
             findings["trained"] = additions_facts(original, trained_layers, trained)
-        placed = shard_model(original, blocks) if shard else original
+        placed_model = shard_model(original, blocks) if shard else original
         findings["notes"] += [IN_PLACE] if shard else []
-        prices = estimate_costs(names, placed, split, project, trained, listener)
+        prices = estimate_costs(names, placed_model, split, project, trained, listener)
     findings |= {"costs": prices, "costlier_than_a_retrain": slower_methods(prices)}
     facts = {"verb": "check", "model": model, "found": {key: findings[key] for key in FOUND}}
     processes.from_first(lambda: write_findings(findings, facts, flags.out))
     obstacle = "--shard does not measure it" if shard else missing_retraining(project)
     show.print_json(findings) if flags.json else print_report(model, findings, exam, obstacle)
     if methods is None and not flags.json:
-        others = len(all_methods(project)) - len(names)
-        show.print_sentences(f"{others} other methods were not measured: --methods all measures them too.")
+        count = len(all_methods(project)) - len(names)
+        show.print_sentences(f"{count} other methods were not measured: --methods all measures them too.")
     return 0
 
 
-def methods_to_price(project: Project, requested: Sequence[str] | None) -> list[str]:
+def methods_to_price(project: Project, method_names: Sequence[str] | None) -> list[str]:
     """The names of the methods to estimate; checks the wanted names."""
-    for name in requested or ():
+    for name in method_names or ():
         method_named(name, project.family.name)
     return [
-        name for name in dict.fromkeys(requested or project.family.usual_methods) if name not in REFERENCES
+        name for name in dict.fromkeys(method_names or project.family.usual_methods) if name not in REFERENCES
     ]
 
 
@@ -160,23 +160,23 @@ def all_methods(project: Project) -> list[str]:
 
 def inspect_model(original: nn.Module, project: Project, split: Split, exam: Glancing[Any]) -> dict[str, Any]:
     """Collects all findings about a model and its data, but the costs."""
-    given = project.model is not None
+    has_model = project.model is not None
     return {
         "model": model_facts(original, project),
         "data": data_sizes(split),
         "request": about_own_images(split),
         "notes": list(notes(original, project)),
-        "accuracy": Processes.current().from_first(lambda: glance(exam, original)) if given else None,
-        "glance": exam.glance_note if given else None,
+        "accuracy": Processes.current().from_first(lambda: glance(exam, original)) if has_model else None,
+        "glance": exam.glance_note if has_model else None,
     }
 
 
 def forget_positions(request: Request, project: Project, seed: int) -> torch.Tensor:
     """The positions of the forget set, or of the assumed one."""
-    undecided = not request.flags() and project.forget is None
+    is_assumed = not request.flags() and project.forget is None
     return (
         project.family.default_forget_set(project.train, seed)
-        if undecided
+        if is_assumed
         else positions(request, project, seed)
     )
 
@@ -190,12 +190,12 @@ def estimate_costs(
     listener: Listener,
 ) -> dict[str, dict[str, Any]]:
     """Estimates the costs of a retrain and of each method, in interleaved rounds."""
-    measured = {name: timing.named_rounds(name, model, split, project, trained) for name in names}
+    measurements = {name: timing.named_rounds(name, model, split, project, trained) for name in names}
     if project.retrain is not None and not is_model_sharded(model):  # last: it may hold the most memory
-        measured["retrain"] = timing.retraining_rounds(project, model, split)
+        measurements["retrain"] = timing.retraining_rounds(project, model, split)
     timing.warm_up(project, model, split, trained)
     device = next(model.parameters()).device
-    return rounds.compare_with_retraining(rounds.estimate_all(measured, device, listener))
+    return rounds.compare_with_retraining(rounds.estimate_all(measurements, device, listener))
 
 
 def print_report(model: str, findings: Mapping[str, Any], exam: Glancing[Any], obstacle: str) -> None:
@@ -216,8 +216,8 @@ def print_report(model: str, findings: Mapping[str, Any], exam: Glancing[Any], o
     show.print_sentences(*findings["request"], *additions_line(findings))
     show.print_lines(*([] if findings["accuracy"] is None else answer_lines(findings["accuracy"], exam)), "")
     print_notes(findings["notes"])
-    unknown = [] if "retrain" in costs else [f"What a retrain costs is unknown: {obstacle}."]
-    print_costs(costs, *unknown)
+    sentences = [] if "retrain" in costs else [f"What a retrain costs is unknown: {obstacle}."]
+    print_costs(costs, *sentences)
 
 
 def answer_lines(figures: Mapping[str, float], exam: Glancing[Any]) -> list[str]:

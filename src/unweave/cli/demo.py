@@ -58,11 +58,13 @@ class Demonstration:
         settings = [
             recipe.configured_methods() if recipe.tuning.budgets else names for recipe in self.recipes
         ]
-        running = [
-            recipe for recipe, tuned in zip(self.recipes, settings, strict=True) if not names or names & tuned
+        recipes = [
+            recipe
+            for recipe, own_methods in zip(self.recipes, settings, strict=True)
+            if not names or names & own_methods
         ]
-        others = names - set(REFERENCES).union(*settings)
-        return [*running, self.untuned] if self.untuned and others else running
+        other_names = names - set(REFERENCES).union(*settings)
+        return [*recipes, self.untuned] if self.untuned and other_names else recipes
 
 
 def digits(quick: bool) -> Demonstration:
@@ -77,11 +79,11 @@ def digits(quick: bool) -> Demonstration:
 
 def diffusion(quick: bool) -> Demonstration:
     """A generator that forgets one digit, with few images; a quick run has no attacks."""
-    few = {"images": IMAGES, **({"attacks": 0} if quick else {})}
-    recipe = load_recipe("digit-images-class", {"generation": few})
+    generation = {"images": IMAGES, **({"attacks": 0} if quick else {})}
+    recipe = load_recipe("digit-images-class", {"generation": generation})
     if quick:
-        hurried = recipe.with_short_training(QUICK_STEPS)
-        return Demonstration((hurried,), "lur-lagged,salun", seeds=1)
+        short_recipe = recipe.with_short_training(QUICK_STEPS)
+        return Demonstration((short_recipe,), "lur-lagged,salun", seeds=1)
     return Demonstration((recipe,), "lur-lagged,salun,sa,joint", seeds=1)
 
 

@@ -29,8 +29,8 @@ QUICK_STEPS = 600
 def digits(quick: bool) -> ConceptBench:
     """An object and a colour of the digits; a quick run erases the object, after a shorter training."""
     family = TextToImageFamily(SAMPLER, images=20, attacker=ATTACKER)
-    whole = replace(read_concept_bench("digits", CONCEPTS), family=replace(family, attacks=ATTACKED))
+    bench = replace(read_concept_bench("digits", CONCEPTS), family=replace(family, attacks=ATTACKED))
     if not quick:
-        return whole
-    source = replace(whole.source, train=replace(whole.source.train, steps=QUICK_STEPS))
-    return replace(whole, source=source, family=family, counts=FEW, concepts=whole.concepts[:1], partial=True)
+        return bench
+    source = replace(bench.source, train=replace(bench.source.train, steps=QUICK_STEPS))
+    return replace(bench, source=source, family=family, counts=FEW, concepts=bench.concepts[:1], partial=True)

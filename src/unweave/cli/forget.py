@@ -163,10 +163,10 @@ def forget_records(
     split = project.split(positions(request, project, seed))
     if tuned is not None:
         tables = merge_tables(tuned_tables(project, method, model, tuned, seed), tables)
-    chosen = configure_method(project, method, tables=tables, seed=seed, trained=trained)
-    project.refuse_undrawable_method(chosen, method)
+    configured_method = configure_method(project, method, tables=tables, seed=seed, trained=trained)
+    project.refuse_undrawable_method(configured_method, method)
     if save_every is not None:
-        refuse_unsaved_state(chosen, method)
+        refuse_unsaved_state(configured_method, method)
     run_facts = {
         **place_facts(model, recipe, data),
         **request_facts(project, split, method, tables=tables, seed=seed, device=flags.device),
@@ -177,18 +177,28 @@ def forget_records(
     place = flags.out or Path("forgotten")
     out.refuse_within(place, project.source, data)
     refuse_other_facts(run_facts)
-    folder, done = processes.from_first(lambda: find_folder(place, run_facts, project, sharded=save_sharded))
-    if done:
+    folder, is_finished = processes.from_first(
+        lambda: find_folder(place, run_facts, project, sharded=save_sharded)
+    )
+    if is_finished:
         processes.from_first(lambda: remove_states(folder))
         print_done(split, method, folder=folder, flags=flags)
         return 0
     if dry_run:
         return processes.from_first(  # alone: a clock decides how long it measures
             lambda: print_plan(
-                chosen, method, split=split, project=project, folder=folder, trained=trained, flags=flags
+                configured_method,
+                method,
+                split=split,
+                project=project,
+                folder=folder,
+                trained=trained,
+                flags=flags,
             )
         )
-    run = Run(project, split, chosen, method, model, request, folder, save_every, flags, save_sharded)
+    run = Run(
+        project, split, configured_method, method, model, request, folder, save_every, flags, save_sharded
+    )
     run.write_result(run_facts, place_model)
     return 0
 
@@ -196,16 +206,16 @@ def forget_records(
 def tuned_tables(project: Project, method: str, model: str, tuned: Path, seed: int) -> Mapping[str, Any]:
     """The settings of a search; raises if the method does not take them."""
     tables = read_search(tuned, model, method)
-    again = f"tune it again, with unweave bench {model} --methods {method} --tune 20"
-    tuned_method(project, method, tables=tables, seed=seed, place=tuned, again=again)
+    advice = f"tune it again, with unweave bench {model} --methods {method} --tune 20"
+    tuned_method(project, method, tables=tables, seed=seed, place=tuned, again=advice)
     return tables
 
 
 def place_facts(model: str, recipe: str | None, data: str | None) -> out.Facts:
     """The places that a run reads."""
     places = {"model": model, "recipe": recipe, "data": data}
-    known = {key: None if place is None else absolute_place(place) for key, place in places.items()}
-    return {"verb": "forget", **known}
+    absolute_places = {key: None if place is None else absolute_place(place) for key, place in places.items()}
+    return {"verb": "forget", **absolute_places}
 
 
 def request_facts(

@@ -61,10 +61,10 @@ def print_methods(descriptions: Mapping[str, Mapping[str, Any]]) -> None:
         words=range(4),
     )
     show.print_lines("", "For models of one family alone:")
-    alone = group_methods(descriptions, ("families",))
+    family_groups = group_methods(descriptions, ("families",))
     show.print_table(
         ("Family", "Method"),
-        [(", ".join(families), names) for (families,), names in alone.items() if families],
+        [(", ".join(families), names) for (families,), names in family_groups.items() if families],
         words=range(2),
     )
     show.print_lines("", "Where they deviate from the paper or its released code:")

@@ -88,12 +88,12 @@ def parse_settings(assignments: Iterable[str], flag: str = "--set") -> dict[str,
     return settings
 
 
-def set_path(table: dict[str, Any], path: list[str], value: object, given: str, flag: str) -> None:
+def set_path(table: dict[str, Any], path: list[str], value: object, assignment: str, flag: str) -> None:
     """Sets the value at a path of nested tables."""
     for key in path[:-1]:
         table = table.setdefault(key, {})
         if not isinstance(table, dict):
-            raise ValueError(f"{given} sets a field of {key!r}, which another {flag} gives a value")
+            raise ValueError(f"{assignment} sets a field of {key!r}, which another {flag} gives a value")
     table[path[-1]] = value
 
 
@@ -105,9 +105,9 @@ def parse_value(text: str) -> object:
         return text
 
 
-def flatten(table: Mapping[str, Any], before: str = "") -> dict[str, Any]:
+def flatten(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Flattens nested tables to dotted paths, as in `--set`."""
     flat: dict[str, Any] = {}
     for key, value in table.items():
-        flat |= flatten(value, f"{before}{key}.") if isinstance(value, Mapping) else {f"{before}{key}": value}
+        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
     return flat

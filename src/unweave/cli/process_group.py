@@ -71,8 +71,8 @@ def refuse_other_verbs(arguments: Sequence[str]) -> Outcome | None:
     verb = next((each for each in arguments if not each.startswith("-")), None)
     if verb is None or verb in SHARED_VERBS:
         return None
-    count, shared = os.environ["WORLD_SIZE"], " and ".join(SHARED_VERBS)
-    return 2, f"{verb} runs in one process, found {count}: start it without torchrun, which is for {shared}"
+    count, verbs = os.environ["WORLD_SIZE"], " and ".join(SHARED_VERBS)
+    return 2, f"{verb} runs in one process, found {count}: start it without torchrun, which is for {verbs}"
 
 
 class Failures:
@@ -102,16 +102,16 @@ class Failures:
 @contextmanager
 def join_group() -> Iterator[Failures]:
     """Joins the process group for the body."""
-    held, rank, count = next(dist.rendezvous("env://"))
+    base_store, rank, count = next(dist.rendezvous("env://"))
     # torchrun's store outlives the processes that it starts again
-    store = dist.PrefixStore(f"unweave {os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", held)
+    store = dist.PrefixStore(f"unweave {os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", base_store)
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)) % torch.cuda.device_count())
     dist.init_process_group(
         store=dist.PrefixStore("group", store), rank=rank, world_size=count, timeout=PATIENCE
     )
     failures = Failures(dist.PrefixStore("errors", store))
-    before = signal.signal(signal.SIGTERM, interrupt)  # of torchrun, after another process has failed
+    handler = signal.signal(signal.SIGTERM, interrupt)  # of torchrun, after another process has failed
     try:
         yield failures
     finally:
@@ -119,7 +119,7 @@ def join_group() -> Iterator[Failures]:
         dist.destroy_process_group()
         if failures.any:
             failures.wait_for_others()
-        signal.signal(signal.SIGTERM, before)
+        signal.signal(signal.SIGTERM, handler)
 
 
 def interrupt(number: int, frame: object) -> None:
@@ -140,19 +140,19 @@ def run_quietly(run: Callable[[], Outcome]) -> Outcome:
 @contextmanager
 def open_on_first(folder: Path, run_facts: out.Facts, claim: str) -> Iterator[None]:
     """Claims the folder of a run for the body, on the first process."""
-    first = Processes.current().rank == 0
-    with out.open_folder(folder, run_facts, claim=claim) if first else nullcontext():
+    is_first = Processes.current().rank == 0
+    with out.open_folder(folder, run_facts, claim=claim) if is_first else nullcontext():
         yield
 
 
 def refuse_other_facts(run_facts: out.Facts) -> None:
     """Raises if this process has another model or other data than the first."""
-    processes, own = Processes.current(), out.as_read_back(run_facts)
-    first = processes.from_first(lambda: own)
-    others = [name for name, fact in own.items() if fact != first.get(name)]
-    if others:
+    processes, own_facts = Processes.current(), out.as_read_back(run_facts)
+    first_facts = processes.from_first(lambda: own_facts)
+    names = [name for name, fact in own_facts.items() if fact != first_facts.get(name)]
+    if names:
         raise ValueError(
-            f"all processes must load the same model and data, found another {others[0]!r} on process "
+            f"all processes must load the same model and data, found another {names[0]!r} on process "
             f"{processes.rank}: let load() seed what it draws"
         )
 

@@ -70,10 +70,12 @@ def qualify(
     executor.refuse_unfit(device)
     place = Place(model, recipe, None)
     project = load_classifier(place, device)
-    found = {} if tuned is None else read_search(tuned, model, method)
-    chosen = configure_method(project, method, tables=merge_tables(found, tables), seed=seed)
-    project.refuse_undrawable_method(chosen, method)
-    facts = facts_of(project, weights_digest(place, device), repr(chosen))
+    search_tables = {} if tuned is None else read_search(tuned, model, method)
+    configured_method = configure_method(
+        project, method, tables=merge_tables(search_tables, tables), seed=seed
+    )
+    project.refuse_undrawable_method(configured_method, method)
+    facts = facts_of(project, weights_digest(place, device), repr(configured_method))
     run_facts = {
         "verb": "qualify",
         **facts,
@@ -85,7 +87,7 @@ def qualify(
     folder = flags.out or Path("unweave-qualification")
     out.refuse_within(folder, project.source)
     folder = out.choose_folder(folder, run_facts)
-    make_stage = stage_maker(place, folder, device, method, chosen)
+    make_stage = stage_maker(place, folder, device, method, configured_method)
     make_stage("fold", torch.tensor([0]))  # raises if there is no way to retrain
     assert project.model is not None
     start = f"Qualifying {method} on {model} in {folder}"
@@ -143,14 +145,14 @@ def stage_maker(place: Place, folder: Path, device: str, name: str, method: Meth
 
 def print_qualification(folder: Path, flags: CommonFlags) -> None:
     """Prints the verdicts by stratum, and how verdicts without retrained models agree with them."""
-    whole = record.load(folder)
-    found = whole["qualification"]
+    content = record.load(folder)
+    qualification = content["qualification"]
     if flags.json:
         places = {"out": str(folder), "report": str(folder / html.FILE)}
-        show.print_json({**places, "qualification": found})
+        show.print_json({**places, "qualification": qualification})
         return
-    for header, lines in qualification_tables.grids(whole):
+    for header, lines in qualification_tables.grids(content):
         show.print_table(header, lines)
         show.print_lines("")
-    show.print_sentences(*qualification_tables.sentences(found))
+    show.print_sentences(*qualification_tables.sentences(qualification))
     show.print_lines("", f"Report: {folder / html.FILE}")

@@ -25,17 +25,17 @@ def report(runs: list[Path], /, *, flags: CommonFlags = DEFAULTS) -> int:
         runs: Folders of runs, or their record.json.
         flags: The flags of every verb.
     """
-    verified = load_records(runs)
-    refuse_earlier(verified)
-    merged = merge_records(verified)
+    records = load_records(runs)
+    refuse_earlier(records)
+    merged_record = merge_records(records)
     facts = {"verb": "report", "runs": [str(run.resolve()) for run in runs]}
     run = record_path(runs[0])
     # several records of other names can share a folder, and would overwrite each other's page
     if flags.out is None and len(runs) == 1 and (run.is_dir() or run.name == record.FILE):
-        page, card = write_report(merged, run if run.is_dir() else run.parent)
+        page, card = write_report(merged_record, run if run.is_dir() else run.parent)
     else:
         with out.open_folder(out.choose_folder(flags.out or Path("unweave-report"), facts), facts) as folder:
-            page, card = write_report(merged, folder)
+            page, card = write_report(merged_record, folder)
     if flags.json:
         show.print_json({"report": str(page), "card": str(card)})
     else:

@@ -45,24 +45,24 @@ def table(
         protocol: The columns of another benchmark: retentions, attacks and speed-up of deep-unlearn.
         flags: The flags of every verb.
     """
-    verified = load_records(records)
-    refuse_mixed(verified)
-    whole = merge_records(verified)
+    by_place = load_records(records)
+    refuse_mixed(by_place)
+    merged_record = merge_records(by_place)
     if protocol is not None:
-        refuse_unmeasured(whole)
+        refuse_unmeasured(merged_record)
     if flags.json or format == "parquet":
-        warn_unverified(whole)
+        warn_unverified(merged_record)
     if flags.out is None:
-        verified = summary(whole) if protocol is None else summary_of(whole)
+        figures = summary(merged_record) if protocol is None else summary_of(merged_record)
         width = show.console().width
-        show.print_json(verified) if flags.json else print(
-            as_text(whole, format, protocol, width=width), end=""
+        show.print_json(figures) if flags.json else print(
+            as_text(merged_record, format, protocol, width=width), end=""
         )
         return 0
     facts = {"verb": "bench table", "records": [str(each.resolve()) for each in records], "format": format}
     facts |= {} if protocol is None else {"protocol": protocol}
     with out.open_folder(out.choose_folder(flags.out, facts), facts) as folder:
-        path = write_table(whole, format, protocol, folder)
+        path = write_table(merged_record, format, protocol, folder)
     show.print_json({"table": str(path)}) if flags.json else show.print_lines(f"Table: {path}")
     return 0
 
@@ -81,9 +81,9 @@ def load_records(places: Sequence[Path]) -> dict[str, dict[str, Any]]:
     return records
 
 
-def warn_unverified(loaded: Mapping[str, Any]) -> None:
+def warn_unverified(content: Mapping[str, Any]) -> None:
     """Warns on the standard error that figures can't be verified, if the output can't say so."""
-    if note := record.explain_unverified(loaded):
+    if note := record.explain_unverified(content):
         print(f"unweave: {note}", file=sys.stderr)
 
 
@@ -93,10 +93,10 @@ def merge_records(by_place: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
         merge_named({place: each.get(part, {}) for place, each in by_place.items()})
         for part in ("stages", "frontier")
     )
-    merged = {**next(iter(by_place.values())), "stages": stages}
+    merged_record = {**next(iter(by_place.values())), "stages": stages}
     if len(by_place) > 1:
-        merged.pop("qualification", None)  # it is about the requests of one record
-    return {**merged, "frontier": frontiers} if frontiers else merged
+        merged_record.pop("qualification", None)  # it is about the requests of one record
+    return {**merged_record, "frontier": frontiers} if frontiers else merged_record
 
 
 def merge_named(by_place: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:

@@ -135,21 +135,21 @@ def shapes(state: Mapping[str, object]) -> dict[str, str]:
     }
 
 
-def difference(expected: Mapping[str, str], found: Mapping[str, str]) -> str:
+def difference(expected: Mapping[str, str], actual: Mapping[str, str]) -> str:
     """A sentence on the first tensor, in the expected order, that differs; empty if none does."""
-    for name in [*expected, *found]:
-        wanted, shown = (forms.get(name, "absent") for forms in (expected, found))
-        if wanted != shown:
-            return f"tensor {name!r} must be {wanted}, found {shown}"
+    for name in [*expected, *actual]:
+        expected_form, actual_form = (forms.get(name, "absent") for forms in (expected, actual))
+        if expected_form != actual_form:
+            return f"tensor {name!r} must be {expected_form}, found {actual_form}"
     return ""
 
 
-def contents(state: Mapping[str, object], whole: Callable[[Tensor], Tensor] = Tensor.detach) -> str:
+def contents(state: Mapping[str, object], gather: Callable[[Tensor], Tensor] = Tensor.detach) -> str:
     """SHA-256 of a model's tensors, names, types, shapes and bytes, in order of their names, and extra state.
 
     Args:
         state: `model.state_dict()`.
-        whole: Makes a tensor whole, if the state is sharded; each is freed before the next.
+        gather: Makes a tensor whole, if the state is sharded; each is freed before the next.
 
     Raises:
         ValueError: If a value is neither a tensor nor JSON.
@@ -158,7 +158,7 @@ def contents(state: Mapping[str, object], whole: Callable[[Tensor], Tensor] = Te
     digest = hashlib.sha256(architecture(state).encode())
     for _, tensor in sorted(tensors_of(state).items()):
         # bytes, because NumPy lacks some types of torch; a scalar has no dimension to view as bytes
-        digest.update(whole(tensor).cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+        digest.update(gather(tensor).cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
     if extra:
         digest.update(json.dumps(extra, sort_keys=True).encode())
     return digest.hexdigest()
@@ -189,9 +189,9 @@ def _read_weights(path: Path) -> dict[str, Tensor]:
 
 def _check_architecture(state: Mapping[str, object], model: nn.Module, path: Path) -> None:
     """Raises if a tensor differs; names the first one, in the model's order."""
-    found = difference(_forms(model.state_dict()), _forms(state))
-    if found:
-        raise ValueError(f"{path} is of another architecture: {found}; build the model that was saved")
+    problem = difference(_forms(model.state_dict()), _forms(state))
+    if problem:
+        raise ValueError(f"{path} is of another architecture: {problem}; build the model that was saved")
 
 
 def _forms(state: Mapping[str, object]) -> dict[str, str]:

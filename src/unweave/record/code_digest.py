@@ -18,9 +18,9 @@ def code_digest(path: Path) -> str:
     Imports inside functions that have not been called yet do not count.
     """
     digest = hashlib.sha256(path.read_bytes())
-    for other in imported_files(path.parent):
-        if other != path:
-            name, code = other.relative_to(path.parent).as_posix(), hashlib.sha256(other.read_bytes())
+    for file in imported_files(path.parent):
+        if file != path:
+            name, code = file.relative_to(path.parent).as_posix(), hashlib.sha256(file.read_bytes())
             digest.update(f"\n{name} {code.hexdigest()}".encode())
     return digest.hexdigest()
 
@@ -32,24 +32,24 @@ def file_of(train: Callable[..., object]) -> Path:
         ValueError: If it is an object, a function with values of its own, or in no file.
     """
     if not isinstance(train, FunctionType):
-        found = f"an object of {type(train).__name__}"
-    elif own := own_values(train):
-        found = f"a function with values of its own: {', '.join(own)}"
+        actual = f"an object of {type(train).__name__}"
+    elif values := own_values(train):
+        actual = f"a function with values of its own: {', '.join(values)}"
     elif not Path(train.__code__.co_filename).is_file():
-        found = f"a function in {train.__code__.co_filename!r}, which is no file"
+        actual = f"a function in {train.__code__.co_filename!r}, which is no file"
     else:
         return Path(train.__code__.co_filename).absolute()
     raise ValueError(
-        f"train must be a function at the top of a file, so that its answers can be kept, found {found}: or "
+        f"train must be a function at the top of a file, so that its answers can be kept, found {actual}: or "
         "name its code and all that it depends on with code=, such as code='rate 0.1'"
     )
 
 
 def own_values(function: FunctionType) -> tuple[str, ...]:
     """The names of the values that a function inside another one got from there."""
-    code, given = function.__code__, len(function.__defaults__ or ())
+    code, default_count = function.__code__, len(function.__defaults__ or ())
     defaults = (
-        *code.co_varnames[code.co_argcount - given : code.co_argcount],
+        *code.co_varnames[code.co_argcount - default_count : code.co_argcount],
         *(function.__kwdefaults__ or ()),
     )
     return (*code.co_freevars, *(defaults if "<locals>" in function.__qualname__ else ()))
@@ -74,13 +74,13 @@ def imported_files(folder: Path) -> list[Path]:
 
 def module_files() -> list[str]:
     """The files of the loaded modules, without those of unweave, which differ from verb to verb."""
-    loaded = [module for name, module in list(sys.modules.items()) if name.split(".")[0] not in PROGRAM]
+    modules = [module for name, module in list(sys.modules.items()) if name.split(".")[0] not in PROGRAM]
     # some entries are no modules, and some load more modules on access to an attribute
-    found = [vars(module).get("__file__") for module in loaded if isinstance(module, ModuleType)]
-    return [name for name in found if isinstance(name, str)]
+    paths = [vars(module).get("__file__") for module in modules if isinstance(module, ModuleType)]
+    return [name for name in paths if isinstance(name, str)]
 
 
 def is_own_code(path: Path) -> bool:
     """Whether a file is a user's own, not part of Python or an installed package."""
-    installed = any(map(str(path).__contains__, INSTALLED))
-    return not installed and not path.is_relative_to(sysconfig.get_path("stdlib"))
+    is_installed = any(map(str(path).__contains__, INSTALLED))
+    return not is_installed and not path.is_relative_to(sysconfig.get_path("stdlib"))

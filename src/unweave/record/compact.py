@@ -48,20 +48,20 @@ def restore(record: Mapping[str, Any], path: Path) -> dict[str, Any]:
     Raises:
         ValueError: If a file is missing or was changed, or what the summary says of it makes no sense.
     """
-    whole = {key: value for key, value in record.items() if key != FILES}
+    whole_record = {key: value for key, value in record.items() if key != FILES}
     try:
         for name, about in record.get(FILES, {}).items():
             place, content = about["place"], read_unchanged(path.with_suffix("") / name, about["sha256"])
             if name.endswith(".parquet"):
                 for keys, value in read_rows(content, place):
-                    put(whole, keys, value)
+                    put(whole_record, keys, value)
             else:
-                put(whole, place, as_uri(content))
+                put(whole_record, place, as_uri(content))
     except (AttributeError, LookupError, TypeError) as error:
         raise ValueError(
             f"{path}: {FILES!r} must hold the SHA-256 of every file and the place of its content"
         ) from error
-    return whole
+    return whole_record
 
 
 def read_unchanged(path: Path, sha256: str) -> bytes:
@@ -92,18 +92,18 @@ def read_rows(content: bytes, place: Sequence[str]) -> Iterator[tuple[Keys, Any]
 
 def put(place: Any, keys: Keys, value: object) -> None:
     """Puts a value below `place`; what is missing on the way is made, and lists grow at their end."""
-    for key, below in pairwise(keys):
-        place = child(place, key, [] if isinstance(below, int) else {})
+    for key, next_key in pairwise(keys):
+        place = child(place, key, [] if isinstance(next_key, int) else {})
     child(place, keys[-1], value)
 
 
-def child(place: Any, key: str | int, new: object) -> Any:
-    """The value under a key or at a position; `new`, stored there, if there is none or an empty text."""
+def child(place: Any, key: str | int, default: object) -> Any:
+    """The value under a key or at a position; `default`, stored there, if there is none or an empty text."""
     if isinstance(place, dict):
         if not place.get(key):
-            place[key] = new
+            place[key] = default
     elif key == len(place):
-        place.append(new)
+        place.append(default)
     return place[key]
 
 

@@ -23,8 +23,8 @@ SHOWN = 12
 def digest_of(record: Mapping[str, Any]) -> str:
     """The digest of a record, ignoring a digest it may contain."""
     content = to_json_values({key: value for key, value in record.items() if key != KEY})
-    read = json.loads(json.dumps(content, allow_nan=False))  # numeric keys become text on disk
-    text = json.dumps(read, sort_keys=True, separators=(",", ":"))
+    values = json.loads(json.dumps(content, allow_nan=False))  # numeric keys become text on disk
+    text = json.dumps(values, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode("ascii")).hexdigest()
 
 
@@ -36,13 +36,13 @@ def seal(record: Mapping[str, Any]) -> dict[str, Any]:
 
 def refuse_changed(record: Mapping[str, Any], path: Path) -> None:
     """Raises a ValueError that names the file if a record has no digest or a wrong one."""
-    found, own = record.get(KEY), digest_of(record)
+    stored_digest, actual_digest = record.get(KEY), digest_of(record)
     advice = f"put the original back, or make it again with {rerun_command(record)}"
-    if found is None:
+    if stored_digest is None:
         raise ValueError(f"{path} has no digest, with which every record is written: {advice}")
-    if found != own:
-        both = f"its digest is {found[:SHOWN]}, its content has {own[:SHOWN]}"
-        raise ValueError(f"{path} was changed after it was written: {both}: {advice}")
+    if stored_digest != actual_digest:
+        difference = f"its digest is {stored_digest[:SHOWN]}, its content has {actual_digest[:SHOWN]}"
+        raise ValueError(f"{path} was changed after it was written: {difference}: {advice}")
 
 
 def rerun_command(record: Mapping[str, Any]) -> str:
@@ -58,7 +58,9 @@ def rerun_command(record: Mapping[str, Any]) -> str:
         (stage["tuned"]["trials"] for stage in record["stages"].values() if "tuned" in stage), default=0
     )
     tune = f" --tune {trials}" if trials else ""
-    budgets = sorted({each for found in record.get("frontier", {}).values() for each in found["budgets"]})
+    budgets = sorted(
+        {each for frontier in record.get("frontier", {}).values() for each in frontier["budgets"]}
+    )
     if not (budgets and trials):  # settings at a budget are a recipe of their own
         return f"unweave bench {' '.join(recipes)}{tune}"
     names = dict.fromkeys(name.partition("@")[0] for name in recipes)

@@ -12,10 +12,10 @@ from typing import Any
 
 def write_atomically(path: str | Path, text: str) -> None:
     """Writes a text as UTF-8, atomically."""
-    with draft(Path(path)) as beside:
-        beside.write_text(text, encoding="utf-8")
-        sync(beside)
-        os.replace(beside, path)
+    with draft(Path(path)) as draft_path:
+        draft_path.write_text(text, encoding="utf-8")
+        sync(draft_path)
+        os.replace(draft_path, path)
 
 
 @contextmanager
@@ -24,11 +24,11 @@ def draft(path: Path) -> Iterator[Path]:
 
     It is next to `path`, because a rename across file systems is not atomic.
     """
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    draft_path = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        yield beside
+        yield draft_path
     finally:
-        beside.unlink(missing_ok=True)
+        draft_path.unlink(missing_ok=True)
 
 
 def follow_umask(path: Path) -> None:
@@ -61,9 +61,9 @@ def read_object(path: Path, advice: str = "") -> dict[str, Any]:
         ValueError: If it holds no JSON object.
     """
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ValueError(f"{path} is not JSON ({error}){advice}") from error
-    if not isinstance(found, dict):
-        raise ValueError(f"{path} must hold a JSON object, found {type(found).__name__}{advice}")
-    return found
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} must hold a JSON object, found {type(content).__name__}{advice}")
+    return content

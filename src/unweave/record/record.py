@@ -66,10 +66,10 @@ def environment() -> dict[str, Any]:
 @cache
 def package_digest() -> str:
     """SHA-256 of the paths and contents of this package's own Python files."""
-    root, whole = Path(__file__).parents[1], hashlib.sha256()
+    root, digest = Path(__file__).parents[1], hashlib.sha256()
     for path in sorted(root.glob("**/*.py")):
-        whole.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
-    return whole.hexdigest()
+        digest.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
+    return digest.hexdigest()
 
 
 def write(record: Record, folder: str | Path) -> Path:
@@ -144,9 +144,9 @@ def validate(record: Any, *, known: Sequence[str] = (SCHEMA, EARLIER)) -> None:
     """Raises a ValueError that names the place where `record` violates the schema."""
     from jsonschema.exceptions import best_match
 
-    found = record.get("schema") if isinstance(record, Mapping) else type(record).__name__
-    if found not in known:
-        raise ValueError(f"expected a record of schema {SCHEMA!r}, found {found!r}")
+    actual = record.get("schema") if isinstance(record, Mapping) else type(record).__name__
+    if actual not in known:
+        raise ValueError(f"expected a record of schema {SCHEMA!r}, found {actual!r}")
     error = best_match(schema_validator().iter_errors(to_json_values(record)))
     if error is not None:
         place = ".".join(str(part) for part in error.absolute_path) or "the record"
@@ -168,9 +168,9 @@ def schema_validator() -> Any:
 
 def _check_headline(name: str, stage: Record) -> None:
     if "headline" in stage and stage["headline"] not in stage["methods"]:
-        found, known = stage["headline"], ", ".join(stage["methods"])
+        headline, methods = stage["headline"], ", ".join(stage["methods"])
         raise ValueError(
-            f"stages.{name}.headline: expected one of the stage's methods ({known}), found {found!r}"
+            f"stages.{name}.headline: expected one of the stage's methods ({methods}), found {headline!r}"
         )
 
 
@@ -178,9 +178,9 @@ def _check_histograms(stage: str, histograms: Record) -> None:
     """Checks what JSON Schema can't: one more edge than counts, and the same edges throughout a stage."""
     edges = [list(histogram["edges"]) for histogram in histograms.values()]
     for name, histogram in histograms.items():
-        found, expected = len(histogram["counts"]), len(histogram["edges"]) - 1
-        if found != expected:
-            raise ValueError(f"stages.{stage}.histograms.{name}: expected {expected} counts, found {found}")
+        count, bins = len(histogram["counts"]), len(histogram["edges"]) - 1
+        if count != bins:
+            raise ValueError(f"stages.{stage}.histograms.{name}: expected {bins} counts, found {count}")
         if list(histogram["edges"]) != edges[0]:
             raise ValueError(
                 f"stages.{stage}.histograms.{name}: expected the bin edges of the other histograms, found "
@@ -190,12 +190,12 @@ def _check_histograms(stage: str, histograms: Record) -> None:
 
 def _check_per_seed(name: str, stage: Record) -> None:
     """Checks that there is one number per seed."""
-    expected = len(stage["seeds"])
+    seed_count = len(stage["seeds"])
     for method, row in stage["methods"].items():
         for figure, numbers in row.get("per_seed", {}).items():
-            if len(numbers) != expected:
-                place, found = f"stages.{name}.methods.{method}.per_seed.{figure}", len(numbers)
-                raise ValueError(f"{place}: expected {expected} numbers, one per seed, found {found}")
+            if len(numbers) != seed_count:
+                place, count = f"stages.{name}.methods.{method}.per_seed.{figure}", len(numbers)
+                raise ValueError(f"{place}: expected {seed_count} numbers, one per seed, found {count}")
 
 
 def _shorten(message: str) -> str:

@@ -18,14 +18,14 @@ WORDS = 2
 """The number of columns of words before the numbers."""
 
 
-def grid(found: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
+def grid(attacks: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
     """The header and a line per figure."""
-    return [*HEADER], [line(row) for row in found["results"]]
+    return [*HEADER], [line(row) for row in attacks["results"]]
 
 
-def brief_grid(found: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
+def brief_grid(attacks: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
     """The same for a terminal: without original, null band and the smallest difference that shows."""
-    header, lines = grid(found)
+    header, lines = grid(attacks)
     title = f"{header[0]}: {header[1].lower()}"
     return [title, *(header[i] for i in BRIEF)], [
         [f"{each[0]}: {each[1]}", *(each[i] for i in BRIEF)] for each in lines
@@ -36,7 +36,7 @@ def line(row: Mapping[str, Any]) -> list[str]:
     """The cells of one figure."""
     ends = row["null_band"]
     band = DASH if ends is None else f"{number(ends[0], DIGITS)} to {number(ends[1], DIGITS)}"
-    others = [number(row[key], DIGITS) for key in ("margin", "shows_from")]
+    limits = [number(row[key], DIGITS) for key in ("margin", "shows_from")]
     without = "none" if row["margin"] is not None else DASH
     return [
         row["attack"],
@@ -45,26 +45,26 @@ def line(row: Mapping[str, Any]) -> list[str]:
         number(row["original"], DIGITS),
         number(row["retrained"], DIGITS),
         band,
-        *others,
+        *limits,
         row["finding"] or without,
     ]
 
 
-def method_grid(attacked: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[list[str]]]:
+def method_grid(rows: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[list[str]]]:
     """The header and a line per figure of attacks on every method of a stage, as means over seeds.
 
     In brackets is the number of seeds on which the attack tells the method from retrained models.
     """
-    methods = list(attacked[0]["methods"]) if attacked else []
+    methods = list(rows[0]["methods"]) if rows else []
     lines = []
-    for row in attacked:
+    for row in rows:
         low, high = row["null_band"]
         means = [number(fmean(row["methods"][name]), DIGITS) for name in methods]
-        found = [sum(each is not None for each in row["findings"][name]) for name in methods]
-        cells = [f"{mean} ({n})" if n else mean for mean, n in zip(means, found, strict=True)]
+        counts = [sum(each is not None for each in row["findings"][name]) for name in methods]
+        cells = [f"{mean} ({n})" if n else mean for mean, n in zip(means, counts, strict=True)]
         band = f"{number(low, DIGITS)} to {number(high, DIGITS)}"
-        known = [number(fmean(row["retrained"]), DIGITS), band, number(row["margin"], DIGITS)]
-        lines.append([row["attack"], row["figure"], *known, *cells])
+        reference_cells = [number(fmean(row["retrained"]), DIGITS), band, number(row["margin"], DIGITS)]
+        lines.append([row["attack"], row["figure"], *reference_cells, *cells])
     return ["Attack", "Figure", "Retrained", "Null band", "Margin", *methods], lines
 
 
@@ -99,28 +99,28 @@ def attacks_of(stage: Mapping[str, Any]) -> Attacks | None:
         return Attacks(*method_grid(stage["attacked_methods"]), [METHODS_SENTENCE], {}, [])
     if "attacks" not in stage:
         return None
-    found = stage["attacks"]
-    limits = {row["attack"]: row["cannot"] for row in found["results"]}
-    return Attacks(*grid(found), sentences(found), limits, found.get("pictures", []))
+    attacks = stage["attacks"]
+    limits = {row["attack"]: row["cannot"] for row in attacks["results"]}
+    return Attacks(*grid(attacks), sentences(attacks), limits, attacks.get("pictures", []))
 
 
-def sentences(found: Mapping[str, Any]) -> list[str]:
+def sentences(attacks: Mapping[str, Any]) -> list[str]:
     """What can be claimed, the controls, what attacks say about themselves, and what is open."""
-    notes = found.get("notes", {}).values()
-    unjudged = [f"Inconclusive: {name}: it {why}." for name, why in found.get("unjudged", {}).items()]
-    spent = [found["spent"]] if found.get("spent") else []
-    about = [found["claim"], found["power"], *control_sentences(found), *notes, *spent]
-    return [*about, *unjudged, *not_run_sentences(found)]
+    notes = attacks.get("notes", {}).values()
+    open_sentences = [f"Inconclusive: {name}: it {why}." for name, why in attacks.get("unjudged", {}).items()]
+    cost_sentences = [attacks["spent"]] if attacks.get("spent") else []
+    about = [attacks["claim"], attacks["power"], *control_sentences(attacks), *notes, *cost_sentences]
+    return [*about, *open_sentences, *not_run_sentences(attacks)]
 
 
-def control_sentences(found: Mapping[str, Any]) -> list[str]:
+def control_sentences(attacks: Mapping[str, Any]) -> list[str]:
     """A sentence on the controls."""
-    if found["valid"] is None:
+    if attacks["valid"] is None:
         return ["Controls were not run: they need the models of a verdict."]
-    wrong = [each["name"] for each in found["controls"] if not each["held"]]
-    if wrong:
-        return [f"The audit is INVALID: it judges {' and '.join(wrong)} wrongly."]
-    return [f"The controls hold: {', '.join(map(control_clause, found['controls']))}."]
+    names = [each["name"] for each in attacks["controls"] if not each["held"]]
+    if names:
+        return [f"The audit is INVALID: it judges {' and '.join(names)} wrongly."]
+    return [f"The controls hold: {', '.join(map(control_clause, attacks['controls']))}."]
 
 
 def control_clause(control: Mapping[str, Any]) -> str:
@@ -130,9 +130,9 @@ def control_clause(control: Mapping[str, Any]) -> str:
     return f"{control['name']} {control['expected']}"
 
 
-def not_run_sentences(found: Mapping[str, Any]) -> list[str]:
+def not_run_sentences(attacks: Mapping[str, Any]) -> list[str]:
     """A sentence per reason why attacks were not run."""
     reasons: dict[str, list[str]] = {}
-    for name, why in found["not_run"].items():
+    for name, why in attacks["not_run"].items():
         reasons.setdefault(why, []).append(name)
     return [f"Not run: {', '.join(names)}: {why}." for why, names in reasons.items()]

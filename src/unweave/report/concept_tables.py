@@ -43,16 +43,16 @@ def concept_of(stage: Mapping[str, Any], rows: Sequence[Row], metrics: Sequence[
     data = stage["data"]
     if "concept" not in data:
         return None
-    whole = stage["reference"].get("gradient_evaluations")
-    named = ", ".join(f"{factor} = {value}" for factor, value in data["concept"].items())
-    shown = [metric for metric in FIRST if metric in metrics]
-    shares = [share(row.gradient_evaluations, whole) for row in rows]
-    return Concept(named, data["forget"], data["forget"] + data["retain"], shown, shares)
+    retraining = stage["reference"].get("gradient_evaluations")
+    name = ", ".join(f"{factor} = {value}" for factor, value in data["concept"].items())
+    first_metrics = [metric for metric in FIRST if metric in metrics]
+    shares = [share(row.gradient_evaluations, retraining) for row in rows]
+    return Concept(name, data["forget"], data["forget"] + data["retain"], first_metrics, shares)
 
 
-def share(gradients: float | None, whole: float | None) -> float | None:
+def share(gradients: float | None, retraining: float | None) -> float | None:
     """Gradients as a percentage of a retraining; None if one of them is unknown."""
-    return None if gradients is None or not whole else 100 * gradients / whole
+    return None if gradients is None or not retraining else 100 * gradients / retraining
 
 
 def list_image_attacks(metrics: Sequence[str]) -> list[str]:

@@ -37,10 +37,10 @@ def critical_difference(ranking: Ranking) -> str:
 def levels(ranking: Ranking) -> list[list[tuple[float, float]]]:
     """The ends of the bars, in ranks, on as few lines as possible without contact."""
     lines: list[list[tuple[float, float]]] = []
-    apart = 0.03 * len(ranking.ranks)
+    spacing = 0.03 * len(ranking.ranks)
     for group in ranking.groups:
         first, last = ranking.ranks[group[0]], ranking.ranks[group[-1]]
-        level = next((line for line in lines if line[-1][1] + apart < first), None)
+        level = next((line for line in lines if line[-1][1] + spacing < first), None)
         if level is None:
             lines.append([(first, last)])
         else:
@@ -84,22 +84,22 @@ class Scale:
         self._line(ends, [-22, -22], SERIES[1], 2.0)
         self._text(ends[1] + 4, -22, label, ha="left", va="center")
 
-    def name(self, text: str, rank: float, below: float, *, left: bool) -> None:
-        """Writes a method's name next to the axis, `below` points under it, with a line to its rank."""
+    def name(self, text: str, rank: float, depth: float, *, left: bool) -> None:
+        """Writes a method's name next to the axis, `depth` points under it, with a line to its rank."""
         edge = self.room - 4 if left else WIDTH - self.room + 4
-        self._line([edge, self.at(rank), self.at(rank)], [below, below, 0], FAINT, 0.7)
+        self._line([edge, self.at(rank), self.at(rank)], [depth, depth, 0], FAINT, 0.7)
         self._text(
-            edge + (-3 if left else 3), below, shorten(text), ha="right" if left else "left", va="center"
+            edge + (-3 if left else 3), depth, shorten(text), ha="right" if left else "left", va="center"
         )
 
-    def join(self, first: float, last: float, below: float) -> None:
+    def join(self, first: float, last: float, depth: float) -> None:
         """Draws a bar from one rank to another."""
         reach = 0.012 * (self.worst - 1)
-        self._line([self.at(first - reach), self.at(last + reach)], [below, below], SERIES[0], 2.4)
+        self._line([self.at(first - reach), self.at(last + reach)], [depth, depth], SERIES[0], 2.4)
 
-    def _line(self, xs: list[float], below: list[float], colour: str, width: float) -> None:
-        heights = [self.height - each for each in below]
+    def _line(self, xs: list[float], depths: list[float], colour: str, width: float) -> None:
+        heights = [self.height - each for each in depths]
         self.plot.plot(xs, heights, color=colour, linewidth=width, solid_capstyle="butt", clip_on=False)
 
-    def _text(self, x: float, below: float, text: str, *, ha: str, va: str) -> None:
-        self.plot.text(x, self.height - below, text, fontsize=NAME_SIZE, ha=ha, va=va, clip_on=False)
+    def _text(self, x: float, depth: float, text: str, *, ha: str, va: str) -> None:
+        self.plot.text(x, self.height - depth, text, fontsize=NAME_SIZE, ha=ha, va=va, clip_on=False)

@@ -42,15 +42,15 @@ def tradeoff(stage: Mapping[str, Any]) -> str | None:
     forgetting, utility = drawn_metric(stage, "forgetting"), drawn_metric(stage, "utility")
     if forgetting is None or utility is None:
         return None
-    marked = [(row, point) for row in rows(stage) if (point := _point(row, forgetting, utility)) is not None]
-    if not marked:
+    marks = [(row, point) for row in rows(stage) if (point := _point(row, forgetting, utility)) is not None]
+    if not marks:
         return None
     margins = stage["margins"] or {}
     width, height = finite(margins.get(forgetting)), finite(margins.get(utility))
     with axes(4.0, 3.5) as (figure, plot):
         _target(plot, width, height)
         _scale(plot, width or 1.0, height or 1.0)
-        for row, point in marked:
+        for row, point in marks:
             _mark(plot, row, point)
         _times(plot)
         plot.margins(0.12)
@@ -58,9 +58,9 @@ def tradeoff(stage: Mapping[str, Any]) -> str | None:
         plot.set_ylabel(f"Utility: {heading(utility)} minus Retrain's, points")
         # Names are placed in pixels, which only a finished layout has.
         figure.draw_without_rendering()
-        names, points = [row.name for row, _ in marked], [point for _, point in marked]
+        names, points = [row.name for row, _ in marks], [point for _, point in marks]
         write_names(plot, names, points, figure.dpi / 72, keep=[(0.0, 0.0)])
-        return svg(figure, f"Forgetting against utility and time of {len(marked)} methods")
+        return svg(figure, f"Forgetting against utility and time of {len(marks)} methods")
 
 
 def conflict(stage: Mapping[str, Any]) -> str | None:
@@ -89,21 +89,23 @@ def conflict(stage: Mapping[str, Any]) -> str | None:
 
 def attack_curves(stage: Mapping[str, Any]) -> dict[str, str]:
     """One figure per curve of an attack: of the model, the original and retrained models, in percent."""
-    kept = stage.get("attacks", {}).get("curves", [])
-    return {f"{each['attack']}: {each['figure']}": _attack_curve(each) for each in kept}
+    curves = stage.get("attacks", {}).get("curves", [])
+    return {f"{each['attack']}: {each['figure']}": _attack_curve(each) for each in curves}
 
 
-def _attack_curve(kept: Mapping[str, Any]) -> str:
+def _attack_curve(curve: Mapping[str, Any]) -> str:
     with axes(2.6, 1.8) as (figure, plot):
-        for each in kept["retrained"]:
+        for each in curve["retrained"]:
             plot.plot([100 * value for value in each], color=SERIES[1], linewidth=0.7, alpha=0.6)
-        if kept["original"] is not None:
-            plot.plot([100 * value for value in kept["original"]], color=INK, linestyle=":", linewidth=1.3)
-        plot.plot([100 * value for value in kept["model"]], color=SERIES[0], linewidth=1.6)
+        if curve["original"] is not None:
+            plot.plot([100 * value for value in curve["original"]], color=INK, linestyle=":", linewidth=1.3)
+        plot.plot([100 * value for value in curve["model"]], color=SERIES[0], linewidth=1.6)
         plot.xaxis.set_major_locator(MaxNLocator(5, integer=True))
         plot.yaxis.set_major_formatter(lambda value, _: f"{value:g} %")
         plot.set_xlabel("Step")
-        return svg(figure, f"{kept['attack']} {kept['figure']}: the model, the original and retrained models")
+        return svg(
+            figure, f"{curve['attack']} {curve['figure']}: the model, the original and retrained models"
+        )
 
 
 def _losses(name: str, edges: Sequence[float], shares: Mapping[str, Sequence[float]], top: float) -> str:
@@ -177,8 +179,8 @@ def _mark(plot: Axes, row: Row, point: Point) -> None:
 def _times(plot: Axes) -> None:
     for cost in (0.1, 0.5, 1.0):
         plot.scatter([], [], s=_area(cost), color=SERIES[0], alpha=0.75, linewidth=0, label=f"{cost:g}")
-    place_above = {"loc": "lower center", "bbox_to_anchor": (0.5, 1.0)}
-    legend = plot.legend(title="Time, relative to one retrain", frameon=False, ncols=3, **place_above)
+    placement = {"loc": "lower center", "bbox_to_anchor": (0.5, 1.0)}
+    legend = plot.legend(title="Time, relative to one retrain", frameon=False, ncols=3, **placement)
     legend.get_title().set_fontsize(8.5)
 
 

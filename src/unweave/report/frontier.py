@@ -38,8 +38,8 @@ def order_methods(frontier: Frontier) -> list[str]:
     def place(name: str) -> tuple[float, float]:
         method = frontier["methods"][name]
         cost = finite(method["cost_of_pass"])
-        last = finite(gap_of(method["points"][-1]))
-        return math.inf if cost is None else cost, math.inf if last is None else last
+        last_gap = finite(gap_of(method["points"][-1]))
+        return math.inf if cost is None else cost, math.inf if last_gap is None else last_gap
 
     return sorted(frontier["methods"], key=place)
 
@@ -75,11 +75,11 @@ def paired_grid(frontier: Frontier) -> tuple[list[str], list[list[str]]]:
     """Header and lines: the difference of the gaps of each pair of methods, by budget."""
     pairs = dict.fromkeys((row["first"], row["second"]) for row in frontier["paired"])
     cells = {(row["first"], row["second"], row["budget"]): row for row in frontier["paired"]}
-    lines_found = [[cells.get((*pair, budget)) for budget in frontier["budgets"]] for pair in pairs]
+    lines = [[cells.get((*pair, budget)) for budget in frontier["budgets"]] for pair in pairs]
     header = ["Pair", *(f"{budget:g}" for budget in frontier["budgets"])]
     return header, [
         [f"{first} less {second}", *map(_difference, line)]
-        for (first, second), line in zip(pairs, lines_found, strict=True)
+        for (first, second), line in zip(pairs, lines, strict=True)
     ]
 
 
@@ -89,8 +89,8 @@ def conclusion(frontier: Frontier) -> str | None:
     Among equals it takes the nearest. If no method passes from a budget on, it takes the first PASS; if none
     passes at all, the nearest at the largest budget. None without a method that ran to its end.
     """
-    reached = _points_with_gap(frontier)
-    ours = [each for each in reached if each[2] != TO_BEAT]
+    points = _points_with_gap(frontier)
+    ours = [each for each in points if each[2] != TO_BEAT]
     if not ours:
         return None
     costs = {name: method["cost_of_pass"] for name, method in frontier["methods"].items()}
@@ -99,19 +99,19 @@ def conclusion(frontier: Frontier) -> str | None:
     largest = [each for each in ours if each[0] == max(ours)[0]]
     budget, gap, name, passes = min(lasting or passing or largest)
     # without margins there is no verdict
-    before = (
+    preface = (
         "" if passes or frontier["margin"] is None else f"{_explain_no_pass(frontier)} at these budgets. "
     )
     at = f"At {_percent(budget)} of a retraining's gradients"
-    sentence = f"{before}{at}, {name} is {number(gap)} points from a retrained model"
+    sentence = f"{preface}{at}, {name} is {number(gap)} points from a retrained model"
     sentence += ", and passes" if passes else ""
-    later = [
+    later_budgets = [
         _percent(more)
         for more, _, who, still_passes in ours
         if who == name and more > budget and not still_passes
     ]
-    sentence += f", though not at {' or '.join(later)}" if passes and later else ""
-    scratch = [gap for at, gap, who, _ in reached if (at, who) == (budget, TO_BEAT)]
+    sentence += f", though not at {' or '.join(later_budgets)}" if passes and later_budgets else ""
+    scratch = [gap for at, gap, who, _ in points if (at, who) == (budget, TO_BEAT)]
     return sentence + (
         f"; training from scratch for as long is {number(scratch[0])} away." if scratch else "."
     )
@@ -129,8 +129,8 @@ def sentences(frontier: Frontier) -> list[str]:
 
 def opening(frontier: Frontier) -> list[str]:
     """The sentences before the tables: the conclusion, and the reference values of the gap."""
-    first = conclusion(frontier)
-    return [*([first] if first else []), *sentences(frontier)]
+    sentence = conclusion(frontier)
+    return [*([sentence] if sentence else []), *sentences(frontier)]
 
 
 def grids(frontier: Frontier) -> list[tuple[str, list[str], list[list[str]]]]:

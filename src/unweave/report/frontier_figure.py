@@ -30,13 +30,13 @@ def figure(frontier: Mapping[str, Any]) -> str | None:
     lines = {name: points for name, points in points_by_name.items() if points}
     if not lines:
         return None
-    best = [name for name in lines if name != TO_BEAT][:BEST]
-    labelled = [*best, *([TO_BEAT] if TO_BEAT in lines else [])]
+    best_names = [name for name in lines if name != TO_BEAT][:BEST]
+    labelled_names = [*best_names, *([TO_BEAT] if TO_BEAT in lines else [])]
     with axes(4.7, 3.6) as (image, plot):
         plot.set_xscale("log")
         plot.set_yscale("log")
-        for name in [*(each for each in lines if each not in labelled), *labelled]:
-            _line(plot, name, lines[name], *_style(name, best))
+        for name in [*(each for each in lines if each not in labelled_names), *labelled_names]:
+            _line(plot, name, lines[name], *_style(name, best_names))
         _levels(plot, frontier)
         for axis, at in ((plot.xaxis, frontier["budgets"]), (plot.yaxis, round_between(*plot.get_ylim()))):
             ticks(axis, at)
@@ -58,11 +58,11 @@ def finite_points(method: Mapping[str, Any]) -> Marked:
     return marks
 
 
-def _style(name: str, best: Sequence[str]) -> tuple[str, str, float]:
+def _style(name: str, best_names: Sequence[str]) -> tuple[str, str, float]:
     """Colour, dash and width of a method's line."""
     if name == TO_BEAT:
         return INK, "--", 1.8
-    return (SERIES[best.index(name)], "-", 1.5) if name in best else (FAINT, "-", THIN)
+    return (SERIES[best_names.index(name)], "-", 1.5) if name in best_names else (FAINT, "-", THIN)
 
 
 def _line(plot: Axes, name: str, points: Marked, colour: str, dash: str, width: float) -> None:

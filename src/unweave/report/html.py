@@ -90,16 +90,16 @@ class Stage:
 
     def verdicts(self) -> dict[str, list[str]]:
         """Names of the methods other than the headline's, by status."""
-        others = [row for row in self.rows if row.kind == "method" and row != self.headline]
+        other_rows = [row for row in self.rows if row.kind == "method" and row != self.headline]
         order = ("PASS", "INCONCLUSIVE", "FAIL", "FAILED")
-        named = {status: [row.name for row in others if row.status == status] for status in order}
-        return {status: names for status, names in named.items() if names}
+        by_status = {status: [row.name for row in other_rows if row.status == status] for status in order}
+        return {status: names for status, names in by_status.items() if names}
 
     @property
     def gap_says(self) -> str:
         """The parts of the mean gap, in words."""
-        over = f" over {', '.join(map(heading, self.parts))}" if self.parts else ""
-        return f"Mean absolute difference from Retrain{over}, in percentage points."
+        scope = f" over {', '.join(map(heading, self.parts))}" if self.parts else ""
+        return f"Mean absolute difference from Retrain{scope}, in percentage points."
 
     def has_gap(self) -> bool:
         """Whether any row has a finite mean gap."""
@@ -110,14 +110,14 @@ def render(record: Mapping[str, Any]) -> str:
     """The page of a valid record, as one string of HTML."""
     stages = [_stage(name, f"stage-{i}", stage) for i, (name, stage) in enumerate(record["stages"].items())]
     # with one seed each the order of methods shows nothing
-    several = [stage for stage in record["stages"].values() if len(stage["seeds"]) > 1]
+    repeated_stages = [stage for stage in record["stages"].values() if len(stage["seeds"]) > 1]
     page = load_templates().get_template("page.html.jinja")
     return page.render(
         stages=stages,
         frontiers=[_frontier(*each) for each in record.get("frontier", {}).items()],
         qualification=qualification_of(record),
         protocol=protocol_tables.legend(record) if all(stage.protocol for stage in stages) else None,
-        ranks=rank_stages(several) if len(several) > 1 else None,
+        ranks=rank_stages(repeated_stages) if len(repeated_stages) > 1 else None,
         environment=flatten(record["environment"]),
         date=record["environment"].get("date"),
         schema=record["schema"],
@@ -139,8 +139,8 @@ def _stage(name: str, anchor: str, stage: Mapping[str, Any]) -> Stage:
 
     stage_rows, ids = rows(stage), metric_ids(stage)
     # brief metrics leave out the probes of a whole class, which do not fit a terminal
-    tested = {*brief_metrics(stage), *(stage["margins"] or {})}
-    main = [metric for metric in ids if metric in tested]
+    main_ids = {*brief_metrics(stage), *(stage["margins"] or {})}
+    main = [metric for metric in ids if metric in main_ids]
     top = headline(stage)
     return Stage(
         name=name if top is None or stage["recipe"] else title_of(top),
@@ -210,8 +210,8 @@ def _glossary(stages: list[Stage]) -> list[Any]:
     """The library's entries for the metrics that appear on the page."""
     entries: dict[str, Any] = {}
     for stage in stages:
-        known, ids = family_of_stage(stage.record).metrics, (*stage.metrics, *stage.further)
-        entries |= {entry.says: entry for name, entry in known.items() if name in ids}
+        library, ids = family_of_stage(stage.record).metrics, (*stage.metrics, *stage.further)
+        entries |= {entry.says: entry for name, entry in library.items() if name in ids}
     return list(entries.values())
 
 
@@ -219,10 +219,10 @@ def _terms(stages: list[Stage]) -> list[tuple[str, str]]:
     """The terms of the figures on the first screen with their meanings, in the order of their first use."""
     metrics: dict[str, str] = {}
     for stage in stages:
-        known = family_of_stage(stage.record).metrics
+        library = family_of_stage(stage.record).metrics
         for metric in stage.metrics if stage.concept is None else stage.concept.metrics:
-            if metric in known:
-                metrics.setdefault(metric, known[metric].says)
+            if metric in library:
+                metrics.setdefault(metric, library[metric].says)
     gaps = [("Mean gap", meaning) for meaning in dict.fromkeys(stage.gap_says for stage in stages)]
-    shown = [(heading(metric), meaning) for metric, meaning in metrics.items()]
-    return [*shown, *gaps, ("Retrain", RETRAIN), ("F", FORGET)]
+    metric_terms = [(heading(metric), meaning) for metric, meaning in metrics.items()]
+    return [*metric_terms, *gaps, ("Retrain", RETRAIN), ("F", FORGET)]

@@ -30,14 +30,14 @@ def place(
         gap: distance between a point and its label, pixels.
         keep: other points to leave uncovered, pixels.
     """
-    occupied = [(x - gap / 2, y - gap / 2, x + gap / 2, y + gap / 2) for x, y in (*points, *keep)]
+    obstacles = [(x - gap / 2, y - gap / 2, x + gap / 2, y + gap / 2) for x, y in (*points, *keep)]
     corners: list[Point] = []
     for point, size in zip(points, sizes, strict=True):
         boxes = _around(point, size, gap)
         box = min(
-            boxes, key=lambda box: _outside(box, frame) + sum(_overlap(box, other) for other in occupied)
+            boxes, key=lambda box: _outside(box, frame) + sum(_overlap(box, other) for other in obstacles)
         )
-        occupied.append(box)
+        obstacles.append(box)
         corners.append(box[:2])
     return corners
 
@@ -87,8 +87,8 @@ def write_names(
     names = [shorten(each) for each in names]
     sizes = [(0.5 * NAME_SIZE * len(each) * pixels, 1.2 * NAME_SIZE * pixels) for each in names]
     left, bottom, right, top = map(float, plot.bbox.extents)
-    spared = [_pixels(plot, point) for point in keep]
-    corners = place(at, sizes, (left, bottom, right, top), gap=5 * pixels, keep=spared)
+    keep_pixels = [_pixels(plot, point) for point in keep]
+    corners = place(at, sizes, (left, bottom, right, top), gap=5 * pixels, keep=keep_pixels)
     for each, point, corner, size in zip(names, at, corners, sizes, strict=True):
         # The layout may still move the axes; positions relative to them stay.
         end = leader(point, corner, size)

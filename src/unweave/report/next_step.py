@@ -57,15 +57,15 @@ def next_step(verdict: str, reason: str, models: Path | None = None, *, family: 
         models: The folder of the retrained models; None if none are kept, or if that is unknown.
         family: The family of the model, as its record names it.
     """
-    retrained = "a model retrained without the forget set" + (f", from {models}" if models else "")
+    reference = "a model retrained without the forget set" + (f", from {models}" if models else "")
     if verdict == "PASS":
         return "Next: deploy this model, and keep the report and record.json as the evidence."
     if verdict == "FAIL":
         return (
-            f"Next: do not take this model for a retrained one. Deploy {retrained}, or choose other settings "
+            f"Next: do not take this model for a retrained one. Deploy {reference}, or choose other settings "
             "by proxy requests, not by repeated audits of this request."
         )
-    safe = f"keep the report as the evidence. To be safe, deploy {retrained}."
+    safe = f"keep the report as the evidence. To be safe, deploy {reference}."
     if "no measurable influence" in reason:
         return f"Next: the original already answers as models retrained without the forget set do; {safe}"
     steps = CONCEPT_STEPS if family == CONCEPTS else STEPS

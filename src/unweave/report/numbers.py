@@ -36,11 +36,11 @@ def interval(value: float | None, low: float | None, high: float | None, digits:
 
 def digits(metric: str) -> int:
     """Decimals of a metric: two for percentages, one for steps, three for shares, correlations and bits."""
-    known = metric_named(metric)
-    return {"%": 2, "steps": 1}.get("" if known is None else known.unit, 3)
+    entry = metric_named(metric)
+    return {"%": 2, "steps": 1}.get("" if entry is None else entry.unit, 3)
 
 
 def heading(metric: str) -> str:
     """A column's name: the metric's title, or the id of a metric that this version does not know."""
-    known = metric_named(metric)
-    return metric if known is None else known.title
+    entry = metric_named(metric)
+    return metric if entry is None else entry.title

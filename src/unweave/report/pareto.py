@@ -31,16 +31,16 @@ def pareto(stage: Mapping[str, Any]) -> str | None:
     if len(figures) < 2:
         return None
     points = {name: each[:2] for name, each in figures.items()}
-    stairs, best = front([points[name] for name in find_undominated(points)]), find_undominated(figures)
+    stairs, best_names = front([points[name] for name in find_undominated(points)]), find_undominated(figures)
     with axes(4.0, 3.5) as (figure, plot):
         plot.set_xscale("log")
         plot.set_yscale("log")
         _levels(plot, stage)
         plot.plot(*zip(*stairs, strict=True), color=SERIES[1], linewidth=1.2, alpha=0.7, zorder=1)
-        for name, (time, gap, lacking) in figures.items():
-            face = SERIES[0] if name in best else "none"
+        for name, (time, gap, shortfall) in figures.items():
+            face = SERIES[0] if name in best_names else "none"
             plot.scatter(
-                time, gap, s=_area(lacking), facecolor=face, edgecolor=SERIES[0], alpha=0.8, zorder=2
+                time, gap, s=_area(shortfall), facecolor=face, edgecolor=SERIES[0], alpha=0.8, zorder=2
             )
         _areas(plot, utility)
         plot.margins(0.12)
@@ -70,8 +70,8 @@ def beats(point: tuple[float, ...], other: tuple[float, ...]) -> bool:
 
 def front(points: Sequence[Point]) -> list[Point]:
     """The staircase of the smallest gap up to each time."""
-    ordered = sorted(points)
-    return [ordered[0], *(step for (_, y), after in pairwise(ordered) for step in ((after[0], y), after))]
+    corners = sorted(points)
+    return [corners[0], *(step for (_, y), end in pairwise(corners) for step in ((end[0], y), end))]
 
 
 def dense_points(stairs: Sequence[Point]) -> list[Point]:
@@ -97,8 +97,8 @@ def _figures(row: Row, utility: str) -> tuple[float, float, float] | None:
     cell = row.scores.get(utility)
     if row.kind != "method" or row.status == "FAILED" or cell is None:
         return None
-    time, gap, above = row.cost, row.gap.mean, cell.gap
-    return None if not time or gap is None or above is None else (time, max(gap, LEAST), max(0.0, -above))
+    time, gap, excess = row.cost, row.gap.mean, cell.gap
+    return None if not time or gap is None or excess is None else (time, max(gap, LEAST), max(0.0, -excess))
 
 
 def _levels(plot: Axes, stage: Mapping[str, Any]) -> None:
@@ -118,13 +118,15 @@ def _levels(plot: Axes, stage: Mapping[str, Any]) -> None:
 
 
 def _areas(plot: Axes, utility: str) -> None:
-    for lacking in (0.0, 1.0, 5.0):
-        plot.scatter([], [], s=_area(lacking), color=SERIES[0], alpha=0.8, linewidth=0, label=f"{lacking:g}")
+    for shortfall in (0.0, 1.0, 5.0):
+        plot.scatter(
+            [], [], s=_area(shortfall), color=SERIES[0], alpha=0.8, linewidth=0, label=f"{shortfall:g}"
+        )
     title = f"{heading(utility)} below Retrain's, points"
-    above = {"loc": "lower center", "bbox_to_anchor": (0.5, 1.0)}
-    plot.legend(title=title, frameon=False, ncols=3, **above).get_title().set_fontsize(8.5)
+    placement = {"loc": "lower center", "bbox_to_anchor": (0.5, 1.0)}
+    plot.legend(title=title, frameon=False, ncols=3, **placement).get_title().set_fontsize(8.5)
 
 
-def _area(lacking: float) -> float:
+def _area(shortfall: float) -> float:
     """Square points; the scale ends at ten points of accuracy."""
-    return 14 + 18 * min(lacking, 10.0)
+    return 14 + 18 * min(shortfall, 10.0)

@@ -81,10 +81,14 @@ def ranks_of(*stages: Record) -> dict[str, float]:
 def seed_ranks(stage: Record) -> list[dict[str, float]]:
     """The mean of a method's two ranks, by seed and method; failed methods share the last."""
     retentions = zip(*(blocks(stage, key) for key in RETENTIONS), strict=True)
-    off = [{name: deviation([part[name] for part in parts]) for name in parts[0]} for parts in retentions]
-    negated = [{name: -each for name, each in block.items()} for block in blocks(stage, "indiscernibility")]
-    both = [(rank_values(one), rank_values(other)) for one, other in zip(off, negated, strict=True)]
-    return [{name: (one[name] + other[name]) / 2 for name in one} for one, other in both]
+    deviations = [
+        {name: deviation([part[name] for part in parts]) for name in parts[0]} for parts in retentions
+    ]
+    negatives = [{name: -each for name, each in block.items()} for block in blocks(stage, "indiscernibility")]
+    rank_pairs = [
+        (rank_values(one), rank_values(other)) for one, other in zip(deviations, negatives, strict=True)
+    ]
+    return [{name: (one[name] + other[name]) / 2 for name in one} for one, other in rank_pairs]
 
 
 def deviation(retentions: list[float]) -> float:
@@ -96,8 +100,8 @@ def deviation(retentions: list[float]) -> float:
 def agreement_of(record: Record) -> Agreement:
     """Kendall's rank correlation of the order over all stages with the published one, without failures."""
     stages = record["stages"].values()
-    failed = {name for stage in stages for name in failures(stage)}
-    return agreement({name: rank for name, rank in ranks_of(*stages).items() if name not in failed})
+    failed_names = {name for stage in stages for name in failures(stage)}
+    return agreement({name: rank for name, rank in ranks_of(*stages).items() if name not in failed_names})
 
 
 def failures(stage: Record) -> dict[str, str]:
@@ -107,9 +111,9 @@ def failures(stage: Record) -> dict[str, str]:
 
 def summary(record: Record) -> dict[str, Any]:
     """All figures as plain values."""
-    agreed = agreement_of(record)
+    order_agreement = agreement_of(record)
     stages = {
         name: {"methods": figures_of(stage), "ranks": ranks_of(stage), "seeds": len(stage["seeds"])}
         for name, stage in record["stages"].items()
     }
-    return {"stages": stages, "agreement": {"tau": agreed.tau, "pairs": agreed.pairs}}
+    return {"stages": stages, "agreement": {"tau": order_agreement.tau, "pairs": order_agreement.pairs}}

@@ -14,11 +14,11 @@ from unweave.report.ranking import REFERENCES
 
 def grid(stage: Record) -> tuple[list[str], list[list[str]]]:
     """The header and the rows of one stage as text: references, then methods by rank, then failed ones."""
-    figures, ranks, failed = figures_of(stage), ranks_of(stage), failures(stage)
+    figures, ranks, reasons = figures_of(stage), ranks_of(stage), failures(stage)
     names = [name for name in REFERENCES if name in figures]
-    names += [name for name in ranks if name not in failed] + list(failed)
+    names += [name for name in ranks if name not in reasons] + list(reasons)
     columns = {name: list(map(format_figure, figures[name].values())) for name in names}
-    columns |= {name: ["FAILED", *columns[name][1:]] for name in failed}
+    columns |= {name: ["FAILED", *columns[name][1:]] for name in reasons}
     return ["Method", *COLUMNS.values(), "Rank"], [
         [name, *columns[name], number(ranks.get(name), 1)] for name in names
     ]
@@ -33,17 +33,17 @@ def format_figure(figure: Mapping[str, float | int | None]) -> str:
 def sentences(stage: Record) -> list[str]:
     """Sentences on the number of seeds, if the protocol has more, and on failed methods."""
     n = len(stage["seeds"])
-    few = [f"{n} {'seed' if n == 1 else 'seeds'}; the protocol has {SEEDS}."] if n < SEEDS else []
-    return few + [f"{name}: FAILED: {reason}" for name, reason in failures(stage).items()]
+    seed_sentences = [f"{n} {'seed' if n == 1 else 'seeds'}; the protocol has {SEEDS}."] if n < SEEDS else []
+    return seed_sentences + [f"{name}: FAILED: {reason}" for name, reason in failures(stage).items()]
 
 
 def legend(record: Record) -> str:
     """The legend of the columns, and the agreement of the order with the published one."""
-    agreed = agreement_of(record)
-    pairs = f"{agreed.pairs} {'pair' if agreed.pairs == 1 else 'pairs'}"
+    agreement = agreement_of(record)
+    pairs = f"{agreement.pairs} {'pair' if agreement.pairs == 1 else 'pairs'}"
     tau = (
-        f"Kendall's tau is {number(agreed.tau, 2)} over the {pairs} that it decides."
-        if agreed.pairs
+        f"Kendall's tau is {number(agreement.tau, 2)} over the {pairs} that it decides."
+        if agreement.pairs
         else ("no two of these methods are in an order that it decides.")
     )
     return (
@@ -70,8 +70,8 @@ def markdown(record: Record) -> str:
     """Every stage as a Markdown table."""
     stages = record["stages"].items()
     parts = [table_formats.markdown(name, sentences(stage), *grid(stage), words=1) for name, stage in stages]
-    first = [table_formats.escape(line) for line in [explain_unverified(record)] if line]
-    return "\n\n".join([*first, *parts, table_formats.escape(legend(record))]) + "\n"
+    notes = [table_formats.escape(line) for line in [explain_unverified(record)] if line]
+    return "\n\n".join([*notes, *parts, table_formats.escape(legend(record))]) + "\n"
 
 
 def latex(record: Record) -> str:
@@ -90,13 +90,13 @@ def parquet(record: Record, path: Path) -> Path:
 
 def long(name: str, stage: Record) -> list[dict[str, Any]]:
     """The rows of `parquet`."""
-    failed = failures(stage)
+    reasons = failures(stage)
     return [
-        *({"stage": name, "method": method, "failed": reason} for method, reason in failed.items()),
+        *({"stage": name, "method": method, "failed": reason} for method, reason in reasons.items()),
         *(
             {"stage": name, "method": method, "figure": key, **figure}
             for method, figures in figures_of(stage).items()
             for key, figure in figures.items()
-            if method not in failed
+            if method not in reasons
         ),
     ]

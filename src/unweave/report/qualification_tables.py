@@ -22,26 +22,26 @@ def qualification_of(record: Mapping[str, Any]) -> dict[str, Any] | None:
 
 def grids(record: Mapping[str, Any]) -> list[Grid]:
     """The header and the lines of each table: verdicts by stratum, then agreement by stratum and by model."""
-    found = record["qualification"]
+    qualification = record["qualification"]
     return [
-        by_stratum(found, record["stages"]),
-        agreement_by("stratum", "Judged without retraining", found["agreement"]),
-        agreement_by("model", "Judged without retraining", found["agreement"]),
+        by_stratum(qualification, record["stages"]),
+        agreement_by("stratum", "Judged without retraining", qualification["agreement"]),
+        agreement_by("model", "Judged without retraining", qualification["agreement"]),
     ]
 
 
-def by_stratum(found: Mapping[str, Any], stages: Mapping[str, Any]) -> Grid:
+def by_stratum(qualification: Mapping[str, Any], stages: Mapping[str, Any]) -> Grid:
     """A line per stratum: its requests, the method's largest cost, and the verdicts from retrained models."""
-    requests = found["requests"]
+    requests = qualification["requests"]
     lines = []
     for stratum in dict.fromkeys(each["stratum"] for each in requests.values()):
         names = [name for name, each in requests.items() if each["stratum"] == stratum]
-        own = [requests[name] for name in names]
-        cost = number(max(stages[name]["methods"][found["method"]]["cost"] for name in names))
-        sizes = sorted({each["about"]["size"] for each in own})
+        group = [requests[name] for name in names]
+        cost = number(max(stages[name]["methods"][qualification["method"]]["cost"] for name in names))
+        sizes = sorted({each["about"]["size"] for each in group})
         size = str(sizes[0]) if len(sizes) == 1 else f"{sizes[0]} to {sizes[-1]}"
-        counts = Counter(each["verdict"] for each in own)
-        lines.append([stratum, str(len(own)), size, cost, *(str(counts[verdict]) for verdict in VERDICTS)])
+        counts = Counter(each["verdict"] for each in group)
+        lines.append([stratum, str(len(group)), size, cost, *(str(counts[verdict]) for verdict in VERDICTS)])
     return ["Stratum", "Requests", "Records", "Cost, retrains", *VERDICTS], lines
 
 
@@ -50,8 +50,8 @@ def agreement_by(key: str, title: str, agreement: Rows) -> Grid:
     header = [title, "Models", "Decided", "Same", "Open", "False PASS", "False FAIL"]
     lines = []
     for name in dict.fromkeys(row[key] for row in agreement):
-        found = tally([row for row in agreement if row[key] == name])
-        counts = (found.models, found.decided, found.same, found.open, found.false_pass, found.false_fail)
+        total = tally([row for row in agreement if row[key] == name])
+        counts = (total.models, total.decided, total.same, total.open, total.false_pass, total.false_fail)
         lines.append([name, *map(str, counts)])
     return header, lines
 
@@ -92,32 +92,32 @@ def tally(agreement: Rows) -> Tally:
     )
 
 
-def sentences(found: Mapping[str, Any]) -> list[str]:
+def sentences(qualification: Mapping[str, Any]) -> list[str]:
     """What the tables mean, and which strata are missing."""
-    return [agreement_sentence(found["agreement"]), *skipped_sentences(found)]
+    return [agreement_sentence(qualification["agreement"]), *skipped_sentences(qualification)]
 
 
 def agreement_sentence(agreement: Rows) -> str:
     """How often verdicts without retrained models agree with those from them, and are wrong."""
     requests = sum({row["stratum"]: row["requests"] for row in agreement}.values())
-    found = tally(agreement)
+    total = tally(agreement)
     return (
-        f"Of {found.models} models of {requests} requests, {found.decided} pass or fail by their own "
-        f"retrained models. Judged by the other requests alone, {found.same} of these have the same verdict "
-        f"and {found.open} are INCONCLUSIVE; {found.false_pass} of all pass and {found.false_fail} fail "
+        f"Of {total.models} models of {requests} requests, {total.decided} pass or fail by their own "
+        f"retrained models. Judged by the other requests alone, {total.same} of these have the same verdict "
+        f"and {total.open} are INCONCLUSIVE; {total.false_pass} of all pass and {total.false_fail} fail "
         "that do not by their retrained models."
     )
 
 
-def skipped_sentences(found: Mapping[str, Any]) -> list[str]:
+def skipped_sentences(qualification: Mapping[str, Any]) -> list[str]:
     """A sentence per stratum without requests."""
-    return [f"No requests of {why}." for why in found["skipped"].values()]
+    return [f"No requests of {why}." for why in qualification["skipped"].values()]
 
 
-def audit_sentences(found: Mapping[str, Any]) -> list[str]:
+def audit_sentences(basis: Mapping[str, Any]) -> list[str]:
     """What a verdict without references rests on."""
-    about, like = found["about"], found["like"]
-    own = [row for row in found["agreement"] if row["stratum"] == found["stratum"]]
+    about, like = basis["about"], basis["like"]
+    stratum_rows = [row for row in basis["agreement"] if row["stratum"] == basis["stratum"]]
     facts = [
         f"{title} {format_property(about[name])} (theirs {format_range([each[name] for each in like])})"
         for name, title in (
@@ -129,7 +129,7 @@ def audit_sentences(found: Mapping[str, Any]) -> list[str]:
     ]
     return [
         "No reference of this request was retrained: its retrained models' figures are predicted from "
-        f"{found['requests']} requests of the stratum {found['stratum']}, the nearest by {', '.join(facts)}.",
-        f"The worth of such a verdict, measured on that stratum in the qualification {found['digest'][:12]}: "
-        f"{agreement_sentence(own)}",
+        f"{basis['requests']} requests of the stratum {basis['stratum']}, the nearest by {', '.join(facts)}.",
+        f"The worth of such a verdict, measured on that stratum in the qualification {basis['digest'][:12]}: "
+        f"{agreement_sentence(stratum_rows)}",
     ]

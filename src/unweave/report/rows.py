@@ -111,13 +111,15 @@ def rows(stage: Mapping[str, Any]) -> list[Row]:
     ranks = {} if ranking is None else ranking.ranks
     all_rows = [_row(name, method) for name, method in stage["methods"].items()]
     methods = [replace(row, p=p.get(row.name), rank=ranks.get(row.name)) for row in all_rows]
-    several = len(stage["seeds"]) > 1
-    best = min(filter(_ranks, methods), key=_distance, default=None) if several else None
-    marked = [replace(row, best=row is best) for row in methods]
+    is_repeated = len(stage["seeds"]) > 1
+    best_row = min(filter(_ranks, methods), key=_distance, default=None) if is_repeated else None
+    marked_rows = [replace(row, best=row is best_row) for row in methods]
     reference = _reference(stage)
     # A record may list the reference a second time, as the method `retrain`; its own measurement stays a row.
-    rest = [row for row in marked if not (row.name == "retrain" and row.scores == reference.scores)]
-    return [*([reference] if reference.scores else []), *sorted(rest, key=_order)]
+    other_rows = [
+        row for row in marked_rows if not (row.name == "retrain" and row.scores == reference.scores)
+    ]
+    return [*([reference] if reference.scores else []), *sorted(other_rows, key=_order)]
 
 
 def headline(stage: Mapping[str, Any]) -> Row | None:
@@ -131,9 +133,9 @@ def headline(stage: Mapping[str, Any]) -> Row | None:
 def metric_ids(stage: Mapping[str, Any]) -> list[str]:
     """The metric ids of the stage's rows: the library's in its own order, then others."""
     tables = [stage["reference"]["scores"], *(method["scores"] for method in stage["methods"].values())]
-    present = dict.fromkeys(metric for scores in tables for metric in scores)
+    metrics = dict.fromkeys(metric for scores in tables for metric in scores)
     library = family_of_stage(stage).metrics
-    return [metric for metric in library if metric in present] + [m for m in present if m not in library]
+    return [metric for metric in library if metric in metrics] + [m for m in metrics if m not in library]
 
 
 def gap_ids(stage: Mapping[str, Any]) -> list[str]:
@@ -150,8 +152,8 @@ def is_outside(metric: str, cell: Cell, margin: float | None) -> bool:
     """
     if (limit := finite(margin)) is None:
         return False
-    known = metric_named(metric)
-    compares = known is not None and known.needs_reference
+    entry = metric_named(metric)
+    compares = entry is not None and entry.needs_reference
     distance = cell.value if compares else cell.gap
     return distance is not None and abs(distance) > limit
 

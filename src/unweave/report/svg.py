@@ -71,11 +71,11 @@ def svg(figure: Figure, label: str) -> str:
     box = re.search(r'viewBox="([^"]+)"', source)
     assert box is not None
     # matplotlib numbers its groups from one in every figure, and nothing refers to them.
-    inside = re.sub(r'<g id="[^"]*">', "<g>", source[source.index("<defs>") :])
-    prefix = hashlib.sha256((label + inside).encode()).hexdigest()[:8]
-    inside = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{prefix}-", inside)
+    content = re.sub(r'<g id="[^"]*">', "<g>", source[source.index("<defs>") :])
+    prefix = hashlib.sha256((label + content).encode()).hexdigest()[:8]
+    content = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{prefix}-", content)
     # `href` alone needs no namespace, whose declaration looks like a link out of the page.
-    inside = inside.replace("xlink:href", "href")
+    content = content.replace("xlink:href", "href")
     for colour, name in _VARIABLES.items():
-        inside = inside.replace(colour, f"var(--{name}, {colour})")
-    return f'<svg viewBox="{box[1]}" role="img" aria-label="{escape(label)}">{inside.strip()}'
+        content = content.replace(colour, f"var(--{name}, {colour})")
+    return f'<svg viewBox="{box[1]}" role="img" aria-label="{escape(label)}">{content.strip()}'

@@ -66,13 +66,13 @@ def legend(record: Mapping[str, Any], *, width: int | None = None) -> str:
 
 def _verdict_legend(record: Mapping[str, Any]) -> str:
     """The metrics of the tables that a verdict tests."""
-    tested = {
+    titles = {
         heading(metric): None
         for stage in record["stages"].values()
         for metric in brief_metrics(stage)
-        if (known := family_of_stage(stage).metrics.get(metric)) is not None and known.primary
+        if (entry := family_of_stage(stage).metrics.get(metric)) is not None and entry.primary
     }
-    return f"Verdict: on {', '.join(tested)}; other figures are only shown. " if tested else ""
+    return f"Verdict: on {', '.join(titles)}; other figures are only shown. " if titles else ""
 
 
 def _comparison_legend(record: Mapping[str, Any], width: int | None) -> str:
@@ -139,19 +139,19 @@ def text(record: Mapping[str, Any], *, width: int = 100) -> str:
         record: A valid record.
         width: The width in characters.
     """
-    before = [
+    frontiers = [
         line
         for name, each in record.get("frontier", {}).items()
         for line in frontier.text(name, each, width=width)
     ]
     stages = [_stage_text(name, stage, width) for name, stage in record["stages"].items()]
-    first = [f"{line}\n" for line in [explain_unverified(record)] if line]
-    return "\n".join([*first, *before, *stages, *table_formats.wrap([legend(record, width=width)], width)])
+    notes = [f"{line}\n" for line in [explain_unverified(record)] if line]
+    return "\n".join([*notes, *frontiers, *stages, *table_formats.wrap([legend(record, width=width)], width)])
 
 
 def markdown(record: Mapping[str, Any]) -> str:
     """Every stage as a Markdown heading, its verdict and its table: a section of a model card."""
-    before = [
+    frontiers = [
         part for name, each in record.get("frontier", {}).items() for part in frontier.markdown(name, each)
     ]
     parts = [
@@ -162,29 +162,29 @@ def markdown(record: Mapping[str, Any]) -> str:
             *_attacks_markdown(name, stage),
         )
     ]
-    first = [table_formats.escape(line) for line in [explain_unverified(record)] if line]
-    return "\n\n".join([*first, *before, *parts, table_formats.escape(legend(record))]) + "\n"
+    notes = [table_formats.escape(line) for line in [explain_unverified(record)] if line]
+    return "\n\n".join([*notes, *frontiers, *parts, table_formats.escape(legend(record))]) + "\n"
 
 
 def latex(record: Mapping[str, Any]) -> str:
     """Every stage as a booktabs tabular; bold is the method closest to Retrain of those with no FAIL."""
-    first = [f"% {line}" for line in [explain_unverified(record)] if line]
-    before = [
+    notes = [f"% {line}" for line in [explain_unverified(record)] if line]
+    frontiers = [
         part for name, each in record.get("frontier", {}).items() for part in frontier.latex(name, each)
     ]
-    return "\n\n".join([*first, *before, *(_tabular(*each) for each in record["stages"].items())]) + "\n"
+    return "\n\n".join([*notes, *frontiers, *(_tabular(*each) for each in record["stages"].items())]) + "\n"
 
 
 def sentences(stage: Mapping[str, Any]) -> list[str]:
     """Sentences on the headline's verdict, the floor, the search of settings, and failures."""
     top = headline(stage)
-    failed = [row for row in rows(stage) if row.status == "FAILED" and row != top]
-    verdicts = [f"{row.name}: {row.status}: {row.reason}" for row in [top, *failed] if row is not None]
+    failed_rows = [row for row in rows(stage) if row.status == "FAILED" and row != top]
+    verdicts = [f"{row.name}: {row.status}: {row.reason}" for row in [top, *failed_rows] if row is not None]
     partial = ["Partial run: no verdict."] if stage.get("partial", False) else []
     gap = number(stage.get("floor"))
     floor = [] if gap == DASH else [f"Two retrained models differ by a mean gap of {gap}."]
-    qualified = audit_sentences(stage["qualified"]) if "qualified" in stage else []
-    return [*partial, *verdicts[:1], *qualified, *floor, *search_sentences(stage), *verdicts[1:]]
+    qualification = audit_sentences(stage["qualified"]) if "qualified" in stage else []
+    return [*partial, *verdicts[:1], *qualification, *floor, *search_sentences(stage), *verdicts[1:]]
 
 
 def search_sentences(stage: Mapping[str, Any]) -> list[str]:
@@ -197,12 +197,12 @@ def search_sentences(stage: Mapping[str, Any]) -> list[str]:
     if "retraining" in search:
         cost = f"the {search['retraining']} gradient evaluations of {cost}"
     logs = stage.get("search", {})
-    failed = [name for name, log in logs.items() if log and all(trial["value"] is None for trial in log)]
-    own = [f"No trial of {' and of '.join(failed)} finished: the settings are those of the start."]
+    methods = [name for name, log in logs.items() if log and all(trial["value"] is None for trial in log)]
+    notes = [f"No trial of {' and of '.join(methods)} finished: the settings are those of the start."]
     return [
         f"Settings were searched with {search['trials']} trials per method {_ON[search['against']]}, "
         f"on seeds {seeds}, each within {search['budget']:g} times {cost}.",
-        *(own if failed else []),
+        *(notes if methods else []),
     ]
 
 
@@ -219,8 +219,8 @@ def _line(row: Row, comparison: Sequence[str], metrics: Sequence[str]) -> list[s
 def _stage_text(name: str, stage: Mapping[str, Any], width: int) -> str:
     table = table_formats.plain_lines(terminal(stage, width=width))
     notes = table_formats.wrap(sentences(stage), width)
-    attacked = [*_attacks_text(stage, width), *attacked_methods_text(stage, width)]
-    return "\n".join([name, *notes, "", *table, "", *attacked])
+    attack_lines = [*_attacks_text(stage, width), *attacked_methods_text(stage, width)]
+    return "\n".join([name, *notes, "", *table, "", *attack_lines])
 
 
 def attacked_methods_text(stage: Mapping[str, Any], width: int) -> list[str]:
@@ -254,5 +254,5 @@ def _attacks_markdown(name: str, stage: Mapping[str, Any]) -> list[str]:
 
 
 def _tabular(name: str, stage: Mapping[str, Any]) -> str:
-    best = [i for i, row in enumerate(rows(stage)) if row.best]
-    return table_formats.tabular(name, *grid(stage, metric_ids(stage)), words=2, bold=best)
+    best_rows = [i for i, row in enumerate(rows(stage)) if row.best]
+    return table_formats.tabular(name, *grid(stage, metric_ids(stage)), words=2, bold=best_rows)

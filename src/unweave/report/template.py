@@ -106,8 +106,8 @@ def data_facts(data: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 def metric_meaning(metric: str) -> str:
     """One sentence on the meaning of a metric; empty if this version does not know it."""
-    known = metric_named(metric)
-    return "" if known is None else known.says
+    entry = metric_named(metric)
+    return "" if entry is None else entry.says
 
 
 def deletion_facts(
@@ -137,6 +137,6 @@ def deletion_facts(
 
 def _classes(counts: Mapping[str, int]) -> str:
     """The number of examples of each label, the most frequent first."""
-    ordered = sorted(counts.items(), key=lambda item: -item[1])
-    more = f" and {len(ordered) - MOST_CLASSES} more" if len(ordered) > MOST_CLASSES else ""
-    return ", ".join(f"{label}: {count}" for label, count in ordered[:MOST_CLASSES]) + more
+    pairs = sorted(counts.items(), key=lambda item: -item[1])
+    more = f" and {len(pairs) - MOST_CLASSES} more" if len(pairs) > MOST_CLASSES else ""
+    return ", ".join(f"{label}: {count}" for label, count in pairs[:MOST_CLASSES]) + more

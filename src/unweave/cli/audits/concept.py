@@ -84,11 +84,11 @@ class Folders:
     run: Path | None
 
 
-def refuse_no_prompts(run: Path | None, given: ConceptFiles) -> None:
+def refuse_no_prompts(run: Path | None, files: ConceptFiles) -> None:
     """Raises if a text-to-image model is given without prompts, or settings of one without them."""
     if run is not None and (is_pipeline(run) or is_pipeline(run / PRETRAINED)):
         raise ValueError(f"{run} holds a text-to-image model: name the file of prompts with --prompts")
-    if given != NO_PROMPTS:
+    if files != NO_PROMPTS:
         raise ValueError("--data, --set and flags of models that judge images go with --prompts, found none")
 
 
@@ -96,7 +96,7 @@ def audit_concept(
     run: Path,
     original: Path | None,
     reference: Path | None,
-    given: ConceptFiles,
+    files: ConceptFiles,
     request: Request | None,
     flags: CommonFlags,
 ) -> tuple[Audit, Path, list[str]]:
@@ -105,28 +105,28 @@ def audit_concept(
     Returns:
         The audit, its folder, and sentences on what does not fit or was not run, if there is anything.
     """
-    if given.data is None:
+    if files.data is None:
         raise ValueError(
             "--prompts needs --data, a folder of real images with captions: a recogniser needs them"
         )
-    refuse_no_classifier(given)
-    family = configure(TextToImageFamily(), parse_settings(given.set), "--set")
+    refuse_no_classifier(files)
+    family = configure(TextToImageFamily(), parse_settings(files.set), "--set")
     if request is not None:
         refuse_tier_of_generator(request)
         family = family.with_attacks(request.names)
     folders = find_folders(run, original, reference)
     place = flags.out or (Path("unweave-audit") if folders.run is None else folders.run / "audit")
     for folder in (folders.edited, folders.original, *folders.retrained):
-        out.refuse_within(place, folder, given.data)
-    with progress.show_progress(f"Reading {run} and {given.data}", quiet=flags.quiet) as listener:
-        work = read_work(folders, given, family, flags.device)
+        out.refuse_within(place, folder, files.data)
+    with progress.show_progress(f"Reading {run} and {files.data}", quiet=flags.quiet) as listener:
+        work = read_work(folders, files, family, flags.device)
         facts = work.facts()
         place = out.choose_folder(place, facts)
         with out.open_folder(place, facts):
             outcome = work.run(place, listener)
             outcome.save(place)
-    absent = [f"Not run: {', '.join(work.absent)}."] if work.absent else []
-    return outcome, place, [*work.notes(outcome), *absent]
+    sentences = [f"Not run: {', '.join(work.absent)}."] if work.absent else []
+    return outcome, place, [*work.notes(outcome), *sentences]
 
 
 def find_folders(run: Path, original: Path | None, reference: Path | None) -> Folders:
@@ -165,8 +165,8 @@ def list_pipelines(reference: Path) -> tuple[Path, ...]:
     """
     if is_pipeline(reference):
         return (reference,)
-    found = sorted(reference.iterdir(), key=natural_key) if reference.is_dir() else []
-    pipelines = tuple(each for each in found if is_pipeline(each))
+    folders = sorted(reference.iterdir(), key=natural_key) if reference.is_dir() else []
+    pipelines = tuple(each for each in folders if is_pipeline(each))
     if not pipelines:
         raise ValueError(
             f"--reference must hold a folder per retrained model, each with a StableDiffusionPipeline, found "
@@ -176,7 +176,7 @@ def list_pipelines(reference: Path) -> tuple[Path, ...]:
 
 
 def read_work(
-    folders: Folders, given: ConceptFiles, family: TextToImageFamily, device: str | None
+    folders: Folders, files: ConceptFiles, family: TextToImageFamily, device: str | None
 ) -> "ConceptAudit":
     """Reads the models, the images and the prompts.
 
@@ -185,27 +185,27 @@ def read_work(
     """
     with require_diffusion():
         from unweave.cli.audits import concept_audit
-    return concept_audit.read(folders, given, family, device)
+    return concept_audit.read(folders, files, family, device)
 
 
-def refuse_no_classifier(given: ConceptFiles) -> None:
+def refuse_no_classifier(files: ConceptFiles) -> None:
     """Raises if a classifier is described that is not given."""
-    if given.classifier is None and given != replace(given, architecture="resnet50", class_names=None):
+    if files.classifier is None and files != replace(files, architecture="resnet50", class_names=None):
         raise ValueError("--architecture and --class-names go with --classifier, found none")
 
 
-def explain_not_run(family: TextToImageFamily, folders: Folders, given: ConceptFiles) -> list[str]:
+def explain_not_run(family: TextToImageFamily, folders: Folders, files: ConceptFiles) -> list[str]:
     """What an audit does not run, and how to run it."""
-    attacked, others = family.attacks > 0, list_not_chosen(family.attacker.names, CONCEPTS)
+    has_attacks, other_attacks = family.attacks > 0, list_not_chosen(family.attacker.names, CONCEPTS)
     has_additions = folders.run is not None and (folders.run / ADDITIONS).is_dir()
     optional = (
-        (attacked, "attacks (give --attacks default)"),
-        (not others, f"the attacks {' '.join(others)} (name them in --attacks)"),
-        (has_additions or not attacked, "the attack without adapter (there is no LoRA file to leave out)"),
+        (has_attacks, "attacks (give --attacks default)"),
+        (not other_attacks, f"the attacks {' '.join(other_attacks)} (name them in --attacks)"),
+        (has_additions or not has_attacks, "the attack without adapter (there is no LoRA file to leave out)"),
         (bool(folders.retrained), "retrained models (give --reference)"),
-        (given.classifier is not None, "a classifier of your own (give --classifier)"),
-        (given.nudenet is not None, "detections of nudity (give --nudenet)"),
-        (given.clip is not None, "the CLIP score (give --clip)"),
-        (given.inception is not None, "the FID (give --inception)"),
+        (files.classifier is not None, "a classifier of your own (give --classifier)"),
+        (files.nudenet is not None, "detections of nudity (give --nudenet)"),
+        (files.clip is not None, "the CLIP score (give --clip)"),
+        (files.inception is not None, "the FID (give --inception)"),
     )
-    return [name for ran, name in optional if not ran]
+    return [name for is_run, name in optional if not is_run]

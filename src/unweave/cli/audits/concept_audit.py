@@ -107,22 +107,22 @@ class ConceptAudit:
         total = len(self.digests) + 1
         listener(Progress("the recogniser", 1, total))
         original = self.model(self.folders.original)
-        before = answers_or_refuse(f"model in {self.folders.original}", original, exam, original)
-        edited = self.edited_model()
-        found = answers_or_refuse(f"model in {self.folders.edited}", edited, exam, original)
+        original_answers = answers_or_refuse(f"model in {self.folders.original}", original, exam, original)
+        edited_model = self.edited_model()
+        edited_answers = answers_or_refuse(f"model in {self.folders.edited}", edited_model, exam, original)
         listener(Progress("the original and the model", 3, total))
         answers: list[Answers[Drawn]] = []
         for folder in self.folders.retrained:
             answers.append(self.stored_answers(folder, exam, place / REFERENCES))
             listener(Progress(folder.name, 3 + len(answers), total))
         enough = len(answers) >= SEEDS + RETRAINS
-        compared = answers[:-RETRAINS] if enough else answers
+        references = answers[:-RETRAINS] if enough else answers
         return judge_answers(
             exam,
-            self.subject(exam, before.found),
-            found,
-            before,
-            compared,
+            self.subject(exam, original_answers.found),
+            edited_answers,
+            original_answers,
+            references,
             answers[-RETRAINS:] if enough else [],
         )
 
@@ -168,10 +168,10 @@ class ConceptAudit:
     def subject(self, exam: ConceptExam, original: Drawn) -> GivenModel:
         """The model under audit, as the record describes it; with the images of the original."""
         train = self.real.train
-        gone = train.part(shows(train, self.prompts.concept).nonzero()[:, 0]).names
-        about = request_row(gone, [0] * len(gone), of=len(train), model=self.folders.original.name)
-        about |= {"classes": {self.prompts.concept_words: len(gone)}}
-        data = {"digest": self.real.digest, "forget": len(gone), "retain": len(train) - len(gone)}
+        ids = train.part(shows(train, self.prompts.concept).nonzero()[:, 0]).names
+        about = request_row(ids, [0] * len(ids), of=len(train), model=self.folders.original.name)
+        about |= {"classes": {self.prompts.concept_words: len(ids)}}
+        data = {"digest": self.real.digest, "forget": len(ids), "retain": len(train) - len(ids)}
         data |= {"not run": list(self.absent)}
         if self.models.classifier is not None:
             data |= {"classifier": dict(self.models.classifier.facts)}
@@ -191,21 +191,21 @@ def method_of(
         return "model", {"repr": "a model known by its folder", **UNKNOWN}, {}, None
     (stage,) = record.load(run)["stages"].values()
     ((name, row),) = stage["methods"].items()
-    kept = {key: row[key] for key in ("repr", "seconds", "gradient_evaluations", "cost", "trace")}
-    return name, kept, stage["request"], next(iter(stage["seeds"]), None)
+    facts = {key: row[key] for key in ("repr", "seconds", "gradient_evaluations", "cost", "trace")}
+    return name, facts, stage["request"], next(iter(stage["seeds"]), None)
 
 
 def read(
-    folders: Folders, given: ConceptFiles, family: TextToImageFamily, device: str | None
+    folders: Folders, files: ConceptFiles, family: TextToImageFamily, device: str | None
 ) -> ConceptAudit:
     """Reads the models, the images, the prompts and the models that judge images.
 
     Raises:
         ValueError: If one of them can't be used.
     """
-    assert given.data is not None and given.prompts is not None
-    models = read_local_models(given, device)
-    real, prompts = read_real_images(given.data, given.prompts, models.classifier)
+    assert files.data is not None and files.prompts is not None
+    models = read_local_models(files, device)
+    real, prompts = read_real_images(files.data, files.prompts, models.classifier)
     if models.clip is not None:
         for prompt in prompts.all_prompts:
             models.clip.embed_text(prompt.text)  # one that is too long for CLIP is an error
@@ -222,24 +222,24 @@ def read(
         refuse_other_original(folders.run, folders.edited, folders.original)
     draws = draws_of(prompts, family.sampler)
     refuse_unfit(prompts, real, models, draws, family.images, attacked=family.attacks > 0)
-    absent = explain_not_run(family, folders, given)
-    return ConceptAudit(folders, digests, prompts, real, family, device, models, absent)
+    omissions = explain_not_run(family, folders, files)
+    return ConceptAudit(folders, digests, prompts, real, family, device, models, omissions)
 
 
-def read_local_models(given: ConceptFiles, device: str | None) -> LocalModels:
+def read_local_models(files: ConceptFiles, device: str | None) -> LocalModels:
     """Reads the models of an audit.
 
     Raises:
         ValueError: If one of them can't be used.
     """
-    if given.inception is not None:
-        refuse_no_fid(given.inception)
+    if files.inception is not None:
+        refuse_no_fid(files.inception)
     return LocalModels(
-        given.classifier
-        and read_classifier(given.classifier, architecture=given.architecture, names=given.class_names),
-        given.nudenet and read_detector(given.nudenet),
-        given.clip and read_clip(given.clip, device=device or "cpu"),
-        given.inception,
+        files.classifier
+        and read_classifier(files.classifier, architecture=files.architecture, names=files.class_names),
+        files.nudenet and read_detector(files.nudenet),
+        files.clip and read_clip(files.clip, device=device or "cpu"),
+        files.inception,
     )
 
 
@@ -255,10 +255,10 @@ def refuse_no_room(tokens: Tokens, prompts: ConceptPrompts) -> None:
 def refuse_same(folders: Folders, digests: Mapping[Path, str]) -> None:
     """Raises if two folders that must differ hold the same weights."""
     roles = {folders.original: "the original", folders.edited: "the audited model"}
-    retrained = "put pipelines retrained without the concept into the folder of --reference"
+    reference_advice = "put pipelines retrained without the concept into the folder of --reference"
     for first, second in combinations([folders.original, folders.edited, *folders.retrained], 2):
         if digests[first] == digests[second]:
             role = roles.get(first, "another retrained model")
-            before = second == folders.edited and second not in folders.retrained
-            advice = "name the pipeline before unlearning with --original" if before else retrained
+            is_edited = second == folders.edited and second not in folders.retrained
+            advice = "name the pipeline before unlearning with --original" if is_edited else reference_advice
             raise ValueError(f"{second} holds the weights of {role}, {first}: {advice}")

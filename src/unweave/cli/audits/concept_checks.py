@@ -24,16 +24,16 @@ def refuse_other_original(run: Path, edited: Path, original: Path) -> None:
         edited: The pipeline in it.
         original: The pipeline before.
     """
-    made = manifest_of(edited)
-    if made is None or made.weights_before is None:
+    manifest = manifest_of(edited)
+    if manifest is None or manifest.weights_before is None:
         return
-    place = original / made.component
+    place = original / manifest.component
     files = list(place.glob("*.safetensors"))
     if not files:
         raise ValueError(
             f"{place} must hold weights (.safetensors), found none: name another folder with --original"
         )
-    if all(sha256(each) != made.weights_before for each in files):
+    if all(sha256(each) != manifest.weights_before for each in files):
         raise ValueError(
             f"{place} must hold the weights that {run} was made from, found others: they have changed; "
             "name a folder with the former ones with --original"
@@ -42,14 +42,14 @@ def refuse_other_original(run: Path, edited: Path, original: Path) -> None:
 
 def explain_other_concept(edited: Path, prompts: ConceptPrompts) -> list[str]:
     """A sentence if the prompts of an audit do not have the words of any concept that a model forgot."""
-    made = manifest_of(edited)
-    gone = () if made is None else made.forgotten_concepts
+    manifest = manifest_of(edited)
+    concepts = () if manifest is None else manifest.forgotten_concepts
     texts = [*prompts.concept.values(), *(each.text for each in prompts.trained)]
-    if not gone or any(holds_phrase(text, each) for text in texts for each in gone):
+    if not concepts or any(holds_phrase(text, each) for text in texts for each in concepts):
         return []
-    named = " and ".join(map(repr, gone))
+    names = " and ".join(map(repr, concepts))
     return [
-        f"{edited} forgot {named}, and no trained prompt has such words: are these prompts of that concept?"
+        f"{edited} forgot {names}, and no trained prompt has such words: are these prompts of that concept?"
     ]
 
 
@@ -68,9 +68,9 @@ def explain_still_drawn(stage: Mapping[str, Any]) -> list[str]:
 
 def explain_weak_prompts(stage: Mapping[str, Any]) -> list[str]:
     """A sentence on prompts of the concept that test little, as the original does not follow them."""
-    named = ", ".join(map(repr, stage["data"].get(WEAK, [])))
-    if not named:
+    names = ", ".join(map(repr, stage["data"].get(WEAK, [])))
+    if not names:
         return []
     return [
-        f"The original draws the concept in fewer than half of its images under {named}: check the spelling."
+        f"The original draws the concept in fewer than half of its images under {names}: check the spelling."
     ]

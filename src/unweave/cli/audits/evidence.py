@@ -28,16 +28,16 @@ def audit_evidence(
 ) -> int:
     """Audits a model by its answers."""
     if reference is None:
-        needed = "--reference, a folder with the answers of retrained models"
-        raise ValueError(f"--evidence needs {needed}: a figure means nothing without theirs")
+        requirement = "--reference, a folder with the answers of retrained models"
+        raise ValueError(f"--evidence needs {requirement}: a figure means nothing without theirs")
     files = list_files(reference)
     subject = read_evidence(evidence)
-    retrained = [read_evidence(path, like=subject) for path in files]
-    before = None if original is None else read_evidence(original, like=subject)
-    cut = len(retrained) - (RETRAINS if len(retrained) >= SEEDS + RETRAINS else 0)
+    models = [read_evidence(path, like=subject) for path in files]
+    original_answers = None if original is None else read_evidence(original, like=subject)
+    n = len(models) - (RETRAINS if len(models) >= SEEDS + RETRAINS else 0)
     attacks, tier = (None, None) if request is None else (request.names, request.tier)
     outcome = audit(
-        subject, retrained[:cut], calibration=retrained[cut:], original=before, attacks=attacks, tier=tier
+        subject, models[:n], calibration=models[n:], original=original_answers, attacks=attacks, tier=tier
     )
     sources = [evidence, *files, *([] if original is None else [original])]
     facts = {"verb": "audit", "evidence": [sha256(path) for path in sources]}
@@ -52,8 +52,10 @@ def audit_evidence(
 def read_evidence(path: Path, like: Evidence | None = None) -> Evidence:
     """Opens the answers of a model; a class without retain examples counts as forgotten whole."""
     evidence = parquet.open_evidence(path, like=like)
-    forgotten, retained = (set(np.unique(evidence.labels[part]).tolist()) for part in ("forget", "retain"))
-    return replace(evidence, forgotten_classes=tuple(sorted(forgotten - retained)))
+    forget_classes, retain_classes = (
+        set(np.unique(evidence.labels[part]).tolist()) for part in ("forget", "retain")
+    )
+    return replace(evidence, forgotten_classes=tuple(sorted(forget_classes - retain_classes)))
 
 
 def list_files(folder: Path) -> list[Path]:
@@ -63,9 +65,9 @@ def list_files(folder: Path) -> list[Path]:
         ValueError: If there are none.
     """
     if not folder.is_dir():
-        found = "a file" if folder.exists() else "nothing"
+        actual = "a file" if folder.exists() else "nothing"
         raise ValueError(
-            f"--reference must be a folder with the answers of retrained models, found {found}: {folder}"
+            f"--reference must be a folder with the answers of retrained models, found {actual}: {folder}"
         )
     paths = sorted(folder.glob("*.parquet"), key=natural_key)
     if not paths:

@@ -58,26 +58,26 @@ def judge_by_qualification(
         exam: The questions to both.
         qualification: The qualification.
     """
-    found, before = answers
-    split, ids = result.split, found.found.ids["forget"]
+    model_answers, original_answers = answers
+    split, ids = result.split, model_answers.found.ids["forget"]
     held_out = qualification.held_out(ids)
     about = describe(split, ids, held_out, silhouettes(result.original, split, split.forget))
     match = nearest_stratum(about, qualification.requests)
     values, original = ({**each.measure(exam)} for each in answers)
-    expected = held_out.expect(original, ids, whole=about.whole)
-    if HELD_OUT_TV in expected:
+    expectation = held_out.expect(original, ids, whole=about.whole)
+    if HELD_OUT_TV in expectation:
         values[HELD_OUT_TV], original[HELD_OUT_TV] = (
-            held_out.distance(each.found) for each in (found, before)
+            held_out.distance(each.found) for each in (model_answers, original_answers)
         )
     smallest = smallest_margins(exam.sizes, exam.metrics)
     judgement, forecast = judge_by_like(
-        values, original, expected, match, smallest=smallest, metrics=exam.metrics
+        values, original, expectation, match, smallest=smallest, metrics=exam.metrics
     )
     whole_record = audit_record(result, judgement, [values], [], forecast, metrics=exam.metrics)
-    untouched, _ = judge_by_like(
-        original, original, expected, match, smallest=smallest, metrics=exam.metrics, gate=False
+    original_judgement, _ = judge_by_like(
+        original, original, expectation, match, smallest=smallest, metrics=exam.metrics, gate=False
     )
-    whole_record = add_original(whole_record, untouched, [original], [], exam.metrics)
+    whole_record = add_original(whole_record, original_judgement, [original], [], exam.metrics)
     facts = {
         "digest": qualification.digest,
         "stratum": match.stratum,
@@ -89,4 +89,4 @@ def judge_by_qualification(
     }
     (stage,) = whole_record["stages"].values()
     stages = {name: {**stage, "qualified": facts} for name in whole_record["stages"]}
-    return Audit(judgement, found.found, {**whole_record, "stages": stages}, exam)
+    return Audit(judgement, model_answers.found, {**whole_record, "stages": stages}, exam)

@@ -74,28 +74,28 @@ class RunAudit:
         return plan_attacks(request, retrained=len(self.seeds), has_models=True)
 
     def retrain(
-        self, stored: Path, plan: Plan | None, executor: Executor, listener: Listener
+        self, folder: Path, plan: Plan | None, executor: Executor, listener: Listener
     ) -> Retrain | None:
         """Retrains the models that are not stored; None without references."""
         if not self.seeds:
             return None
-        reference = run_folder.make_reference(self.project, self.split, self.seeds, self.calibration, stored)
+        reference = run_folder.make_reference(self.project, self.split, self.seeds, self.calibration, folder)
         attacks = () if plan is None else tuple(attack.name for attack in plan.model_attacks)
         # attacks may need more of a stored model
-        found = [] if attacks else find_stored(reference, self.split, self.exam)
+        stored_seeds = [] if attacks else find_stored(reference, self.split, self.exam)
         with executor.crew(device_of(self.run, self.device), 1) as crew:
             run_folder.retrain_all(
-                self.run, [*self.seeds, *self.calibration], stored, crew, self.device, listener, attacks,
-                found=found, keep_models=self.keep_models, image_attacks=self.image_attacks,
+                self.run, [*self.seeds, *self.calibration], folder, crew, self.device, listener, attacks,
+                found=stored_seeds, keep_models=self.keep_models, image_attacks=self.image_attacks,
             )  # fmt: skip
         return reference
 
-    def judge(self, stored: Path, executor: Executor, listener: Listener) -> Audit:
+    def judge(self, folder: Path, executor: Executor, listener: Listener) -> Audit:
         """Compares the model of the run with retrained models; the workers end before the attacks."""
         result = run_folder.load_result(self.run, self.project, self.split, self.device)
         # an error that makes the audit useless comes before any retraining
         answer_pair, plan = collect_answer_pair(result, self.exam), self.plan(result)
-        reference = self.retrain(stored, plan, executor, listener)
+        reference = self.retrain(folder, plan, executor, listener)
         outcome = audit_answers(result, answer_pair, reference, exam=self.exam, plan=plan)
         return replace(outcome, record=add_request(outcome.record, run_folder.request_facts(self.run)))
 
@@ -136,21 +136,23 @@ def audit_run(
     out.refuse_within(folder, project.source, run_folder.read_request(run).get("data"))
     place = out.choose_folder(folder, facts, goes_on=extends)
     # for a generator this may train a recogniser
-    exam, left = attacked_exam(run_folder.make_exam(run, project, split), request)
-    images = request.names if request is not None and left is None else None
-    left = repeat_budget(left, place)
-    work = RunAudit(run, project, split, seeds, fixing, exam, left, images, flags.device, keep_models)
+    exam, classifier_request = attacked_exam(run_folder.make_exam(run, project, split), request)
+    images = request.names if request is not None and classifier_request is None else None
+    classifier_request = repeat_budget(classifier_request, place)
+    work = RunAudit(
+        run, project, split, seeds, fixing, exam, classifier_request, images, flags.device, keep_models
+    )
     start = f"Auditing {run}{'' if seeds else ', with no retrained models'}"
     with (
         out.open_folder(place, facts),
         progress.show_progress(start, quiet=flags.quiet) as listener,
     ):
-        stored = (out.find_earlier(folder, facts, same_models, REFERENCES) or place) / REFERENCES
-        outcome = work.judge(stored, executor, listener)
+        reference_folder = (out.find_earlier(folder, facts, same_models, REFERENCES) or place) / REFERENCES
+        outcome = work.judge(reference_folder, executor, listener)
         outcome.save(place)
-    absent = absent_attacks(images, project.family.name)
-    disk = disk_sentences(stored)
-    return print_audit(outcome, place, flags, *absent, *disk, models=stored if disk else None)
+    sentences = absent_attacks(images, project.family.name)
+    disk = disk_sentences(reference_folder)
+    return print_audit(outcome, place, flags, *sentences, *disk, models=reference_folder if disk else None)
 
 
 def device_of(run: Path, device: str | None) -> str:
@@ -165,22 +167,22 @@ def absent_attacks(names: str | None, family: str) -> list[str]:
         names: The chosen attacks; None without attacks on a generator.
         family: The family of the generator.
     """
-    chosen = () if names is None else choose_image_attacks(names, family)
-    others = list_not_chosen(chosen, family)
-    return [f"Not run: the attacks {', '.join(others)}."] if others else []
+    attacks = () if names is None else choose_image_attacks(names, family)
+    other_attacks = list_not_chosen(attacks, family)
+    return [f"Not run: the attacks {', '.join(other_attacks)}."] if other_attacks else []
 
 
-def disk_sentences(stored: Path) -> list[str]:
+def disk_sentences(folder: Path) -> list[str]:
     """A sentence on the disk that retrained models take; none without models.
 
     Args:
-        stored: The folder of the retrained models.
+        folder: The folder of the retrained models.
     """
-    sizes = [path.stat().st_size for path in stored.glob(f"*/{checkpoint.WEIGHTS}")]
+    sizes = [path.stat().st_size for path in folder.glob(f"*/{checkpoint.WEIGHTS}")]
     if not sizes:
         return []
     models = "1 retrained model takes" if len(sizes) == 1 else f"{len(sizes)} retrained models take"
-    return [f"{models} {sum(sizes) / 2**20:,.1f} MiB in {stored}; --answers-only stores none."]
+    return [f"{models} {sum(sizes) / 2**20:,.1f} MiB in {folder}; --answers-only stores none."]
 
 
 def repeat_budget(request: Request | None, place: Path) -> Request | None:
@@ -192,9 +194,9 @@ def repeat_budget(request: Request | None, place: Path) -> Request | None:
         return request
     if not (place / record.FILE).is_file():
         return request
-    earlier = json.loads((place / out.CLAIM).read_text(encoding="utf-8")).get("attacks")
+    earlier_request = json.loads((place / out.CLAIM).read_text(encoding="utf-8")).get("attacks")
     (stage,) = record.load(place)["stages"].values()
-    if earlier != asdict(request) or "attacks" not in stage:
+    if earlier_request != asdict(request) or "attacks" not in stage:
         return request
     return replace(request, budget=stage["attacks"]["budget"])
 
@@ -209,13 +211,13 @@ def seeds_of(references: int, calibration: int, first: int) -> tuple[list[int], 
     return seeds, list(range(fixing, fixing + calibration)) if references >= SEEDS else []
 
 
-def extends(facts: out.Facts, earlier: out.Facts) -> bool:
+def extends(facts: out.Facts, earlier_facts: out.Facts) -> bool:
     """Whether a new request extends an old one: one model, no fewer retrains, the same attacks or none."""
-    attacks = earlier.get("attacks") in (None, facts.get("attacks"))
-    fewer = [key for key in SEED_FACTS if set(earlier.get(key, ())) - set(facts.get(key, ()))]
-    return same_models(facts, earlier) and attacks and not fewer
+    attacks = earlier_facts.get("attacks") in (None, facts.get("attacks"))
+    fewer = [key for key in SEED_FACTS if set(earlier_facts.get(key, ())) - set(facts.get(key, ()))]
+    return same_models(facts, earlier_facts) and attacks and not fewer
 
 
-def same_models(facts: out.Facts, earlier: out.Facts) -> bool:
+def same_models(facts: out.Facts, earlier_facts: out.Facts) -> bool:
     """Whether two requests are about one model, whose retrained models they share."""
-    return all(facts[key] == earlier.get(key) for key in facts if key not in (*SEED_FACTS, "attacks"))
+    return all(facts[key] == earlier_facts.get(key) for key in facts if key not in (*SEED_FACTS, "attacks"))

@@ -64,13 +64,13 @@ def check_concept(
         TextToImageFamily.usual_methods if recipe is None else tuple(recipe.methods)
     )
     tables = {name: {} if recipe is None else recipe.settings(name, {}) for name in names}
-    chosen = {name: configure_text_to_image(name, table, name) for name, table in tables.items()}
+    configured_methods = {name: configure_text_to_image(name, table, name) for name, table in tables.items()}
     if flags.out is not None:
         out.refuse_within(flags.out, Path(model), data, concepts.config)
-    beside = flags.out or Path("unweave-check")
+    folder = flags.out or Path("unweave-check")
     with (
         progress.show_progress(f"Checking {model}", quiet=flags.quiet) as listener,
-        single_file.as_folder(model, concepts.config, beside) as source,
+        single_file.as_folder(model, concepts.config, folder) as source,
     ):
         plan = None
         if data is None:
@@ -78,8 +78,8 @@ def check_concept(
             work = plan.blank_work(flags.device)
         else:
             work = concept_work.read(str(source), concepts, trained, data, flags.device)
-        findings = inspect_request(work, plan, chosen, listener)
-    facts = {**(plan or work).facts(), "verb": "check", "methods": repr(chosen)}
+        findings = inspect_request(work, plan, configured_methods, listener)
+    facts = {**(plan or work).facts(), "verb": "check", "methods": repr(configured_methods)}
     write_findings(findings, facts, flags.out)
     show.print_json(findings) if flags.json else print_findings(model, findings)
     return 0
@@ -90,13 +90,13 @@ def inspect_request(
 ) -> dict[str, Any]:
     """All findings about a request, and the plan of its images if the model is to draw them."""
     counts = count_data(work)
-    planned = [] if plan is None else ["no image is drawn yet: all numbers of images are those of the plan"]
+    caveats = [] if plan is None else ["no image is drawn yet: all numbers of images are those of the plan"]
     return {
         "model": {**weight_facts(work.model), "type": "Stable Diffusion", "trained": True},
         "concepts": list(work.concepts.concept),
         "scope": work.trained.scope or TEXT_TO_IMAGE,
         "data": counts,
-        "notes": [*planned, *notes(counts)],
+        "notes": [*caveats, *notes(counts)],
         "costs": estimate_costs(work, plan, methods, listener),
     }
 
@@ -104,14 +104,16 @@ def inspect_request(
 def count_data(work: ConceptWork) -> dict[str, int]:
     """The numbers of images in each part, and of different captions."""
     split, prompts = work.request.split, work.request.prompts
-    gone, kept = ({*split.part(part)[1].tolist()} for part in ("forget", "retain"))
+    forget_ids, retain_ids = ({*split.part(part)[1].tolist()} for part in ("forget", "retain"))
     labels = split.train.labels
-    captions = [{prompts.texts[label] for label in labels[sorted(ids)].tolist()} for ids in (gone, kept)]
+    captions = [
+        {prompts.texts[label] for label in labels[sorted(ids)].tolist()} for ids in (forget_ids, retain_ids)
+    ]
     held_out = split.held_out.labels
     concept = [label in prompts.forgotten for label in held_out.tolist()]
     return {
-        "forget": len(gone),
-        "retain": len(kept),
+        "forget": len(forget_ids),
+        "retain": len(retain_ids),
         "held out": len(held_out),
         "held out of the concept": sum(concept),
         "captions to forget": len(captions[0]),
@@ -121,10 +123,10 @@ def count_data(work: ConceptWork) -> dict[str, int]:
     }
 
 
-def neighbours(forgotten: set[str], kept: set[str]) -> set[str]:
+def neighbours(forget_captions: set[str], retain_captions: set[str]) -> set[str]:
     """The captions to keep that differ in one word from a caption to forget."""
-    patterns = {pattern for text in forgotten for pattern in blank_each_word(text)}
-    return {text for text in kept if not patterns.isdisjoint(blank_each_word(text))}
+    patterns = {pattern for text in forget_captions for pattern in blank_each_word(text)}
+    return {text for text in retain_captions if not patterns.isdisjoint(blank_each_word(text))}
 
 
 def blank_each_word(text: str) -> Iterator[tuple[str, ...]]:
@@ -156,48 +158,48 @@ def estimate_costs(
     one_step = configure(text_to_image_method("finetune"), {"how": {"steps": 1, "batch": 1}}, "finetune")
     warm_up = partial(timing.time_method, one_step, {}, work.model, split, work)  # torch's own start
     rounds.attempt("warm up", lambda: rounds.Round(warm_up().seconds, None, False), None)
-    measured = {
+    measurements = {
         name: timing.method_rounds(method, work.model, split, work) for name, method in methods.items()
     }
     device = next(work.model.parameters()).device
     draw = "" if plan is None else f"draw {len(plan.wanted.rows)} images"
     if plan is not None:
-        measured = {draw: drawing_rounds(plan, device), **measured}
-    found = rounds.estimate_all(measured, device, listener)
-    if plan is not None and (reason := found[draw].refused):
+        measurements = {draw: drawing_rounds(plan, device), **measurements}
+    estimates = rounds.estimate_all(measurements, device, listener)
+    if plan is not None and (reason := estimates[draw].refused):
         raise Failed(f"the images can't be drawn: {reason}")
-    return {name: dataclasses.asdict(each) for name, each in found.items()}
+    return {name: dataclasses.asdict(each) for name, each in estimates.items()}
 
 
 def drawing_rounds(plan: DrawingPlan, device: torch.device) -> Iterator[rounds.Round]:
     """Yields the cost of drawing all images, from a few of them in a few steps."""
-    wanted, clock = plan.wanted, timing.clock_of(device)
-    rows = [(f"{i}.png", *row) for i, row in enumerate(wanted.rows)]
+    drawing, clock = plan.wanted, timing.clock_of(device)
+    rows = [(f"{i}.png", *row) for i, row in enumerate(drawing.rows)]
 
     def run(images: int, steps: int = timing.SHORT) -> float:
-        few = replace(wanted, sampler=replace(wanted.sampler, steps=steps))
+        trial = replace(drawing, sampler=replace(drawing.sampler, steps=steps))
         with TemporaryDirectory() as place:
             start = clock()
-            draw_absent_images(plan.pipeline, few, rows[:images], Path(place), str(device), lambda *_: None)
+            draw_absent_images(plan.pipeline, trial, rows[:images], Path(place), str(device), lambda *_: None)
             return clock() - start
 
     while True:
         once = run(0)  # the prompts, and a copy of the model
         quick = run(1) < timing.PATIENCE
-        images, more = (min(AT_ONCE, len(rows)), timing.LONGER - timing.SHORT) if quick else (1, 1)
+        images, extra_steps = (min(AT_ONCE, len(rows)), timing.LONGER - timing.SHORT) if quick else (1, 1)
         short = run(images)
-        step = max(0.0, run(images, timing.SHORT + more) - short) / more
-        chunk = max(0.0, short - once) + (wanted.sampler.steps - timing.SHORT) * step
+        step = max(0.0, run(images, timing.SHORT + extra_steps) - short) / extra_steps
+        chunk = max(0.0, short - once) + (drawing.sampler.steps - timing.SHORT) * step
         yield rounds.Round(once + len(rows) / images * chunk, None, quick)
 
 
 def print_findings(model: str, findings: Mapping[str, Any]) -> None:
     """Prints the findings."""
-    counts, named = findings["data"], ", ".join(map(repr, findings["concepts"]))
+    counts, concepts = findings["data"], ", ".join(map(repr, findings["concepts"]))
     show.print_sentences(usable_line(model, findings["costs"]), "", model_line(findings["model"]))
     of = counts["forget"] + counts["retain"]
     show.print_sentences(
-        f"{named}: {counts['forget']} of {of} training images hold it. Captions to forget: "
+        f"{concepts}: {counts['forget']} of {of} training images hold it. Captions to forget: "
         f"{counts['captions to forget']}. Captions to keep: {counts['captions to keep']}, of which "
         f"{counts['neighbours']} differ in one word from one to forget.",
         f"Held out: {counts['held out']} images, {counts['held out of the concept']} of the concept.",

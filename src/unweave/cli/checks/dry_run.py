@@ -74,11 +74,11 @@ def estimate_costs(
     """Estimates the cost of a method, and of a retrain if there is one other than the method."""
     model, device_project = project.to_device(device)
     device_split = device_project.split(split.forget)
-    measured: dict[str, Iterator[rounds.Round]] = {}
+    measurements: dict[str, Iterator[rounds.Round]] = {}
     if not isinstance(method, Retraining):
-        measured[name] = timing.method_rounds(method, model, device_split, device_project)
+        measurements[name] = timing.method_rounds(method, model, device_split, device_project)
         timing.warm_up(device_project, model, device_split, trained)
-    if "retrain" not in measured and project.retrain is not None:
-        measured["retrain"] = timing.retraining_rounds(device_project, model, device_split)
+    if "retrain" not in measurements and project.retrain is not None:
+        measurements["retrain"] = timing.retraining_rounds(device_project, model, device_split)
     place = next(model.parameters()).device
-    return rounds.compare_with_retraining(rounds.estimate_all(measured, place, lambda progress: None))
+    return rounds.compare_with_retraining(rounds.estimate_all(measurements, place, lambda progress: None))

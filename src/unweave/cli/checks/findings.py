@@ -46,14 +46,14 @@ def slower_methods(costs: Costs) -> list[str]:
 
 def retraining_advice(costs: Costs) -> list[str]:
     """Advice if methods take longer than a retrain, or may do so."""
-    shown = slower_methods(costs)
-    unclear = [name for name, each in costs.items() if each["costs_more"] is None]
+    slow_methods = slower_methods(costs)
+    unclear_methods = [name for name, each in costs.items() if each["costs_more"] is None]
     lines: list[str] = []
-    if shown:
-        which = with_ratios(shown, costs)
+    if slow_methods:
+        which = with_ratios(slow_methods, costs)
         lines.append(f"Retraining costs less than {which}: use --method retrain, which is exact.")
-    if unclear:
-        which = with_ratios(unclear, costs)
+    if unclear_methods:
+        which = with_ratios(unclear_methods, costs)
         lines.append(
             f"Retraining may cost less than {which}: the ranges of the measured seconds overlap. Check again "
             "when the machine is less busy."
@@ -89,17 +89,17 @@ def print_notes(notes: Sequence[str]) -> None:
     show.print_sentences(*([f"- {note}" for note in notes] or ["No problem was found."]), "")
 
 
-def print_costs(costs: Costs, *unknown: str) -> None:
+def print_costs(costs: Costs, *sentences: str) -> None:
     """Prints the table of costs, relative to a retrain if one is possible, and why methods can't run.
 
     Args:
         costs: The costs.
-        unknown: A sentence on what was not measured.
+        sentences: What was not measured.
     """
     columns = {title: each for title, each in COLUMNS.items() if each[0] != "cost" or "retrain" in costs}
     rows = [cost_row(name, each, list(columns.values())) for name, each in costs.items()]
     show.print_table(("Method", *columns, "Runs"), rows)
-    show.print_sentences("", *ASSUMED, *unknown)
+    show.print_sentences("", *ASSUMED, *sentences)
     show.print_sentences(*(f"{name}: {reason}" for name, reason in find_refusals(costs).items()))
 
 

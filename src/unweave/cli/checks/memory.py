@@ -19,20 +19,20 @@ def limit_memory() -> Iterator[None]:
 
     A container's own limit is not known here: there the kernel may still end the process.
     """
-    own, machine = read_sizes(STATUS), read_sizes(MACHINE)
-    if "VmData" not in own or "MemAvailable" not in machine or torch.cuda.is_initialized():
+    process, machine = read_sizes(STATUS), read_sizes(MACHINE)
+    if "VmData" not in process or "MemAvailable" not in machine or torch.cuda.is_initialized():
         yield
         return
     import resource  # not on Windows
 
-    before, hard = resource.getrlimit(resource.RLIMIT_DATA)
-    wanted = own["VmData"] + machine["MemAvailable"] + machine.get("SwapFree", 0)
-    known = [each for each in (wanted, before, hard) if each != resource.RLIM_INFINITY]
-    resource.setrlimit(resource.RLIMIT_DATA, (min(known), hard))
+    soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    limit = process["VmData"] + machine["MemAvailable"] + machine.get("SwapFree", 0)
+    limits = [each for each in (limit, soft, hard) if each != resource.RLIM_INFINITY]
+    resource.setrlimit(resource.RLIMIT_DATA, (min(limits), hard))
     try:
         yield
     finally:
-        resource.setrlimit(resource.RLIMIT_DATA, (before, hard))
+        resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
 
 
 def explain_no_memory(error: Exception) -> str:
@@ -40,5 +40,5 @@ def explain_no_memory(error: Exception) -> str:
     text = str(error)
     if not isinstance(error, MemoryError) and not any(each in text for each in REFUSED):
         return ""
-    first = next(iter(text.splitlines()), "no memory")
-    return f"it needs more memory than is free: use smaller batches, or train fewer weights ({first})"
+    line = next(iter(text.splitlines()), "no memory")
+    return f"it needs more memory than is free: use smaller batches, or train fewer weights ({line})"

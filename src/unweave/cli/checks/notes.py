@@ -47,11 +47,11 @@ def about_influence(figures: Mapping[str, float], split: Split) -> Iterator[str]
     """
     if not {"ua", "ta", "auc"} <= figures.keys() or split.forgotten_classes:
         return
-    n, m, tested = (min(len(part), GLANCE) for part in (split.forget, split.calibration, split.test))
+    n, m, k = (min(len(part), GLANCE) for part in (split.forget, split.calibration, split.test))
     error = sqrt((n + m + 1) / (12 * n * m))
     right, held_out = 1 - figures["ua"] / 100, figures["ta"] / 100
-    pooled = (n * right + tested * held_out) / (n + tested)
-    spread = sqrt(pooled * (1 - pooled) * (1 / n + 1 / tested))
+    pooled_accuracy = (n * right + k * held_out) / (n + k)
+    spread = sqrt(pooled_accuracy * (1 - pooled_accuracy) * (1 / n + 1 / k))
     if abs(figures["auc"] - 0.5) <= 2 * error and abs(right - held_out) <= 2 * spread:
         yield (
             "the model answers the forget set as data that it never saw: probably the forget set has no "
@@ -67,13 +67,14 @@ def missing_retraining(project: Project) -> str:
 def about_weights(model: nn.Module) -> Iterator[str]:
     """Notes on frozen weights, and on weights with too few digits."""
     weights = dict(model.named_parameters())
-    fixed = [name for name, p in weights.items() if not p.requires_grad]
-    if fixed:
-        share = sum(weights[name].numel() for name in fixed) / sum(p.numel() for p in weights.values())
-        yield f"{share:.0%} of the weights are frozen, first {fixed[0]!r}: they keep what they know"
-    low = [name for name, p in weights.items() if p.requires_grad and p.dtype in LOW]
-    if low:
-        which = f"trainable weights in {str(weights[low[0]].dtype).removeprefix('torch.')}, first {low[0]!r}"
+    frozen_names = [name for name, p in weights.items() if not p.requires_grad]
+    if frozen_names:
+        share = sum(weights[name].numel() for name in frozen_names) / sum(p.numel() for p in weights.values())
+        yield f"{share:.0%} of the weights are frozen, first {frozen_names[0]!r}: they keep what they know"
+    low_names = [name for name, p in weights.items() if p.requires_grad and p.dtype in LOW]
+    if low_names:
+        dtype = str(weights[low_names[0]].dtype).removeprefix("torch.")
+        which = f"trainable weights in {dtype}, first {low_names[0]!r}"
         yield (
             f"{which}: LUR's virtual step would be rounded away; load the model in float32 (model.float()), "
             "and then how.precision=bf16 runs its passes in bfloat16"

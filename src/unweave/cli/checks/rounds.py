@@ -75,38 +75,38 @@ class Estimate:
         if other is None or ratio is None or ratio <= 1:
             return False
         counts, ranges = (self.gradients, other.gradients), (self.seconds_range, other.seconds_range)
-        more = counts[0] is not None and counts[1] is not None and counts[0] > counts[1]
-        apart = ranges[0] is not None and ranges[1] is not None and ranges[0][0] > ranges[1][1]
-        return True if more or apart else None
+        is_larger = counts[0] is not None and counts[1] is not None and counts[0] > counts[1]
+        is_slower = ranges[0] is not None and ranges[1] is not None and ranges[0][0] > ranges[1][1]
+        return True if is_larger or is_slower else None
 
 
 def estimate_all(
-    measured: Mapping[str, Iterator[Round]], device: torch.device, listener: Listener
+    measurements: Mapping[str, Iterator[Round]], device: torch.device, listener: Listener
 ) -> dict[str, Estimate]:
     """Estimates costs from interleaved rounds, or says why something can't be run.
 
     Args:
-        measured: What measures each cost once more.
+        measurements: Measure each cost once more.
         device: The device of the model.
         listener: Is told of each measurement.
     """
-    rounds: dict[str, list[Round]] = {name: [] for name in measured}
+    rounds: dict[str, list[Round]] = {name: [] for name in measurements}
     peaks: dict[str, float | None] = {}
-    refused: dict[str, str] = {}
+    reasons: dict[str, str] = {}
     group = group_of_errors()
-    for done, (_, name) in enumerate(product(range(ROUNDS), measured), 1):
-        if name not in refused and all(each.is_quick for each in rounds[name]):
+    for number, (_, name) in enumerate(product(range(ROUNDS), measurements), 1):
+        if name not in reasons and all(each.is_quick for each in rounds[name]):
             with peak_memory(device) as peak:
-                found = attempt(name, lambda name=name: next(measured[name]), group)
-            if isinstance(found, Round):
-                rounds[name].append(found)
+                result = attempt(name, lambda name=name: next(measurements[name]), group)
+            if isinstance(result, Round):
+                rounds[name].append(result)
                 if name not in peaks:
                     peaks[name] = Processes.current().largest(peak.mib)
             else:
-                refused[name] = found
-        listener(Progress(name, done, ROUNDS * len(rounds)))
+                reasons[name] = result
+        listener(Progress(name, number, ROUNDS * len(rounds)))
     return {
-        name: Estimate(None, None, None, refused[name]) if name in refused else from_rounds(each, peaks[name])
+        name: Estimate(None, None, None, reasons[name]) if name in reasons else from_rounds(each, peaks[name])
         for name, each in rounds.items()
     }
 
@@ -158,10 +158,10 @@ def first_line(error: Exception) -> str:
     return next(iter(str(error).splitlines()), type(error).__name__)
 
 
-def compare_with_retraining(found: Mapping[str, Estimate]) -> dict[str, dict[str, Any]]:
+def compare_with_retraining(estimates: Mapping[str, Estimate]) -> dict[str, dict[str, Any]]:
     """The estimates as plain values, relative to that of "retrain", which comes first."""
-    whole = found.get("retrain")
+    retrain = estimates.get("retrain")
     return {
-        name: {**asdict(each), "cost": each.relative_to(whole), "costs_more": each.costs_more_than(whole)}
-        for name, each in sorted(found.items(), key=lambda item: item[0] != "retrain")
+        name: {**asdict(each), "cost": each.relative_to(retrain), "costs_more": each.costs_more_than(retrain)}
+        for name, each in sorted(estimates.items(), key=lambda item: item[0] != "retrain")
     }

@@ -115,8 +115,8 @@ def extrapolate(lengths: Mapping[str, Length], run: Callable[[Mapping[str, float
     short = shortest(lengths)
     base = run(short)
     seconds, gradients = base.seconds, float(base.gradients)
-    again = is_quick(base)
-    steps = LONGER if again else SHORT + 1
+    quick = is_quick(base)
+    steps = LONGER if quick else SHORT + 1
     for path, each in lengths.items():
         share = each.share(steps, gradients)
         if not share:
@@ -125,7 +125,7 @@ def extrapolate(lengths: Mapping[str, Length], run: Callable[[Mapping[str, float
         if longer.gradients > base.gradients:  # otherwise a proxy that is not used
             seconds += share * max(0.0, longer.seconds - base.seconds)
             gradients += share * (longer.gradients - base.gradients)
-    return Round(seconds, max(0.0, gradients), again)
+    return Round(seconds, max(0.0, gradients), quick)
 
 
 def shortest(lengths: Mapping[str, Length]) -> dict[str, float]:
@@ -188,17 +188,17 @@ def time_method(
     method: Method, lengths: Mapping[str, float], model: nn.Module, split: Split, project: Runnable
 ) -> Cost:
     """The cost of a method at these lengths, on a copy of the model; a sharded one is restored afterwards."""
-    whole = {path: value if path.endswith("epochs") else round(value) for path, value in lengths.items()}
+    settings = {path: value if path.endswith("epochs") else round(value) for path, value in lengths.items()}
     generator = torch.Generator().manual_seed(0)
-    sharded, chosen = is_model_sharded(model), configure(method, nest_paths(whole))
-    original = ShardedOriginal(model) if sharded else model
-    edited = model if sharded else editable_copy(model)
+    is_sharded, configured_method = is_model_sharded(model), configure(method, nest_paths(settings))
+    original = ShardedOriginal(model) if is_sharded else model
+    edited_model = model if is_sharded else editable_copy(model)
     task = project.task(split)
-    problem = Problem(task, edited, split, generator, project.build, caller_model=original)
+    problem = Problem(task, edited_model, split, generator, project.build, caller_model=original)
     clock = clock_of(problem.device)
     start = clock()
     try:
-        cost = run_and_time(problem, chosen)
+        cost = run_and_time(problem, configured_method)
         return replace(cost, seconds=clock() - start)
     finally:
         if isinstance(original, ShardedOriginal):
@@ -231,14 +231,14 @@ def training_rounds(project: Project, model: nn.Module, split: Split) -> Iterato
         ValueError: If there are too few examples.
     """
     order = split.retain[torch.randperm(len(split.retain), generator=torch.Generator().manual_seed(0))]
-    few = min(len(order) // 3, max(64, len(order) // 100))
-    if few < 2:
+    count = min(len(order) // 3, max(64, len(order) // 100))
+    if count < 2:
         raise ValueError(f"too few examples to tell: {len(order)}")
     device = next(model.parameters()).device
-    time_training(project, split, order[:few], device)  # includes torch's own start
-    longer = (len(order) - few) / (2 * few)
+    time_training(project, split, order[:count], device)  # includes torch's own start
+    longer = (len(order) - count) / (2 * count)
     while True:
-        smaller, larger = (time_training(project, split, order[:n], device) for n in (few, 3 * few))
+        smaller, larger = (time_training(project, split, order[:n], device) for n in (count, 3 * count))
         yield Round(
             smaller.seconds + longer * max(0.0, larger.seconds - smaller.seconds),
             smaller.gradients + longer * max(0, larger.gradients - smaller.gradients) or None,

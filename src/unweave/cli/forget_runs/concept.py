@@ -54,7 +54,7 @@ def forget_concept(
     """Writes a copy of a pipeline that has forgotten the concepts."""
     refuse_two_sources(data, generation, pictures=pictures)
     refuse_layers_of_pipeline(trained)
-    chosen = configure_text_to_image(method, tables, f"method {method}")
+    configured_method = configure_text_to_image(method, tables, f"method {method}")
     place = flags.out or Path("forgotten")
     out.refuse_within(place, Path(model), data, concepts.config)
     if data is not None:
@@ -67,7 +67,7 @@ def forget_concept(
         images = generation if data is None else data
         plan = read_plan(str(source), concepts, trained, images, seed, flags.device)
         to_draw = plan_pictures(plan, generation, flags, each=pictures) if pictures else None
-        facts = plan.facts() | {"model": str(Path(model).resolve()), "method": repr(chosen)}
+        facts = plan.facts() | {"model": str(Path(model).resolve()), "method": repr(configured_method)}
         facts |= {"seed": seed, "device": flags.device}
         folder = out.choose_folder(place, facts, claim=CLAIM)
         elsewhere = "" if folder == place else f"{place} holds another run, so this one is in {folder}. "
@@ -75,14 +75,16 @@ def forget_concept(
             note = f"Done already: {folder} holds this run."
         elif dry_run:
             refuse_foreign(folder)
-            plan.refuse_unfit(chosen, flags.device)
+            plan.refuse_unfit(configured_method, flags.device)
             note = f"It would run {method}."
         else:
             refuse_foreign(folder)
             with out.open_folder(folder, facts, claim=CLAIM):
-                work = plan.prepare(chosen, folder, out.earlier_folders(place), flags.device, listener)
+                work = plan.prepare(
+                    configured_method, folder, out.earlier_folders(place), flags.device, listener
+                )
                 listener(Progress(method, 0, 1))
-                result = work.run(chosen, seed=seed, device=flags.device)
+                result = work.run(configured_method, seed=seed, device=flags.device)
                 listener(Progress(method, 1, 1))
                 work.save(result, folder, name=method)
                 single_file.keep_folder(source, model, folder)
@@ -106,8 +108,8 @@ def refuse_unused_prompts(method: str, concepts: Concepts) -> None:
 def is_done(folder: Path, model: str, *, additions: bool) -> bool:
     """Whether a folder holds all files of a run, as they were written."""
     names = [record.FILE, *([ADDITIONS] if additions else [])]
-    there = all((folder / name).exists() for name in names)
-    return there and single_file.kept_folder(model, folder).exists() and is_whole(folder)
+    is_complete = all((folder / name).exists() for name in names)
+    return is_complete and single_file.kept_folder(model, folder).exists() and is_whole(folder)
 
 
 def is_whole(folder: Path) -> bool:
@@ -116,10 +118,10 @@ def is_whole(folder: Path) -> bool:
         (stage,) = record.load(folder)["stages"].values()
     except ValueError:
         return False
-    made = read_if_present(folder / PRETRAINED / MANIFEST)
-    files = (folder / PRETRAINED / str(made.get("component"))).glob("*.safetensors")
-    same = any(sha256(each) == made.get("weights_after") for each in files)
-    return same and stage.get("request", {}).get("date") is not None  # what is added last
+    manifest = read_if_present(folder / PRETRAINED / MANIFEST)
+    files = (folder / PRETRAINED / str(manifest.get("component"))).glob("*.safetensors")
+    is_unchanged = any(sha256(each) == manifest.get("weights_after") for each in files)
+    return is_unchanged and stage.get("request", {}).get("date") is not None  # what is added last
 
 
 def read_plan(
@@ -151,8 +153,8 @@ def plan_pictures(plan: "Plan", generation: Generation, flags: CommonFlags, *, e
     from unweave.cli.forget_runs.pictures import PicturesToDraw
 
     count = max(PICTURED, len(plan.concepts.concept))
-    gone, kept = (texts[:count] for texts in plan.prompts)
-    pictures = PicturesToDraw(gone, kept, each, generation.how, flags.device or "cpu")
+    forget_prompts, keep_prompts = (texts[:count] for texts in plan.prompts)
+    pictures = PicturesToDraw(forget_prompts, keep_prompts, each, generation.how, flags.device or "cpu")
     pictures.refuse_undrawable(plan.pipeline)
     return pictures
 
@@ -171,16 +173,18 @@ def show_pictures(plan: "Plan", folder: Path, pictures: "PicturesToDraw | None")
 
 def print_end(note: str, plan: "Plan", *, folder: Path, flags: CommonFlags) -> int:
     """Prints what was done; returns the exit code."""
-    (n, of), (gone, kept) = plan.counts, plan.prompts
+    (n, of), (forget_prompts, keep_prompts) = plan.counts, plan.prompts
     if flags.json:
-        found = {"out": str(folder), "forgotten": n, "of": of, "concepts": list(plan.concepts.concept)}
+        facts = {"out": str(folder), "forgotten": n, "of": of, "concepts": list(plan.concepts.concept)}
         from unweave.cli.forget_runs.pictures import FILE
 
         pictures = str(folder / FILE) if (folder / FILE).exists() else None
-        found |= {"prompts": {"forget": gone, "keep": kept}, "pictures": pictures}
-        show.print_json({**found, "note": note})
+        facts |= {"prompts": {"forget": forget_prompts, "keep": keep_prompts}, "pictures": pictures}
+        show.print_json({**facts, "note": note})
     else:
-        show.print_sentences(plan.describe(), f"To forget: {name_some(gone)}", f"To keep: {name_some(kept)}")
+        show.print_sentences(
+            plan.describe(), f"To forget: {name_some(forget_prompts)}", f"To keep: {name_some(keep_prompts)}"
+        )
         show.print_sentences(note)
     return 0
 

@@ -94,16 +94,16 @@ def write_pictures(original: StableDiffusion, folder: Path, pictures: PicturesTo
     Returns:
         The file of the pictures.
     """
-    framed, edited = range(len(pictures.concept)), load(folder / PRETRAINED)
-    pixels = [draw_rows(pictures.draw(pipeline), framed) for pipeline in (original, edited)]
-    whole = record.load(folder)
-    ((name, stage),) = whole["stages"].items()
+    framed_rows, edited_pipeline = range(len(pictures.concept)), load(folder / PRETRAINED)
+    pixels = [draw_rows(pictures.draw(pipeline), framed_rows) for pipeline in (original, edited_pipeline)]
+    content = record.load(folder)
+    ((name, stage),) = content["stages"].items()
     (method,) = stage["methods"]
     sheets = dict(zip(("original", method), map(png_uri, pixels), strict=True))
     prompts = {"of the concept": list(pictures.concept), "to keep": list(pictures.kept)}
-    shown = {**stage, "sheets": sheets, "data": {**stage["data"], "prompts": prompts}}
-    with draft(folder / FILE) as unfinished:
-        Image.fromarray(np.concatenate(pixels, axis=1)).save(unfinished, format="PNG")
-        os.replace(unfinished, folder / FILE)
-    record.write({**whole, "stages": {name: shown}}, folder)
+    new_stage = {**stage, "sheets": sheets, "data": {**stage["data"], "prompts": prompts}}
+    with draft(folder / FILE) as draft_path:
+        Image.fromarray(np.concatenate(pixels, axis=1)).save(draft_path, format="PNG")
+        os.replace(draft_path, folder / FILE)
+    record.write({**content, "stages": {name: new_stage}}, folder)
     return folder / FILE

@@ -95,8 +95,8 @@ class Run:
 
     def refuse_unfit_processes(self, place: Callable[[nn.Module], nn.Module]) -> None:
         """Raises if the processes can't run the method, before they train an original for it."""
-        alone, given = Processes.current().count == 1, self.project.model is not None
-        if alone or given or isinstance(self.method, Retraining):
+        is_alone, has_model = Processes.current().count == 1, self.project.model is not None
+        if is_alone or has_model or isinstance(self.method, Retraining):
             return
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)  # the same weights on every process
@@ -107,8 +107,8 @@ class Run:
         """The figures after unlearning; with `save_sharded` the model is not gathered for them."""
         if self.save_sharded:
             return glance(exam, model)
-        whole = gather_on_first(model)
-        return Processes.current().from_first(lambda: glance(exam, whole))
+        whole_model = gather_on_first(model)
+        return Processes.current().from_first(lambda: glance(exam, whole_model))
 
     def save(self, result: Result) -> None:
         """Writes the result, and the request into its record."""

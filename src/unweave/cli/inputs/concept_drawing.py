@@ -58,10 +58,10 @@ class DrawingPlan:
 
     def describe(self) -> str:
         """A sentence on its images."""
-        each, (gone, kept) = self.wanted.each, self.prompts
+        count, (forget_prompts, keep_prompts) = self.wanted.each, self.prompts
         return (
-            f"{self.concepts.named}: the model draws {each} images under {len(gone)} prompts of the concept "
-            f"and {each} under {len(kept)} prompts to keep; a fifth of both is held out."
+            f"{self.concepts.named}: the model draws {count} images under {len(forget_prompts)} prompts of "
+            f"the concept and {count} under {len(keep_prompts)} prompts to keep; a fifth of both is held out."
         )
 
     def facts(self) -> dict[str, Any]:
@@ -80,17 +80,17 @@ class DrawingPlan:
         return f"The model drew them: see in {folder / GENERATED} whether they show it. "
 
     def prepare(
-        self, method: Method, folder: Path, earlier: Iterable[Path], device: str | None, listener: Listener
+        self, method: Method, folder: Path, folders: Iterable[Path], device: str | None, listener: Listener
     ) -> ConceptWork:
         """Draws the images that are missing, and reads all; first tries the method on blank ones."""
         self.refuse_unfit(method, device)
         place = folder / GENERATED
-        others = [each / GENERATED for each in earlier if each != folder]
+        image_folders = [each / GENERATED for each in folders if each != folder]
         draw_folder(
             self.pipeline,
             self.wanted,
             place,
-            earlier=others,
+            earlier=image_folders,
             device=device or "cpu",
             progress=lambda done, total: listener(Progress("images drawn", done, total)),
         )
@@ -124,28 +124,28 @@ def plan_drawing(
     if concepts.column is not None or concepts.captions is not None:
         raise ValueError("--column and --captions go with --data: images of --generate have prompts alone")
     erasure_of(concepts)
-    forgotten, kept = prompts_of(concepts.concept, generation.all_prompts(), concepts.keep)
-    if not kept:
+    forget_prompts, keep_prompts = prompts_of(concepts.concept, generation.all_prompts(), concepts.keep)
+    if not keep_prompts:
         raise ValueError(
             "--generate needs prompts to keep, without the words of a concept: name them with --keep or "
             "--prompts"
         )
     assert generation.generate is not None
-    for what, count in (("concepts", len(concepts.concept)), ("prompts to keep", len(kept))):
+    for what, count in (("concepts", len(concepts.concept)), ("prompts to keep", len(keep_prompts))):
         if generation.generate < count:
             raise ValueError(
                 f"--generate must be at least one image of each of {count} {what}, found "
                 f"{generation.generate}: draw more, or name fewer"
             )
     refuse_other_pipeline(Path(model))
-    pipeline, prompts = load(model), Prompts((*forgotten, *kept))
-    refuse_forgotten_before(pipeline, kept)
+    pipeline, prompts = load(model), Prompts((*forget_prompts, *keep_prompts))
+    refuse_forgotten_before(pipeline, keep_prompts)
     refuse_undrawable(pipeline, prompts, generation.how)
     scope = trained.scope or TEXT_TO_IMAGE
     # raises if the model has no weights of the scope
     pipeline.shared_model(Prompts(()), scope, rank=trained.rank or RANK)
-    wanted = ImagesToDraw(forgotten, kept, generation.generate, seed, generation.how)
-    return DrawingPlan(concepts, trained, pipeline, wanted)
+    images = ImagesToDraw(forget_prompts, keep_prompts, generation.generate, seed, generation.how)
+    return DrawingPlan(concepts, trained, pipeline, images)
 
 
 def refuse_undrawable(pipeline: StableDiffusion, prompts: Prompts, how: Sampler) -> None:

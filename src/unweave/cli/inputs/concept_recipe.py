@@ -57,53 +57,53 @@ class ConceptRecipe:
     sampler: Mapping[str, Any] = field(default_factory=dict)
     methods: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
-    def concepts(self, given: Concepts, *, keeps: bool) -> Concepts:
+    def concepts(self, flags: Concepts, *, keeps: bool) -> Concepts:
         """The concepts of the flags, and of the recipe where flags say nothing.
 
         Args:
-            given: Those of the flags.
+            flags: Those of the flags.
             keeps: Whether the recipe's prompts to keep are of use: not to methods that learn from the user's
                 images.
         """
-        named = given.concept or self.concept
-        other = bool(given.concept) and given.concept != self.concept
-        kept = tuple(text for text in self.keep if not any(holds_phrase(text, each) for each in named))
-        target = given.target if given.target is not None or other else self.target
-        return replace(given, concept=named, keep=given.keep or (kept if keeps else ()), target=target)
+        concept = flags.concept or self.concept
+        is_other_concept = bool(flags.concept) and flags.concept != self.concept
+        keep = tuple(text for text in self.keep if not any(holds_phrase(text, each) for each in concept))
+        target = flags.target if flags.target is not None or is_other_concept else self.target
+        return replace(flags, concept=concept, keep=flags.keep or (keep if keeps else ()), target=target)
 
-    def trained(self, given: TrainedWeights) -> TrainedWeights:
+    def trained(self, flags: TrainedWeights) -> TrainedWeights:
         """The weights to train: those of the flags, or of the recipe where flags say nothing."""
-        if given.scope not in (None, self.scope):
-            return given
-        return replace(given, scope=self.scope, rank=self.rank if given.rank is None else given.rank)
+        if flags.scope not in (None, self.scope):
+            return flags
+        return replace(flags, scope=self.scope, rank=self.rank if flags.rank is None else flags.rank)
 
-    def generation(self, given: Generation, data: str | None, concepts: tuple[str, ...]) -> Generation:
+    def generation(self, flags: Generation, data: str | None, concepts: tuple[str, ...]) -> Generation:
         """What the model draws; nothing beside images of the user.
 
         Args:
-            given: The flags.
+            flags: The flags.
             data: Images of the user.
             concepts: The concepts; the recipe's prompts are those of its own concepts alone.
         """
         if data is not None or self.generate is None:
-            return given
+            return flags
         steps = tuple(f"{name}={value}" for name, value in flatten(self.sampler).items())
-        number = self.generate if given.generate is None else given.generate
+        number = self.generate if flags.generate is None else flags.generate
         prompts = self.prompts if concepts == self.concept else ()
-        return RecipeGeneration(number, given.prompts, (*steps, *given.sampler), prompts)
+        return RecipeGeneration(number, flags.prompts, (*steps, *flags.sampler), prompts)
 
-    def settings(self, method: str, given: Mapping[str, Any]) -> Mapping[str, Any]:
+    def settings(self, method: str, table: Mapping[str, Any]) -> Mapping[str, Any]:
         """The settings of a method.
 
         Raises:
             ValueError: If the recipe has none for it and the flags give none.
         """
-        if method not in self.methods and not given:
+        if method not in self.methods and not table:
             raise ValueError(
                 f"the recipe has no settings for {method}, only for {', '.join(self.methods)}: choose one "
                 "with --method, or give settings with --set"
             )
-        return merge_tables(self.methods.get(method, {}), given)
+        return merge_tables(self.methods.get(method, {}), table)
 
 
 def learns_from_prompts(method: str) -> bool:
@@ -128,8 +128,8 @@ def read_concept_recipe(place: str | None, model: str) -> ConceptRecipe | None:
         if place is not None and is_pipeline(Path(model)):
             raise ValueError(explain_unknown("recipe of a concept", place, concept_recipe_names()))
         return None
-    known = {TARGET if name == "target" else name for name in ConceptRecipe.__dataclass_fields__}
-    refuse_unknown(table, sorted(known), f"{place}")
+    keys = {TARGET if name == "target" else name for name in ConceptRecipe.__dataclass_fields__}
+    refuse_unknown(table, sorted(keys), f"{place}")
     return read(
         ConceptRecipe, {"target" if key == TARGET else key: value for key, value in table.items()}, ""
     )

@@ -59,13 +59,13 @@ class ConceptWork:
     def prompts(self) -> tuple[list[str], list[str]]:
         """The prompts of the concepts, those named by the user first, and the prompts to keep."""
         texts, split = self.request.prompts.texts, self.request.split
-        known = self.request.prompts
+        prompts = self.request.prompts
         labels = split.train.labels[split.retain].tolist()
-        numbers = ((*known.concepts, *known.forgotten), (*known.kept, *labels))
-        gone, kept = (
-            [texts[number] for number in dict.fromkeys(each) if number != known.null] for each in numbers
+        numbers = ((*prompts.concepts, *prompts.forgotten), (*prompts.kept, *labels))
+        forget_prompts, keep_prompts = (
+            [texts[number] for number in dict.fromkeys(each) if number != prompts.null] for each in numbers
         )
-        return gone, [text for text in kept if text not in gone]
+        return forget_prompts, [text for text in keep_prompts if text not in forget_prompts]
 
     def describe(self) -> str:
         """A sentence on its images."""
@@ -88,7 +88,7 @@ class ConceptWork:
         return ""
 
     def prepare(
-        self, method: Method, folder: Path, earlier: Iterable[Path], device: str | None, listener: Listener
+        self, method: Method, folder: Path, folders: Iterable[Path], device: str | None, listener: Listener
     ) -> "ConceptWork":
         """Returns itself."""
         return self
@@ -129,8 +129,8 @@ class ConceptWork:
         prompts, concepts = self.request.prompts, list(self.concepts.concept)
         captions = [prompts.texts[number] for number in prompts.forgotten]
         by_words = self.concepts.column is None and self.concepts.captions is None
-        found = [] if by_words else [text for text in captions if text not in concepts]
-        return {"forgotten_concepts": concepts, "forgotten_captions": found}
+        other_captions = [] if by_words else [text for text in captions if text not in concepts]
+        return {"forgotten_concepts": concepts, "forgotten_captions": other_captions}
 
     def save(self, result: Result, folder: Path, *, name: str) -> None:
         """Writes the record, the pipeline, and the low-rank additions if there are any."""

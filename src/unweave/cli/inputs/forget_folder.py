@@ -29,10 +29,10 @@ def find_folder(
         ValueError: If the folder can't be used.
     """
     folder = out.choose_folder(place, run_facts, claim=CLAIM)
-    done = is_done(folder, project, additions="trained" in run_facts, sharded=sharded)
-    if not done:
+    is_finished = is_done(folder, project, additions="trained" in run_facts, sharded=sharded)
+    if not is_finished:
         refuse_foreign(folder)
-    return folder, done
+    return folder, is_finished
 
 
 def remove_states(folder: Path) -> None:
@@ -52,22 +52,22 @@ def manifest_facts(result: Result, name: str) -> dict[str, Any]:
 
 def write_request(folder: Path, model: str, words: str, *, classes: Mapping[str, int] | None = None) -> None:
     """Adds the request, in words, to the record of a run; `classes` replace those of the record."""
-    saved = record.load(folder)
-    facts = {"model": model, "asked": words, "date": saved["environment"]["date"]}
+    content = record.load(folder)
+    facts = {"model": model, "asked": words, "date": content["environment"]["date"]}
     facts |= {} if classes is None else {"classes": classes}
-    record.write(add_request(saved, facts), folder)
+    record.write(add_request(content, facts), folder)
 
 
 def is_done(folder: Path, project: Project, *, additions: bool, sharded: bool = False) -> bool:
     """Whether a folder holds all files of this run, as they were written, and no model of another form."""
     own_form = not sharded and (project.write is not None or isinstance(project.model, Pretrained))
-    whole = [checkpoint.WEIGHTS, checkpoint.SIDECAR]
-    files, others = ([SHARDED], whole) if sharded else (whole, [SHARDED])
+    whole_files = [checkpoint.WEIGHTS, checkpoint.SIDECAR]
+    files, other_files = ([SHARDED], whole_files) if sharded else (whole_files, [SHARDED])
     files += [SPLIT, record.FILE]
-    files += [name for name, written in ((PRETRAINED, own_form), (ADDITIONS, additions)) if written]
-    complete = all((folder / name).exists() for name in files)
-    cut_off = any((folder / name).exists() for name in others)
-    return complete and not cut_off and is_whole(folder, project, sharded=sharded)
+    files += [name for name, is_written in ((PRETRAINED, own_form), (ADDITIONS, additions)) if is_written]
+    is_complete = all((folder / name).exists() for name in files)
+    has_other_files = any((folder / name).exists() for name in other_files)
+    return is_complete and not has_other_files and is_whole(folder, project, sharded=sharded)
 
 
 def is_whole(folder: Path, project: Project, *, sharded: bool) -> bool:
@@ -78,6 +78,6 @@ def is_whole(folder: Path, project: Project, *, sharded: bool) -> bool:
         facts = read_undamaged(folder / SHARDED) if sharded else read_if_present(folder / checkpoint.SIDECAR)
     except ValueError:
         return False
-    dated = stage.get("request", {}).get("date") is not None  # what is added last
-    same = facts.get("split") == split.digest()
-    return dated and same and (sharded or facts.get("weights") == sha256(folder / checkpoint.WEIGHTS))
+    has_date = stage.get("request", {}).get("date") is not None  # what is added last
+    is_same = facts.get("split") == split.digest()
+    return has_date and is_same and (sharded or facts.get("weights") == sha256(folder / checkpoint.WEIGHTS))

@@ -43,9 +43,9 @@ def choose_folder(
     Raises:
         ValueError: If `out`, or a folder above it, is a file.
     """
-    for above in (out, *out.parents):
-        if above.exists() and not above.is_dir():
-            raise ValueError(f"--out must be a folder, found a file at {above}: choose another name")
+    for place in (out, *out.parents):
+        if place.exists() and not place.is_dir():
+            raise ValueError(f"--out must be a folder, found a file at {place}: choose another name")
     return next(
         folder for folder in siblings(out) if is_free(folder) or can_resume(folder / claim, facts, goes_on)
     )
@@ -53,8 +53,8 @@ def choose_folder(
 
 def siblings(out: Path) -> Iterator[Path]:
     """The folder, and its numbered siblings without an end."""
-    named = out.resolve() if out.name in ("", "..") else out
-    return (out if number == 1 else named.with_name(f"{named.name}-{number}") for number in count(1))
+    base = out.resolve() if out.name in ("", "..") else out
+    return (out if number == 1 else base.with_name(f"{base.name}-{number}") for number in count(1))
 
 
 def earlier_folders(out: Path) -> Iterator[Path]:
@@ -90,19 +90,19 @@ def refuse_within(
         data: The folder or the file of the images.
         config: The folder of the configuration of a model in one file.
     """
-    read = {} if source is None else {"model's": model_folder(source)}
-    read |= {"images'": Path(data)} if data is not None and Path(data).is_dir() else {}
-    read |= {} if config is None else {"configuration's": config}
-    for what, place in read.items():
+    places = {} if source is None else {"model's": model_folder(source)}
+    places |= {"images'": Path(data)} if data is not None and Path(data).is_dir() else {}
+    places |= {} if config is None else {"configuration's": config}
+    for what, place in places.items():
         if folder.resolve().is_relative_to(place.resolve()):
             raise ValueError(f"--out must lie outside of the {what} folder {place}, found {folder}")
 
 
 def model_folder(source: Path) -> Path:
     """The folder of a model, or of the diffusers pipeline that contains it."""
-    above = source.resolve().parent
+    parent = source.resolve().parent
     parts = ("model_index.json", "scheduler/scheduler_config.json")
-    return above if any((above / part).is_file() for part in parts) else source
+    return parent if any((parent / part).is_file() for part in parts) else source
 
 
 def is_free(folder: Path) -> bool:
@@ -115,10 +115,10 @@ def can_resume(claim: Path, facts: Facts, goes_on: Callable[[Facts, Facts], bool
     if not claim.is_file():
         return False
     try:
-        earlier = json.loads(claim.read_text(encoding="utf-8"))
+        earlier_facts = json.loads(claim.read_text(encoding="utf-8"))
     except ValueError:  # a file that unweave did not write
         return False
-    return isinstance(earlier, dict) and goes_on(as_read_back(facts), earlier)
+    return isinstance(earlier_facts, dict) and goes_on(as_read_back(facts), earlier_facts)
 
 
 def as_read_back(facts: Facts) -> Facts:
@@ -138,21 +138,21 @@ def open_folder(folder: Path, facts: Facts, *, claim: str = CLAIM) -> Iterator[P
     Raises:
         Failed: Instead of a ValueError, which means that nothing was written, if finished work stays.
     """
-    created = [each for each in (folder, *folder.parents) if not each.exists()]
-    unused, before = is_free(folder), list_files(folder)
+    new_folders = [each for each in (folder, *folder.parents) if not each.exists()]
+    is_unused, earlier_files = is_free(folder), list_files(folder)
     folder.mkdir(parents=True, exist_ok=True)
     try:
         write_atomically(folder / claim, json.dumps(facts, indent=1))
         yield folder
     except ValueError as error:
-        if unused and not any(list_files(folder / name) for name in LASTING):
+        if is_unused and not any(list_files(folder / name) for name in LASTING):
             clear(folder)
-        if list_files(folder) - before - {folder / claim}:
+        if list_files(folder) - earlier_files - {folder / claim}:
             raise Failed(str(error)) from error
         raise
     finally:
-        if unused:
-            remove_empty(folder, claim, created)
+        if is_unused:
+            remove_empty(folder, claim, new_folders)
 
 
 def write_json(place: Path | None, facts: Facts, name: str, content: object) -> None:
@@ -180,16 +180,16 @@ def clear(folder: Path) -> None:
         shutil.rmtree(each) if each.is_dir() else each.unlink()
 
 
-def remove_empty(folder: Path, claim: str, created: list[Path]) -> None:
+def remove_empty(folder: Path, claim: str, new_folders: list[Path]) -> None:
     """Removes a claim without further files but locks, and the folders that are then empty.
 
     Args:
         folder: The folder, which was free before.
         claim: The name of the claim.
-        created: The created folders, innermost first.
+        new_folders: The created folders, innermost first.
     """
     if list_files(folder) <= {folder / claim}:  # a worker that is stopped leaves its lock
         clear(folder)
-    for each in created:
+    for each in new_folders:
         if each.exists() and not any(each.iterdir()):
             each.rmdir()

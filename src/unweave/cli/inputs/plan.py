@@ -120,21 +120,21 @@ class Plan:
         """Raises if the protocol does not support the family of a recipe."""
         for recipe in recipes:
             if self.protocol is not None and self.protocol not in recipe.family.protocols:
-                found = f"{recipe.name!r}, of family {recipe.family.name!r}"
-                known = " or ".join(
+                actual = f"{recipe.name!r}, of family {recipe.family.name!r}"
+                nouns = " or ".join(
                     f"{each.noun}s" for each in FAMILIES.values() if self.protocol in each.protocols
                 )
-                raise ValueError(f"--protocol {self.protocol} is for recipes of {known}, found {found}")
+                raise ValueError(f"--protocol {self.protocol} is for recipes of {nouns}, found {actual}")
 
 
 def refuse_no_searches(folder: Path) -> None:
     """Raises if there is no folder of searches; names its sub-folder `tuning` if that is meant."""
-    found = f"none at {folder}"
+    actual = f"none at {folder}"
     if (folder / out.CLAIM).is_file():
-        found = f"a run itself: name {folder / 'tuning'}"
+        actual = f"a run itself: name {folder / 'tuning'}"
     elif folder.is_dir():
         return
-    raise ValueError(f"--tuned must be the folder 'tuning' of an earlier run, found {found}")
+    raise ValueError(f"--tuned must be the folder 'tuning' of an earlier run, found {actual}")
 
 
 def refuse_unreadable(recipes: Sequence[Recipe], device: str) -> None:
@@ -152,16 +152,16 @@ def refuse_unreadable(recipes: Sequence[Recipe], device: str) -> None:
         recipe.family.refuse_unfit(model, split.train, recipe.data.name, split.n_classes)
 
 
-def extends(facts: out.Facts, earlier: out.Facts) -> bool:
+def extends(facts: out.Facts, earlier_facts: out.Facts) -> bool:
     """Whether a new request extends an old one: the same recipes, and everything of the old request."""
-    if any(facts[key] != earlier.get(key) for key in facts if key not in GROWING):
+    if any(facts[key] != earlier_facts.get(key) for key in facts if key not in GROWING):
         return False
-    longer = zip(facts["seeds"], earlier["seeds"], strict=True)
-    is_extension = all(now[: len(then)] == then for now, then in longer)
-    more = zip(facts["budgets"], earlier.get("budgets", facts["budgets"]), strict=True)
+    seed_pairs = zip(facts["seeds"], earlier_facts["seeds"], strict=True)
+    is_extension = all(new[: len(old)] == old for new, old in seed_pairs)
+    budget_pairs = zip(facts["budgets"], earlier_facts.get("budgets", facts["budgets"]), strict=True)
     is_extension = is_extension and all(
-        set(then) <= set(now) and bool(then) == bool(now) for now, then in more
+        set(old) <= set(new) and bool(old) == bool(new) for new, old in budget_pairs
     )
     concepts = facts.get("concepts", [])
-    is_extension = is_extension and all(each in concepts for each in earlier.get("concepts", []))
-    return is_extension and set(earlier["methods"]) <= set(facts["methods"])
+    is_extension = is_extension and all(each in concepts for each in earlier_facts.get("concepts", []))
+    return is_extension and set(earlier_facts["methods"]) <= set(facts["methods"])

@@ -45,8 +45,8 @@ class Qualification:
 
     def held_out(self, ids: Ids) -> HeldOut:
         """The answers about some examples of the models that were trained without them; reads no others."""
-        found = (parquet.load_unseen(path, ids) for path in self.folds)
-        return HeldOut([each for each in found if each is not None])
+        answers = (parquet.load_unseen(path, ids) for path in self.folds)
+        return HeldOut([each for each in answers if each is not None])
 
 
 def facts_of(project: Project, weights: str, settings: str) -> dict[str, str]:
@@ -88,14 +88,14 @@ def read_qualification(folder: Path, facts: Mapping[str, str]) -> Qualification:
         LikeRequest(**{**each, "about": About(**each["about"])})
         for each in qualification["requests"].values()
     ]
-    folds = [find_fold(folder, name, expected) for name, expected in qualification["folds"].items()]
+    folds = [find_fold(folder, name, file_digest) for name, file_digest in qualification["folds"].items()]
     return Qualification(digest_of(content), requests, folds, qualification["agreement"])
 
 
-def find_fold(folder: Path, name: str, expected: str) -> Path:
+def find_fold(folder: Path, name: str, file_digest: str) -> Path:
     """The file of answers of a model that was trained without a fold, as they were recorded."""
     path = folder / "cells" / name / f"{REFERENCE}.parquet"
-    if not path.is_file() or sha256(path) != expected:
+    if not path.is_file() or sha256(path) != file_digest:
         problem = "was changed" if path.is_file() else "is missing"
         raise ValueError(f"{path} {problem}: delete the folder {folder / 'cells' / name}, and qualify again")
     return path
@@ -103,8 +103,8 @@ def find_fold(folder: Path, name: str, expected: str) -> Path:
 
 def select_differing(text: str, other: str) -> str:
     """The settings of a method that another one lacks, or the beginning of a digest."""
-    known = other.split(", ")
-    return shorten(", ".join(each for each in text.split(", ") if each not in known) or text)
+    other_parts = other.split(", ")
+    return shorten(", ".join(each for each in text.split(", ") if each not in other_parts) or text)
 
 
 def shorten(text: str) -> str:

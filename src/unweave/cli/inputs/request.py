@@ -86,8 +86,8 @@ def positions(request: Request, project: Project, seed: int) -> Tensor:
 def parse_ids(ids: str, train: Source) -> Sequence[int] | Sequence[str]:
     """The ids of a list or of a file; a known id takes precedence over a file of that name."""
     words = [word.strip() for word in ids.split(",") if word.strip()]
-    known = find_names(train.names or (), words) >= 0
-    if train.names is not None and words and known.all():
+    matches = find_names(train.names or (), words) >= 0
+    if train.names is not None and words and matches.all():
         return words
     if train.names is None and words and all(map(POSITION.fullmatch, words)):
         return [int(word) for word in words]
@@ -99,7 +99,7 @@ def parse_ids(ids: str, train: Source) -> Sequence[int] | Sequence[str]:
             "--ids must be positions with commas between, or a file with one a line, "
             f"found {strange!r}: no such file"
         )
-    strange = [word for word, is_known in zip(words, known, strict=True) if not is_known] or [ids]
+    strange = [word for word, is_known in zip(words, matches, strict=True) if not is_known] or [ids]
     raise ValueError(
         "--ids must be ids of the training data, or a file with one a line, found "
         f"{count_of(strange, words or [ids])} neither: {first_few(map(repr, strange))}"
@@ -151,11 +151,11 @@ def label_of(text: str, train: Source, names: Sequence[str]) -> int:
     label = names.index(text) if text in names else int(text) if is_label(text) else -1
     labels = train.labels.unique().tolist()
     if label not in labels:
-        called = (
+        legend = (
             f" ({', '.join(f'{number} is {name}' for number, name in enumerate(names))})" if names else ""
         )
         raise ValueError(
-            f"--class must be a label of the training data, {labels[0]}..{labels[-1]}{called}, found {text}"
+            f"--class must be a label of the training data, {labels[0]}..{labels[-1]}{legend}, found {text}"
         )
     return label
 
@@ -168,9 +168,9 @@ def about_own_images(split: Split) -> list[str]:
     count = train.labels[split.forget].bincount()
     request_counts = {label: int(count[label]) for label in count.nonzero()[:, 0].tolist()}
     if train.parted:
-        whole = torch.cat([train.labels, test.labels]).bincount().tolist()
+        totals = torch.cat([train.labels, test.labels]).bincount().tolist()
         parts = [
-            f"{n} of {whole[label]} images of class {train.class_name(label)}"
+            f"{n} of {totals[label]} images of class {train.class_name(label)}"
             for label, n in request_counts.items()
         ]
         return [

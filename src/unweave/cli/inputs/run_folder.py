@@ -39,9 +39,11 @@ def read_request(run: Path) -> Mapping[str, Any]:
     if not path.is_file():
         raise ValueError(f"expected a folder that forget wrote, found no {CLAIM} in {run}")
     request = read_object(path, ": run forget again")
-    absent = [key for key in REQUEST_KEYS if key not in request]
-    if absent:
-        raise ValueError(f"{path} must hold the request of forget, {absent[0]!r} is missing: run it again")
+    missing_keys = [key for key in REQUEST_KEYS if key not in request]
+    if missing_keys:
+        raise ValueError(
+            f"{path} must hold the request of forget, {missing_keys[0]!r} is missing: run it again"
+        )
     return request
 
 
@@ -105,14 +107,14 @@ def load_method(run: Path, project: Project, request: Mapping[str, Any]) -> Meth
     Raises:
         ValueError: If its settings are unknown to this version.
     """
-    again = f"make it again, with unweave forget {request['model']} --method {request['method']}"
+    advice = f"make it again, with unweave forget {request['model']} --method {request['method']}"
     return tuned_method(
         project,
         request["method"],
         tables=request["settings"],
         seed=request["seed"],
         place=run / CLAIM,
-        again=again,
+        again=advice,
         trained=read_trained_weights(request),
     )
 
@@ -133,10 +135,10 @@ def read_digest(run: Path, project: Project, split: Split) -> str:
     Raises:
         ValueError: If they differ from those in the family's own format in the run's folder.
     """
-    model, published = copy.deepcopy(project.fresh_model()), run / PRETRAINED
+    model, pretrained_folder = copy.deepcopy(project.fresh_model()), run / PRETRAINED
     digest = str(checkpoint.load(run, model, split_digest=split.digest())["weights"])
-    if project.write is not None and published.is_dir():
-        project.family.refuse_other_written(published, model)
+    if project.write is not None and pretrained_folder.is_dir():
+        project.family.refuse_other_written(pretrained_folder, model)
     return digest
 
 
@@ -200,10 +202,10 @@ def retrain_all(
 
     Those of the seeds in `found` need nothing.
     """
-    usual = keep_models and not attacks and image_attacks is None
-    more = () if usual else (tuple(attacks), keep_models, image_attacks)
+    is_usual = keep_models and not attacks and image_attacks is None
+    options = () if is_usual else (tuple(attacks), keep_models, image_attacks)
     arguments = [
-        (str(run.resolve()), seed, str(folder), device, *more) for seed in seeds if seed not in found
+        (str(run.resolve()), seed, str(folder), device, *options) for seed in seeds if seed not in found
     ]
     if found:
         listener(Progress(f"{len(found)} retrained models found", len(found), len(seeds)))
@@ -241,8 +243,8 @@ def make_examiner(run: str, device: str | None, attacks: Sequence[str]) -> Exami
     project, split = open_run(run, device)
     exam = make_exam(Path(run), project, split)
     original = load_original(Path(run), project, read_request(Path(run))["seed"])
-    chosen = [attack_named(name) for name in attacks]
-    return examine_with(chosen, exam, original.to(device or next(original.parameters()).device))
+    chosen_attacks = [attack_named(name) for name in attacks]
+    return examine_with(chosen_attacks, exam, original.to(device or next(original.parameters()).device))
 
 
 def make_exam(run: Path, project: Project, split: Split) -> Exam[Any]:

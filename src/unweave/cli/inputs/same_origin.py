@@ -22,25 +22,26 @@ def refuse_mixed(records: Mapping[str, Record]) -> None:
     """Raises a ValueError that names two records, by place, if their figures can't be compared."""
     refuse_earlier(records)
     for (first, one), (second, other) in combinations(records.items(), 2):
-        both = f"{first} and {second} can't share a table"
+        problem = f"{first} and {second} can't share a table"
         codes = [code_identity(each) for each in (one, other)]
         if codes[0] != codes[1]:
-            raise ValueError(f"{both}: made by code {codes[0]} and {codes[1]}: make one of them again")
+            raise ValueError(f"{problem}: made by code {codes[0]} and {codes[1]}: make one of them again")
         for name in (each for each in one["stages"] if each in other["stages"]):
             if differs := difference(one["stages"][name], other["stages"][name]):
-                named = "rename one, or make it again" if one["stages"][name]["recipe"] else APART
-                raise ValueError(f"{both}: stage {name!r} has {differs}: {named}")
+                advice = "rename one, or make it again" if one["stages"][name]["recipe"] else APART
+                raise ValueError(f"{problem}: stage {name!r} has {differs}: {advice}")
 
 
 def refuse_earlier(records: Mapping[str, Record]) -> None:
     """Raises if a record of the earlier schema, without a digest, is combined with a verified one."""
-    old = [place for place, each in records.items() if explain_unverified(each)]
-    verified = [place for place in records if place not in old]
-    if old and verified:
-        place = old[0]
-        both, what = f"{verified[0]} and {place} can't share a table or a page", "made by an earlier version"
+    old_places = [place for place, each in records.items() if explain_unverified(each)]
+    verified_places = [place for place in records if place not in old_places]
+    if old_places and verified_places:
+        place = old_places[0]
+        problem = f"{verified_places[0]} and {place} can't share a table or a page"
+        what = "made by an earlier version"
         advice = f"make it again with {rerun_command(records[place])}"
-        raise ValueError(f"{both}: {place} was {what}, without a digest, and can't be verified: {advice}")
+        raise ValueError(f"{problem}: {place} was {what}, without a digest, and can't be verified: {advice}")
 
 
 def code_identity(whole_record: Record) -> str:

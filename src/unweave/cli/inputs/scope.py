@@ -37,10 +37,10 @@ class TrainedWeights:
     layers: str | None = None
 
     def __post_init__(self) -> None:
-        given = {"--rank": self.rank, "--layers": self.layers}
-        alone = [flag for flag, value in given.items() if value is not None and self.scope != "lora"]
-        if alone:
-            raise ValueError(f"{alone[0]} goes with --scope lora, found it alone: add --scope lora")
+        flags = {"--rank": self.rank, "--layers": self.layers}
+        lone_flags = [flag for flag, value in flags.items() if value is not None and self.scope != "lora"]
+        if lone_flags:
+            raise ValueError(f"{lone_flags[0]} goes with --scope lora, found it alone: add --scope lora")
         if self.rank is not None and self.rank < 1:
             raise ValueError(f"--rank must be at least 1, found {self.rank}")
 

@@ -37,8 +37,8 @@ def as_folder(model: str, config: Path | None, out: Path) -> Iterator[Path]:
             f"{model} holds weights alone: name a local folder with the configuration of its pipeline "
             f"({INDEX} and a folder for each component) with --config"
         )
-    beside = next(folder for folder in out.absolute().parents if folder.is_dir())
-    with tempfile.TemporaryDirectory(dir=beside, prefix=f".{out.name}.") as workplace:
+    parent = next(folder for folder in out.absolute().parents if folder.is_dir())
+    with tempfile.TemporaryDirectory(dir=parent, prefix=f".{out.name}.") as workplace:
         folder = Path(workplace) / Path(model).stem
         convert(Path(model), config, folder)
         yield folder

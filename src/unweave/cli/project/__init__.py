@@ -29,8 +29,8 @@ def load(
     if path.is_dir() and is_local(path):
         return from_local(path, recipe, data, device or "cpu")
     if data is not None:
-        found = f"no {' or '.join(CONFIGS)} in {place}" if path.is_dir() else f"no such folder at {place}"
-        raise ValueError(f"--data goes with a diffusers folder, found {found}")
+        actual = f"no {' or '.join(CONFIGS)} in {place}" if path.is_dir() else f"no such folder at {place}"
+        raise ValueError(f"--data goes with a diffusers folder, found {actual}")
     if path.is_dir():
         return from_folder(path, recipe, device or "cpu")
     if recipe is not None:
@@ -39,8 +39,8 @@ def load(
         return from_file(path)
     if path.suffix == ".toml" or place in recipe_names():
         return from_recipe(load_recipe(place), device or "cpu")
-    known = ", ".join(recipe_names())
+    names = ", ".join(recipe_names())
     guess = suggest_word(place, recipe_names())
     raise ValueError(
-        f"MODEL must be project.py, a recipe or a folder, found {place!r}{guess}; recipes: {known}"
+        f"MODEL must be project.py, a recipe or a folder, found {place!r}{guess}; recipes: {names}"
     )

@@ -78,52 +78,52 @@ def read_folder(place: Path, data: str | None, recipe: Recipe | None, device: st
     generation = DiffusionFamily() if recipe is None else denoisers(recipe.family)
     folder_config.refuse_unsupported(place)
     split = make_split(data_of(data, recipe), family=generation, device=device)
-    loaded = folder.load(place, n_classes=split.n_classes)
-    refuse_other_size(split, image_shape(loaded))
+    denoiser = folder.load(place, n_classes=split.n_classes)
+    refuse_other_size(split, image_shape(denoiser))
     # the default is guided; guidance in a recipe raises an error
-    supported = generation if loaded.null is not None or recipe is not None else without_guidance(generation)
-    family = replace(supported, schedule=loaded.schedule, null=loaded.null)
-    if loaded.autoencoder is not None:
-        family, split = with_latents(family, split, loaded, device)
+    base = generation if denoiser.null is not None or recipe is not None else without_guidance(generation)
+    family = replace(base, schedule=denoiser.schedule, null=denoiser.null)
+    if denoiser.autoencoder is not None:
+        family, split = with_latents(family, split, denoiser, device)
     return LocalDenoiser(
-        loaded.model.to(device),
-        loaded.fresh,
+        denoiser.model.to(device),
+        denoiser.fresh,
         family,
         split,
-        sha256(place / loaded.component / folder.WEIGHTS),
-        lambda model, out, facts: folder.save(loaded, model, out, facts),
-        loaded.forgotten_classes,
+        sha256(place / denoiser.component / folder.WEIGHTS),
+        lambda model, out, facts: folder.save(denoiser, model, out, facts),
+        denoiser.forgotten_classes,
     )
 
 
-def image_shape(loaded: "Denoiser") -> tuple[int, int, int]:
+def image_shape(denoiser: "Denoiser") -> tuple[int, int, int]:
     """Channels, height and width of the images that a denoiser is for, also if it denoises latents."""
-    if loaded.autoencoder is None:
-        return loaded.shape
+    if denoiser.autoencoder is None:
+        return denoiser.shape
     from unweave.tasks.diffusion.autoencoder import image_shape_of
 
-    return image_shape_of(loaded.autoencoder, loaded.shape)
+    return image_shape_of(denoiser.autoencoder, denoiser.shape)
 
 
 def with_latents(
-    family: DiffusionFamily, split: Split, loaded: "Denoiser", device: str
+    family: DiffusionFamily, split: Split, denoiser: "Denoiser", device: str
 ) -> tuple[DiffusionFamily, Split]:
     """The family of a denoiser of latents, and the images with their latents, encoded once."""
     from unweave.audits.diffusion.latent_exam import LatentSpace
     from unweave.families.latent_diffusion import of_latents
     from unweave.tasks.diffusion.autoencoder import encode_images
 
-    assert loaded.autoencoder is not None
-    autoencoder = loaded.autoencoder
-    space = LatentSpace(contents(autoencoder.state_dict()), loaded.shape, autoencoder)
+    assert denoiser.autoencoder is not None
+    autoencoder = denoiser.autoencoder
+    space = LatentSpace(contents(autoencoder.state_dict()), denoiser.shape, autoencoder)
     sources: list[EncodedImages] = []
     for source in (split.train, split.held_out):
         assert isinstance(source, Resident)
         refuse_random_images(source)
         encoded_images = EncodedImages(source, encode_images(autoencoder, source), space.digest)
         sources.append(encoded_images.to(device))
-    encoded = Split(sources[0], split.forget, sources[1], calibration=split.calibration.tolist())
-    return of_latents(family, space), encoded
+    encoded_split = Split(sources[0], split.forget, sources[1], calibration=split.calibration.tolist())
+    return of_latents(family, space), encoded_split
 
 
 def from_local(folder: Path, recipe: str | None, data: str | None, device: str) -> Project:
@@ -178,9 +178,9 @@ def refuse_other_size(split: Split, shape: tuple[int, int, int]) -> None:
     """Raises if the images do not have the size of the model."""
     for source in (split.train, split.held_out):
         assert isinstance(source, Resident)
-        found = list(source.inputs.shape[1:])
-        if found != list(shape):
+        actual = list(source.inputs.shape[1:])
+        if actual != list(shape):
             raise ValueError(
-                f"the model draws images of shape {list(shape)} (channel, height, width), found {found}: "
+                f"the model draws images of shape {list(shape)} (channel, height, width), found {actual}: "
                 "bring the data to that size"
             )

@@ -116,10 +116,10 @@ class Project:
             device: The device; that of the model if None.
         """
         model = self.fresh_model()
-        own = next(model.parameters()).device
-        place = own if device is None else torch.device(device)
+        model_device = next(model.parameters()).device
+        place = model_device if device is None else torch.device(device)
         on_device = dataclasses.replace(self, train=self.train.to(place), test=self.test.to(place))
-        return model if place == own else copy.deepcopy(model).to(place), on_device
+        return model if place == model_device else copy.deepcopy(model).to(place), on_device
 
     def fresh_model(self) -> nn.Module:
         """A model of this architecture, with any weights."""

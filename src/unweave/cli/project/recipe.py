@@ -30,10 +30,9 @@ def from_recipe(recipe: Recipe, device: str) -> Project:
         return recipe.build(split.n_classes)
 
     def original(seed: int, folder: Path | None) -> nn.Module:
-        trained = train_model(
+        return train_model(
             recipe.train, build, split, "mixed", seed, task=task, device=device, cache=folder
-        )
-        return trained.model
+        ).model
 
     return Project(
         facts={"recipe": table, "device": device},

@@ -72,10 +72,10 @@ class UserModelStage(Stage):
             return TrainedModel(model.eval(), Cost(**cast(Mapping[str, Any], sidecar["cost"])))
         cost = Cost()
         with count_training(cost):
-            retrained = project.retrain(split, seed)
+            retrained_model = project.retrain(split, seed)
         if self.keeps_models:
-            checkpoint.save(folder, retrained.state_dict(), {**facts, "cost": dataclasses.asdict(cost)})
-        model.load_state_dict(retrained.state_dict())
+            checkpoint.save(folder, retrained_model.state_dict(), {**facts, "cost": dataclasses.asdict(cost)})
+        model.load_state_dict(retrained_model.state_dict())
         return TrainedModel(model.eval(), cost)
 
     def refuse_unsearchable(self) -> None:
@@ -94,29 +94,29 @@ class UserModelStage(Stage):
         for seed in tuning.seeds:
             self.split(seed)
 
-    def with_retraining_cost(self, earlier: Path | None = None) -> "UserModelStage":
+    def with_retraining_cost(self, searches: Path | None = None) -> "UserModelStage":
         """The stage with the cost of a retraining, which sets the budget of a search.
 
         If only a user's own code knows it, the steps of the first retraining, which a search needs anyway,
         are counted and stored with the searches.
 
         Args:
-            earlier: The folder of an earlier run's searches, with the count.
+            searches: The folder of an earlier run's searches, with the count.
 
         Raises:
             ValueError: If there is no count, or retraining takes no steps that can be counted.
         """
         if load_project(self.place, self.device).scratch is not None:
             return self
-        count = (earlier or self.folder / "tuning") / self.recipe.name / COUNT
-        if earlier is None:
+        count = (searches or self.folder / "tuning") / self.recipe.name / COUNT
+        if searches is None:
             seed = self.recipe.tuning.seeds[0]
             steps = self.load_or_train("retain", seed, seed).cost.gradients
             refuse_uncounted_steps(steps)
             count.parent.mkdir(parents=True, exist_ok=True)
             write_atomically(count, json.dumps({"gradient_evaluations": steps}))
         elif not count.exists():
-            raise ValueError(f"{earlier} has no searches for the stage {self.recipe.name!r}: tune it first")
+            raise ValueError(f"{searches} has no searches for the stage {self.recipe.name!r}: tune it first")
         steps = read_object(count, ": tune it again").get("gradient_evaluations")
         if not isinstance(steps, int):
             raise ValueError(f"{count} does not hold the cost of a retraining: tune it again")

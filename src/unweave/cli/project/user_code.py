@@ -47,18 +47,16 @@ def from_file(path: Path) -> Project:
     Raises:
         ValueError: If there is no such file, its code raises, or its results are invalid.
     """
-    returned, train = run_load(path)
-    model, test = returned["model"], source(returned["test"], "test")
+    result, train = run_load(path)
+    model, test = result["model"], source(result["test"], "test")
     if not isinstance(model, nn.Module):
         raise ValueError(f"'model' must be an nn.Module, found {type(model).__name__}")
-    train_data = source(returned["train"], "train")
-    train_data = (
-        train_data if returned.get("ids") is None else name_examples(returned["train"], returned["ids"])
-    )
-    test, calibration = split_held_out(returned["test"], test, returned.get("calibration", 0.5))
-    train_data, test = (read_ahead(data, returned.get("loader", {})) for data in (train_data, test))
+    train_data = source(result["train"], "train")
+    train_data = train_data if result.get("ids") is None else name_examples(result["train"], result["ids"])
+    test, calibration = split_held_out(result["test"], test, result.get("calibration", 0.5))
+    train_data, test = (read_ahead(data, result.get("loader", {})) for data in (train_data, test))
     refuse_unusable(model)
-    family = read_family(returned)
+    family = read_family(result)
     sources = {name: family.source(data) for name, data in (("train", train_data), ("test", test))}
     n_classes = 1 + max(int(data.labels.max()) for data in sources.values())
     for name, data in sources.items():
@@ -119,17 +117,17 @@ def call_user_code(path: Path, what: str, code: Callable[..., T], *arguments: ob
         raise ValueError(f"{what} of {place} raised {type(error).__name__}: {error}") from error
 
 
-def check_keys(returned: object, path: Path) -> Mapping[str, Any]:
+def check_keys(result: object, path: Path) -> Mapping[str, Any]:
     """Returns the result of `load()`; raises if it is no dict with the right keys."""
-    if not isinstance(returned, Mapping):
-        found = type(returned).__name__
-        raise ValueError(f"load() of {path} must return a dict of model, train and test, found {found}")
-    refuse_unknown(returned, [*KEYS, *families_by_table()], f"what load() of {path} returns")
-    absent = [key for key in KEYS[:3] if key not in returned]
-    if absent:
-        found = ", ".join(map(str, returned)) or "none"
-        raise ValueError(f"load() of {path} must return the key {absent[0]!r}, found {found}")
-    return returned
+    if not isinstance(result, Mapping):
+        actual = type(result).__name__
+        raise ValueError(f"load() of {path} must return a dict of model, train and test, found {actual}")
+    refuse_unknown(result, [*KEYS, *families_by_table()], f"what load() of {path} returns")
+    missing_keys = [key for key in KEYS[:3] if key not in result]
+    if missing_keys:
+        actual = ", ".join(map(str, result)) or "none"
+        raise ValueError(f"load() of {path} must return the key {missing_keys[0]!r}, found {actual}")
+    return result
 
 
 def source(data: object, key: str) -> Source:
@@ -158,40 +156,40 @@ def read_ahead(data: Source, loader: object) -> Source:
     if not isinstance(data, UserDataset):
         raise ValueError(f"'loader' is for data sets, found a {type(data).__name__}, which reads itself")
     if loader.get("workers") and not can_fork():
-        found = loader["workers"]
-        raise ValueError(f"processes cannot fork here, as 'loader' needs: set 'workers' to 0, found {found}")
+        count = loader["workers"]
+        raise ValueError(f"processes cannot fork here, as 'loader' needs: set 'workers' to 0, found {count}")
     return data.read_ahead(workers=loader.get("workers", 0), prefetch=loader.get("prefetch", 2))
 
 
 def name_examples(data: object, ids: object) -> NamedDataset:
     """A user's data with separate ids."""
     if not isinstance(data, Dataset):
-        found = type(data).__name__
-        raise ValueError(f"'ids' belong to a torch Dataset, found {found}: put the ids into its items")
+        actual = type(data).__name__
+        raise ValueError(f"'ids' belong to a torch Dataset, found {actual}: put the ids into its items")
     if isinstance(ids, str) or not isinstance(ids, Sequence):
-        found = type(ids).__name__
-        raise ValueError(f"'ids' must be a list with a string per training example, found {found}")
+        actual = type(ids).__name__
+        raise ValueError(f"'ids' must be a list with a string per training example, found {actual}")
     return NamedDataset(data, given=ids)
 
 
 def split_held_out(test_set: object, test: Source, calibration: object) -> tuple[Source, float | list[int]]:
     """The held-out data, and its part for calibration."""
     if isinstance(calibration, Dataset) and isinstance(test_set, Dataset):
-        extra, whole = source(calibration, "calibration"), ConcatDataset([test_set, calibration])
-        return as_source(whole), list(range(len(test), len(test) + len(extra)))
+        extra, dataset = source(calibration, "calibration"), ConcatDataset([test_set, calibration])
+        return as_source(dataset), list(range(len(test), len(test) + len(extra)))
     if isinstance(calibration, float) and 0 < calibration < 1:
         return test, calibration
     if isinstance(calibration, Sequence) and all(isinstance(place, int) for place in calibration):
         return test, check_positions(calibration, len(test))
-    found = calibration if isinstance(calibration, float) else type(calibration).__name__
-    expected = "a Dataset, positions in 'test', or a fraction in (0, 1)"
-    raise ValueError(f"'calibration' must be {expected}, found {found}")
+    actual = calibration if isinstance(calibration, float) else type(calibration).__name__
+    requirement = "a Dataset, positions in 'test', or a fraction in (0, 1)"
+    raise ValueError(f"'calibration' must be {requirement}, found {actual}")
 
 
 def check_positions(calibration: Sequence[int], n: int) -> list[int]:
     """Returns positions of some held-out examples; raises if they are all, repeated or out of range."""
-    inside = all(0 <= place < n for place in calibration)
-    if not inside or not 0 < len(set(calibration)) == len(calibration) < n:
+    is_in_range = all(0 <= place < n for place in calibration)
+    if not is_in_range or not 0 < len(set(calibration)) == len(calibration) < n:
         raise ValueError(f"'calibration' must hold some positions in 0..{n - 1}, but not all, and each once")
     return list(calibration)
 
@@ -219,19 +217,19 @@ def run_train(
     Raises:
         ValueError: If it raises, returns an invalid model, or changes the original.
     """
-    before = contents(original.state_dict())
+    original_digest = contents(original.state_dict())
     model = call_user_code(path, "train()", train, dataset, seed)
     if not isinstance(model, nn.Module):
         raise ValueError(f"train() of {path} must return an nn.Module, found {type(model).__name__}")
-    if contents(original.state_dict()) != before:
+    if contents(original.state_dict()) != original_digest:
         raise ValueError(
             f"train() of {path} must leave the model alone that load() returned, and changed its weights: "
             "make another model there"
         )
-    if found := difference(shapes(original.state_dict()), shapes(model.state_dict())):
+    if problem := difference(shapes(original.state_dict()), shapes(model.state_dict())):
         raise ValueError(
-            f"train() of {path} must return a model like that of load(), {found}: make the same model there; "
-            "of a compiled or wrapped one return the model inside"
+            f"train() of {path} must return a model like that of load(), {problem}: make the same model "
+            "there; of a compiled or wrapped one return the model inside"
         )
     refuse_unusable(model)
     return model

@@ -20,7 +20,7 @@ KIND = "kind"
 def by_stage(method: object, of: Callable[[object, str], Mapping[str, T]]) -> dict[str, T]:
     """What `of` finds in each stage of a method, by dotted paths that begin with the stage's name."""
     return {
-        path: each for before, stage in stages_of(method).items() for path, each in of(stage, before).items()
+        path: each for prefix, stage in stages_of(method).items() for path, each in of(stage, prefix).items()
     }
 
 
@@ -29,11 +29,11 @@ def setting_meanings(method: object) -> dict[str, str]:
     return by_stage(method, meanings_in)
 
 
-def meanings_in(settings: object, before: str = "") -> dict[str, str]:
+def meanings_in(settings: object, prefix: str = "") -> dict[str, str]:
     """The meaning of each setting of a dataclass."""
     descriptions, kinds, meanings = parse_args_section(type(settings)), nested_kinds(type(settings)), {}
     for name, plain_value in as_table(settings).items():
-        value, path, meaning = getattr(settings, name), f"{before}{name}", descriptions.get(name, "")
+        value, path, meaning = getattr(settings, name), f"{prefix}{name}", descriptions.get(name, "")
         if isinstance(plain_value, Mapping) and is_dataclass(value):
             meanings |= {f"{path}.{KIND}": meaning} if len(kinds[name]) > 1 else {}
             meanings |= meanings_in(value, f"{path}.")
@@ -52,11 +52,11 @@ def changed_settings(method: object) -> dict[str, Any]:
     return changes | by_stage(method, changes_in)
 
 
-def changes_in(settings: object, before: str = "", usual: object = None) -> dict[str, Any]:
+def changes_in(settings: object, prefix: str = "", usual: object = None) -> dict[str, Any]:
     """The settings of a dataclass that differ from those of another one, by default of a new one."""
     usual, changes = type(settings)() if usual is None else usual, {}
     for each in fields(cast(Any, settings)):
-        value, default, path = getattr(settings, each.name), getattr(usual, each.name), f"{before}{each.name}"
+        value, default, path = getattr(settings, each.name), getattr(usual, each.name), f"{prefix}{each.name}"
         if value == default:
             continue
         if not is_dataclass(value):
@@ -73,11 +73,11 @@ def setting_choices(method: object) -> dict[str, dict[str, str]]:
     return by_stage(method, choices_in)
 
 
-def choices_in(settings: object, before: str = "") -> dict[str, dict[str, str]]:
+def choices_in(settings: object, prefix: str = "") -> dict[str, dict[str, str]]:
     """The dataclasses that each field of a dataclass accepts, if there is a choice."""
     choices: dict[str, dict[str, str]] = {}
     for name, kinds in nested_kinds(type(settings)).items():
-        value, path = getattr(settings, name), f"{before}{name}"
+        value, path = getattr(settings, name), f"{prefix}{name}"
         if len(kinds) > 1 or (kinds and not is_dataclass(value)):
             choices[path] = {kind_of(kind): first_line(kind) for kind in kinds}
         choices |= choices_in(value, f"{path}.") if is_dataclass(value) else {}
@@ -106,11 +106,11 @@ def descents(method: object) -> dict[str, Descent]:
     return by_stage(method, descents_in)
 
 
-def descents_in(settings: object, before: str = "") -> dict[str, Descent]:
+def descents_in(settings: object, prefix: str = "") -> dict[str, Descent]:
     """The descents in a dataclass and its nested dataclasses."""
     if not is_dataclass(settings):
         return {}
-    inner = {f"{before}{each.name}": getattr(settings, each.name) for each in fields(cast(Any, settings))}
+    inner = {f"{prefix}{each.name}": getattr(settings, each.name) for each in fields(cast(Any, settings))}
     return {
         place: how
         for path, value in inner.items()

@@ -41,14 +41,14 @@ def escape_controls(content: T) -> T:
 
     Names and messages may come from an untrusted record, recipe or folder.
     """
-    escaped: object = content
+    result: object = content
     if isinstance(content, str):
-        escaped = CONTROL.sub(lambda control: control[0].encode("unicode_escape").decode(), content)
+        result = CONTROL.sub(lambda control: control[0].encode("unicode_escape").decode(), content)
     elif isinstance(content, Mapping):
-        escaped = {escape_controls(key): escape_controls(value) for key, value in content.items()}
+        result = {escape_controls(key): escape_controls(value) for key, value in content.items()}
     elif isinstance(content, list):
-        escaped = [escape_controls(each) for each in content]
-    return cast(T, escaped)
+        result = [escape_controls(each) for each in content]
+    return cast(T, result)
 
 
 def print_lines(*lines: str) -> None:
@@ -84,11 +84,11 @@ def print_table(
 
 
 def print_verdict(
-    stage: Mapping[str, Any], row: Mapping[str, Any], before: Mapping[str, Any] | None = None
+    stage: Mapping[str, Any], row: Mapping[str, Any], original: Mapping[str, Any] | None = None
 ) -> None:
     """Prints the verdict on one model, then its figures with those of the original and the references."""
     print_sentences(row["reason"], "")
-    original_scores = {} if before is None else before["scores"]
+    original_scores = {} if original is None else original["scores"]
     rows = [
         figure_line(
             metric,
@@ -115,15 +115,15 @@ def figure_line(
     metric: str,
     score: Mapping[str, Any],
     margins: Mapping[str, float | None],
-    before: Sequence[float | None] = (),
+    original_values: Sequence[float | None] = (),
 ) -> list[str]:
     """One line of a verdict's table; the value of the original, if known, comes first."""
     aim = {"match": "equal", "lower": "low", "higher": "high"}[score["direction"]]
-    known = metric_named(metric)
-    assert known is not None
-    gap = None if known.needs_reference else score["gap"]  # the margin applies to the value itself
-    numbers = [*before, score["value"], score["reference"], gap, margins.get(metric)]
-    return [heading(metric), known.unit, *(number(each, digits(metric)) for each in numbers), aim]
+    entry = metric_named(metric)
+    assert entry is not None
+    gap = None if entry.needs_reference else score["gap"]  # the margin applies to the value itself
+    numbers = [*original_values, score["value"], score["reference"], gap, margins.get(metric)]
+    return [heading(metric), entry.unit, *(number(each, digits(metric)) for each in numbers), aim]
 
 
 def print_stages(record: Mapping[str, Any]) -> None:

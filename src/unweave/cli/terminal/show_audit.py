@@ -28,17 +28,17 @@ def print_audit(
     """
     whole_record = record.load(place)
     (stage,) = whole_record["stages"].values()
-    row, before = audited_rows(stage)
+    row, original = audited_rows(stage)
     cost = {key: row[key] for key in ("seconds", "gradient_evaluations", "cost")}
     if flags.json:
         figures = {key: row[key] for key in ("verdict", "reason", "scores", "gap")}
-        figures["original"] = None if before is None else before["scores"]
+        figures["original"] = None if original is None else original["scores"]
         places = {"out": str(place), "report": str(place / html.FILE)}
-        whole = {key: stage["reference"].get(key) for key in ("seconds", "gradient_evaluations")}
+        retraining = {key: stage["reference"].get(key) for key in ("seconds", "gradient_evaluations")}
         figures |= {key: stage[key] for key in ("attacks", "qualified") if key in stage}
-        show.print_json({**figures, "margins": stage["margins"], **cost, "retraining": whole, **places})
+        show.print_json({**figures, "margins": stage["margins"], **cost, "retraining": retraining, **places})
     else:
-        show.print_verdict(stage, row, before)
+        show.print_verdict(stage, row, original)
         if "attacks" in stage:
             print_attacks(stage["attacks"])
         if "qualified" in stage:
@@ -62,18 +62,18 @@ def print_attacks(attacks: Mapping[str, Any]) -> None:
 def audited_rows(stage: Mapping[str, Any]) -> tuple[Mapping[str, Any], Mapping[str, Any] | None]:
     """The row of the audited model, and that of the original if it is known."""
     rows = dict(stage["methods"])
-    before = rows.pop("original") if len(rows) > 1 else None
+    original = rows.pop("original") if len(rows) > 1 else None
     (row,) = rows.values()
-    return row, before
+    return row, original
 
 
 def cost_sentence(row: Mapping[str, Any], reference: Mapping[str, Any]) -> list[str]:
     """A sentence on the cost of a method relative to a retraining; none if the cost is unknown."""
-    cost, whole = cost_words(row), cost_words(reference)
+    cost, retrain = cost_words(row), cost_words(reference)
     if cost is None:
         return []
-    said = f"Unlearning took {cost}" + ("." if whole is None else f"; a retraining takes {whole}.")
-    return ["", f"{said} Seconds vary with the machine and its load."]
+    sentence = f"Unlearning took {cost}" + ("." if retrain is None else f"; a retraining takes {retrain}.")
+    return ["", f"{sentence} Seconds vary with the machine and its load."]
 
 
 def cost_words(row: Mapping[str, Any]) -> str | None:

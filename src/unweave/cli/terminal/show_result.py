@@ -56,9 +56,9 @@ def print_done(split: Split, name: str, *, folder: Path, flags: CommonFlags) -> 
     """Prints that the run was done before, and its folder; earlier figures are null in JSON."""
     n, of, request = len(split.forget), len(split.train), about_own_images(split)
     if flags.json:
-        unknown = dict.fromkeys(("before", "after", "glance", "seconds", "gradient_evaluations"))
+        empty_figures = dict.fromkeys(("before", "after", "glance", "seconds", "gradient_evaluations"))
         facts = {"method": name, "forgotten": n, "request": request}
-        show.print_json({"out": str(folder), "done_before": True, **facts, **unknown})
+        show.print_json({"out": str(folder), "done_before": True, **facts, **empty_figures})
         return
     show.print_lines(f"Done already: {folder} holds this run, {n} of {of} examples forgotten with {name}.")
     show.print_sentences(*request)
