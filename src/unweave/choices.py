@@ -38,9 +38,9 @@ def refuse_outside(settings: object, interval: str, *names: str) -> None:
     for name in names:
         value = getattr(settings, name)
         if isinstance(value, int | float):
-            above = value >= low if interval.startswith("[") else value > low
-            below = value <= high if interval.endswith("]") else value < high
-            if not (above and below):
+            is_above = value >= low if interval.startswith("[") else value > low
+            is_below = value <= high if interval.endswith("]") else value < high
+            if not (is_above and is_below):
                 raise ValueError(f"{name} must be in {interval}, found {value}")
 
 
@@ -59,8 +59,8 @@ def refuse_no_pattern(settings: object, *names: str) -> None:
         try:
             re.compile(pattern if isinstance(pattern, str) else "")
         except re.error as error:
-            found = f"{pattern!r} ({error})"
-            raise ValueError(f"{name} must be a regular expression, found {found}") from error
+            actual = f"{pattern!r} ({error})"
+            raise ValueError(f"{name} must be a regular expression, found {actual}") from error
 
 
 def suggest_word(word: str, words: Iterable[str]) -> str:
@@ -71,8 +71,8 @@ def suggest_word(word: str, words: Iterable[str]) -> str:
     ending: dict[str, list[str]] = {}
     for path in words:
         ending.setdefault(path.rpartition(".")[2], []).append(path)
-    near = get_close_matches(word.rpartition(".")[2], ending, n=1, cutoff=0.5)
-    return f" (did you mean {' or '.join(map(repr, ending[near[0]]))}?)" if near else ""
+    matches = get_close_matches(word.rpartition(".")[2], ending, n=1, cutoff=0.5)
+    return f" (did you mean {' or '.join(map(repr, ending[matches[0]]))}?)" if matches else ""
 
 
 def list_first(words: Sequence[str]) -> str:

@@ -180,10 +180,10 @@ class Problem:
         """
         key = f"{self.generator.initial_seed()}:{name}"
         if key not in self.memory:
-            copied = self.problem_copy(name)
-            with add_time(copied.cost):
-                value = make(copied)
-            self.memory[key] = value, copied.cost
+            problem = self.problem_copy(name)
+            with add_time(problem.cost):
+                value = make(problem)
+            self.memory[key] = value, problem.cost
         value, cost = self.memory[key]
         self.cost += cost
         return cast(T, value)
@@ -210,11 +210,11 @@ def redrawn_copy(model: nn.Module) -> nn.Module:
         ValueError: If a module holds weights but has no `reset_parameters`, or the model is sharded.
     """
     refuse_undrawable_weights(model)
-    fresh = copy.deepcopy(model)
-    for module in fresh.modules():
+    model_copy = copy.deepcopy(model)
+    for module in model_copy.modules():
         if isinstance(module, Resettable):
             module.reset_parameters()
-    return fresh
+    return model_copy
 
 
 def refuse_undrawable_weights(model: nn.Module) -> None:

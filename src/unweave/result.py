@@ -115,8 +115,8 @@ class Result:
     def as_record(self) -> dict[str, Any]:
         """The record of the model before any audit."""
         reason = "INCONCLUSIVE: no verdict: the model was not audited yet"
-        none = {"scores": {}, "gap": None, "verdict": "INCONCLUSIVE", "reason": reason}
-        row = {**none, "peak_mib": None, "failed": None, **self.row()}
+        placeholder = {"scores": {}, "gap": None, "verdict": "INCONCLUSIVE", "reason": reason}
+        row = {**placeholder, "peak_mib": None, "failed": None, **self.row()}
         return one_model(
             {self.name: row}, self.request(), self.sizes(), family=self.family, seeds=[self.seed]
         )
@@ -146,19 +146,19 @@ class Result:
             ValueError: If the folder holds a model or a record that unweave did not write, or `sharded` is
                 given for a whole model. Files of an earlier save are replaced.
         """
-        place, first = Path(folder), Processes.current().from_first
+        place, on_first = Path(folder), Processes.current().from_first
         facts = {"split": self.split.digest(), "recipe": repr(self.method), "seed": self.seed}
         facts |= {"original": digest_weights(self.original), "code": record.environment()["code"]}
         if sharded:
             if not is_model_sharded(self.model):
                 raise ValueError("sharded=True is for a sharded model, found a whole one: leave it out")
-            first(lambda: refuse_foreign(place))
+            on_first(lambda: refuse_foreign(place))
             save_sharded(place, self.model, facts)
-            first(lambda: remove_whole(place))
+            on_first(lambda: remove_whole(place))
         else:
             state = whole_state(self.model)
-            first(lambda: self._write_whole(place, state, facts, write))
-        first(lambda: self._write_rest(place))
+            on_first(lambda: self._write_whole(place, state, facts, write))
+        on_first(lambda: self._write_rest(place))
 
     def _write_whole(
         self,
@@ -198,17 +198,17 @@ def remove_whole(folder: Path) -> None:
 def refuse_foreign(folder: Path) -> None:
     """Raises if a folder holds a model or a record that unweave did not write: saving would replace it."""
     schema = read_if_present(folder / record.FILE).get("schema")
-    whole = {"architecture", "weights"} <= read_if_present(folder / checkpoint.SIDECAR).keys()
+    is_whole = {"architecture", "weights"} <= read_if_present(folder / checkpoint.SIDECAR).keys()
     places = (SHARDED, DRAFT)  # after a crash a finished draft may not have its name yet
-    sharded = any("architecture" in read_if_present(folder / name / checkpoint.SIDECAR) for name in places)
-    ours = {
-        checkpoint.WEIGHTS: whole,
-        PRETRAINED: whole,
-        SHARDED: sharded,
-        ADDITIONS: whole or sharded,
+    is_sharded = any("architecture" in read_if_present(folder / name / checkpoint.SIDECAR) for name in places)
+    ownership = {
+        checkpoint.WEIGHTS: is_whole,
+        PRETRAINED: is_whole,
+        SHARDED: is_sharded,
+        ADDITIONS: is_whole or is_sharded,
         record.FILE: str(schema).startswith("unweave.record/"),
     }
-    for name, is_ours in ours.items():
+    for name, is_ours in ownership.items():
         if (folder / name).exists() and not is_ours:
             raise ValueError(f"{folder} holds a {name} that unweave did not write: choose another folder")
 
@@ -217,14 +217,14 @@ def refuse_foreign(folder: Path) -> None:
 def replace_folder(folder: Path) -> Iterator[Path]:
     """Yields a temporary folder, which replaces `folder` as a whole if the body succeeds."""
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as workplace:
-        draft_folder, before = Path(workplace) / folder.name, Path(workplace) / "before"
+        draft_folder, old_folder = Path(workplace) / folder.name, Path(workplace) / "before"
         yield draft_folder
         if draft_folder.exists():
             for path in draft_folder.rglob("*"):
                 if path.is_file():
                     follow_umask(path)
             if folder.exists():
-                os.replace(folder, before)
+                os.replace(folder, old_folder)
             os.replace(draft_folder, folder)
 
 

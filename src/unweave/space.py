@@ -119,10 +119,10 @@ def up_to(longest: int, *, share: int = 10, least: int = 1) -> Whole:
 def prefix_paths(name: str, space: Mapping[str, Range]) -> dict[str, Range]:
     """The space of a nested field: its paths begin with the name of the field."""
 
-    def with_prefix(each: Range) -> Range:
-        if not isinstance(each, Rest):
-            return each
-        return Rest(each.total, {f"{name}.{path}": price for path, price in each.prices.items()})
+    def with_prefix(entry: Range) -> Range:
+        if not isinstance(entry, Rest):
+            return entry
+        return Rest(entry.total, {f"{name}.{path}": price for path, price in entry.prices.items()})
 
     return {f"{name}.{path}": with_prefix(each) for path, each in space.items()}
 

@@ -80,8 +80,8 @@ class Split:
     @cached_property
     def forgotten_classes(self) -> tuple[int, ...]:
         """Classes without an example in the retain set, that is, forgotten whole."""
-        forgotten, kept = (self.train.labels[ids].unique().tolist() for ids in (self.forget, self.retain))
-        return tuple(sorted(set(forgotten) - set(kept)))
+        forgotten, retained = (self.train.labels[ids].unique().tolist() for ids in (self.forget, self.retain))
+        return tuple(sorted(set(forgotten) - set(retained)))
 
     def part(self, name: Part) -> tuple[Source, Int[Tensor, " n"]]:
         """The source of a part, and the positions of the part in it."""
@@ -98,12 +98,12 @@ class Split:
         `digest("mixed")` identifies the training data of an original model, `digest("retain")` that of a
         retrained reference.
         """
-        whole = hashlib.sha256()
+        sha = hashlib.sha256()
         for name in sorted(parts or ("forget", "retain", "calibration", "test")):
             source, ids = self.part(name)
-            whole.update(f"{source.digest()}:{len(ids)}:".encode())
-            whole.update(ids.sort().values.numpy().astype("<i8").tobytes())
-        return whole.hexdigest()
+            sha.update(f"{source.digest()}:{len(ids)}:".encode())
+            sha.update(ids.sort().values.numpy().astype("<i8").tobytes())
+        return sha.hexdigest()
 
     def save(self, path: str | Path) -> None:
         """Writes the digest and the positions of two parts as JSON; retain and test set are the rest."""
@@ -152,12 +152,12 @@ def positions(source: Source, ids: Iterable[int] | Iterable[str] | Tensor) -> In
 
 def refuse_repeated(source: Source, places: Int[Tensor, " n"]) -> None:
     """Raises if a position occurs twice; the message gives ids if the examples have them."""
-    distinct, times = places.unique(return_counts=True)
-    if len(distinct) == len(places):
+    distinct_places, counts = places.unique(return_counts=True)
+    if len(distinct_places) == len(places):
         return
-    again = distinct[times > 1].tolist()
+    repeated_places = distinct_places[counts > 1].tolist()
     ids = source.names
-    names = [f"position {place}" if ids is None else repr(ids[place]) for place in again]
+    names = [f"position {place}" if ids is None else repr(ids[place]) for place in repeated_places]
     repeats = (
         f"{names[0]} twice" if len(names) == 1 else f"{len(names)} of {len(places)} again: {first_few(names)}"
     )
@@ -172,17 +172,17 @@ def source_positions(
     Raises:
         ValueError: If some do not exist; the message gives their number and the first of them.
     """
-    given = [] if isinstance(examples, Tensor) else read_list(examples, "forget")
-    ids = [each for each in given if isinstance(each, str)]
+    entries = [] if isinstance(examples, Tensor) else read_list(examples, "forget")
+    ids = [each for each in entries if isinstance(each, str)]
     if ids:
-        result = named_positions(source, given, ids)
+        result = named_positions(source, entries, ids)
     else:
-        result = read_positions(examples if isinstance(examples, Tensor) else given, "forget")
-    outside = result[(result < 0) | (result >= len(source))].tolist()
-    if outside:
-        several = f"{count_of(outside, result)} not: " if len(outside) > 1 else ""
+        result = read_positions(examples if isinstance(examples, Tensor) else entries, "forget")
+    invalid_positions = result[(result < 0) | (result >= len(source))].tolist()
+    if invalid_positions:
+        note = f"{count_of(invalid_positions, result)} not: " if len(invalid_positions) > 1 else ""
         raise ValueError(
-            f"positions must be in 0..{len(source) - 1}, found {several}{first_few(map(str, outside))}"
+            f"positions must be in 0..{len(source) - 1}, found {note}{first_few(map(str, invalid_positions))}"
         )
     return result
 
@@ -192,18 +192,18 @@ def named_positions(source: Source, examples: Sequence[object], ids: Sequence[st
     names = source.names  # only if they are needed: that may read the whole data set
     if names is None:
         raise ValueError(f"expected positions, found the id {ids[0]!r}: the training data has no ids")
-    found = find_names(names, ids).tolist()
-    unknown = [name for name, place in zip(ids, found, strict=True) if place < 0]
+    indices = find_names(names, ids).tolist()
+    unknown = [name for name, place in zip(ids, indices, strict=True) if place < 0]
     if unknown:
-        several = f"{count_of(unknown, examples)} not: {first_few(map(repr, unknown))}"
-        raise ValueError(f"ids must be those of training examples, found {several}")
-    places = iter(found)
+        note = f"{count_of(unknown, examples)} not: {first_few(map(repr, unknown))}"
+        raise ValueError(f"ids must be those of training examples, found {note}")
+    places = iter(indices)
     return read_positions([next(places) if isinstance(each, str) else each for each in examples], "forget")
 
 
-def count_of(some: Sequence[object], of: Sequence[object] | Tensor) -> str:
+def count_of(subset: Sequence[object], total: Sequence[object] | Tensor) -> str:
     """The beginning of a sentence: "2 of 7 that are"."""
-    return f"{len(some)} of {len(of)} that {'is' if len(some) == 1 else 'are'}"
+    return f"{len(subset)} of {len(total)} that {'is' if len(subset) == 1 else 'are'}"
 
 
 def first_few(names: Iterable[str]) -> str:
@@ -229,25 +229,25 @@ def cut_held_out(n: int, calibration: object, seed: int) -> tuple[Tensor, Tensor
         if not 0 < calibration < 1:
             raise ValueError(f"calibration must be a fraction in (0, 1) or positions, found {calibration}")
         order = torch.randperm(n, generator=torch.Generator().manual_seed(seed))
-        first = max(1, min(n - 1, round(calibration * n)))
-        return order[:first].sort().values, order[first:].sort().values
+        count = max(1, min(n - 1, round(calibration * n)))
+        return order[:count].sort().values, order[count:].sort().values
     if isinstance(calibration, str) or not isinstance(calibration, Iterable):
         raise ValueError(
             f"calibration must be a fraction in (0, 1) or positions, found {calibration!r:.80}: give one"
         )
-    given = read_positions(calibration, "calibration")
-    calibration_part = given.unique()
-    if not len(given) or len(calibration_part) < len(given):
+    places = read_positions(calibration, "calibration")
+    calibration_part = places.unique()
+    if not len(places) or len(calibration_part) < len(places):
         raise ValueError(
             "calibration must be a fraction or positions, at least one and each once, found "
-            f"{len(given)} positions, {len(calibration_part)} of them different"
+            f"{len(places)} positions, {len(calibration_part)} of them different"
         )
     first, last = int(calibration_part[0]), int(calibration_part[-1])
     if not 0 <= first <= last < n:
         raise ValueError(
             f"calibration must be positions in 0..{n - 1} of the test data, found {first}..{last}"
         )
-    if len(given) == n:
+    if len(places) == n:
         raise ValueError(f"calibration must leave a test example, found all {n} positions")
     test_part = torch.ones(n, dtype=torch.bool).index_fill_(0, calibration_part, False).nonzero()[:, 0]
     return calibration_part, test_part

@@ -42,8 +42,8 @@ def as_table(value: object) -> Any:  # noqa: ANN401  plain values of any type
     if not dataclasses.is_dataclass(value):
         return value
     values = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
-    several = {name for name, kinds in nested_kinds(type(value)).items() if len(kinds) > 1}
-    kinds = {name: kind_of(type(values[name])) for name in several if dataclasses.is_dataclass(values[name])}
+    names = {name for name, kinds in nested_kinds(type(value)).items() if len(kinds) > 1}
+    kinds = {name: kind_of(type(values[name])) for name in names if dataclasses.is_dataclass(values[name])}
     table = {name: as_table(each) for name, each in values.items()}
     return table | {name: {"kind": kind, **table[name]} for name, kind in kinds.items()}
 
@@ -78,8 +78,8 @@ def build(kind: type[T], table: Table, path: str, *, given: Table = MappingProxy
     fields = [each for each in dataclasses.fields(cast(Any, kind)) if each.name not in given]
     refuse_unknown(table, [field.name for field in fields], path, field_paths(kind))
     for field in fields:
-        required = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
-        if required and field.name not in table:
+        is_required = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+        if is_required and field.name not in table:
             raise ValueError(f"{join_path(path, field.name)} is missing")
     values = {name: value_of(hints[name], value, join_path(path, name)) for name, value in table.items()}
     try:
@@ -97,9 +97,9 @@ def value_of(hint: Any, value: object, path: str) -> object:  # noqa: ANN401  an
     if isinstance(value, str) and value in kinds and str not in plain_types:
         value = {"kind": value}
     if kinds and isinstance(value, Mapping):
-        only, *more = kinds.values()
-        if not more and "kind" in field_paths(only):  # a field of its own
-            return build(only, value, path)
+        first_kind, *other_kinds = kinds.values()
+        if not other_kinds and "kind" in field_paths(first_kind):  # a field of its own
+            return build(first_kind, value, path)
         kind = kinds[choose_kind(kinds, value, path)]
         return build(kind, {key: each for key, each in value.items() if key != "kind"}, path)
     if kinds and (not plain_types or (plain_types == [type(None)] and value is not None)):
@@ -142,25 +142,25 @@ def validate(kind: Any, value: object, path: str) -> Any:  # noqa: ANN401  any t
         return _reader(kind)(json.dumps(value))
     except ValidationError as error:
         errors = cast(list[Table], error.errors())
-        several = len([each for each in members(kind) if each is not type(None)]) > 1
-        alike = several and all(len(each["loc"]) == 1 for each in errors)
-        raise ValueError(_explain_union(errors, path) if alike else _explain(errors[0], path)) from error
+        is_union = len([each for each in members(kind) if each is not type(None)]) > 1
+        is_flat = is_union and all(len(each["loc"]) == 1 for each in errors)
+        raise ValueError(_explain_union(errors, path) if is_flat else _explain(errors[0], path)) from error
 
 
 def merge_tables(default: Table, overrides: Table) -> dict[str, Any]:
     """Merges overrides into defaults, field by field; a table of another kind replaces the default."""
-    merged = dict(default)
+    table = dict(default)
     for key, value in overrides.items():
         inner = default.get(key)
         if isinstance(inner, Mapping) and isinstance(value, Mapping):
             same_kind = value.get("kind", inner.get("kind")) == inner.get("kind")
-            merged[key] = merge_tables(inner, value) if same_kind else value
+            table[key] = merge_tables(inner, value) if same_kind else value
         elif not (isinstance(inner, Mapping) and value == inner.get("kind", {})):
-            merged[key] = value
+            table[key] = value
     for key, other in (("steps", "epochs"), ("epochs", "steps")):
         if overrides.get(key) is not None and other not in overrides and other in default:
-            merged[other] = None
-    return merged
+            table[other] = None
+    return table
 
 
 def require_mapping(table: object, path: str) -> Table:
@@ -236,7 +236,7 @@ def _explain_union(errors: Sequence[Table], path: str) -> str:
 
 def _explain(error: Table, path: str) -> str:
     """One sentence for an error of pydantic's."""
-    place, found = ".".join([path, *map(str, error["loc"])]).removeprefix("."), error["input"]
+    place, value = ".".join([path, *map(str, error["loc"])]).removeprefix("."), error["input"]
     match error["type"]:
         case "value_error":
             return f"{place}: {error['ctx']['error']}".removeprefix(": ")
@@ -245,8 +245,8 @@ def _explain(error: Table, path: str) -> str:
         case "literal_error":
             expected = error["ctx"]["expected"]
             choices = expected.replace("'", "").replace(" or ", ", ").split(", ")
-            return f"{place} must be {expected}, found {found!r}{suggest_word(str(found), choices)}"
+            return f"{place} must be {expected}, found {value!r}{suggest_word(str(value), choices)}"
         case "dataclass_type":
-            return f"{place} must be a table, found {found!r}"
+            return f"{place} must be a table, found {value!r}"
         case _:
-            return f"{place}: {error['msg'][:1].lower()}{error['msg'][1:]}, found {found!r}"
+            return f"{place}: {error['msg'][:1].lower()}{error['msg'][1:]}, found {value!r}"

@@ -87,13 +87,13 @@ def unlearn(
     refuse_family(method, task)
     if isinstance(task, OfFamily):
         refuse_unfit_targets(method, task.family, "method")
-    sharded = is_model_sharded(model)
-    if sharded:
+    is_sharded = is_model_sharded(model)
+    if is_sharded:
         log.info("the model is sharded, so it is edited in place: it can't be copied")
-    forms, original = shapes(model.state_dict()), ShardedOriginal(model) if sharded else model
+    forms, original = shapes(model.state_dict()), ShardedOriginal(model) if is_sharded else model
     place = torch.device(device) if device is not None else next(model.parameters()).device
-    copied = editable_copy if leaves_frozen(method) else copy.deepcopy
-    working = model if sharded else copied(model).to(place)
+    copy_model = editable_copy if leaves_frozen(method) else copy.deepcopy
+    working_model = model if is_sharded else copy_model(model).to(place)
     held_out, calibration = split.held_out.to(place), split.calibration.tolist()
     on_device = Split(split.train.to(place), split.forget, held_out, calibration=calibration)
     generator = torch.Generator().manual_seed(seed)
@@ -101,7 +101,7 @@ def unlearn(
     if states is not None:
         facts = run_facts(original, split, method, task, seed)
         claim_states(states, None if facts is None else {**facts, "model": digest_model(model)})
-    problem = Problem(task, working, on_device, generator, build, caller_model=original, states=states)
+    problem = Problem(task, working_model, on_device, generator, build, caller_model=original, states=states)
     refuse_unfit_data(problem)
     with restore_after_error(original):
         cost = run_and_time(problem, method)
@@ -126,12 +126,12 @@ def restore_after_error(original: nn.Module) -> Iterator[None]:
 
 def refuse_no_request(model: object, split: object) -> None:
     """Raises if something is no model, such as its weights or its class, or no split, such as a data set."""
-    found = f"the class {model.__name__}" if isinstance(model, type) else type(model).__name__
+    kind = f"the class {model.__name__}" if isinstance(model, type) else type(model).__name__
     if not isinstance(model, nn.Module):
-        raise ValueError(f"the model must be an nn.Module, found {found}: load weights into a model first")
+        raise ValueError(f"the model must be an nn.Module, found {kind}: load weights into a model first")
     if not isinstance(split, Split):
-        found = type(split).__name__
-        raise ValueError(f"the split must be a Split, found {found}: make Split(train, forget, test)")
+        kind = type(split).__name__
+        raise ValueError(f"the split must be a Split, found {kind}: make Split(train, forget, test)")
 
 
 def leaves_frozen(method: Method | Stage) -> bool:
@@ -218,11 +218,11 @@ def refuse_nonfinite(model: nn.Module) -> None:
 def refuse_unchanged(before: nn.Module, problem: Problem) -> None:
     """Raises if no weight or buffer has changed."""
     if isinstance(before, ShardedOriginal):
-        changed = problem.processes.anywhere(before.has_changed(), problem.device)
+        has_changed = problem.processes.anywhere(before.has_changed(), problem.device)
     else:
         pairs = zip(state(before).values(), state(problem.model).values(), strict=True)
-        changed = any(not torch.equal(old.cpu(), new.cpu()) for old, new in pairs)
-    if not changed:
+        has_changed = any(not torch.equal(old.cpu(), new.cpu()) for old, new in pairs)
+    if not has_changed:
         raise Failed("nothing changed: the method left every weight as it was")
 
 

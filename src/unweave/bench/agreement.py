@@ -50,9 +50,9 @@ def count_agreement(proxies: Sequence[Proxy], method: str, control: int) -> list
     """
     pairs: dict[tuple[str, str], Counter[str]] = {}
     for proxy in proxies:
-        others = [each.like for each in proxies if each is not proxy]
+        requests = [each.like for each in proxies if each is not proxy]
         for model, name, seed in list_subjects(proxy.stage, method, control):
-            by_others = judge_by_others(proxy, name, seed, others, gate=model == method)
+            by_others = judge_by_others(proxy, name, seed, requests, gate=model == method)
             counts = pairs.setdefault((proxy.like.stratum, model), Counter())
             counts[f"{by_others}/{judge_by_own(proxy, name, seed)}"] += 1
     strata = Counter(each.like.stratum for each in proxies)
@@ -70,9 +70,9 @@ def count_agreement(proxies: Sequence[Proxy], method: str, control: int) -> list
 def list_subjects(stage: Stage, method: str, control: int) -> list[tuple[str, str, int]]:
     """The models of a request that are judged: the kind of each, and the name and seed of its cell."""
     seeds = stage.recipe.seeds
-    measured = {seed: append_suffix(cell_path(stage, seed, method), "values.json") for seed in seeds}
-    own = [(method, method, seed) for seed, path in measured.items() if path.exists()]  # it did not fail
-    return [*own, ("original", "original", seeds[0]), ("retrained", REFERENCE, control)]
+    paths = {seed: append_suffix(cell_path(stage, seed, method), "values.json") for seed in seeds}
+    subjects = [(method, method, seed) for seed, path in paths.items() if path.exists()]  # it did not fail
+    return [*subjects, ("original", "original", seeds[0]), ("retrained", REFERENCE, control)]
 
 
 def judge_by_own(proxy: Proxy, name: str, seed: int) -> str:
@@ -86,18 +86,20 @@ def judge_by_own(proxy: Proxy, name: str, seed: int) -> str:
         return [{**values, **exam.measure_pair(answers, each)} for each in references]
 
     expected = [read_values(stage, each, REFERENCE) for each in seeds]
-    own, before = measure(name, seed), measure("original", seeds[0])
-    return str(exam.judge(own, expected, proxy.margins, before, list).verdict)
+    model_values, original_values = measure(name, seed), measure("original", seeds[0])
+    return str(exam.judge(model_values, expected, proxy.margins, original_values, list).verdict)
 
 
-def judge_by_others(proxy: Proxy, name: str, seed: int, others: Sequence[LikeRequest], *, gate: bool) -> str:
+def judge_by_others(
+    proxy: Proxy, name: str, seed: int, requests: Sequence[LikeRequest], *, gate: bool
+) -> str:
     """The verdict on one model from other requests alone."""
     stage, exam, expected = proxy.stage, proxy.stage.exam(), proxy.expected
-    own = measure_alone(stage, seed, name, proxy.held_out, expected)
-    before = measure_alone(stage, stage.recipe.seeds[0], "original", proxy.held_out, expected)
+    model_values = measure_alone(stage, seed, name, proxy.held_out, expected)
+    original_values = measure_alone(stage, stage.recipe.seeds[0], "original", proxy.held_out, expected)
     smallest = smallest_margins(exam.sizes, exam.metrics)
     judgement, _ = judge_by_like(
-        own, before, expected, nearest_stratum(proxy.like.about, others),
+        model_values, original_values, expected, nearest_stratum(proxy.like.about, requests),
         smallest=smallest, metrics=exam.metrics, gate=gate,
     )  # fmt: skip
     return str(judgement.verdict)

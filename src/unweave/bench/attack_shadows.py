@@ -22,7 +22,7 @@ REFERENCES = 8
 
 FPR = 0.1
 
-Seen = Bool[np.ndarray, "model target"]
+Halves = Bool[np.ndarray, "model target"]
 Scores = Float64[np.ndarray, "model target"]
 Positions = Int64[np.ndarray, "_"]
 Figure = Callable[[Float64[np.ndarray, " target"], Bool[np.ndarray, " target"]], float]
@@ -41,16 +41,16 @@ def run_study(study: ShadowStudy, methods: Sequence[str], listener: Listener) ->
     rows: dict[str, Any] = {}
     for name in ("retrain", "original", *methods):
         try:
-            known = {"retrain": floor, "original": ceiling}.get(name)
-            found = known or study.population(name, listener)
+            reference = {"retrain": floor, "original": ceiling}.get(name)
+            population = reference or study.population(name, listener)
         except Failed as error:
             rows[name] = {"failed": str(error)}
             continue
-        results = attack_population(study, found, floor, ceiling)
+        results = attack_population(study, population, floor, ceiling)
         rows[name] = {
             "failed": None,
-            "seconds": found.cost.seconds,
-            "gradient_evaluations": found.cost.gradients,
+            "seconds": population.cost.seconds,
+            "gradient_evaluations": population.cost.gradients,
             "attacks": {attack: asdict(result) for attack, result in results.items()},
         }
     return {
@@ -63,16 +63,16 @@ def run_study(study: ShadowStudy, methods: Sequence[str], listener: Listener) ->
 
 
 def attack_population(
-    study: ShadowStudy, found: Population, floor: Population, ceiling: Population
+    study: ShadowStudy, population: Population, floor: Population, ceiling: Population
 ) -> dict[str, AttackResult]:
     """Every attack that T models allow, by "attack: figure"."""
-    seen = study.halves.numpy()
-    shadows = [Shadows(each.margins, seen) for each in (found, floor, ceiling)]
+    halves = study.halves.numpy()
+    shadows = [Shadows(each.margins, halves) for each in (population, floor, ceiling)]
     results = {f"u-lira: {name}": each for name, each in ulira.ulira(*shadows).items()}
-    results |= {f"rmia: {name}": each for name, each in rmia_of(seen, found, floor, ceiling).items()}
-    if found is floor:  # the attacks below would compare these models with themselves
+    results |= {f"rmia: {name}": each for name, each in rmia_of(halves, population, floor, ceiling).items()}
+    if population is floor:  # the attacks below would compare these models with themselves
         return results
-    per_target = unlearned_rows(found.margins, seen), unlearned_rows(floor.margins, seen)
+    per_target = unlearned_rows(population.margins, halves), unlearned_rows(floor.margins, halves)
     results["klom-gauss: mean"] = klom_gauss.klom_gauss(*per_target)
     if len(per_target[0]) >= forgetting_quality.FEWEST:
         results["forgetting-quality: F / F_null"] = forgetting_quality.forgetting_quality(*per_target)
@@ -82,32 +82,34 @@ def attack_population(
 
 
 def unlearned_rows(
-    margins: Margins, seen: Bool[np.ndarray, "model target"]
+    margins: Margins, halves: Bool[np.ndarray, "model target"]
 ) -> Float64[np.ndarray, "half target"]:
     """The margins of each target by the T / 2 models that had it in their half."""
-    columns = [margins[seen[:, target], target] for target in range(margins.shape[1])]
+    columns = [margins[halves[:, target], target] for target in range(margins.shape[1])]
     return np.stack(columns, axis=1)
 
 
-def rmia_of(seen: Seen, found: Population, floor: Population, ceiling: Population) -> dict[str, AttackResult]:
+def rmia_of(
+    halves: Halves, population: Population, floor: Population, ceiling: Population
+) -> dict[str, AttackResult]:
     """Offline RMIA of each model's half against the other half, which it never saw, as means over models.
 
     The references are retrained models; a retrained model that is a target itself is never among its own.
     Intervals are over models and targets, for these references.
     """
-    ours, theirs, before = (
-        np.stack([scores_of(index, seen[index], each, floor) for index in range(len(seen))])
-        for each in (found, floor, ceiling)
+    scores, null_scores, original_scores = (
+        np.stack([scores_of(index, halves[index], each, floor) for index in range(len(halves))])
+        for each in (population, floor, ceiling)
     )
     results = {}
     for name, figure in RMIA_FIGURES.items():
         rng = np.random.default_rng(0)
-        null = [figure(*sides) for sides in zip(theirs, seen, strict=True)]
+        null = [figure(*sides) for sides in zip(null_scores, halves, strict=True)]
         if np.isnan(null).any():  # too few targets for this figure
             continue
         bands = [float(np.mean(np.take(null, half))) for half, _ in halvings(len(null), rng)]
-        mean = mean_over_models(figure, ours, seen)
-        low, high = two_way_bootstrap(seen.shape, partial(resampled_mean, figure, ours, seen), rng)
+        mean = mean_over_models(figure, scores, halves)
+        low, high = two_way_bootstrap(halves.shape, partial(resampled_mean, figure, scores, halves), rng)
         results[name] = AttackResult(
             mean,
             low,
@@ -115,73 +117,74 @@ def rmia_of(seen: Seen, found: Population, floor: Population, ceiling: Populatio
             float(np.mean(null)),
             spread_band(bands),
             rmia.CANNOT,
-            mean_over_models(figure, before, seen),
+            mean_over_models(figure, original_scores, halves),
         )
     return results
 
 
-def mean_over_models(figure: Figure, scores: Scores, seen: Seen) -> float:
+def mean_over_models(figure: Figure, scores: Scores, halves: Halves) -> float:
     """The mean of a figure over the models that have it; NaN if none has."""
-    found = [figure(*each) for each in zip(scores, seen, strict=True)]
-    return float(np.nanmean(found)) if not np.isnan(found).all() else math.nan
+    values = [figure(*each) for each in zip(scores, halves, strict=True)]
+    return float(np.nanmean(values)) if not np.isnan(values).all() else math.nan
 
 
 def resampled_mean(
-    figure: Figure, scores: Scores, seen: Seen, models: Positions, targets: Positions
+    figure: Figure, scores: Scores, halves: Halves, models: Positions, targets: Positions
 ) -> float:
     """The same of some models and targets."""
     rows = np.ix_(models, targets)
-    return mean_over_models(figure, scores[rows], seen[rows])
+    return mean_over_models(figure, scores[rows], halves[rows])
 
 
-def area(scores: Float64[np.ndarray, " target"], mine: Bool[np.ndarray, " target"]) -> float:
+def area(scores: Float64[np.ndarray, " target"], half: Bool[np.ndarray, " target"]) -> float:
     """The AUC of a model's half against the other half; NaN if one of them is empty."""
-    if mine.all() or not mine.any():
+    if half.all() or not half.any():
         return math.nan
-    return float(placements(scores[mine], scores[~mine]).mean())
+    return float(placements(scores[half], scores[~half]).mean())
 
 
-def rate(scores: Float64[np.ndarray, " target"], mine: Bool[np.ndarray, " target"]) -> float:
+def rate(scores: Float64[np.ndarray, " target"], half: Bool[np.ndarray, " target"]) -> float:
     """The true-positive rate at a false-positive rate of 10 %; NaN if one example is more than that."""
-    if mine.all() or not mine.any() or (~mine).sum() * FPR < 1:
+    if half.all() or not half.any() or (~half).sum() * FPR < 1:
         return math.nan
-    return tpr_at_fpr(scores[mine], scores[~mine], FPR)[1].value
+    return tpr_at_fpr(scores[half], scores[~half], FPR)[1].value
 
 
 RMIA_FIGURES: Mapping[str, Figure] = {"auc": area, "tpr": rate}
 
 
 def scores_of(
-    index: int, mine: Bool[np.ndarray, " target"], found: Population, floor: Population
+    index: int, half: Bool[np.ndarray, " target"], population: Population, floor: Population
 ) -> Float64[np.ndarray, " target"]:
     """RMIA's score of each target by one model."""
-    others = [i for i in range(len(floor.margins)) if i != index][:REFERENCES]
+    indices = [i for i in range(len(floor.margins)) if i != index][:REFERENCES]
     target, *references = (
-        confidences(kind, row, mine) for kind, row in ((found, index), *((floor, row) for row in others))
+        confidences(kind, row, half)
+        for kind, row in ((population, index), *((floor, row) for row in indices))
     )
-    scores = np.empty(len(mine))
-    for part, rows in (("forget", mine), ("unseen", ~mine)):
+    scores = np.empty(len(half))
+    for part, rows in (("forget", half), ("unseen", ~half)):
         scores[rows] = rmia.scores(target, references, part, a=rmia.A, gamma=rmia.GAMMA)
     return scores
 
 
-def confidences(kind: Population, row: int, mine: Bool[np.ndarray, " target"]) -> Confidences:
+def confidences(kind: Population, row: int, half: Bool[np.ndarray, " target"]) -> Confidences:
     """The confidences of one model on its half, on the other half, and on the calibration set."""
     from scipy.special import expit
 
-    own = expit(kind.margins[row])
-    return Confidences(own[mine], own[~mine], kind.held_out[row])
+    probabilities = expit(kind.margins[row])
+    return Confidences(probabilities[half], probabilities[~half], kind.held_out[row])
 
 
-def summarize(found: Mapping[str, Any]) -> list[str]:
+def summarize(result: Mapping[str, Any]) -> list[str]:
     """A line per method: U-LiRA's mean and worst decile, and the AUC of RMIA, with floor and ceiling."""
-    shown = ("u-lira: accuracy", "u-lira: worst decile", "rmia: auc")
-    lines = [f"{'':<16} {'  '.join(f'{name:>22}' for name in shown)}"]
-    for name, row in found["rows"].items():
+    figures = ("u-lira: accuracy", "u-lira: worst decile", "rmia: auc")
+    lines = [f"{'':<16} {'  '.join(f'{name:>22}' for name in figures)}"]
+    for name, row in result["rows"].items():
         if row["failed"] is not None:
             lines.append(f"{name:<16} FAILED: {row['failed']}")
             continue
-        cells = [row["attacks"][figure] for figure in shown]
+        cells = [row["attacks"][figure] for figure in figures]
         text = "  ".join(
             f"{c['value']:>8.3f} [{c['low']:.3f}, {c['high']:.3f}]"[:24].rjust(22) for c in cells
         )

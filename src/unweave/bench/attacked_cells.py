@@ -21,16 +21,16 @@ def answer_attacks(names: str) -> tuple[Attack, ...]:
     Raises:
         ValueError: If a name is unknown, or is of an attack that needs more.
     """
-    chosen = choose_attacks(names)
-    usable = tuple(each for each in chosen if each.figures is not None and each.examine is None)
-    more = [each.name for each in chosen if each not in usable]
-    if more and names not in GROUPS:
-        known = ", ".join(each.name for each in answer_attacks("all"))
+    attacks = choose_attacks(names)
+    usable_attacks = tuple(each for each in attacks if each.figures is not None and each.examine is None)
+    unusable = [each.name for each in attacks if each not in usable_attacks]
+    if unusable and names not in GROUPS:
+        choices = ", ".join(each.name for each in answer_attacks("all"))
         raise ValueError(
-            f"--attacks of a bench use the answers that it stores ({known}), found {more[0]}, which needs "
-            "more: see unweave attacks"
+            f"--attacks of a bench use the answers that it stores ({choices}), found {unusable[0]}, which "
+            "needs more: see unweave attacks"
         )
-    return usable
+    return usable_attacks
 
 
 def refuse_unattackable(recipe: Recipe) -> None:
@@ -51,8 +51,8 @@ def attack_rows(stage: Stage, methods: Sequence[str], attacks: Sequence[Attack])
     """
     seeds = stage.recipe.seeds
     references = [read_model_answers(stage, REFERENCE, seed) for seed in seeds]
-    calibrating = [read_model_answers(stage, REFERENCE, seed) for seed in stage.recipe.calibration_seeds]
-    case = AuditedModels(references[0], references, calibrating)
+    calibration = [read_model_answers(stage, REFERENCE, seed) for seed in stage.recipe.calibration_seeds]
+    case = AuditedModels(references[0], references, calibration)
     by_method = {name: [read_model_answers(stage, name, seed) for seed in seeds] for name in methods}
     return [row for attack in attacks for row in rows_of(attack, case, by_method)]
 
@@ -78,9 +78,9 @@ def rows_of(
             "retrained": [each[figure].value for each in null.references],
             "null_band": list(null.bands[figure]),
             "margin": null.margins.get(figure),
-            "methods": {name: [each[figure].value for each in found] for name, found in results.items()},
-            "findings": {name: [each[figure].finding for each in found] for name, found in results.items()},
+            "methods": {name: [each[figure].value for each in series] for name, series in results.items()},
+            "findings": {name: [each[figure].finding for each in series] for name, series in results.items()},
         }
         for figure in null.bands
-        if all(figure in each for found in results.values() for each in found)
+        if all(figure in each for series in results.values() for each in series)
     ]

@@ -100,33 +100,33 @@ def compare(
     """Runs stages; see `bench`."""
     for stage in stages if attacks else ():
         refuse_unattackable(stage.recipe)
-    searching = bool(tune) or tuned is not None
-    if not searching:
+    is_search = bool(tune) or tuned is not None
+    if not is_search:
         refuse_budgets(stages)
     stages = [each for stage in stages for each in stage.split_by_budget()]
     refuse_repeated_stages(stages)
     names = {stage.name: select_methods(stage.recipe, methods) for stage in stages}
-    if not searching:
+    if not is_search:
         names = {stage.name: with_settings(stage.recipe, names[stage.name]) for stage in stages}
         refuse_no_settings(names, methods or ())
-    stages_made: dict[str, Any] = {}
-    content = {"schema": record.SCHEMA, "environment": record.environment(), "stages": stages_made}
+    stage_records: dict[str, Any] = {}
+    content = {"schema": record.SCHEMA, "environment": record.environment(), "stages": stage_records}
     with workers(jobs or cpu_count() or 1) if crew is None else nullcontext(crew) as crew:
         list(run_jobs(crew, forget_set_jobs(stages), listener))
         logs: dict[str, dict[str, Study]] = {}
         # a search begins with what a smaller budget found, in whatever order the budgets were given
         for stage in sorted(stages, key=lambda each: each.recipe.tuning.largest_budget):
-            below = next_smaller(stage, [each for each in stages if each.name in logs])
-            smaller = logs[below.name] if below else {}
-            made_here = obtain_studies(stage, names[stage.name], tune, tuned, crew, listener, smaller)
-            logs[stage.name] = {**made_here, **(studies or {})}
+            smaller_stage = next_smaller(stage, [each for each in stages if each.name in logs])
+            smaller = logs[smaller_stage.name] if smaller_stage else {}
+            stage_studies = obtain_studies(stage, names[stage.name], tune, tuned, crew, listener, smaller)
+            logs[stage.name] = {**stage_studies, **(studies or {})}
         stages = [
             replace(stage, recipe=with_best_settings(stage.recipe, logs[stage.name])) for stage in stages
         ]
         for stage in run_stages(stages, names, crew, listener):
             search = {name: study.trials for name, study in logs[stage.name].items()}
-            stages_made[stage.name] = stage_record(stage, names[stage.name], search, attacks)
-            content |= frontiers(stages, stages_made)
+            stage_records[stage.name] = stage_record(stage, names[stage.name], search, attacks)
+            content |= frontiers(stages, stage_records)
             record.write(content, folder)
     return content
 
@@ -135,8 +135,8 @@ def refuse_budgets(stages: Sequence[Stage]) -> None:
     """Raises if a recipe has several budgets, because without a search settings do not keep to a budget."""
     for stage in stages:
         if len(stage.recipe.tuning.budgets) > 1:
-            found = f"{', '.join(map(str, stage.recipe.tuning.budgets))} of {stage.recipe.name!r}"
-            raise ValueError(f"budgets limit searches, found {found} and no search: give --tune")
+            actual = f"{', '.join(map(str, stage.recipe.tuning.budgets))} of {stage.recipe.name!r}"
+            raise ValueError(f"budgets limit searches, found {actual} and no search: give --tune")
 
 
 def refuse_repeated_stages(stages: Sequence[Stage]) -> None:
@@ -155,31 +155,31 @@ def with_settings(recipe: Recipe, methods: Sequence[str]) -> tuple[str, ...]:
     """
     if not recipe.tuning.budgets:
         return tuple(methods)
-    configured = recipe.configured_methods()
-    if not configured.intersection(methods):
-        place = f"{recipe.name!r} has settings of {', '.join(sorted(configured)) or 'no method'}"
-        requested = ", ".join(name for name in methods if name not in REFERENCES) or "none of them"
+    configured_names = recipe.configured_methods()
+    if not configured_names.intersection(methods):
+        place = f"{recipe.name!r} has settings of {', '.join(sorted(configured_names)) or 'no method'}"
+        requested_names = ", ".join(name for name in methods if name not in REFERENCES) or "none of them"
         raise ValueError(
-            f"at a budget of {recipe.tuning.largest_budget} {place}, found {requested}: give --tune"
+            f"at a budget of {recipe.tuning.largest_budget} {place}, found {requested_names}: give --tune"
         )
-    return tuple(name for name in methods if name in REFERENCES or name in configured)
+    return tuple(name for name in methods if name in REFERENCES or name in configured_names)
 
 
 def refuse_no_settings(names: Mapping[str, Sequence[str]], methods: Sequence[str]) -> None:
     """Raises if a method that is asked for runs at no stage, as it has no settings at their budgets."""
-    running = {name for each in names.values() for name in each}
+    running_names = {name for each in names.values() for name in each}
     for name in methods:
-        if name not in running and name not in REFERENCES:
+        if name not in running_names and name not in REFERENCES:
             raise ValueError(f"{name} has no settings at {', '.join(names)}: give --tune, or leave it out")
 
 
-def frontiers(stages: Sequence[Stage], stages_made: Mapping[str, Any]) -> dict[str, Any]:
+def frontiers(stages: Sequence[Stage], stage_records: Mapping[str, Any]) -> dict[str, Any]:
     """The frontier of each recipe that runs at budgets, from its finished stages; may be empty."""
     with_budgets = {stage.recipe.name for stage in stages if stage.recipe.tuning.budgets}
     by_recipe: dict[str, dict[float, Any]] = {}
     for stage in stages:
-        if stage.recipe.name in with_budgets and stage.name in stages_made:
-            by_recipe.setdefault(stage.recipe.name, {})[stage.recipe.tuning.largest_budget] = stages_made[
+        if stage.recipe.name in with_budgets and stage.name in stage_records:
+            by_recipe.setdefault(stage.recipe.name, {})[stage.recipe.tuning.largest_budget] = stage_records[
                 stage.name
             ]
     return {"frontier": {name: frontier(each) for name, each in by_recipe.items()}} if by_recipe else {}
@@ -204,8 +204,8 @@ def next_smaller(stage: Stage, stages: Sequence[Stage]) -> Stage | None:
     """The stage of the same recipe at the next smaller budget."""
     budget = stage.recipe.tuning.largest_budget
     same_recipe = [each for each in stages if each.recipe.name == stage.recipe.name]
-    below = [each for each in same_recipe if each.recipe.tuning.largest_budget < budget]
-    return max(below, key=lambda each: each.recipe.tuning.largest_budget, default=None)
+    candidates = [each for each in same_recipe if each.recipe.tuning.largest_budget < budget]
+    return max(candidates, key=lambda each: each.recipe.tuning.largest_budget, default=None)
 
 
 def select_methods(recipe: Recipe, methods: Sequence[str] | None) -> tuple[str, ...]:
@@ -217,8 +217,8 @@ def select_methods(recipe: Recipe, methods: Sequence[str] | None) -> tuple[str, 
         return tuple(dict.fromkeys([recipe.headline, *recipe.methods]))
     for name in methods:
         recipe.family.method_named(name)
-    own = [name for name in recipe.methods if name in methods or name == "original"]
-    return tuple(dict.fromkeys([*own, *methods]))
+    recipe_methods = [name for name in recipe.methods if name in methods or name == "original"]
+    return tuple(dict.fromkeys([*recipe_methods, *methods]))
 
 
 def limit_seeds(recipe: Recipe, seeds: int | None) -> Recipe:

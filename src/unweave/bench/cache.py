@@ -17,13 +17,13 @@ def read_or_make(place: Path, key: str, make: Callable[[], Content]) -> Content:
         ValueError: If the file holds no JSON object.
     """
     path = append_suffix(place, "json")
-    stored = read_object(path, ": delete it, and it is made again") if path.exists() else {}
-    if stored.get("key") != key:
+    stored_content = read_object(path, ": delete it, and it is made again") if path.exists() else {}
+    if stored_content.get("key") != key:
         content = {"key": key, **make()}
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, json.dumps(content))
-        stored = json.loads(path.read_text(encoding="utf-8"))
-    return stored
+        stored_content = json.loads(path.read_text(encoding="utf-8"))
+    return stored_content
 
 
 def file_name(name: str) -> str:

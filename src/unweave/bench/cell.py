@@ -51,13 +51,13 @@ def run_seed(stage: Stage, seed: int, methods: tuple[str, ...]) -> None:
     """Runs all cells of a seed: the reference and every method. Valid cells are kept."""
     stage.exam()  # raises for unfit data before any training
     original = cache(lambda: stage.load_or_train("mixed", seed).model)
-    before = run_original(stage, original, seed) if "original" in methods else None
-    reference = run_reference(stage, seed, before)
+    original_cell = run_original(stage, original, seed) if "original" in methods else None
+    reference = run_reference(stage, seed, original_cell)
     memory: Memory = {}
     for name in methods:
         cell = run_method(stage, original, seed, name, memory)
         if cell["failed"] is None:
-            measure_cell(stage, cell_path(stage, seed, name), cell, reference, before)
+            measure_cell(stage, cell_path(stage, seed, name), cell, reference, original_cell)
 
 
 def run_original(stage: Stage, original: Callable[[], nn.Module], seed: int) -> StoredCell:
@@ -100,13 +100,13 @@ def run_method(
 ) -> Content:
     """Runs a method on a copy of the original. The cell of a failed method holds the reason."""
     method, place = stage.recipe.method(name), cell_path(stage, seed, name)
-    every = stage.recipe.probe if name == stage.recipe.headline else 0
-    key = cell_key(stage, seed, f"{method!r}, probed every {every} steps" if every else repr(method))
+    interval = stage.recipe.probe if name == stage.recipe.headline else 0
+    key = cell_key(stage, seed, f"{method!r}, probed every {interval} steps" if interval else repr(method))
 
     def make() -> Content:
         problem = stage.problem(original(), seed, memory)
-        if every:
-            problem.watch = Probe(every)
+        if interval:
+            problem.watch = Probe(interval)
         failure = None
         with peak_memory(stage.device) as peak:
             try:
@@ -114,12 +114,12 @@ def run_method(
             except (ValueError, Failed) as error:
                 cost, failure = problem.cost, str(error)
         trace = trace_rows(problem.traces, problem.curves)
-        known = {"repr": repr(method), "peak_mib": peak.mib, "trace": trace}
-        known |= {"ran_on": device_kind(stage.device)}
-        found = {"failed": failure, "probes": {}}
+        run_facts = {"repr": repr(method), "peak_mib": peak.mib, "trace": trace}
+        run_facts |= {"ran_on": device_kind(stage.device)}
+        outcome = {"failed": failure, "probes": {}}
         if failure is None:
-            found = write_answers(stage, problem.model, place, original())
-        return {**cost_row(cost), **known, **found}
+            outcome = write_answers(stage, problem.model, place, original())
+        return {**cost_row(cost), **run_facts, **outcome}
 
     return read_or_make(place, key, make)
 
@@ -146,13 +146,13 @@ def measure_cell(
 
     def make() -> Content:
         exam = stage.exam()
-        found = read_answers(exam, place)
+        answers = read_answers(exam, place)
         other = None if reference is None else read_answers(exam, reference[0])
-        drift = {} if original is None else exam.drift(found, read_answers(exam, original[0]))
-        values = {**exam.measure(found, other), **drift, **cell["probes"]}
-        benchmarked = {} if other is None else exam.benchmark_metrics(found, other)
-        shown = {"sheet": exam.sheet(found), "description": exam.describe(found)}
-        return {"values": values, "benchmarked": benchmarked, "losses": exam.histograms(found), **shown}
+        drift = {} if original is None else exam.drift(answers, read_answers(exam, original[0]))
+        values = {**exam.measure(answers, other), **drift, **cell["probes"]}
+        benchmarks = {} if other is None else exam.benchmark_metrics(answers, other)
+        pictures = {"sheet": exam.sheet(answers), "description": exam.describe(answers)}
+        return {"values": values, "benchmarked": benchmarks, "losses": exam.histograms(answers), **pictures}
 
     return read_or_make(append_suffix(place, "values"), digest({**key, "format": MEASURING_FORMAT}), make)
 

@@ -10,19 +10,19 @@ TOLERANCE = 1e-6
 
 
 def compare_figures(
-    name: str, recorded: Mapping[str, float | None], found: Mapping[str, float], where: str
+    name: str, recorded: Mapping[str, float | None], actual: Mapping[str, float], where: str
 ) -> Iterator[str]:
     """Yields a sentence for every figure that differs from the recomputed one."""
-    for metric in (each for each in recorded if each in found):
-        if not is_same(recorded[metric], found[metric]):
-            yield f"{name} has {heading(metric)} {recorded[metric]}, but {where} {found[metric]:g}"
+    for metric in (each for each in recorded if each in actual):
+        if not is_same(recorded[metric], actual[metric]):
+            yield f"{name} has {heading(metric)} {recorded[metric]}, but {where} {actual[metric]:g}"
 
 
-def is_same(recorded: float | str | None, found: float | str | None) -> bool:
+def is_same(first: float | str | None, second: float | str | None) -> bool:
     """Whether two figures are equal within the tolerance, both missing, or the same text."""
-    if isinstance(recorded, str) or isinstance(found, str):
-        return recorded == found
-    one, other = (finite(each) for each in (recorded, found))
+    if isinstance(first, str) or isinstance(second, str):
+        return first == second
+    one, other = (finite(each) for each in (first, second))
     if one is None or other is None:
         return one is other
     return math.isclose(one, other, rel_tol=0, abs_tol=TOLERANCE)

@@ -107,9 +107,9 @@ class ConceptStage(Stage):
         if not folder.exists():
             folder.parent.mkdir(parents=True, exist_ok=True)
             self.models.write(folder, seed, without)
-        found = load(folder)
-        arrange(found.unet, torch.channels_last)
-        return found
+        pipeline = load(folder)
+        arrange(pipeline.unet, torch.channels_last)
+        return pipeline
 
     def load_or_train(
         self, part: Literal["mixed", "retain"], seed: int, tuning_seed: int | None = None
@@ -117,8 +117,8 @@ class ConceptStage(Stage):
         """The original ("mixed") under the prompts of the request, or the reference ("retain")."""
         without = None if part == "mixed" else self.concept
         self.pipeline(seed, without)
-        trained = self.models.train(seed, without)
-        return TrainedModel(self.case.original(), trained.cost) if part == "mixed" else trained
+        trained_model = self.models.train(seed, without)
+        return TrainedModel(self.case.original(), trained_model.cost) if part == "mixed" else trained_model
 
     def split(self, tuning_seed: int | None = None) -> Split:
         """The split of the request."""
@@ -145,12 +145,12 @@ class ConceptStage(Stage):
 
     def table(self) -> dict[str, Any]:
         """The stage as a record describes it: the recipe of the models, the concept and the settings."""
-        known = self.recipe.table()
-        parts = {key: known[key] for key in ("name", "seeds", "calibration_seeds", "methods")}
-        about = {"concept": {self.factor: self.value}, "prompts": as_table(self.counts)}
+        recipe_table = self.recipe.table()
+        parts = {key: recipe_table[key] for key in ("name", "seeds", "calibration_seeds", "methods")}
+        request = {"concept": {self.factor: self.value}, "prompts": as_table(self.counts)}
         family = {"images": as_table(self.family)}
         data = {"name": self.source.drawings.subject}
-        return {**parts, **about, **family, "models": as_table(self.source), "data": data}
+        return {**parts, **request, **family, "models": as_table(self.source), "data": data}
 
 
 def preparing_jobs(stage: ConceptStage) -> list[Job]:

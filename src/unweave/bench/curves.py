@@ -20,10 +20,10 @@ def mean_trace(traces: Sequence[Mapping[str, Rows]]) -> dict[str, list[list[floa
 
 def mean_curve(curves: Sequence[Rows]) -> list[list[float]]:
     """The mean of curves, entry by entry, ignoring NaN; NaN if all entries are."""
-    stacked = np.array(curves, dtype=np.float64)
-    number = np.isfinite(stacked)
+    values = np.array(curves, dtype=np.float64)
+    number = np.isfinite(values)
     with np.errstate(invalid="ignore"):
-        means = np.where(number, stacked, 0).sum(0) / number.sum(0)
+        means = np.where(number, values, 0).sum(0) / number.sum(0)
     return [[int(row[0]), *row[1:].tolist()] for row in means]
 
 

@@ -130,8 +130,8 @@ def parse_url(text: str) -> "URL":
 
 def refuse_open_password(text: str) -> None:
     """Raises if a password may go on in the host, which messages show."""
-    scheme, _, rest = text.partition("://")
-    if not scheme.startswith("sqlite") and rest.partition(":")[2].count("@") > 1:
+    scheme, _, address = text.partition("://")
+    if not scheme.startswith("sqlite") and address.partition(":")[2].count("@") > 1:
         raise ValueError(
             "--storage must have one @ behind its password, found more: write @ in a password as %40"
         )
@@ -172,14 +172,14 @@ def advisory_lock(engine: "Engine", key: int, alone: bool, wait: bool) -> Iterat
     """
     from sqlalchemy import func, select
 
-    shared = "" if alone else "_shared"
-    take = getattr(func, f"pg_advisory_lock{shared}" if wait else f"pg_try_advisory_lock{shared}")
+    suffix = "" if alone else "_shared"
+    lock_function = getattr(func, f"pg_advisory_lock{suffix}" if wait else f"pg_try_advisory_lock{suffix}")
     with engine.connect() as connection:
         # a machine that dies in silence frees its locks in minutes, not in the two hours of the default
         connection.exec_driver_sql("SET tcp_keepalives_idle = 60")
-        if connection.execute(select(take(key))).scalar() is False:
+        if connection.execute(select(lock_function(key))).scalar() is False:
             raise BlockingIOError(f"another process holds the lock {key}")
         try:
             yield
         finally:
-            connection.execute(select(getattr(func, f"pg_advisory_unlock{shared}")(key)))
+            connection.execute(select(getattr(func, f"pg_advisory_unlock{suffix}")(key)))

@@ -44,11 +44,11 @@ class Plan:
     def __post_init__(self) -> None:
         unknown = [name for name in self.strata if name not in STRATA]
         if unknown or not self.strata:
-            found = f"{unknown[0]!r}" if unknown else "none"
-            raise ValueError(f"--strata must be of {', '.join(STRATA)}, found {found}")
+            actual = f"{unknown[0]!r}" if unknown else "none"
+            raise ValueError(f"--strata must be of {', '.join(STRATA)}, found {actual}")
         if self.requests <= FEWEST:
-            needed = f"{FEWEST} others judge each"
-            raise ValueError(f"--requests must be at least {FEWEST + 1}: {needed}, found {self.requests}")
+            reason = f"{FEWEST} others judge each"
+            raise ValueError(f"--requests must be at least {FEWEST + 1}: {reason}, found {self.requests}")
         if not 0 < self.fraction < 1:
             raise ValueError(f"--fraction must be in (0, 1), found {self.fraction}")
 
@@ -69,38 +69,38 @@ class ProxyRequests:
 
 
 def draw_requests(
-    split: Split, hardness: Float64[Tensor, " n"], entangled: Float64[Tensor, " n"], plan: Plan
+    split: Split, hardness: Float64[Tensor, " n"], entanglement: Float64[Tensor, " n"], plan: Plan
 ) -> ProxyRequests:
     """Draws the proxy requests of each stratum.
 
     Args:
         split: The data.
         hardness: The held-out loss of each training example, in nats.
-        entangled: The silhouette of each training example.
+        entanglement: The silhouette of each training example.
         plan: The strata, and the number and size of their requests.
     """
     generator = torch.Generator().manual_seed(plan.seed)
     n, size = len(split.train), round(plan.fraction * len(split.train))
-    anywhere, alone = (torch.rand(n, generator=generator, dtype=torch.float64) for _ in range(2))
-    kept = keep_classes(split.train.labels, anywhere, size)
-    scores = {"random": anywhere, "memorized": -hardness, "generalized": hardness, "entangled": entangled}
-    scores["single"] = alone
-    scores = {name: score.masked_fill(kept, torch.inf) for name, score in scores.items()}
+    order, single_order = (torch.rand(n, generator=generator, dtype=torch.float64) for _ in range(2))
+    is_kept = keep_classes(split.train.labels, order, size)
+    scores = {"random": order, "memorized": -hardness, "generalized": hardness, "entangled": entanglement}
+    scores["single"] = single_order
+    scores = {name: score.masked_fill(is_kept, torch.inf) for name, score in scores.items()}
     positions: dict[str, Tensor] = {}
-    strata, skipped = {}, {}
+    strata, reasons = {}, {}
     for name in plan.strata:
-        dealt: list[Tensor]
+        requests: list[Tensor]
         if name == "class":
-            dealt, why = deal_classes(split, plan.requests, generator)
+            requests, reason = deal_classes(split, plan.requests, generator)
         else:
-            each = 1 if name == "single" else size
-            why = why_no_requests(name, each, n - int(kept.sum()), plan.requests)
-            dealt = [] if why else deal(scores[name], each, plan.requests, generator)
-        if why:
-            skipped[name] = why
-        for i, places in enumerate(dealt, 1):
+            request_size = 1 if name == "single" else size
+            reason = why_no_requests(name, request_size, n - int(is_kept.sum()), plan.requests)
+            requests = [] if reason else deal(scores[name], request_size, plan.requests, generator)
+        if reason:
+            reasons[name] = reason
+        for i, places in enumerate(requests, 1):
             positions[f"{name}-{i}"], strata[f"{name}-{i}"] = places, name
-    return ProxyRequests(positions, strata, skipped)
+    return ProxyRequests(positions, strata, reasons)
 
 
 def keep_classes(labels: Int64[Tensor, " n"], order: Float64[Tensor, " n"], size: int) -> Bool[Tensor, " n"]:
@@ -113,12 +113,12 @@ def keep_classes(labels: Int64[Tensor, " n"], order: Float64[Tensor, " n"], size
         order: A number of each, whose smallest in a class is kept.
         size: The number of records of a request.
     """
-    kept = torch.zeros(len(labels), dtype=torch.bool)
+    is_kept = torch.zeros(len(labels), dtype=torch.bool)
     for label in (labels.bincount() <= max(1, size)).nonzero()[:, 0].tolist():
         members = (labels == label).nonzero()[:, 0]
         if len(members):
-            kept[members[order[members].argmin()]] = True
-    return kept
+            is_kept[members[order[members].argmin()]] = True
+    return is_kept
 
 
 def why_no_requests(stratum: str, size: int, n: int, count: int) -> str:
@@ -127,8 +127,8 @@ def why_no_requests(stratum: str, size: int, n: int, count: int) -> str:
     if size < 2 and stratum != "single":
         return f"{stratum}: a request of {size} of {n} records is no stratum: give a larger --fraction"
     if size * count > part * n:
-        most = f"at most {int(part * n)} of {n} records"
-        return f"{stratum}: {count} requests of {size} records need {most}: lower --fraction or --requests"
+        limit = f"at most {int(part * n)} of {n} records"
+        return f"{stratum}: {count} requests of {size} records need {limit}: lower --fraction or --requests"
     return ""
 
 
@@ -136,11 +136,11 @@ def deal_classes(
     split: Split, count: int, generator: torch.Generator
 ) -> tuple[list[Int64[Tensor, "_"]], str]:
     """A request for each of some classes, and why there are none; empty if there are."""
-    labels, unseen = split.train.labels, set(split.held_out.labels[split.calibration].tolist())
+    labels, unseen_labels = split.train.labels, set(split.held_out.labels[split.calibration].tolist())
     sizes = labels.bincount().tolist()
-    usable = [label for label, n in enumerate(sizes) if n >= FEWEST_OF_CLASS and label in unseen]
-    if len(usable) <= FEWEST:
+    classes = [label for label, n in enumerate(sizes) if n >= FEWEST_OF_CLASS and label in unseen_labels]
+    if len(classes) <= FEWEST:
         needs = f"{FEWEST_OF_CLASS} training examples and one for calibration"
-        return [], f"class: {len(usable)} classes have {needs}, {FEWEST + 1} needed"
-    order = torch.randperm(len(usable), generator=generator)[:count].tolist()
-    return [(labels == usable[i]).nonzero()[:, 0] for i in order], ""
+        return [], f"class: {len(classes)} classes have {needs}, {FEWEST + 1} needed"
+    order = torch.randperm(len(classes), generator=generator)[:count].tolist()
+    return [(labels == classes[i]).nonzero()[:, 0] for i in order], ""

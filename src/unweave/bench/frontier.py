@@ -40,15 +40,15 @@ def frontier(stages: Mapping[float, Content]) -> dict[str, Any]:
         stages: The stage of a record, by budget.
     """
     stages = dict(sorted(stages.items()))
-    one = next(iter(stages.values()))
-    ran = Counter(name for stage in stages.values() for name in stage["methods"])
-    names = [name for name in ran if name not in REFERENCES and (ran[name] > 1 or len(stages) == 1)]
+    first_stage = next(iter(stages.values()))
+    counts = Counter(name for stage in stages.values() for name in stage["methods"])
+    names = [name for name in counts if name not in REFERENCES and (counts[name] > 1 or len(stages) == 1)]
     pairs = [pair for pair in PAIRS if set(pair) <= set(names)]
-    original = one["methods"].get("original", {}).get("gap")
+    original = first_stage["methods"].get("original", {}).get("gap")
     return {
         "budgets": list(stages),
-        "floor": one.get("floor"),
-        "margin": margin_of_gap(one),
+        "floor": first_stage.get("floor"),
+        "margin": margin_of_gap(first_stage),
         "original": None if original is None else original["mean"],
         "methods": {name: curve(name, stages) for name in names},
         "paired": [row for pair in pairs for row in differences(*pair, stages)],
@@ -57,20 +57,20 @@ def frontier(stages: Mapping[float, Content]) -> dict[str, Any]:
 
 def curve(name: str, stages: Mapping[float, Content]) -> dict[str, Any]:
     """One method at each of its budgets."""
-    ran = {budget: stage for budget, stage in stages.items() if name in stage["methods"]}
-    points = [point(stage["methods"][name], stage, budget) for budget, stage in ran.items()]
+    method_stages = {budget: stage for budget, stage in stages.items() if name in stage["methods"]}
+    points = [point(stage["methods"][name], stage, budget) for budget, stage in method_stages.items()]
     verdicts = {each["budget"]: verdict_of(each) for each in points}
     return {"points": points, "cost_of_pass": cost_of_pass(verdicts)}
 
 
 def point(row: Content, stage: Content, budget: float) -> dict[str, Any]:
     """One method at one budget: its gap, its verdict, and its costs relative to a retraining."""
-    whole, gap = stage["reference"].get("gradient_evaluations"), row["gap"]
+    retraining, gap = stage["reference"].get("gradient_evaluations"), row["gap"]
     return {
         "budget": budget,
         "gap": None if gap is None else {end: gap[end] for end in ("mean", "low", "high")},
         "verdict": row["verdict"],
-        "gradient_evaluations": row["gradient_evaluations"] / whole if whole else None,
+        "gradient_evaluations": row["gradient_evaluations"] / retraining if retraining else None,
         "seconds": row["cost"],
         "failed": row["failed"],
     }
@@ -78,17 +78,17 @@ def point(row: Content, stage: Content, budget: float) -> dict[str, Any]:
 
 def cost_of_pass(verdicts: Mapping[float, str]) -> float | None:
     """The smallest budget from which on every verdict is PASS; None if there is none."""
-    falling = sorted(verdicts, reverse=True)
-    return min(takewhile(lambda budget: verdicts[budget] == "PASS", falling), default=None)
+    budgets = sorted(verdicts, reverse=True)
+    return min(takewhile(lambda budget: verdicts[budget] == "PASS", budgets), default=None)
 
 
 def differences(first: str, second: str, stages: Mapping[float, Content]) -> list[dict[str, Any]]:
     """The difference of the gaps of two methods at each budget at which both finished."""
     rows: list[dict[str, Any]] = []
     for budget, stage in stages.items():
-        both = [stage["methods"].get(name, {}).get("per_seed") for name in (first, second)]
-        if all(both):
-            difference = paired_difference(*(each["gap"] for each in both if each))
+        tables = [stage["methods"].get(name, {}).get("per_seed") for name in (first, second)]
+        if all(tables):
+            difference = paired_difference(*(each["gap"] for each in tables if each))
             rows.append({"first": first, "second": second, "budget": budget, **difference})
     return rows
 
@@ -98,9 +98,9 @@ def paired_difference(ours: Sequence[float], theirs: Sequence[float]) -> dict[st
 
     Both ends are None with fewer seeds than `score.interval` needs.
     """
-    each = np.subtract(ours, theirs).tolist()
-    low, high = interval(each)
-    return {"difference": float(np.mean(each)), "low": finite(low), "high": finite(high)}
+    values = np.subtract(ours, theirs).tolist()
+    low, high = interval(values)
+    return {"difference": float(np.mean(values)), "low": finite(low), "high": finite(high)}
 
 
 def margin_of_gap(stage: Content) -> float | None:

@@ -27,7 +27,7 @@ def figures_per_seed(
     return {
         "gap": [mean_gap(each["values"], reference, metrics) for each, reference in pairs],
         "seconds": list(seconds),
-        "cost": [ours / whole for ours, whole in zip(seconds, retraining, strict=True)],
+        "cost": [time / full_time for time, full_time in zip(seconds, retraining, strict=True)],
         **{key: [each["values"][key] for each in measurements] for key in measurements[0]["values"]},
         **{
             key: [each["benchmarked"][key] for each in measurements] for key in measurements[0]["benchmarked"]
@@ -69,7 +69,7 @@ def comparisons(
 
 def compare_metric(metric: str, ours: str, by_name: Mapping[str, Sequence[float]]) -> list[dict[str, Any]]:
     """Compares one method with every other, in one metric."""
-    theirs = {name: each for name, each in by_name.items() if name not in (ours, "retrain")}
+    other_values = {name: each for name, each in by_name.items() if name not in (ours, "retrain")}
     return [
         {
             "metric": metric,
@@ -79,5 +79,5 @@ def compare_metric(metric: str, ours: str, by_name: Mapping[str, Sequence[float]
             "p": test.p,
             "p_holm": test.adjusted,
         }
-        for name, test in compare(by_name[ours], theirs).items()
+        for name, test in compare(by_name[ours], other_values).items()
     ]

@@ -101,10 +101,10 @@ class PlantedStudy:
             problem = self.stage.problem(original, seed, {})
             costs.append(run_and_time(problem, self.recipe.method(method)))
             models.append(problem.model.eval())
-        whole = Cost(
+        total = Cost(
             gradients=sum(each.gradients for each in costs), seconds=sum(each.seconds for each in costs)
         )
-        return models, whole
+        return models, total
 
     def examine(self, models: Sequence[nn.Module]) -> list[PoisonAnswers] | list[CanaryScores]:
         """What each model shows."""
@@ -112,32 +112,32 @@ class PlantedStudy:
             return [self.score_canaries(each) for each in models]
         return [self.answer(each) for each in models]
 
-    def compare(self, found: Sequence[Any], reference_answers: dict[str, Any]) -> PlantedReport:
+    def compare(self, answers: Sequence[Any], reference_answers: dict[str, Any]) -> PlantedReport:
         """What models showed, beside what each kind of reference showed."""
         judge = canaries if self.recipe.data.plant.kind == "canaries" else backdoor
-        return judge(found, **reference_answers)
+        return judge(answers, **reference_answers)
 
     def score_canaries(self, model: nn.Module) -> CanaryScores:
         """The scores of the known canaries, from the gradients at their clean inputs and true labels."""
-        planted, known = self.planted_data, self.planted_data.known
-        assert planted.noise is not None
-        (raw,) = self.clean_data.stream([known])
+        planted_data, positions = self.planted_data, self.planted_data.known
+        assert planted_data.noise is not None
+        (raw,) = self.clean_data.stream([positions])
         assert isinstance(raw.inputs, tuple)
         gradients = input_gradients(model, raw.inputs[0], raw.label)
-        return canary_scores(gradients, planted.noise[: len(known)], self.recipe.data.plant.sigma)
+        return canary_scores(gradients, planted_data.noise[: len(positions)], self.recipe.data.plant.sigma)
 
     def answer(self, model: nn.Module) -> PoisonAnswers:
         """The answers to held-out examples of the test set, affected and clean."""
         with evaluating(model):
-            affected, clean = (
+            affected_logits, clean_logits = (
                 logits_of(model, cut, self.device) for cut in (self.affected_cut, self.test_cut)
             )
         truth = self.affected_cut[0].labels[self.affected_cut[1]]
         return PoisonAnswers(
-            affected,
+            affected_logits,
             self.taught_labels(truth),
             truth.numpy(),
-            clean,
+            clean_logits,
             self.test_cut[0].labels[self.test_cut[1]].numpy(),
         )
 
@@ -159,8 +159,8 @@ class PlantedStudy:
     def taught_labels(self, truth: torch.Tensor) -> np.ndarray:
         """The label that the poison teaches for examples of these true labels."""
         how = self.recipe.data.plant
-        wrong = sum(how.classes) - truth if how.kind == "swap" else torch.full_like(truth, how.target)
-        return wrong.numpy()
+        labels = sum(how.classes) - truth if how.kind == "swap" else torch.full_like(truth, how.target)
+        return labels.numpy()
 
 
 def run_study(study: PlantedStudy, methods: Sequence[str], listener: Listener) -> dict[str, Any]:
@@ -176,7 +176,7 @@ def run_study(study: PlantedStudy, methods: Sequence[str], listener: Listener) -
         listener(kind)
         models[kind] = study.references(kind)
     reference_answers = {kind: study.examine(each) for kind, each in models.items()}
-    reports = {kind: study.compare(found, reference_answers) for kind, found in reference_answers.items()}
+    reports = {kind: study.compare(answers, reference_answers) for kind, answers in reference_answers.items()}
     rows: dict[str, Any] = {kind: figure_rows(report) for kind, report in reports.items()}
     for name in methods:
         listener(name)
@@ -210,12 +210,12 @@ def figure_rows(report: PlantedReport) -> dict[str, Any]:
     return {"failed": None, "figures": {name: asdict(each) for name, each in report.results.items()}}
 
 
-def summarize(found: dict[str, Any]) -> list[str]:
+def summarize(result: dict[str, Any]) -> list[str]:
     """The control, and a line per kind of models and method."""
-    names = list(found["rows"]["original"]["figures"])
-    verdict = "The control holds" if found["valid"] else "The audit is INVALID"
-    lines = [f"{verdict}: {found['control']}.", f"{'':<18}{''.join(f'{name:>28}' for name in names)}"]
-    for name, row in found["rows"].items():
+    names = list(result["rows"]["original"]["figures"])
+    verdict = "The control holds" if result["valid"] else "The audit is INVALID"
+    lines = [f"{verdict}: {result['control']}.", f"{'':<18}{''.join(f'{name:>28}' for name in names)}"]
+    for name, row in result["rows"].items():
         if row["failed"] is not None:
             lines.append(f"{name:<18}FAILED: {row['failed']}")
             continue

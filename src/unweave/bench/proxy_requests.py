@@ -25,8 +25,8 @@ def proxy_split(split: Split, data: Data, tuning: Tuning, seed: int) -> Split:
     """
     train, is_forget = split.train, split.is_forget
     if tuning.limit is not None:
-        keep = stratum(train, tuning.limit, data.seed)
-        train, is_forget = select_examples(train, keep), is_forget[keep]
+        positions = stratum(train, tuning.limit, data.seed)
+        train, is_forget = select_examples(train, positions), is_forget[positions]
     if tuning.against == "proxy":
         count = max(1, round(len(split.forget) * len(train) / len(split.train)))
         forget = proxy_forget_set(train.labels, is_forget, whole_classes(split), count, seed)
@@ -49,7 +49,7 @@ def whole_classes(split: Split) -> tuple[int, ...]:
 def proxy_forget_set(
     labels: Int[Tensor, " train"],
     is_forget: Bool[Tensor, " train"],
-    whole: Sequence[int],
+    classes: Sequence[int],
     count: int,
     seed: int,
 ) -> Int[Tensor, " n"]:
@@ -61,28 +61,28 @@ def proxy_forget_set(
     Args:
         labels: The labels of the training data.
         is_forget: Whether each training example is in the request.
-        whole: The classes that form the request; empty if it is not made of whole classes.
+        classes: The classes that form the request; empty if it is not made of whole classes.
         count: The number of examples to draw, if not classes.
         seed: The seed of the choice.
     """
-    if whole:
-        return torch.isin(labels, torch.tensor(other_classes(labels, whole, seed))).nonzero()[:, 0]
-    stays = (~is_forget).nonzero()[:, 0]
-    if count > len(stays):
+    if classes:
+        return torch.isin(labels, torch.tensor(other_classes(labels, classes, seed))).nonzero()[:, 0]
+    retain = (~is_forget).nonzero()[:, 0]
+    if count > len(retain):
         raise ValueError(
             f"a proxy request is as large as the request and drawn from its retain set, found {count} "
-            f"examples to forget and {len(stays)} to retain: tune against 'retrain'"
+            f"examples to forget and {len(retain)} to retain: tune against 'retrain'"
         )
-    return stays[torch.randperm(len(stays), generator=torch.Generator().manual_seed(seed))[:count]]
+    return retain[torch.randperm(len(retain), generator=torch.Generator().manual_seed(seed))[:count]]
 
 
-def other_classes(labels: Int[Tensor, " train"], whole: Sequence[int], seed: int) -> list[int]:
+def other_classes(labels: Int[Tensor, " train"], classes: Sequence[int], seed: int) -> list[int]:
     """As many other classes as the request has."""
-    stay = [label for label in labels.unique().tolist() if label not in whole]
-    if len(whole) > len(stay):
+    candidates = [label for label in labels.unique().tolist() if label not in classes]
+    if len(classes) > len(candidates):
         raise ValueError(
-            f"a proxy request has as many classes as the request, all of them retained, found {len(whole)} "
-            f"to forget and {len(stay)} to retain: tune against 'retrain'"
+            f"a proxy request has as many classes as the request, all of them retained, found {len(classes)} "
+            f"to forget and {len(candidates)} to retain: tune against 'retrain'"
         )
-    first = seed * len(whole)
-    return [stay[(first + i) % len(stay)] for i in range(len(whole))]
+    first = seed * len(classes)
+    return [candidates[(first + i) % len(candidates)] for i in range(len(classes))]

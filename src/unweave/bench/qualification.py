@@ -74,8 +74,8 @@ def qualify(
     """
     folds = run_folds(make_stage, plan, crew, listener)
     split = folds[0][0].split()
-    hardness, entangled = mean_loss(folds), silhouettes(original, split)
-    requests = draw_requests(split, hardness, entangled, plan)
+    hardness, entanglement = mean_loss(folds), silhouettes(original, split)
+    requests = draw_requests(split, hardness, entanglement, plan)
     if not requests.positions:
         raise ValueError(f"no stratum has enough records: {'; '.join(requests.skipped.values())}")
     stages = {name: make_stage(name, places) for name, places in requests.positions.items()}
@@ -88,7 +88,7 @@ def qualify(
     list(run_jobs(crew, controls, listener))  # their results are files
     held_out = read_held_out(folds)
     proxies = [
-        observe(stage, method, held_out, entangled, requests.strata[name], content["stages"][name])
+        observe(stage, method, held_out, entanglement, requests.strata[name], content["stages"][name])
         for name, stage in stages.items()
     ]
     qualification = {
@@ -123,10 +123,10 @@ def run_folds(make_stage: MakeStage, plan: Plan, crew: Crew, listener: Listener)
 
 def refuse_unseen_class(split: Split, name: str) -> None:
     """Raises if a part of the data holds a class whole that has no unseen example to compare it with."""
-    whole = split.forgotten_classes
-    if whole and not set(whole) & set(split.held_out.labels[split.calibration].tolist()):
+    classes = split.forgotten_classes
+    if classes and not set(classes) & set(split.held_out.labels[split.calibration].tolist()):
         raise ValueError(
-            f"{name} holds all training examples of class {whole[0]}, and the calibration part has none "
+            f"{name} holds all training examples of class {classes[0]}, and the calibration part has none "
             "to compare them with: add one, or leave the class out of the data"
         )
 
@@ -143,8 +143,8 @@ def fold_file(stage: Stage, seed: int) -> Path:
 
 def read_held_out(folds: Sequence[tuple[Stage, int]]) -> HeldOut:
     """The answers of the folds' models about what they were trained without, and not about the rest."""
-    found = (load_unseen(fold_file(*each)) for each in folds)
-    return HeldOut([each for each in found if each is not None])
+    answers = (load_unseen(fold_file(*each)) for each in folds)
+    return HeldOut([each for each in answers if each is not None])
 
 
 def mean_loss(folds: Sequence[tuple[Stage, int]]) -> Float64[Tensor, " n"]:
@@ -169,9 +169,9 @@ def observe(
     stage: Stage,
     method: str,
     held_out: HeldOut,
-    entangled: Float64[Tensor, " n"],
+    entanglement: Float64[Tensor, " n"],
     stratum: str,
-    judged: Mapping[str, Any],
+    stage_row: Mapping[str, Any],
 ) -> Proxy:
     """Summarises a request with retrained models, so that it can judge other requests.
 
@@ -179,41 +179,41 @@ def observe(
         stage: The stage of the request, with all of its cells.
         method: The name of the method.
         held_out: The answers of models that were trained without folds.
-        entangled: The silhouette of each training example.
+        entanglement: The silhouette of each training example.
         stratum: The stratum of the request.
-        judged: The stage's part of the record.
+        stage_row: The stage's part of the record.
     """
     recipe, exam, split = stage.recipe, stage.exam(), stage.split()
     ids = read_evidence(stage, recipe.seeds[0], REFERENCE).ids["forget"]
-    about = describe(split, ids, held_out, entangled[split.forget])
-    expected = held_out.expect(read_values(stage, recipe.seeds[0], "original"), ids, whole=about.whole)
+    properties = describe(split, ids, held_out, entanglement[split.forget])
+    expected = held_out.expect(read_values(stage, recipe.seeds[0], "original"), ids, whole=properties.whole)
 
     def measure(seeds: Sequence[int]) -> list[dict[str, float]]:
         return [measure_alone(stage, seed, REFERENCE, held_out, expected) for seed in seeds]
 
     calibration, references = measure(recipe.calibration_seeds), measure(recipe.seeds)
-    own = margins(calibration, [{}], sizes=exam.sizes, metrics=exam.metrics)
-    like = LikeRequest(
+    own_margins = margins(calibration, [{}], sizes=exam.sizes, metrics=exam.metrics)
+    like_request = LikeRequest(
         stratum,
-        about,
+        properties,
         offsets={
             name: mean([each[name] for each in (*references, *calibration)]) - expected[name]
             for name in expected
         },
-        margins=dict(own.margin),
-        spread={name: (high - low) / 2 for name, (low, high) in own.null_band.items()},
-        verdict=judged["methods"][method]["verdict"],
+        margins=dict(own_margins.margin),
+        spread={name: (high - low) / 2 for name, (low, high) in own_margins.null_band.items()},
+        verdict=stage_row["methods"][method]["verdict"],
     )
     audit_margins = calibration_margins(stage, recipe.calibration_seeds, "calibration")
     assert audit_margins is not None
-    return Proxy(stage, like, expected, held_out, audit_margins)
+    return Proxy(stage, like_request, expected, held_out, audit_margins)
 
 
 def describe(
     split: Split,
     ids: Shaped[np.ndarray, " forget"],
     held_out: HeldOut,
-    entangled: Float64[Tensor, " forget"],
+    entanglement: Float64[Tensor, " forget"],
 ) -> About:
     """The properties of a request, by which it is compared with others.
 
@@ -221,15 +221,15 @@ def describe(
         split: Its split.
         ids: The ids of its forget set, as evidence has them.
         held_out: The answers of models that were trained without folds.
-        entangled: The silhouette of each of its examples.
+        entanglement: The silhouette of each of its examples.
     """
     labels, n = split.train.labels, split.n_classes
-    part, whole = (each.bincount(minlength=n).double() for each in (labels[split.forget], labels))
+    counts, totals = (each.bincount(minlength=n).double() for each in (labels[split.forget], labels))
     only_classes = bool(whole_classes(split))
     return About(
         size=len(split.forget),
         whole=None if split.forgotten_classes and not only_classes else only_classes,
-        class_mix=float((part / part.sum() - whole / whole.sum()).abs().sum() / 2),
+        class_mix=float((counts / counts.sum() - totals / totals.sum()).abs().sum() / 2),
         difficulty=held_out.figures(ids)["difficulty"],
-        entanglement=float((1 - entangled.mean()) / 2),
+        entanglement=float((1 - entanglement.mean()) / 2),
     )

@@ -59,14 +59,14 @@ def value_at(table: Mapping[str, Any], path: str) -> object:
 
 def nest_paths(settings: Settings) -> dict[str, Any]:
     """Converts dotted paths to nested tables."""
-    nested: dict[str, Any] = {}
+    root: dict[str, Any] = {}
     for path, value in settings.items():
         *tables, key = path.split(".")
-        inner = nested
+        inner = root
         for table in tables:
             inner = inner.setdefault(table, {})
         inner[key] = value
-    return nested
+    return root
 
 
 def round_digits(value: object) -> object:

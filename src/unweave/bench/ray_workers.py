@@ -77,28 +77,28 @@ def refuse_too_large(nodes: Sequence[dict[str, Any]], cores: int, gpus: float) -
     """Raises if no living node has room for one job: Ray would wait for one forever."""
     resources = [node["Resources"] for node in nodes if node["Alive"]]
     if not any(each.get("CPU", 0) >= cores and each.get("GPU", 0) >= gpus for each in resources):
-        found = ", ".join(f"{each.get('CPU', 0):g} and {each.get('GPU', 0):g}" for each in resources)
-        raise ValueError(f"a cell needs {cores} cores and {gpus:g} GPUs of one node, found nodes of {found}")
+        sizes = ", ".join(f"{each.get('CPU', 0):g} and {each.get('GPU', 0):g}" for each in resources)
+        raise ValueError(f"a cell needs {cores} cores and {gpus:g} GPUs of one node, found nodes of {sizes}")
 
 
 def run_on_cluster(ray: Any, task: Any, jobs: Sequence[Job], cores: int) -> Iterator[tuple[Job, Any]]:
     """Submits all jobs at once, and yields each with its result when it ends."""
     place = str(Path.cwd()), sys.path, cores
-    running = {task.remote(*place, ray.cloudpickle.dumps((job.function, job.arguments))): job for job in jobs}
+    tasks = {task.remote(*place, ray.cloudpickle.dumps((job.function, job.arguments))): job for job in jobs}
     try:
-        while running:
-            (ended, *_), _ = ray.wait(list(running))
-            job = running.pop(ended)
-            yield job, result_of(ray, ended, job)
+        while tasks:
+            (reference, *_), _ = ray.wait(list(tasks))
+            job = tasks.pop(reference)
+            yield job, result_of(ray, reference, job)
     finally:
-        for each in running:  # after a failure, or a caller that stopped
+        for each in tasks:  # after a failure, or a caller that stopped
             ray.cancel(each)
 
 
-def result_of(ray: Any, ended: Any, job: Job) -> object:
+def result_of(ray: Any, reference: Any, job: Job) -> object:
     """The result of a job that ended, or its error as it was raised."""
     try:
-        return ray.get(ended)
+        return ray.get(reference)
     except ray.exceptions.RayTaskError as error:
         raise error.cause from None  # its own text is a whole traceback
     except ray.exceptions.RayError as error:

@@ -72,31 +72,31 @@ class Recipe(Setup):
 
     def default_method(self, name: str) -> Method:
         """The default of a method without a table in the recipe."""
-        configured = self.method(name)
+        method = self.method(name)
         default = _methods(self, {}).get(name) or _match_training(self.family.method_named(name), self.train)
-        return default if type(default) is type(configured) else configured
+        return default if type(default) is type(method) else method
 
     def configured_methods(self) -> set[str]:
         """The names of the methods that have a table here, or settings of a caller's own."""
-        bare, train = _methods(self, {}), self.train
-        methods = self.methods.keys() - bare
-        bare |= {name: _match_training(self.family.method_named(name), train) for name in methods}
-        return {name for name, method in self.methods.items() if method != bare[name]}
+        defaults, train = _methods(self, {}), self.train
+        methods = self.methods.keys() - defaults
+        defaults |= {name: _match_training(self.family.method_named(name), train) for name in methods}
+        return {name for name, method in self.methods.items() if method != defaults[name]}
 
     def table(self) -> dict[str, Any]:
         """The complete recipe as plain values, for `parse`."""
-        found: dict[str, Any] = {}
+        table: dict[str, Any] = {}
         for key, value in as_table(self).items():
-            found |= family_tables(self.family) if key == FAMILY else {key: value}
-        return found
+            table |= family_tables(self.family) if key == FAMILY else {key: value}
+        return table
 
     def with_budget(self, budget: float) -> "Recipe":
         """The recipe with another budget, all of which short-retrain spends."""
-        methods, short = dict(self.methods), self.methods.get("short-retrain")
-        if isinstance(short, FromScratch):
+        methods, short_retrain = dict(self.methods), self.methods.get("short-retrain")
+        if isinstance(short_retrain, FromScratch):
             part = shorten_training(self.train, budget)
-            how = replace(short.how, steps=part.steps, epochs=part.epochs)
-            methods["short-retrain"] = replace(short, how=how)
+            how = replace(short_retrain.how, steps=part.steps, epochs=part.epochs)
+            methods["short-retrain"] = replace(short_retrain, how=how)
         return replace(self, tuning=replace(self.tuning, budget=budget), methods=methods)
 
     def with_short_training(self, steps: int, limit: int | None = None) -> "Recipe":
@@ -133,8 +133,8 @@ def parse(table: Table) -> Recipe:
         ValueError: If a key, choice or method is unknown, or a value has the wrong type or range.
     """
     refuse_unknown_keys([key for key in table if key != METHODS])
-    family, apart = read_family(table), {METHODS, *families_by_table()}
-    plain = {key: value for key, value in table.items() if key not in apart}
+    family, other_keys = read_family(table), {METHODS, *families_by_table()}
+    plain = {key: value for key, value in table.items() if key not in other_keys}
     setup = read(Setup, {"headline": family.usual_methods[0], **plain}, "", given={FAMILY: family})
     return Recipe(**vars(setup), methods=_methods(setup, require_mapping(table.get(METHODS, {}), METHODS)))
 
@@ -143,8 +143,8 @@ def refuse_unknown_keys(keys: Iterable[str]) -> None:
     """Raises at a key that is no field of a setup and no table of a family."""
     families, fields = families_by_table(), [path for path in field_paths(Setup) if path != FAMILY]
     inner = [f"{key}.{path}" for key, each in families.items() for path in field_paths(type(each))]
-    known = [*(path for path in fields if "." not in path), *families]
-    refuse_unknown(dict.fromkeys(keys), known, "", [*fields, *families, *inner])
+    known_keys = [*(path for path in fields if "." not in path), *families]
+    refuse_unknown(dict.fromkeys(keys), known_keys, "", [*fields, *families, *inner])
 
 
 def training_length(method: Method) -> tuple[int | None, float | None]:
@@ -172,11 +172,11 @@ def _table(place: str | Path) -> dict[str, Any]:
     return _at_budget(_table(Path(place).with_name(f"{of}{ending}")), float(budget), table)
 
 
-def _at_budget(whole: Table, budget: float, settings: Table) -> dict[str, Any]:
+def _at_budget(table: Table, budget: float, settings: Table) -> dict[str, Any]:
     """A recipe at a budget, as plain values, with tables of those methods alone that have settings there."""
-    tuning = {**require_mapping(whole.get("tuning", {}), "tuning"), "budget": budget, "budgets": [budget]}
+    tuning = {**require_mapping(table.get("tuning", {}), "tuning"), "budget": budget, "budgets": [budget]}
     recipe_tables, budget_tables = (
-        require_mapping(each.get("methods", {}), "methods") for each in (whole, settings)
+        require_mapping(each.get("methods", {}), "methods") for each in (table, settings)
     )
     methods = {
         name: merge_tables(
@@ -187,7 +187,7 @@ def _at_budget(whole: Table, budget: float, settings: Table) -> dict[str, Any]:
         )
         for name in budget_tables
     }
-    return {**whole, "tuning": tuning, "methods": methods}
+    return {**table, "tuning": tuning, "methods": methods}
 
 
 def _is_number(text: str) -> bool:
@@ -213,9 +213,9 @@ def _methods(setup: Setup, tables: Table) -> dict[str, Method]:
     """All methods: defaults, the recipe's training for those from scratch, and the settings of tables."""
     train = setup.train
     all_methods = dict(setup.family.methods) | {name: setup.family.method_named(name) for name in tables}
-    shorter = shorten_training(train, setup.tuning.largest_budget)
+    short_training = shorten_training(train, setup.tuning.largest_budget)
     defaults = {name: _match_training(method, train) for name, method in all_methods.items()}
-    defaults |= {"retrain": FromScratch(train), "short-retrain": FromScratch(shorter)}
+    defaults |= {"retrain": FromScratch(train), "short-retrain": FromScratch(short_training)}
     methods: dict[str, Method] = {
         name: _apply_table(method, tables.get(name, {}), train, f"methods.{name}")
         for name, method in defaults.items()

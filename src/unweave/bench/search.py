@@ -79,7 +79,7 @@ def make_case(stage: Stage, seed: int) -> Case:
     """Makes the case of one tuning seed."""
     exam, model = stage.exam(seed), stage.load_or_train("retain", seed, seed).model
     original, retrained = stage.load_or_train("mixed", seed, seed).model, exam.answers(model)
-    second = exam.answers(stage.load_or_train("retain", SECOND + seed, seed).model)
+    second_answers = exam.answers(stage.load_or_train("retain", SECOND + seed, seed).model)
     retrained_values = {**exam.measure(retrained), **exam.probes(model)}
     return Case(
         stage,
@@ -87,7 +87,7 @@ def make_case(stage: Stage, seed: int) -> Case:
         original,
         retrained,
         retrained_values,
-        exam.measure_pair(second, retrained)[exam.distance],
+        exam.measure_pair(second_answers, retrained)[exam.distance],
     )
 
 
@@ -126,15 +126,15 @@ def search(
 
     ranges = {path: distribution(each) for path, each in space.items() if not isinstance(each, Rest)}
     rests = {path: each for path, each in space.items() if isinstance(each, Rest)}
-    first, many = int(digest({"method": repr(begin or method)})[:8], 16), trials >= MANY
+    first_seed, many = int(digest({"method": repr(begin or method)})[:8], 16), trials >= MANY
     starts = [default_settings(begin or method, space), *([second] if second else [])]
     storage = shared_search.storage_at(place)
     study = shared_search.open_study(storage, name, OBJECTIVES if many else 1)
 
-    def ask(before: int) -> "OptunaTrial":
-        study.sampler = make_sampler(first + before, trials)
-        if before < len(starts) and not shared_search.has_untried(study):
-            study.enqueue_trial(starts[before])
+    def ask(count: int) -> "OptunaTrial":
+        study.sampler = make_sampler(first_seed + count, trials)
+        if count < len(starts) and not shared_search.has_untried(study):
+            study.enqueue_trial(starts[count])
         return study.ask(ranges)
 
     def make(trial: "OptunaTrial") -> Trial:
@@ -182,12 +182,12 @@ def run_trial(
             the others.
         many: Whether the value is the norm of the exam's objectives, which are then logged too.
     """
-    start, parts, aims, gradients, failure, pruned = time.perf_counter(), [], [], [], None, False
+    start, parts, aims, gradients, failure, is_pruned = time.perf_counter(), [], [], [], None, False
     try:
-        configured = configure(method, nest_paths(settings))
+        configured_method = configure(method, nest_paths(settings))
         for step, each in enumerate(cases):
             problem = each.stage.problem(each.original, each.seed, {}, each.seed)
-            gradients.append(run_and_time(problem, configured).gradients)
+            gradients.append(run_and_time(problem, configured_method).gradients)
             exam = each.stage.exam(each.seed)
             answers = exam.answers(problem.model)
             values = {**exam.measure(answers, each.retrained), **exam.probes(problem.model)}
@@ -197,19 +197,19 @@ def run_trial(
             if not math.isfinite(value + sum(aims[-1].values())):
                 raise Failed("the value of the trial is no finite number")
             if hopeless(value, step) and step + 1 < len(cases):
-                pruned = True
+                is_pruned = True
                 break
     except (ValueError, Failed) as error:
         failure = str(error)
     evaluations = round(sum(gradients) / max(1, len(gradients)))
     cost = {"seconds": time.perf_counter() - start, "gradient_evaluations": evaluations}
-    if failure is not None or pruned:
-        return {"value": None, "parts": {}, **cost, "failed": failure, "pruned": pruned}
-    mean, told = mean_values(parts), {**cost, "failed": None, "pruned": False}
+    if failure is not None or is_pruned:
+        return {"value": None, "parts": {}, **cost, "failed": failure, "pruned": is_pruned}
+    mean, outcome = mean_values(parts), {**cost, "failed": None, "pruned": False}
     if many:
         objectives = mean_values(aims)
-        return {"value": math.hypot(*objectives.values()), "objectives": objectives, "parts": mean, **told}
-    return {"value": mean.pop("value"), "parts": mean, **told}
+        return {"value": math.hypot(*objectives.values()), "objectives": objectives, "parts": mean, **outcome}
+    return {"value": mean.pop("value"), "parts": mean, **outcome}
 
 
 def mean_values(tables: Sequence[Mapping[str, float]]) -> dict[str, float]:

@@ -102,16 +102,16 @@ class Data:
         if self.limit is not None and self.limit < 2:
             raise ValueError(f"limit must be at least 2 training examples, found {self.limit}")
         if (self.forget == "ids") != bool(self.ids):
-            found = f"forget = {self.forget!r} with {len(self.ids)} ids"
-            raise ValueError(f"ids go with forget = 'ids', found {found}")
+            actual = f"forget = {self.forget!r} with {len(self.ids)} ids"
+            raise ValueError(f"ids go with forget = 'ids', found {actual}")
         if self.forget == "mislabelled" and self.fraction > self.noise:
             raise ValueError(
                 f"forget = 'mislabelled' forgets examples whose label noise has moved, {self.noise} of all, "
                 f"found fraction = {self.fraction}: set more noise, or a smaller fraction"
             )
         if (self.forget == "planted") != (self.plant.kind != "none"):
-            found = f"forget = {self.forget!r} with plant.kind = {self.plant.kind!r}"
-            raise ValueError(f"planted examples go with forget = 'planted', found {found}")
+            actual = f"forget = {self.forget!r} with plant.kind = {self.plant.kind!r}"
+            raise ValueError(f"planted examples go with forget = 'planted', found {actual}")
         if self.noise and self.plant.kind != "none":
             raise ValueError(
                 f"planted examples go with noise = 0, found {self.noise}: leave one of the two out"
@@ -163,17 +163,17 @@ class Tuning:
 
     def __post_init__(self) -> None:
         if self.trials < 1 or not self.seeds:
-            found = f"{self.trials} and {len(self.seeds)}"
-            raise ValueError(f"tuning needs at least one trial and one seed, found {found}")
+            actual = f"{self.trials} and {len(self.seeds)}"
+            raise ValueError(f"tuning needs at least one trial and one seed, found {actual}")
         for each in (*self.budgets, self.largest_budget):
             if not 0 < each <= 1:
                 raise ValueError(f"a budget must be a fraction of retraining in (0, 1], found {each}")
-        found = ", ".join(map(str, self.budgets))
+        budgets = ", ".join(map(str, self.budgets))
         if len(set(self.budgets)) < len(self.budgets):
-            raise ValueError(f"budgets must differ, found {found}")
+            raise ValueError(f"budgets must differ, found {budgets}")
         if self.budgets and self.largest_budget not in self.budgets:
             raise ValueError(
-                f"budget must be one of budgets, {found}, found {self.budget}: leave one of the two out"
+                f"budget must be one of budgets, {budgets}, found {self.budget}: leave one of the two out"
             )
 
     @property
@@ -230,9 +230,9 @@ class Setup:
             raise ValueError(f"probe must be a number of steps, or 0 for none, found {self.probe}")
         if not self.seeds:
             raise ValueError("a recipe needs at least one seed, found none")
-        used = {"seeds": self.seeds, "calibration_seeds": self.calibration_seeds}
+        uses = {"seeds": self.seeds, "calibration_seeds": self.calibration_seeds}
         owners: dict[int, str] = {}
-        for name, seeds in (used | {"tuning.seeds": self.tuning.seeds}).items():
+        for name, seeds in (uses | {"tuning.seeds": self.tuning.seeds}).items():
             for seed in seeds:
                 if seed in owners:
                     raise ValueError(f"each seed has one use, found {seed} in {owners[seed]} and in {name}")

@@ -130,10 +130,10 @@ class ShadowStudy:
             run_calls(self.crew, store_trained, [(study, kind, indices[each]) for each in positions])
 
         runner = None if self.crew is run_serially else run
-        found = train_population(
+        population = train_population(
             self.recipe.train, self.build, members, device=self.device, cache=cache, runner=runner
         )
-        return [*found.models]
+        return [*population.models]
 
     @cached_property
     def originals(self) -> list[TrainedModel]:
@@ -151,8 +151,8 @@ class ShadowStudy:
 
     def request(self, index: int) -> Split:
         """What a method gets of model i: its training data, with its half of the targets to forget."""
-        split, own = self.split, self.split.forget[self.halves[index]]
-        positions = torch.cat([split.retain, own])
+        split, targets = self.split, self.split.forget[self.halves[index]]
+        positions = torch.cat([split.retain, targets])
         forget = torch.arange(len(split.retain), len(positions))
         part = PartOfSource(split.train, positions)
         return Split(part, forget, split.held_out, calibration=split.calibration.tolist())
@@ -173,17 +173,17 @@ class ShadowStudy:
         }
         model = seeded_model(self.build, index, self.device)
         place = self.folder / "models" / model_key(facts, model, self.device)
-        stored = load_trained(place, model, request, "mixed")
-        if stored is not None:
-            return stored
+        stored_model = load_trained(place, model, request, "mixed")
+        if stored_model is not None:
+            return stored_model
         problem = self.problem(original, request, index)
         try:
             cost = run_and_time(problem, method)
         except (ValueError, Failed) as error:
             raise Failed(f"{name} on model {index}: {error}") from error
-        made = TrainedModel(problem.model.eval(), cost)
-        keep_trained(place, made, facts)
-        return made
+        trained_model = TrainedModel(problem.model.eval(), cost)
+        keep_trained(place, trained_model, facts)
+        return trained_model
 
     def problem(self, original: nn.Module, request: Split, index: int) -> Problem:
         """The problem of a request, on a copy of the original."""

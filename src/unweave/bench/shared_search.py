@@ -85,14 +85,14 @@ def open_study(storage: Storage, name: str, objectives: int = 1) -> optuna.Study
         Failed: If a database is lost.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    small = [StudyDirection.MINIMIZE] * objectives
+    directions = [StudyDirection.MINIMIZE] * objectives
     # stops a trial whose value after a seed is worse than the median of finished trials
     pruner = optuna.pruners.MedianPruner(n_startup_trials=5)
     with storage.name_errors():
         trials = storage.open()
         with storage.lock(name, "claims", alone=True):  # only one process may create it
             return optuna.create_study(
-                storage=trials, study_name=name, load_if_exists=True, directions=small, pruner=pruner
+                storage=trials, study_name=name, load_if_exists=True, directions=directions, pruner=pruner
             )
 
 
@@ -142,8 +142,8 @@ def claim_trial(
 ) -> optuna.Trial | None:
     """Claims the next trial for this process; None if other processes have claimed the rest."""
     with storage.lock(study.study_name, "claims", alone=True):
-        before = len(valid_trials(study))
-        return ask(before) if before < trials else None
+        count = len(valid_trials(study))
+        return ask(count) if count < trials else None
 
 
 def valid_trials(study: optuna.Study) -> list[optuna.trial.FrozenTrial]:

@@ -39,8 +39,8 @@ def make_split(
     """
     clean, held_out = load_sources(data, family, device)
     if data.plant.kind != "none":
-        planted = plant(data, clean)
-        return Split(planted.source, planted.known, held_out, seed=data.seed)
+        planted_data = plant(data, clean)
+        return Split(planted_data.source, planted_data.known, held_out, seed=data.seed)
     train = clean
     if data.noise:
         train = flip_labels(clean, data.noise, 1 + int(clean.labels.max()), data.seed + 1)
@@ -90,8 +90,8 @@ def _forget_positions(data: Data, clean: Source, train: Source, seed: int) -> to
         case "random":
             return torch.randperm(len(train), generator=generator)[:size]
         case "mislabelled":
-            flipped = (train.labels != clean.labels).nonzero()[:, 0]
-            return flipped[torch.randperm(len(flipped), generator=generator)[:size]]
+            flipped_positions = (train.labels != clean.labels).nonzero()[:, 0]
+            return flipped_positions[torch.randperm(len(flipped_positions), generator=generator)[:size]]
         case "class":
             positions = (train.labels == data.label).nonzero()[:, 0]
             if len(positions) == 0:

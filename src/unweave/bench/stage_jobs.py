@@ -16,25 +16,25 @@ def run_stages(
 ) -> Iterator[Stage]:
     """Runs all seeds of all stages, and yields each finished stage, in order."""
     seeds = {stage.name: seed_jobs(stage, methods[stage.name]) for stage in stages}
-    first = {stage.recipe.name: stage.name for stage in reversed(stages)}.values()
+    first_names = {stage.recipe.name: stage.name for stage in reversed(stages)}.values()
     rounds = [
         training_jobs(stages),
         [
             job
             for each in stages
-            if each.name in first
+            if each.name in first_names
             for job in (*seeds[each.name], *calibration_jobs(each))
         ],
         # further budgets, after everything that they share with the first
-        [job for each in stages if each.name not in first for job in seeds[each.name]],
+        [job for each in stages if each.name not in first_names for job in seeds[each.name]],
     ]
     jobs = list(chain(*rounds))
-    unfinished = Counter(job.arguments[0].name for job in jobs)
-    waiting = list(stages)
+    counts = Counter(job.arguments[0].name for job in jobs)
+    queue = list(stages)
     for job, _ in run_jobs(lambda _: chain.from_iterable(map(crew, rounds)), jobs, listener):
-        unfinished[job.arguments[0].name] -= 1
-        while waiting and unfinished[waiting[0].name] == 0:
-            yield waiting.pop(0)
+        counts[job.arguments[0].name] -= 1
+        while queue and counts[queue[0].name] == 0:
+            yield queue.pop(0)
 
 
 def forget_set_jobs(stages: Sequence[Stage]) -> list[Job]:

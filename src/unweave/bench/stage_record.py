@@ -39,16 +39,16 @@ def stage_record(
         search: The log of tuning, by method; may be empty.
         attacks: Attacks on the answers of all models.
     """
-    recipe, exam, first = stage.recipe, stage.exam(), headline_method(methods, stage.recipe.headline)
+    recipe, exam, headline = stage.recipe, stage.exam(), headline_method(methods, stage.recipe.headline)
     references = [read_values(stage, seed, REFERENCE) for seed in recipe.seeds]
     retrained = [read_cell(stage, seed, REFERENCE) for seed in recipe.seeds]
     margins = calibration_margins(stage, recipe.calibration_seeds, "calibration")
     # without them the reported retrained models show the difference of two, which fixes no margin
     spread = margins or calibration_margins(stage, recipe.seeds, "reported")
     rows = {name: method_row(stage, name, references, margins) for name in methods}
-    ran = [name for name in methods if rows[name]["failed"] is None]
+    names = [name for name in methods if rows[name]["failed"] is None]
     cells = {
-        name: [read_measurement(stage, seed, name) for seed in recipe.seeds] for name in (*ran, REFERENCE)
+        name: [read_measurement(stage, seed, name) for seed in recipe.seeds] for name in (*names, REFERENCE)
     }
     return {
         "family": recipe.family.name,
@@ -62,15 +62,15 @@ def stage_record(
             **devices_row(retrained),
         },
         "methods": rows,
-        "headline": first,
+        "headline": headline,
         "partial": recipe.partial,
         "floor": None if spread is None else spread.gap_floor,
         "calibration_seeds": list(recipe.calibration_seeds),
         "histograms": histograms(cells, REFERENCE, exam.edges),
         "comparisons": comparisons(
-            {name: [each["values"] for each in cells[name]] for name in ran},
+            {name: [each["values"] for each in cells[name]] for name in names},
             references,
-            first,
+            headline,
             exam.metrics,
             exam.distance,
         ),
@@ -78,15 +78,15 @@ def stage_record(
         "descriptions": {
             name: each[0]["description"] for name, each in cells.items() if each[0]["description"]
         },
-        **({"attacked_methods": attack_rows(stage, ran, attacks)} if attacks else {}),
+        **({"attacked_methods": attack_rows(stage, names, attacks)} if attacks else {}),
         **search_row(stage, search),
     }
 
 
 def headline_method(methods: Sequence[str], headline: str) -> str:
     """The headline method of a report: that of the recipe, or the first that ran and is no reference."""
-    ran = [name for name in methods if name not in REFERENCES] or methods
-    return headline if headline in ran else ran[0]
+    candidates = [name for name in methods if name not in REFERENCES] or methods
+    return headline if headline in candidates else candidates[0]
 
 
 def search_row(stage: Stage, search: Mapping[str, Sequence[Content]]) -> dict[str, Any]:
@@ -112,8 +112,8 @@ def describe_data(stage: Stage) -> dict[str, Any]:
         **sizes,
         "forgotten_classes": classes,
     }
-    picked = stage.recipe.data.forget in PICKED
-    ids = {"forget_ids": split.part("forget")[1].tolist()} if picked else {}
+    is_picked = stage.recipe.data.forget in PICKED
+    ids = {"forget_ids": split.part("forget")[1].tolist()} if is_picked else {}
     return {**facts, **ids, **stage.exam().facts}
 
 
@@ -124,13 +124,13 @@ def calibration_margins(stage: Stage, seeds: Sequence[int], name: str) -> Margin
     keys, exam = [read_cell(stage, seed, REFERENCE)["key"] for seed in seeds], stage.exam()
 
     def make() -> Content:
-        found = [read_answers(exam, cell_path(stage, seed, REFERENCE)) for seed in seeds]
-        return {"pairs": [exam.measure_pair(one, other) for one, other in combinations(found, 2)]}
+        answers = [read_answers(exam, cell_path(stage, seed, REFERENCE)) for seed in seeds]
+        return {"pairs": [exam.measure_pair(one, other) for one, other in combinations(answers, 2)]}
 
     place = stage.folder / "cells" / stage.recipe.name / name
     pairs = read_or_make(place, digest({"cells": keys, "format": MEASURING_FORMAT}), make)["pairs"]
-    alone = [read_values(stage, seed, REFERENCE) for seed in seeds]
-    return margins(alone, pairs, sizes=exam.sizes, metrics=exam.metrics)
+    values = [read_values(stage, seed, REFERENCE) for seed in seeds]
+    return margins(values, pairs, sizes=exam.sizes, metrics=exam.metrics)
 
 
 def method_row(
@@ -139,13 +139,13 @@ def method_row(
     """The row of one method; it has no figures if the method failed on any seed."""
     seeds = stage.recipe.seeds
     cells = [read_cell(stage, seed, name) for seed in seeds]
-    whole = [read_cell(stage, seed, REFERENCE)["seconds"] for seed in seeds]
+    retraining = [read_cell(stage, seed, REFERENCE)["seconds"] for seed in seeds]
     peaks = [each["peak_mib"] for each in cells if each["peak_mib"] is not None]
     row = {
         "repr": cells[0]["repr"],
         "seconds": mean([each["seconds"] for each in cells]),
         # the median, because one seed on a busy machine can be off by a factor of three
-        "cost": median([each["seconds"] / seconds for each, seconds in zip(cells, whole, strict=True)]),
+        "cost": median([each["seconds"] / seconds for each, seconds in zip(cells, retraining, strict=True)]),
         "peak_mib": max(peaks, default=None),
         "gradient_evaluations": mean([each["gradient_evaluations"] for each in cells]),
         "trace": mean_trace([each["trace"] for each in cells]),
@@ -158,8 +158,8 @@ def method_row(
         return {**row, "scores": {}, "gap": None, **judgement}
     measurements = [read_measurement(stage, seed, name) for seed in seeds]
     times = [each["seconds"] for each in cells]
-    apart = figures_per_seed(measurements, references, times, whole, stage.exam().metrics)
-    return {**row, **judge_method(stage, name, references, margins), "per_seed": apart, "failed": None}
+    seed_figures = figures_per_seed(measurements, references, times, retraining, stage.exam().metrics)
+    return {**row, **judge_method(stage, name, references, margins), "per_seed": seed_figures, "failed": None}
 
 
 def devices_row(cells: Sequence[Content]) -> dict[str, list[str]]:

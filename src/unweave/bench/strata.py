@@ -109,8 +109,8 @@ def silhouette(
     values = []
     for rows in (torch.arange(len(labels)) if of is None else of).split(ROWS):
         distance = torch.cdist(features[rows], features)
-        same = labels[rows, None] == labels
-        same_class, other = distance.masked_fill(~same, torch.inf), distance.masked_fill(same, torch.inf)
+        is_own = labels[rows, None] == labels
+        same_class, other = distance.masked_fill(~is_own, torch.inf), distance.masked_fill(is_own, torch.inf)
         same_class[torch.arange(len(rows)), rows] = torch.inf  # no row is its own neighbour
         a, b = mean_nearest_distance(same_class, neighbours), mean_nearest_distance(other, neighbours)
         # rows at equal distances are entangled
@@ -120,10 +120,10 @@ def silhouette(
 
 def mean_nearest_distance(distance: Float64[Tensor, "row n"], neighbours: int) -> Float64[Tensor, " row"]:
     """The mean of the smallest finite distances of each row, at most `neighbours`; infinite without any."""
-    small = distance.topk(min(neighbours, distance.shape[1]), largest=False).values
-    there = small.isfinite()
-    mean = small.masked_fill(~there, 0).sum(1) / there.sum(1).clamp_min(1)
-    return mean.masked_fill(~there.any(1), torch.inf)
+    nearest = distance.topk(min(neighbours, distance.shape[1]), largest=False).values
+    is_finite = nearest.isfinite()
+    mean = nearest.masked_fill(~is_finite, 0).sum(1) / is_finite.sum(1).clamp_min(1)
+    return mean.masked_fill(~is_finite.any(1), torch.inf)
 
 
 def choose_hardest(
@@ -147,12 +147,12 @@ def choose_hardest(
     positions = best = lowest_positions(losses, size)
     least = torch.inf
     for _ in range(ROUNDS):
-        together = losses_of(learn(Split(train, positions, held_out), "retain"), train, positions)
-        if float(together.mean()) < least:
-            best, least = positions, float(together.mean())
-        losses = losses.index_put((positions,), together)
-        before, positions = positions, lowest_positions(losses, size)
-        if torch.equal(before, positions):
+        set_losses = losses_of(learn(Split(train, positions, held_out), "retain"), train, positions)
+        if float(set_losses.mean()) < least:
+            best, least = positions, float(set_losses.mean())
+        losses = losses.index_put((positions,), set_losses)
+        previous, positions = positions, lowest_positions(losses, size)
+        if torch.equal(previous, positions):
             break
     return best
 
@@ -167,8 +167,8 @@ def deal(
 ) -> list[Int64[Tensor, " size"]]:
     """`count` forget sets of `size` examples each, dealt at random from those with the lowest scores."""
     pool = lowest_positions(scores, size * count)
-    dealt = pool[torch.randperm(len(pool), generator=generator)].split(size)
-    return [each.sort().values for each in dealt]
+    parts = pool[torch.randperm(len(pool), generator=generator)].split(size)
+    return [each.sort().values for each in parts]
 
 
 def device_of(model: nn.Module) -> torch.device:

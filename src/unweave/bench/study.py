@@ -53,10 +53,8 @@ class Study:
     @property
     def best_trial(self) -> Trial | None:
         """The best trial with its budget, for a search at a larger one; None if every trial failed."""
-        finished = [trial for trial in self.trials if trial["value"] is not None]
-        return (
-            {"budget": self.budget, **min(finished, key=lambda trial: trial["value"])} if finished else None
-        )
+        trials = [trial for trial in self.trials if trial["value"] is not None]
+        return {"budget": self.budget, **min(trials, key=lambda trial: trial["value"])} if trials else None
 
     @property
     def settings(self) -> Settings:
@@ -92,17 +90,17 @@ def read_studies(stage: Stage, methods: Sequence[str], folder: Path) -> dict[str
     """
     name, names = stage.name, tunable_methods(stage, methods)
     paths = {each: folder / name / f"{file_name(each)}.json" for each in names}
-    absent = [each for each, path in paths.items() if not path.exists()]
-    if absent:
+    missing = [each for each, path in paths.items() if not path.exists()]
+    if missing:
         raise ValueError(
-            f"{folder} has no searches for the stage {name!r} of {', '.join(absent)}: tune it first, or "
+            f"{folder} has no searches for the stage {name!r} of {', '.join(missing)}: tune it first, or "
             "leave them out"
         )
-    read = {each: read_object(path, ": tune it again") for each, path in paths.items()}
-    for each, content in read.items():
+    studies = {each: read_object(path, ": tune it again") for each, path in paths.items()}
+    for each, content in studies.items():
         refuse_other(content, facts_of(stage, each, space_of(stage, each)), paths[each])
     budget = stage.recipe.tuning.largest_budget
-    return {each: study_from(content["trials"], scale_of(stage), budget) for each, content in read.items()}
+    return {each: study_from(content["trials"], scale_of(stage), budget) for each, content in studies.items()}
 
 
 def refuse_other(study: Mapping[str, Any], expected: Mapping[str, str], place: Path) -> None:
@@ -113,8 +111,8 @@ def refuse_other(study: Mapping[str, Any], expected: Mapping[str, str], place: P
     (facts_stored,) = facts if len(facts) == 1 else ({},)
     for name, each in expected.items():
         if facts_stored.get(name) != each:
-            both = f": expected {each}, found {facts_stored.get(name)}" if len(each) < LEGIBLE else ""
-            raise ValueError(f"{place} was searched with a different {name}{both}: tune it again")
+            difference = f": expected {each}, found {facts_stored.get(name)}" if len(each) < LEGIBLE else ""
+            raise ValueError(f"{place} was searched with a different {name}{difference}: tune it again")
 
 
 def tunable_methods(stage: Stage, methods: Sequence[str]) -> list[str]:
@@ -151,8 +149,8 @@ def scale_of(stage: Stage) -> float:
     recipe = stage.recipe
     if recipe.tuning.limit is None:
         return 1.0
-    whole, part = stage.split(), stage.split(recipe.tuning.seeds[0])
-    return evaluations(recipe.train, whole) / evaluations(recipe.train, part)
+    full_split, part_split = stage.split(), stage.split(recipe.tuning.seeds[0])
+    return evaluations(recipe.train, full_split) / evaluations(recipe.train, part_split)
 
 
 def facts_of(stage: Stage, name: str, space: Mapping[str, Range]) -> dict[str, str]:

@@ -59,27 +59,27 @@ def concept_prompts(drawings: Drawings, factor: str, value: str, counts: PromptC
         value: Its value.
         counts: The number of prompts of each kind.
     """
-    trained, reworded = drawings.prompts(), drawings.prompts(HELD_OUT_TEMPLATES)
-    others = [each for each in drawings.names[factor] if each != value]
+    trained_rows, reworded_rows = drawings.prompts(), drawings.prompts(HELD_OUT_TEMPLATES)
+    other_values = [each for each in drawings.names[factor] if each != value]
 
     def of(rows: Sequence[Row], name: str, n: int) -> tuple[Prompt, ...]:
         return spread([row for row in rows if row.get(factor) == name], n)
 
     return ConceptPrompts(
         {factor: value},
-        trained=of(trained, value, counts.trained),
-        paraphrased=of(reworded, value, counts.paraphrased),
+        trained=of(trained_rows, value, counts.trained),
+        paraphrased=of(reworded_rows, value, counts.paraphrased),
         combined=of(drawings.prompts(held_out=True), value, counts.combined),
-        neighbours=tuple(each for name in others for each in of(trained, name, counts.neighbours)),
-        others=tuple(each for name in others for each in of(reworded, name, counts.others)),
+        neighbours=tuple(each for name in other_values for each in of(trained_rows, name, counts.neighbours)),
+        others=tuple(each for name in other_values for each in of(reworded_rows, name, counts.others)),
     )
 
 
 def spread(rows: Sequence[Row], n: int) -> tuple[Prompt, ...]:
     """N prompts at equal distances among the rows; all if there are fewer."""
-    chosen = [rows[place * len(rows) // n] for place in range(n)] if n < len(rows) else rows
+    chosen_rows = [rows[place * len(rows) // n] for place in range(n)] if n < len(rows) else rows
     return tuple(
-        Prompt(row[TEXT], {name: each for name, each in row.items() if name != TEXT}) for row in chosen
+        Prompt(row[TEXT], {name: each for name, each in row.items() if name != TEXT}) for row in chosen_rows
     )
 
 
@@ -114,12 +114,12 @@ class EditExam(ConceptExam):
         if self.budget is None:
             raise ValueError("relearning needs the budget of an attacker, found none: give the exam one")
         target = self.target(self.whole(model))
-        found = describe_curves(relearning_curves(target, self.budget), self.budget.longest)
+        figures = describe_curves(relearning_curves(target, self.budget), self.budget.longest)
         if isinstance(model, Prompted) and isinstance(model.words, Encoded):
-            before = PromptedPipeline(self.pipeline, self.prompts.conditions).encoder
-            curves = relearning_curves(with_text_encoder(target, before), self.budget)
-            found |= describe_curves(curves, self.budget.longest, OLD_WORDS)
-        return found
+            old_encoder = PromptedPipeline(self.pipeline, self.prompts.conditions).encoder
+            curves = relearning_curves(with_text_encoder(target, old_encoder), self.budget)
+            figures |= describe_curves(curves, self.budget.longest, OLD_WORDS)
+        return figures
 
     def whole(self, model: nn.Module) -> nn.Module:
         """The pipeline with the edited parts of a model, under the prompts."""
@@ -128,8 +128,8 @@ class EditExam(ConceptExam):
         text_encoder = (
             model.words.text_encoder if isinstance(model.words, Encoded) else self.pipeline.text_encoder
         )
-        edited = replace(self.pipeline, unet=model.unet, text_encoder=text_encoder)
-        return PromptedPipeline(edited, self.prompts.conditions)
+        edited_pipeline = replace(self.pipeline, unet=model.unet, text_encoder=text_encoder)
+        return PromptedPipeline(edited_pipeline, self.prompts.conditions)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -105,7 +105,7 @@ class TextToImageModels:
             without: The concept whose images it does not see; None if it sees all.
         """
         shape, (train, held_out) = self.recipe.autoencoder, [as_source(each) for each in self.data]
-        trained = self._train(
+        trained_model = self._train(
             shape.train,
             lambda: Reconstructing(shape.build(self.recipe.drawings.size)),
             Split(train, self._forget(without), held_out),
@@ -113,8 +113,8 @@ class TextToImageModels:
             shape.seed,
             task=Reconstruction(self._latent, shape.absolute, shape.divergence),
         )
-        assert isinstance(trained.model, Reconstructing)
-        return scale_latents(trained.model.autoencoder, self.data[0].images)
+        assert isinstance(trained_model.model, Reconstructing)
+        return scale_latents(trained_model.model.autoencoder, self.data[0].images)
 
     def split(self, without: Concept | None) -> Split:
         """The latents in four parts; the forget set is every training image that holds the concept.
@@ -142,8 +142,8 @@ class TextToImageModels:
         """
         if folder.exists():
             raise ValueError(f"{folder} exists: name a new folder")
-        trained = self.train(seed, without)
-        model = trained.model
+        trained_model = self.train(seed, without)
+        model = trained_model.model
         assert isinstance(model, Prompted) and isinstance(model.words, Encoded)
         write_pipeline(
             folder,
@@ -153,7 +153,7 @@ class TextToImageModels:
             tokenizer=self.tokenizer,
             scheduler=self.recipe.scheduler(),
         )
-        return trained.cost
+        return trained_model.cost
 
     def _forget(self, without: Concept | None) -> list[int]:
         if without is None:
@@ -234,19 +234,19 @@ def write_pipeline(
         "feature_extractor": None,
     }
     pipeline = StableDiffusionPipeline(**parts, requires_safety_checker=False)
-    beside = folder.with_name(f".{folder.name}.{os.getpid()}")
+    draft_folder = folder.with_name(f".{folder.name}.{os.getpid()}")
     with no_progress_bar():
-        pipeline.save_pretrained(beside)
-    os.replace(beside, folder)
+        pipeline.save_pretrained(draft_folder)
+    os.replace(draft_folder, folder)
 
 
 @contextmanager
 def no_progress_bar() -> Iterator[None]:
     """Shows no progress bar of transformers while the body runs."""
-    shown = logging.is_progress_bar_enabled()
+    is_enabled = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
     try:
         yield
     finally:
-        if shown:
+        if is_enabled:
             logging.enable_progress_bar()

@@ -57,10 +57,10 @@ def tune_stage(
         smaller: The searches of the same recipe at the next smaller budget; see `study`.
     """
     previous = smaller or {}
-    tuned, seeds = tunable_methods(stage, methods), stage.recipe.tuning.seeds
+    names, seeds = tunable_methods(stage, methods), stage.recipe.tuning.seeds
     for seed in seeds:  # raises for unfit requests and spaces before any training
         stage.split(seed)
-    for each in tuned:
+    for each in names:
         space_of(stage, each)
     jobs = [Job(f"{stage.name}, models of tuning seed {seed}", prepare, (stage, seed)) for seed in seeds]
     list(run_jobs(crew, jobs, listener))
@@ -70,10 +70,10 @@ def tune_stage(
             study,
             ((stage,), each, trials, None, previous.get(each)),
         )
-        for each in tuned
+        for each in names
     ]
     by_method = {job.arguments[1]: study for job, study in run_jobs(crew, jobs, listener)}
-    studies = {each: by_method[each] for each in tuned}
+    studies = {each: by_method[each] for each in names}
     folder = stage.folder / "tuning"
     folder.mkdir(parents=True, exist_ok=True)  # without tunable methods no search has created it
     write_atomically(folder / f"{stage.name}.toml", as_toml(studies, seeds))
@@ -110,28 +110,28 @@ def study(
         space: The search space; that of the family within the recipe's budget if None.
         smaller: The search at the next smaller budget; None if there is none.
     """
-    first = stages[0]
-    method, tuning = first.recipe.method(name), first.recipe.tuning
-    begin = first.recipe.default_method(name) if tuning.begin == "defaults" else method
-    space = space_of(first, name) if space is None else space
+    first_stage = stages[0]
+    method, tuning = first_stage.recipe.method(name), first_stage.recipe.tuning
+    begin = first_stage.recipe.default_method(name) if tuning.begin == "defaults" else method
+    space = space_of(first_stage, name) if space is None else space
     facts = [facts_of(stage, name, space) for stage in stages]
     cells = [cell_key(stage, 0, repr(method) + repr(begin)) for stage in stages]
     formats = [SEARCHING_FORMAT, MEASURING_FORMAT]
-    below = None if smaller is None else smaller.best_trial
-    inherited = [below] if below and smaller and smaller.method == method else []
-    known = {"inherited" if inherited else "second": below["settings"]} if below else {}
-    key = digest({"facts": facts, "cells": cells, "trials": trials, "format": formats, **known})
-    place = first.folder / "tuning" / "+".join(stage.name for stage in stages) / file_name(name)
+    trial = None if smaller is None else smaller.best_trial
+    inherited_trials = [trial] if trial and smaller and smaller.method == method else []
+    extra_facts = {"inherited" if inherited_trials else "second": trial["settings"]} if trial else {}
+    key = digest({"facts": facts, "cells": cells, "trials": trials, "format": formats, **extra_facts})
+    place = first_stage.folder / "tuning" / "+".join(stage.name for stage in stages) / file_name(name)
 
     def make() -> Mapping[str, Any]:
         cases = [load_or_make_case(stage, seed) for stage in stages for seed in tuning.seeds]
-        trials_at = first.storage or append_suffix(place, "journal")
-        second = stretch(below, tuning.largest_budget, space) if below else None
+        trials_at = first_stage.storage or append_suffix(place, "journal")
+        second = stretch(trial, tuning.largest_budget, space) if trial else None
         log = search(method, space, trials, cases, begin=begin, second=second, place=trials_at, name=key)
-        return {"facts": facts, "trials": [*inherited, *log]}
+        return {"facts": facts, "trials": [*inherited_trials, *log]}
 
-    found = read_or_make(place, key, make)["trials"]
-    return study_from(found, scale_of(first), tuning.largest_budget, method)
+    all_trials = read_or_make(place, key, make)["trials"]
+    return study_from(all_trials, scale_of(first_stage), tuning.largest_budget, method)
 
 
 def load_or_make_case(stage: Stage, seed: int) -> Case:

@@ -49,12 +49,12 @@ def refuse_disproved(record: Mapping[str, Any], path: Path) -> None:
     """
     folder = path if path.is_dir() else path.parent
     try:
-        found = next(contradictions(record, folder), None)
+        contradiction = next(contradictions(record, folder), None)
     except FORGED as error:
-        found = f"a figure is missing or of another kind ({type(error).__name__}: {error})"
-    if found is not None:
+        contradiction = f"a figure is missing or of another kind ({type(error).__name__}: {error})"
+    if contradiction is not None:
         raise ValueError(
-            f"{path}: {found}: the record or a file next to it was changed after it was "
+            f"{path}: {contradiction}: the record or a file next to it was changed after it was "
             f"written: make it again with {rerun_command(record)}"
         )
 
@@ -67,8 +67,8 @@ def contradictions(record: Mapping[str, Any], folder: Path) -> Iterator[str]:
         if (folder / "cells").is_dir():
             yield from check_cells(name, stage, folder / "cells")
         yield from check_verdicts(stage)
-    for name, found in record.get("frontier", {}).items():
-        yield from check_frontier(name, found, record["stages"])
+    for name, content in record.get("frontier", {}).items():
+        yield from check_frontier(name, content, record["stages"])
 
 
 def check_verdicts(stage: Stage) -> Iterator[str]:
@@ -79,26 +79,26 @@ def check_verdicts(stage: Stage) -> Iterator[str]:
         if row["verdict"] == "PASS" and stage["recipe"] and len(stage["seeds"]) < SEEDS:
             yield f"{name} has the verdict PASS over {len(stage['seeds'])} seeds, and {SEEDS} are needed"
         yield from check_seeds(name, row)
-        known = [each["value"] is not None for each in row["scores"].values()]
-        if row["failed"] is not None or not all(known):
+        has_value = [each["value"] is not None for each in row["scores"].values()]
+        if row["failed"] is not None or not all(has_value):
             continue
-        beyond = list(check_margins(row["scores"], stage["margins"] or {}, family_of_stage(stage).metrics))
-        if row["verdict"] == "PASS" and (beyond or not stage["margins"]):
-            yield f"{name} has the verdict PASS, {beyond[0] if beyond else 'and there are no margins'}"
-        if row["verdict"] == "FAIL" and not beyond:
+        faults = list(check_margins(row["scores"], stage["margins"] or {}, family_of_stage(stage).metrics))
+        if row["verdict"] == "PASS" and (faults or not stage["margins"]):
+            yield f"{name} has the verdict PASS, {faults[0] if faults else 'and there are no margins'}"
+        if row["verdict"] == "FAIL" and not faults:
             yield f"{name} has the verdict FAIL, and no figure is beyond its margin"
 
 
 def check_seeds(name: str, row: Mapping[str, Any]) -> Iterator[str]:
     """Yields figures of a method that contradict those of its seeds."""
     seeds = {key: values for key, values in row.get("per_seed", {}).items() if values}
-    recorded = {key: each["value"] for key, each in row["scores"].items() if key in seeds}
-    found = {key: mean(seeds[key]) for key in recorded}
+    figures = {key: each["value"] for key, each in row["scores"].items() if key in seeds}
+    means = {key: mean(seeds[key]) for key in figures}
     if row["gap"] is not None and "gap" in seeds:
-        recorded, found = recorded | {"gap": row["gap"]["mean"]}, found | {"gap": mean(seeds["gap"])}
+        figures, means = figures | {"gap": row["gap"]["mean"]}, means | {"gap": mean(seeds["gap"])}
     if "cost" in seeds:
-        recorded, found = recorded | {"cost": row["cost"]}, found | {"cost": median(seeds["cost"])}
-    yield from compare_figures(name, recorded, found, "its seeds give")
+        figures, means = figures | {"cost": row["cost"]}, means | {"cost": median(seeds["cost"])}
+    yield from compare_figures(name, figures, means, "its seeds give")
 
 
 def check_margins(
@@ -110,9 +110,9 @@ def check_margins(
             continue
         metric = metrics[name]
         distance = scores[name]["value"] if metric.needs_reference else scores[name]["gap"]
-        above = metric.above is not None and distance is not None and distance >= margin
-        below = metric.below is not None and distance is not None and distance <= -margin
-        if above or below:
+        is_above = metric.above is not None and distance is not None and distance >= margin
+        is_below = metric.below is not None and distance is not None and distance <= -margin
+        if is_above or is_below:
             yield f"and {metric.title} is {distance:g} off, at a margin of {margin:g}"
 
 
@@ -122,13 +122,13 @@ def check_evidence(stage: Stage, path: Path) -> Iterator[str]:
     if len(rows) != 1:
         return
     ((name, row),) = rows
-    recorded = {each: row["scores"][each]["value"] for each in RECOMPUTED if each in row["scores"]}
-    known = {each: value for each, value in recorded.items() if value is not None}
-    if known:
+    figures = {each: row["scores"][each]["value"] for each in RECOMPUTED if each in row["scores"]}
+    known_figures = {each: value for each, value in figures.items() if value is not None}
+    if known_figures:
         evidence = parquet.load(path)
-        functions = {each: METRICS[each].alone for each in known}
-        found = {each: function(evidence) for each, function in functions.items() if function is not None}
-        yield from compare_figures(name, known, found, f"{path.name} next to it gives")
+        functions = {each: METRICS[each].alone for each in known_figures}
+        values = {each: function(evidence) for each, function in functions.items() if function is not None}
+        yield from compare_figures(name, known_figures, values, f"{path.name} next to it gives")
 
 
 def check_cells(name: str, stage: Stage, cells: Path) -> Iterator[str]:
@@ -138,19 +138,21 @@ def check_cells(name: str, stage: Stage, cells: Path) -> Iterator[str]:
     rows = {method: row for method, row in stage["methods"].items() if row["failed"] is None}
     metrics = family_of_stage(stage).metrics
     for method, row in rows.items():
-        own = read_values(cells, name, stage, method)
+        values = read_values(cells, name, stage, method)
         if retrained:
-            own = [cell | gap_of(cell, other, metrics) for cell, other in zip(own, retrained, strict=False)]
-        for seed, cell in enumerate(own):
-            recorded = {figure: each[seed] for figure, each in row.get("per_seed", {}).items()}
-            yield from compare_figures(method, recorded, cell, FROM_CELLS)
+            values = [
+                cell | gap_of(cell, other, metrics) for cell, other in zip(values, retrained, strict=False)
+            ]
+        for seed, cell in enumerate(values):
+            seed_figures = {figure: each[seed] for figure, each in row.get("per_seed", {}).items()}
+            yield from compare_figures(method, seed_figures, cell, FROM_CELLS)
         means = (
             row["scores"] if row["gap"] is None else {**row["scores"], "gap": {"value": row["gap"]["mean"]}}
         )
-        yield from check_means(method, means, own, len(stage["seeds"]))
+        yield from check_means(method, means, values, len(stage["seeds"]))
         yield from check_gradients(method, row, read_cells(cells, name, stage, method, "json"))
-    spent = read_cells(cells, name, stage, REFERENCE, "json")
-    yield from check_gradients("Retrain", stage["reference"], spent)
+    retrain_cells = read_cells(cells, name, stage, REFERENCE, "json")
+    yield from check_gradients("Retrain", stage["reference"], retrain_cells)
 
 
 def gap_of(cell: Values, reference: Values, metrics: Mapping[str, Metric]) -> dict[str, float]:
@@ -162,17 +164,17 @@ def gap_of(cell: Values, reference: Values, metrics: Mapping[str, Metric]) -> di
 def check_means(name: str, scores: Mapping[str, Any], cells: Sequence[Values], seeds: int) -> Iterator[str]:
     """Yields scores that differ from the mean of the cells, if every seed has a cell."""
     if len(cells) == seeds and cells:
-        shared = [each for each in scores if all(each in cell for cell in cells)]
-        means = {each: mean(cell[each] for cell in cells) for each in shared}
-        yield from compare_figures(name, {each: scores[each]["value"] for each in shared}, means, FROM_CELLS)
+        names = [each for each in scores if all(each in cell for cell in cells)]
+        means = {each: mean(cell[each] for cell in cells) for each in names}
+        yield from compare_figures(name, {each: scores[each]["value"] for each in names}, means, FROM_CELLS)
 
 
 def check_gradients(name: str, row: Mapping[str, Any], cells: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     """Yields the gradient evaluations of a method, if its cells have others; no clock is compared."""
     counts = [cell["gradient_evaluations"] for cell in cells if "gradient_evaluations" in cell]
     if counts and "gradient_evaluations" in row:
-        recorded = {"gradient_evaluations": row["gradient_evaluations"]}
-        yield from compare_figures(name, recorded, {"gradient_evaluations": mean(counts)}, FROM_CELLS)
+        figures = {"gradient_evaluations": row["gradient_evaluations"]}
+        yield from compare_figures(name, figures, {"gradient_evaluations": mean(counts)}, FROM_CELLS)
 
 
 def read_values(cells: Path, name: str, stage: Stage, method: str) -> list[dict[str, float]]:

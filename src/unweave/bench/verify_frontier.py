@@ -18,29 +18,31 @@ def check_frontier(name: str, recorded: Mapping[str, Any], stages: Mapping[str, 
     if not by_budget:
         yield f"the frontier of {name} has no stage"
         return
-    known = frontier(by_budget)
+    expected = frontier(by_budget)
     # earlier versions counted methods of a single budget, and compared fewer pairs
-    known |= {"methods": {each: curve(each, by_budget) for each in (*known["methods"], *recorded["methods"])}}
+    expected |= {
+        "methods": {each: curve(each, by_budget) for each in (*expected["methods"], *recorded["methods"])}
+    }
     pairs = {pair_of(row) for row in recorded["paired"]}
-    known |= {"paired": [row for row in known["paired"] if pair_of(row) in pairs]}
-    ours, theirs = named_figures(recorded), named_figures(known)
-    for figure in dict.fromkeys((*ours, *theirs)):
-        said, found = ours.get(figure, "nothing"), theirs.get(figure, "nothing")
-        if not is_same(said, found):
-            yield f"the frontier of {name} says {figure} {said}, but its stages say {found}"
+    expected |= {"paired": [row for row in expected["paired"] if pair_of(row) in pairs]}
+    figures, expected_figures = named_figures(recorded), named_figures(expected)
+    for figure in dict.fromkeys((*figures, *expected_figures)):
+        value, actual = figures.get(figure, "nothing"), expected_figures.get(figure, "nothing")
+        if not is_same(value, actual):
+            yield f"the frontier of {name} says {figure} {value}, but its stages say {actual}"
 
 
 def stages_by_budget(name: str, stages: Mapping[str, Stage]) -> dict[float, Stage]:
     """The stages of a recipe, by budget: they are named NAME@BUDGET, or NAME if it has no budgets."""
-    found: dict[float, Stage] = {}
+    by_budget: dict[float, Stage] = {}
     for key, stage in stages.items():
         recipe, _, budget = key.rpartition("@")
         if key == name:
-            found[budget_of(stage["recipe"].get("tuning", {}))] = stage
+            by_budget[budget_of(stage["recipe"].get("tuning", {}))] = stage
         elif recipe == name:
             with suppress(ValueError):  # no stage of ours, if no number follows
-                found[float(budget)] = stage
-    return found
+                by_budget[float(budget)] = stage
+    return by_budget
 
 
 def budget_of(tuning: Mapping[str, Any]) -> float:
@@ -60,9 +62,9 @@ def named_figures(content: Mapping[str, Any]) -> Figures:
     for name, row in content["methods"].items():
         figures[f"{name}: cost of a PASS"] = row["cost_of_pass"]
         for point in row["points"]:
-            about = {f"gap {end}": value for end, value in (point["gap"] or {}).items()}
-            about |= {key: value for key, value in point.items() if key not in ("budget", "gap")}
-            figures |= {f"{name} at {point['budget']:g}: {key}": value for key, value in about.items()}
+            entries = {f"gap {end}": value for end, value in (point["gap"] or {}).items()}
+            entries |= {key: value for key, value in point.items() if key not in ("budget", "gap")}
+            figures |= {f"{name} at {point['budget']:g}: {key}": value for key, value in entries.items()}
     for row in content["paired"]:
         ends = {key: row[key] for key in ("difference", "low", "high")}
         name = f"{row['first']} less {row['second']} at {row['budget']:g}"

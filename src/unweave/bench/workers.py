@@ -68,12 +68,12 @@ def workers(count: int) -> Iterator[Crew]:
     if count == 1:
         yield run_serially
         return
-    before = set(multiprocessing.active_children())
+    other_processes = set(multiprocessing.active_children())
     pool = ProcessPoolExecutor(count, multiprocessing.get_context("spawn"), prepare_worker)
     try:
         yield partial(run_on_pool, pool)
     except BaseException:
-        for process in set(multiprocessing.active_children()) - before:
+        for process in set(multiprocessing.active_children()) - other_processes:
             process.terminate()
         raise
     finally:

@@ -74,5 +74,5 @@ def content(column: "pa.Array") -> Iterator[bytes | memoryview]:
         yield np.ascontiguousarray(column.to_numpy(zero_copy_only=False)).data
         return
     yield pc.call_function("binary_length", [column]).to_numpy().data
-    whole = pa.ListArray.from_arrays(pa.array([0, len(column)], pa.int32()), column)
-    yield memoryview(pc.call_function("binary_join", [whole, pa.scalar("")])[0].as_buffer())
+    list_array = pa.ListArray.from_arrays(pa.array([0, len(column)], pa.int32()), column)
+    yield memoryview(pc.call_function("binary_join", [list_array, pa.scalar("")])[0].as_buffer())

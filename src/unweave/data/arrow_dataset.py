@@ -91,10 +91,10 @@ class ArrowDataset(UserDataset):
         """Yield the examples at the positions of each index tensor; see `Source.stream`."""
         data = Batches(self._arrow, self._fields)
         if self.workers:
-            read = self._read(data.read_with_positions, order)
+            batches = self._read(data.read_with_positions, order)
         else:
-            read = ((index, data.read(index.tolist())) for index in order)
-        for index, values in read:
+            batches = ((index, data.read(index.tolist())) for index in order)
+        for index, values in batches:
             fields = {key: self._send(value) for key, value in values.items()}
             inputs = fields if len(fields) > 1 else tuple(fields.values())
             yield Raw(index.to(self.device), inputs, self.labels[index].to(self.device))
@@ -120,12 +120,12 @@ class ArrowDataset(UserDataset):
                     labels.append(column.to_numpy().astype(np.int64))
                 elif name == ID:
                     ids.append(column)
-        found, names = torch.from_numpy(np.concatenate(labels)), Names.of_arrays(ids)
-        if (least := int(found.min())) < 0:
-            place = int(found.argmin())
+        all_labels, names = torch.from_numpy(np.concatenate(labels)), Names.of_arrays(ids)
+        if (least := int(all_labels.min())) < 0:
+            place = int(all_labels.argmin())
             raise ValueError(f"item {place} must have an integer of at least 0 as its label, found {least}")
         refuse_repeated_names(names)
-        return Scan(found, names if ids else None, sha.hexdigest())
+        return Scan(all_labels, names if ids else None, sha.hexdigest())
 
     def _blocks(self) -> Iterator[dict[str, "pa.Array"]]:
         """The columns of a block of rows after the other."""
@@ -148,8 +148,8 @@ class Batches:
 
     def read(self, positions: list[int]) -> dict[str, Tensor]:
         """The columns of some rows."""
-        found = self.rows[positions]
-        return {key: as_tensor(found[key]) for key in self.fields}
+        columns = self.rows[positions]
+        return {key: as_tensor(columns[key]) for key in self.fields}
 
     def read_with_positions(self, positions: list[int]) -> tuple[Tensor, dict[str, Tensor]]:
         """The positions and the columns of some rows."""
@@ -181,14 +181,14 @@ def read_by_columns(data: Dataset[Any]) -> ArrowDataset | None:
     fields = [name for name in names if name not in (*LABELS, ID)]
     labels, ids = [name for name in names if name in LABELS], [name for name in names if name == ID]
     columns = {name: rows.data.column(name) for name in names}
-    fits = (
+    is_supported = (
         len(labels) == 1
         and is_integer(columns[labels[0]])
         and all(is_text(columns[name]) for name in ids)
         and fields
         and all(name in tensors and has_one_shape(columns[name]) for name in fields)
     )
-    return ArrowDataset(data, columns=(*fields, *labels, *ids)) if fits else None
+    return ArrowDataset(data, columns=(*fields, *labels, *ids)) if is_supported else None
 
 
 def refuse_short_files(rows: ArrowRows) -> None:

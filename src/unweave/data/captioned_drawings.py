@@ -128,11 +128,11 @@ class Drawings:
         rows: dict[str, dict[str, str]] = {}
         for template, values in product(templates, product(*self.names.values())):
             row = dict(zip(FACTORS, values, strict=True))
-            named = {name: value for name, value in row.items() if f"{{{name}}}" in template}
-            is_pair = "colour" in named and (row["object"], row["colour"]) in self.held_out_pairs
+            factors = {name: value for name, value in row.items() if f"{{{name}}}" in template}
+            is_pair = "colour" in factors and (row["object"], row["colour"]) in self.held_out_pairs
             if is_pair == held_out:
                 text = caption(template, row)
-                rows[text] = {TEXT: text, **named}
+                rows[text] = {TEXT: text, **factors}
         return list(rows.values())
 
     def _draw(self, *, every_pair: bool) -> tuple[CaptionedImages, CaptionedImages]:
@@ -152,11 +152,11 @@ class Drawings:
         """The colour and style of each copy of each image, as one number; balanced in each class."""
         styles, looks = len(STYLES), torch.empty(len(labels), copies, dtype=torch.int64)
         for label in labels.unique().tolist():
-            allowed = torch.arange(len(COLOURS) * styles)
+            combinations = torch.arange(len(COLOURS) * styles)
             if not every_pair:
-                allowed = allowed[allowed // styles != label % len(COLOURS)]
+                combinations = combinations[combinations // styles != label % len(COLOURS)]
             rows = (labels == label).nonzero()[:, 0]
-            order = allowed[torch.randperm(len(allowed), generator=generator)]
+            order = combinations[torch.randperm(len(combinations), generator=generator)]
             looks[rows] = order[torch.arange(len(rows) * copies) % len(order)].view(-1, copies)
         return looks
 
@@ -186,7 +186,9 @@ def caption(template: str, row: Mapping[str, str]) -> str:
     """
     words = template.format(**row).split()
     pairs = zip(words, [*words[1:], ""], strict=True)
-    return " ".join("an" if word == "a" and after[:1] in set("aeiou") else word for word, after in pairs)
+    return " ".join(
+        "an" if word == "a" and next_word[:1] in set("aeiou") else word for word, next_word in pairs
+    )
 
 
 def factor_numbers(
@@ -201,7 +203,7 @@ def factor_numbers(
     Raises:
         ValueError: If an image lacks a factor, or has an unknown value.
     """
-    found: dict[str, Tensor] = {}
+    numbers_by_factor: dict[str, Tensor] = {}
     for factor, values in names.items():
         numbers = {value: number for number, value in enumerate(values)}
         for row in data.rows:
@@ -209,8 +211,8 @@ def factor_numbers(
                 raise ValueError(
                     f"{factor} of {row[FILE]} must be one of {list_first(values)}, found {row.get(factor)!r}"
                 )
-        found[factor] = torch.tensor([numbers[row[factor]] for row in data.rows])
-    return found
+        numbers_by_factor[factor] = torch.tensor([numbers[row[factor]] for row in data.rows])
+    return numbers_by_factor
 
 
 def write_captioned(folder: str | Path, train: CaptionedImages, held_out: CaptionedImages) -> Path:

@@ -83,14 +83,14 @@ def read_part(folder: Path) -> CaptionedImages:
 
 def read_rows(folder: Path) -> list[dict[str, str]]:
     """Reads the metadata of a folder; all values become text."""
-    found = [folder / name for name in METADATA if (folder / name).exists()]
-    if len(found) != 1:
-        names = " and ".join(path.name for path in found) or "neither"
+    paths = [folder / name for name in METADATA if (folder / name).exists()]
+    if len(paths) != 1:
+        names = " and ".join(path.name for path in paths) or "neither"
         raise ValueError(
             f"{folder} must hold one of {' and '.join(METADATA)} with captions, or two such folders, "
             f"{' and '.join(PARTS)}; found {names}"
         )
-    (path,) = found
+    (path,) = paths
     try:
         rows = read_csv(path) if path.suffix == ".csv" else read_lines(path)
     except (ValueError, csv.Error) as error:
@@ -125,23 +125,23 @@ def as_text(value: object) -> str:
 
 def refuse_unpaired(folder: Path, names: Sequence[str]) -> None:
     """Raises if an image is of another kind, has no caption or two, or a caption has no image."""
-    named = {(folder / name).parent for name in names if ".." not in Path(name).parts}
-    inside = {folder, *(place for place in named if place.is_dir() and place.is_relative_to(folder))}
-    files = {path.relative_to(folder).as_posix() for place in inside for path in place.iterdir()}
-    known = {name for name in files if Path(name).suffix.lower() in SUFFIXES}
-    other = sorted(set(names) & files - known)
+    parents = {(folder / name).parent for name in names if ".." not in Path(name).parts}
+    folders = {folder, *(place for place in parents if place.is_dir() and place.is_relative_to(folder))}
+    files = {path.relative_to(folder).as_posix() for place in folders for path in place.iterdir()}
+    images = {name for name in files if Path(name).suffix.lower() in SUFFIXES}
+    other = sorted(set(names) & files - images)
     if other:
         raise ValueError(f"images must be {', '.join(SUFFIXES)}, found {other[0]} in {folder}: convert it")
     repeated = (
         sorted({name for name in names if names.count(name) > 1}) if len(set(names)) < len(names) else []
     )
-    for kind, found in (
-        ("captions without an image", sorted(set(names) - known)),
-        ("images without a caption", sorted(known - set(names))),
+    for kind, faults in (
+        ("captions without an image", sorted(set(names) - images)),
+        ("images without a caption", sorted(images - set(names))),
         ("images with several captions", repeated),
     ):
-        if found:
-            raise ValueError(f"{folder} has {len(found)} {kind}, such as {found[0]}: mend its metadata")
+        if faults:
+            raise ValueError(f"{folder} has {len(faults)} {kind}, such as {faults[0]}: mend its metadata")
 
 
 def as_rgb(pixels: UInt8[np.ndarray, "height width channel"]) -> UInt8[np.ndarray, "height width 3"]:
@@ -172,26 +172,26 @@ class Concept:
         Raises:
             ValueError: If a phrase, a prompt or a value is in no caption, or the column is unknown.
         """
-        known = {name for row in data.rows for name in row} - {FILE}
-        if self.column is not None and self.column not in known:
-            names = ", ".join(sorted(known))
+        columns = {name for row in data.rows for name in row} - {FILE}
+        if self.column is not None and self.column not in columns:
+            names = ", ".join(sorted(columns))
             raise ValueError(f"the metadata of {data.place} has no column {self.column!r}, found {names}")
-        found = torch.zeros(len(data), dtype=torch.bool)
+        mask = torch.zeros(len(data), dtype=torch.bool)
         for phrase in self.words:
-            found |= require_held(phrase, [holds_phrase(text, phrase) for text in data.captions], data)
+            mask |= require_held(phrase, [holds_phrase(text, phrase) for text in data.captions], data)
         for prompt in self.prompts:
-            found |= require_held(prompt, [text.strip() == prompt.strip() for text in data.captions], data)
+            mask |= require_held(prompt, [text.strip() == prompt.strip() for text in data.captions], data)
         for value in self.values:
             column = [row.get(self.column or "", "") for row in data.rows]
-            found |= require_held(value, [each == value for each in column], data, column[0])
-        return found
+            mask |= require_held(value, [each == value for each in column], data, column[0])
+        return mask
 
 
 def require_held(
-    what: str, found: Iterable[bool], data: CaptionedImages, value: str | None = None
+    what: str, matches: Iterable[bool], data: CaptionedImages, value: str | None = None
 ) -> Bool[Tensor, " n"]:
     """Raises if no image has what was named; `value` is one of the column, if one was named."""
-    rows = torch.tensor(list(found))
+    rows = torch.tensor(list(matches))
     if not bool(rows.any()):
         if value is not None:
             raise ValueError(
@@ -219,13 +219,13 @@ def places_of(text: str, phrase: str) -> list[range]:
 
     A phrase without a word, such as "...", occurs nowhere.
     """
-    sought, found = words_in(phrase), words_in(text)
-    if len(sought) > 1 and sought[0] in ("a", "an", "the"):
-        sought = sought[1:]
-    if not sought:
+    target, words = words_in(phrase), words_in(text)
+    if len(target) > 1 and target[0] in ("a", "an", "the"):
+        target = target[1:]
+    if not target:
         return []
-    spans = [range(i, i + len(sought)) for i in range(len(found) - len(sought) + 1)]
-    return [span for span in spans if one_article(found[span.start : span.stop]) == one_article(sought)]
+    spans = [range(i, i + len(target)) for i in range(len(words) - len(target) + 1)]
+    return [span for span in spans if one_article(words[span.start : span.stop]) == one_article(target)]
 
 
 def one_article(words: Sequence[str]) -> list[str]:
@@ -244,7 +244,7 @@ def hold_out(holds: Bool[Tensor, " n"]) -> tuple[Int64[Tensor, " k"], Int64[Tens
     Raises:
         ValueError: If there are fewer than two images of a kind.
     """
-    kept, out = [], []
+    train, held_out = [], []
     generator = torch.Generator().manual_seed(0)
     for kind, name in ((True, "with the concept"), (False, "without the concept")):
         rows = (holds == kind).nonzero()[:, 0]
@@ -252,6 +252,6 @@ def hold_out(holds: Bool[Tensor, " n"]) -> tuple[Int64[Tensor, " k"], Int64[Tens
             raise ValueError(f"two images {name} are needed, one to hold out, found {len(rows)}")
         order = rows[torch.randperm(len(rows), generator=generator)]
         count = max(1, round(HELD_OUT * len(rows)))
-        out.append(order[:count])
-        kept.append(order[count:])
-    return torch.cat(kept).sort().values, torch.cat(out).sort().values
+        held_out.append(order[:count])
+        train.append(order[count:])
+    return torch.cat(train).sort().values, torch.cat(held_out).sort().values

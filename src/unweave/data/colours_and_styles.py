@@ -76,9 +76,9 @@ def paint(
         palette: Names of `COLOURS`.
         manners: Names of `STYLES`.
     """
-    drawn = torch.stack([STYLES[name](shapes) for name in manners])[styles, torch.arange(len(shapes))]
-    paints = torch.tensor([COLOURS[name] for name in palette], dtype=drawn.dtype)[colours]
-    return (drawn * paints[:, :, None, None]).round().clamp(0, 255).to(torch.uint8)
+    levels = torch.stack([STYLES[name](shapes) for name in manners])[styles, torch.arange(len(shapes))]
+    paints = torch.tensor([COLOURS[name] for name in palette], dtype=levels.dtype)[colours]
+    return (levels * paints[:, :, None, None]).round().clamp(0, 255).to(torch.uint8)
 
 
 def resize(images: UInt8[Tensor, "n 1 h w"], size: int) -> Grey:

@@ -66,9 +66,9 @@ def flip_labels(source: Source, fraction: float, n_classes: int, seed: int) -> S
     if n_classes < 2 or int(source.labels.max()) >= n_classes:
         raise ValueError(f"n_classes must exceed 1 and every label, found {n_classes}")
     generator = torch.Generator().manual_seed(seed)
-    flipped = torch.randperm(len(source), generator=generator)[: round(fraction * len(source))]
+    positions = torch.randperm(len(source), generator=generator)[: round(fraction * len(source))]
     labels = source.labels.clone()
-    labels[flipped] += torch.randint(1, n_classes, flipped.shape, generator=generator)
+    labels[positions] += torch.randint(1, n_classes, positions.shape, generator=generator)
     return RelabelledSource(source, labels % n_classes)
 
 
@@ -183,10 +183,10 @@ def _idx_source(folder: Path, part: str) -> Resident:
 def _cifar10(folder: str | None) -> tuple[Resident, Resident]:
     if folder is not None and not Path(folder).is_dir():
         raise ValueError(f"CIFAR-10 needs a folder with its parquet files, found none at {folder}")
-    read = _torchvision_cifar10 if folder is None else partial(read_parquet, Path(folder))
+    read_part = _torchvision_cifar10 if folder is None else partial(read_parquet, Path(folder))
     # mean, std and the augmentation of the training set: Unlearn-Saliency (SalUn's code), as in its originals
-    train = Resident(*read("train"), mean=CIFAR10_MEAN, std=CIFAR10_STD, crop=4, flip=True)
-    return train, Resident(*read("test"), mean=CIFAR10_MEAN, std=CIFAR10_STD)
+    train = Resident(*read_part("train"), mean=CIFAR10_MEAN, std=CIFAR10_STD, crop=4, flip=True)
+    return train, Resident(*read_part("test"), mean=CIFAR10_MEAN, std=CIFAR10_STD)
 
 
 def _torchvision_cifar10(part: str) -> tuple[Tensor, Tensor]:
@@ -217,10 +217,10 @@ def stratum(source: Source, limit: int, seed: int) -> Tensor:
             f"limit must leave one example of each class on both sides: expected {classes} to "
             f"{len(source) - classes}, found {limit}"
         )
-    keep, _ = train_test_split(
+    positions, _ = train_test_split(
         np.arange(len(source)), train_size=limit, stratify=source.labels.numpy(), random_state=seed
     )
-    return torch.from_numpy(np.sort(keep))
+    return torch.from_numpy(np.sort(positions))
 
 
 def select_examples(source: Source, positions: Tensor) -> Source:

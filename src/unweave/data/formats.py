@@ -51,17 +51,17 @@ def read_parquet(
             f"{files[0]} must have one struct column of images and a column 'label', "
             f"found {', '.join(table.schema.names)}"
         )
-    encoded = [row["bytes"] for row in table.column(names[0]).to_pylist()]
+    contents = [row["bytes"] for row in table.column(names[0]).to_pylist()]
     labels = torch.from_numpy(table.column("label").to_numpy().astype(np.int64))
-    return _decode(encoded, str(files[0].parent)), labels
+    return _decode(contents, str(files[0].parent)), labels
 
 
-def _decode(encoded: list[bytes], place: str) -> UInt8[Tensor, "n channel height width"]:
+def _decode(contents: list[bytes], place: str) -> UInt8[Tensor, "n channel height width"]:
     # 0.1 ms an image, most of it under the interpreter's lock: threads make it slower
     from PIL import Image
 
     images = []
-    for row, content in enumerate(encoded):
+    for row, content in enumerate(contents):
         try:
             with Image.open(io.BytesIO(content)) as image:
                 images.append(np.asarray(image.convert("RGB")))

@@ -48,11 +48,11 @@ def refuse_mixture(folder: Path, names: list[str]) -> None:
     """Raises if some names are numbers and some not: sorting would give unintended labels."""
     numbers = [name for name in names if is_label(name)]
     words = [name for name in names if not is_label(name)]
-    strange = next((name for name in words if name.isnumeric()), words[0] if numbers and words else None)
-    if strange is not None:
+    outlier = next((name for name in words if name.isnumeric()), words[0] if numbers and words else None)
+    if outlier is not None:
         raise ValueError(
             f"sub-folders of {folder} must all be numbers in the digits 0 to 9, or all be names, found "
-            f"{strange!r} among {', '.join(names)}"
+            f"{outlier!r} among {', '.join(names)}"
         )
 
 

@@ -62,11 +62,11 @@ def from_archive(path: Path) -> tuple[UserImages, UserImages]:
     for name in ("images", "labels"):
         if name not in contents:
             raise ValueError(f"{path} must hold the arrays images and labels, found {', '.join(contents)}")
-    whole = read_archive_part(contents, "", path)
+    images = read_archive_part(contents, "", path)
     return (
-        (whole, read_archive_part(contents, "test_", path))
+        (images, read_archive_part(contents, "test_", path))
         if "test_images" in contents
-        else hold_out_fifth(whole)
+        else hold_out_fifth(images)
     )
 
 
@@ -101,8 +101,8 @@ def from_folder(folder: Path, classes: Mapping[str, int]) -> UserImages:
     channels = max(each.shape[2] for each in arrays)
     pictures = [each if each.shape[2] == channels else np.repeat(each, channels, axis=2) for each in arrays]
     images = torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).contiguous()
-    whole = check_labelled(images, torch.tensor([label for _, label in files]), str(folder))
-    return replace(whole, classes=tuple(name for name in classes if not is_label(name)))
+    user_images = check_labelled(images, torch.tensor([label for _, label in files]), str(folder))
+    return replace(user_images, classes=tuple(name for name in classes if not is_label(name)))
 
 
 def list_images(folder: Path) -> list[Path]:
@@ -141,8 +141,8 @@ def refuse_mixed(arrays: Sequence[np.ndarray], files: Sequence[Path]) -> None:
 def check_labelled(images: UInt8[Tensor, "n c h w"], labels: Int64[Tensor, " n"], place: str) -> UserImages:
     """Returns the images with their labels; raises if a class has no image."""
     if not len(labels) or int(labels.min()) < 0:
-        found = "no image" if not len(labels) else f"label {int(labels.min())}"
-        raise ValueError(f"labels in {place} must be at least 0, found {found}")
+        actual = "no image" if not len(labels) else f"label {int(labels.min())}"
+        raise ValueError(f"labels in {place} must be at least 0, found {actual}")
     classes = labels.unique()  # no bincount, which needs memory for every number up to the largest
     empty = (classes != torch.arange(len(classes))).nonzero()[:, 0].tolist()
     if empty:
@@ -152,20 +152,20 @@ def check_labelled(images: UInt8[Tensor, "n c h w"], labels: Int64[Tensor, " n"]
     return UserImages(images, labels)
 
 
-def hold_out_fifth(whole: UserImages) -> tuple[UserImages, UserImages]:
+def hold_out_fifth(images: UserImages) -> tuple[UserImages, UserImages]:
     """Splits images into a training part and a held-out fifth of every class."""
-    counts = whole.labels.bincount()
+    counts = images.labels.bincount()
     if int(counts.min()) < 2:
         raise ValueError(
             f"a class needs two images, one to hold out, found 1 of class {int(counts.argmin())}"
         )
-    out = torch.zeros(len(whole), dtype=torch.bool)
+    out = torch.zeros(len(images), dtype=torch.bool)
     generator = torch.Generator().manual_seed(0)
     for label, count in enumerate(counts.tolist()):
         order = torch.randperm(count, generator=generator)[: max(1, round(HELD_OUT * count))]
-        out[(whole.labels == label).nonzero()[:, 0][order]] = True
+        out[(images.labels == label).nonzero()[:, 0][order]] = True
     training, held_out = (
-        replace(whole, inputs=whole.inputs[part], labels=whole.labels[part], parted=True)
+        replace(images, inputs=images.inputs[part], labels=images.labels[part], parted=True)
         for part in (~out, out)
     )
     return training, held_out

@@ -50,8 +50,8 @@ class Latents:
         """Yields mean and deviation of the examples at the positions of each index tensor."""
         for index in order:
             ids = index.to(self.mean.device, non_blocking=True)
-            drawn = tuple(each.index_select(0, ids) for each in (self.mean, self.deviation))
-            yield Raw(ids, drawn, self._target.index_select(0, ids))
+            fields = tuple(each.index_select(0, ids) for each in (self.mean, self.deviation))
+            yield Raw(ids, fields, self._target.index_select(0, ids))
 
     def digest(self) -> str:
         """SHA-256 of latents, labels and names."""

@@ -29,8 +29,8 @@ class Names(Sequence[str]):
     def __init__(self, names: Iterable[str]) -> None:
         import pyarrow as pa  # takes time, and only ids need it
 
-        waiting = iter(names)
-        chunks = iter(lambda: list(islice(waiting, CHUNK)), [])
+        iterator = iter(names)
+        chunks = iter(lambda: list(islice(iterator, CHUNK)), [])
         self.array = pa.chunked_array([as_array(each) for each in chunks], pa.string())
 
     @classmethod
@@ -50,8 +50,8 @@ class Names(Sequence[str]):
     @overload
     def __getitem__(self, index: slice) -> tuple[str, ...]: ...
     def __getitem__(self, index: int | slice) -> str | tuple[str, ...]:
-        found = self.array[index]
-        return tuple(found.to_pylist()) if isinstance(index, slice) else found.as_py()
+        value = self.array[index]
+        return tuple(value.to_pylist()) if isinstance(index, slice) else value.as_py()
 
     def __iter__(self) -> Iterator[str]:
         return chain.from_iterable(chunk.to_pylist() for chunk in self.array.chunks)
@@ -70,11 +70,11 @@ class Names(Sequence[str]):
             return None
         hashes = np.concatenate([hash_strings(chunk) for chunk in self.array.chunks])
         order = np.sort(hashes)
-        twice = order[1:][order[1:] == order[:-1]]
-        if not len(twice):
+        repeats = order[1:][order[1:] == order[:-1]]
+        if not len(repeats):
             return self[0], 1
         # a table of all names takes 140 bytes each
-        counts = self.array.filter(pa.array(np.isin(hashes, twice))).value_counts()
+        counts = self.array.filter(pa.array(np.isin(hashes, repeats))).value_counts()
         place = int(counts.field("counts").to_numpy().argmax())
         return counts.field("values")[place].as_py(), counts.field("counts")[place].as_py()
 
@@ -112,17 +112,17 @@ def as_array(names: Sequence[str]) -> "pa.Array":
         ) from error
 
 
-def find_names(names: Sequence[str], wanted: Sequence[str]) -> Int64[Tensor, " wanted"]:
-    """The position of each wanted name, -1 where there is none; `names` are unique."""
+def find_names(names: Sequence[str], queries: Sequence[str]) -> Int64[Tensor, " query"]:
+    """The position of each name to find, -1 where there is none; `names` are unique."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
     array = names.array if isinstance(names, Names) else pa.chunked_array([as_array(names)])
-    asked = as_array(wanted)
-    distinct = pc.SetLookupOptions(asked.unique())
-    hits = pc.call_function("index_in", [array], distinct).fill_null(-1).to_numpy()  # which one a name is
+    query_array = as_array(queries)
+    lookup = pc.SetLookupOptions(query_array.unique())
+    hits = pc.call_function("index_in", [array], lookup).fill_null(-1).to_numpy()  # which one a name is
     (places,) = (hits >= 0).nonzero()
-    found = np.full(len(asked), -1)
-    found[hits[places]] = places
-    order = pc.call_function("index_in", [asked], distinct).to_numpy(zero_copy_only=False)
-    return torch.from_numpy(found[order])
+    positions = np.full(len(query_array), -1)
+    positions[hits[places]] = places
+    order = pc.call_function("index_in", [query_array], lookup).to_numpy(zero_copy_only=False)
+    return torch.from_numpy(positions[order])

@@ -40,16 +40,16 @@ class PartOfSource:
 
     def stream(self, order: Iterable[Tensor], *, generator: torch.Generator | None = None) -> Iterator[Raw]:
         """Yield the examples at the new numbers of each index tensor, augmented as in the source."""
-        numbers, again = tee(order)  # an order may have no end
-        there = (self.positions[index.cpu()] for index in again)
-        for raw in self.source.stream(there, generator=generator):
+        numbers, indices = tee(order)  # an order may have no end
+        positions = (self.positions[index.cpu()] for index in indices)
+        for raw in self.source.stream(positions, generator=generator):
             yield replace(raw, ids=next(numbers).to(raw.ids.device))
 
     def digest(self) -> str:
         """SHA-256 of the source's digest and the positions."""
-        whole = sha256(f"part:{self.source.digest()}:".encode())
-        whole.update(self.positions.numpy().astype("<i8").tobytes())
-        return whole.hexdigest()
+        sha = sha256(f"part:{self.source.digest()}:".encode())
+        sha.update(self.positions.numpy().astype("<i8").tobytes())
+        return sha.hexdigest()
 
     def to(self, device: torch.device | str) -> "PartOfSource":
         """The same, on `device`."""

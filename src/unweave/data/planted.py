@@ -51,9 +51,9 @@ def stamp(images: Tensor, size: int, value: float) -> Tensor:
     if not 1 <= size < min(images.shape[-2:]):
         height, width = images.shape[-2:]
         raise ValueError(f"a square must be smaller than the image of {height} x {width}, found {size}")
-    stamped = images.clone()
-    stamped[..., -size:, -size:] = value
-    return stamped
+    result = images.clone()
+    result[..., -size:, -size:] = value
+    return result
 
 
 def stamp_source(
@@ -93,9 +93,9 @@ def plant_backdoor(
     places = draw_positions(
         source.labels != target, round(fraction * len(source)), f"another label than {target}", seed
     )
-    marked = stamp_source(source, size, largest_value(source), places)
+    data = stamp_source(source, size, largest_value(source), places)
     return Planted(
-        relabel(marked, places, torch.full((len(places),), target)), places, count_known(places, known)
+        relabel(data, places, torch.full((len(places),), target)), places, count_known(places, known)
     )
 
 
@@ -127,8 +127,8 @@ def plant_canaries(source: Resident, fraction: float, *, sigma: float, known: fl
     """
     if not source.inputs.is_floating_point():
         raise ValueError("canaries need inputs of floats, found images as bytes: normalise them first")
-    everything = torch.ones(len(source), dtype=torch.bool)
-    places = draw_positions(everything, round(fraction * len(source)), "any label", seed)
+    all_examples = torch.ones(len(source), dtype=torch.bool)
+    places = draw_positions(all_examples, round(fraction * len(source)), "any label", seed)
     generator = torch.Generator().manual_seed(seed + 1)
     noise = sigma * torch.randn(len(places), *source.inputs.shape[1:], generator=generator)
     inputs = source.inputs.clone()
@@ -136,16 +136,16 @@ def plant_canaries(source: Resident, fraction: float, *, sigma: float, known: fl
     return Planted(replace(source, inputs=inputs), places, count_known(places, known), noise)
 
 
-def draw_positions(allowed: Tensor, count: int, which: str, seed: int) -> Int64[Tensor, " planted"]:
+def draw_positions(mask: Tensor, count: int, kind: str, seed: int) -> Int64[Tensor, " planted"]:
     """Draws the positions of examples to plant, in random order.
 
     Raises:
         ValueError: If there are too few, or none is to be planted.
     """
-    candidates = allowed.nonzero()[:, 0]
+    candidates = mask.nonzero()[:, 0]
     if not 1 <= count <= len(candidates):
         raise ValueError(
-            f"expected 1 to {len(candidates)} examples to plant, those with {which}, found {count}: change "
+            f"expected 1 to {len(candidates)} examples to plant, those with {kind}, found {count}: change "
             "the fraction"
         )
     order = torch.randperm(len(candidates), generator=torch.Generator().manual_seed(seed))
@@ -154,19 +154,19 @@ def draw_positions(allowed: Tensor, count: int, which: str, seed: int) -> Int64[
 
 def refuse_unknown_label(source: Resident, label: int) -> None:
     """Raises if no example has a label: models have no answer for it."""
-    known = source.labels.unique().tolist()
-    if label not in known:
-        shown = f"{', '.join(map(str, known[:8]))}{', ...' if len(known) > 8 else ''}"
-        raise ValueError(f"no example has label {label}: choose one of {shown}")
+    labels = source.labels.unique().tolist()
+    if label not in labels:
+        choices = f"{', '.join(map(str, labels[:8]))}{', ...' if len(labels) > 8 else ''}"
+        raise ValueError(f"no example has label {label}: choose one of {choices}")
 
 
 def relabel(source: Resident, places: Int64[Tensor, " n"], labels: Int64[Tensor, " n"]) -> Resident:
     """The source with other labels at some positions."""
-    changed = source.labels.clone()
-    changed[places] = labels
-    return replace(source, labels=changed)
+    all_labels = source.labels.clone()
+    all_labels[places] = labels
+    return replace(source, labels=all_labels)
 
 
-def count_known(places: Int64[Tensor, " planted"], known: float) -> int:
+def count_known(places: Int64[Tensor, " planted"], fraction: float) -> int:
     """The number of known examples, at least one."""
-    return max(1, round(known * len(places)))
+    return max(1, round(fraction * len(places)))

@@ -52,10 +52,10 @@ def read_prompt_rows(place: str | Path) -> tuple[PromptRow, ...]:
         rows = list(read_table(path))
     except (UnicodeDecodeError, csv.Error) as error:
         raise ValueError(f"{path} can't be read: {error}") from error
-    numbered = [(number, row) for number, row in enumerate(rows, 1) if row[COLUMN].strip()]
-    if not numbered:
+    numbered_rows = [(number, row) for number, row in enumerate(rows, 1) if row[COLUMN].strip()]
+    if not numbered_rows:
         raise ValueError(f"{path} has no prompts: expected one a row")
-    return tuple(dict.fromkeys(make_row(row, f"row {number} of {path}") for number, row in numbered))
+    return tuple(dict.fromkeys(make_row(row, f"row {number} of {path}") for number, row in numbered_rows))
 
 
 def make_row(row: Mapping[str, str], where: str) -> PromptRow:
@@ -107,12 +107,12 @@ def read_prompt_list(place: str | Path) -> tuple[str, ...]:
         raise ValueError(f"expected a file of prompts, found none at {path}")
     try:
         table = path.suffix.lower() == ".csv"
-        found = (
+        lines = (
             [row[COLUMN] for row in read_table(path)] if table else path.read_text("utf-8-sig").splitlines()
         )
     except (UnicodeDecodeError, csv.Error) as error:
         raise ValueError(f"{path} can't be read: {error}") from error
-    prompts = tuple(dict.fromkeys(text.strip() for text in found if text.strip()))
+    prompts = tuple(dict.fromkeys(text.strip() for text in lines if text.strip()))
     if not prompts:
         raise ValueError(f"{path} has no prompts: expected one a line")
     return prompts

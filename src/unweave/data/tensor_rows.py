@@ -30,10 +30,10 @@ def take_rows(
         tensors are such a data set's, and one of them holds labels.
     """
     try:
-        found = rows_of(dataset, positions, label)
+        rows = rows_of(dataset, positions, label)
     except READING:  # the item that can't be read is named where items are read one by one
         return None
-    return None if found is None or (found[0] < 0).any() else found
+    return None if rows is None or (rows[0] < 0).any() else rows
 
 
 def rows_of(

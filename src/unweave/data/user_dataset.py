@@ -97,23 +97,23 @@ class UserDataset:
         Raises:
             ValueError: If `workers` is negative, or `prefetch` below 1.
         """
-        ahead = copy.copy(self)  # as in `to`
-        object.__setattr__(ahead, "workers", workers)
-        object.__setattr__(ahead, "prefetch", prefetch)
-        ahead._refuse_unfit_workers()
-        return ahead
+        dataset = copy.copy(self)  # as in `to`
+        object.__setattr__(dataset, "workers", workers)
+        object.__setattr__(dataset, "prefetch", prefetch)
+        dataset._refuse_unfit_workers()
+        return dataset
 
     def _refuse_unfit_workers(self) -> None:
         refuse_outside(self, "[0, inf)", "workers")
         refuse_outside(self, "[1, inf)", "prefetch")
 
-    def _read(self, read: Callable[[list[int]], T], order: Iterable[Tensor]) -> Iterator[T]:
-        """Yields what `read` returns of each index tensor."""
+    def _read(self, read_batch: Callable[[list[int]], T], order: Iterable[Tensor]) -> Iterator[T]:
+        """Yields what `read_batch` returns of each index tensor."""
         loader = DataLoader(
             range(len(self)),  # pyright: ignore[reportArgumentType]  # a DataLoader reads any sequence
             batch_sampler=_Lists(order),
             num_workers=self.workers,
-            collate_fn=partial(batch_or_error, read),
+            collate_fn=partial(batch_or_error, read_batch),
             pin_memory=self._pins,
             prefetch_factor=self.prefetch if self.workers else None,
             # another process that is no fork could not import a user's file
@@ -139,21 +139,21 @@ class UserDataset:
     @cached_property
     def _scan(self) -> "Scan":
         sha, labels = hashlib.sha256(), torch.empty(len(self), dtype=torch.int64)
-        named = self._items[0].name is not None
+        has_names = self._items[0].name is not None
 
         def names() -> Iterator[str]:
             for item in self._in_order():
                 sha.update(item.digest())
                 labels[item.position] = item.label
-                if (item.name is not None) != named:
-                    without = item.position if named else 0
-                    raise ValueError(f"every item must have an id or none, found none in item {without}")
+                if (item.name is not None) != has_names:
+                    position = item.position if has_names else 0
+                    raise ValueError(f"every item must have an id or none, found none in item {position}")
                 if item.name is not None:
                     yield item.name
 
-        found = Names(names())
-        refuse_repeated_names(found)
-        return Scan(labels, found if named else None, sha.hexdigest())
+        all_names = Names(names())
+        refuse_repeated_names(all_names)
+        return Scan(labels, all_names if has_names else None, sha.hexdigest())
 
     def _in_order(self) -> Iterator[Item]:
         """Every item, in batches that hold no index of the whole data set."""
@@ -168,10 +168,10 @@ def can_fork() -> bool:
     return "fork" in multiprocessing.get_all_start_methods()
 
 
-def batch_or_error(read: Callable[[list[int]], T], positions: list[int]) -> T | ValueError:
+def batch_or_error(read_batch: Callable[[list[int]], T], positions: list[int]) -> T | ValueError:
     """A batch, or the error of reading it: raised in a worker, it would become the text of a traceback."""
     try:
-        return read(positions)
+        return read_batch(positions)
     except ValueError as error:
         return error
 

@@ -178,8 +178,8 @@ def stack_items(items: Sequence[Item]) -> tuple[Tensor, Tensor, dict[str, Tensor
 
 def refuse_repeated_names(names: Names) -> None:
     """Raises if two ids are equal."""
-    if (found := names.most_common()) and found[1] > 1:
-        raise ValueError(f"ids must be unique, found {found[0]!r} in {found[1]} items")
+    if (repeat := names.most_common()) and repeat[1] > 1:
+        raise ValueError(f"ids must be unique, found {repeat[0]!r} in {repeat[1]} items")
 
 
 def _label(position: int, value: object) -> int:
@@ -188,9 +188,9 @@ def _label(position: int, value: object) -> int:
     except TypeError:  # asked first, `isinstance` would take longer than reading the item
         label = -1
     if label < 0:
-        found = repr(value) if _count(value) == 1 else f"{_count(value)} numbers"
+        actual = repr(value) if _count(value) == 1 else f"{_count(value)} numbers"
         raise ValueError(
-            f"item {position} must have an integer of at least 0 as its label, found {found}{_advice(value)}"
+            f"item {position} must have an integer of at least 0 as its label, found {actual}{_advice(value)}"
         )
     return label
 

@@ -47,17 +47,17 @@ class SourceWithNoise:
 
     def stream(self, order: Iterable[Tensor], *, generator: torch.Generator | None = None) -> Iterator[Raw]:
         """Yields the examples at the positions of each index tensor; see `Source.stream`."""
-        reads, positions = tee(order)
-        examples = self.source.stream(map(self._read, reads), generator=generator)
+        indices, positions = tee(order)
+        examples = self.source.stream(map(self._read, indices), generator=generator)
         for ids, raw in zip(positions, examples, strict=True):
             yield self._join_rows(ids, raw)
 
     def digest(self) -> str:
         """SHA-256 of noise, labels, positions and the source's digest."""
-        whole = hashlib.sha256(f"{self.repeats}:{self.source.digest()}".encode())
+        sha = hashlib.sha256(f"{self.repeats}:{self.source.digest()}".encode())
         for values in (*self.noise, self.noise_labels, self.chosen):
-            whole.update(values.cpu().contiguous().numpy().tobytes())
-        return whole.hexdigest()
+            sha.update(values.cpu().contiguous().numpy().tobytes())
+        return sha.hexdigest()
 
     def to(self, device: torch.device | str) -> "SourceWithNoise":
         """The same, on `device`."""
@@ -83,6 +83,6 @@ class SourceWithNoise:
 
         label = join_fields(self.noise_labels, raw.label)
         fields = raw.inputs.values() if isinstance(raw.inputs, dict) else raw.inputs
-        both = [join_fields(x, y) for x, y in zip(self.noise, fields, strict=True)]
-        inputs = dict(zip(raw.inputs, both, strict=True)) if isinstance(raw.inputs, dict) else tuple(both)
+        values = [join_fields(x, y) for x, y in zip(self.noise, fields, strict=True)]
+        inputs = dict(zip(raw.inputs, values, strict=True)) if isinstance(raw.inputs, dict) else tuple(values)
         return Raw(ids.to(raw.ids.device), inputs, label)

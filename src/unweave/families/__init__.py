@@ -47,11 +47,11 @@ def read_family(table: Table) -> Family:
     Raises:
         ValueError: If there are tables of several families, or a setting is unknown or wrong.
     """
-    known = families_by_table()
-    given = [key for key in known if table.get(key) not in (None, NOTHING)]
-    if len(given) > 1:
-        raise ValueError(f"a model is of one family, found the tables {' and '.join(given)}: leave one out")
-    return read(type(known[given[0]]), table[given[0]], given[0]) if given else DEFAULT_FAMILY
+    families = families_by_table()
+    keys = [key for key in families if table.get(key) not in (None, NOTHING)]
+    if len(keys) > 1:
+        raise ValueError(f"a model is of one family, found the tables {' and '.join(keys)}: leave one out")
+    return read(type(families[keys[0]]), table[keys[0]], keys[0]) if keys else DEFAULT_FAMILY
 
 
 def family_tables(family: Family) -> dict[str, Any]:
@@ -66,10 +66,10 @@ def family_of_stage(stage: Mapping[str, Any]) -> Family:
     In a record that names none, or one that is not registered, it is the family that has most of the stage's
     metrics, or else the first.
     """
-    named = FAMILIES.get(stage.get("family", ""))
+    family = FAMILIES.get(stage.get("family", ""))
     tables = [stage["reference"]["scores"], *(method["scores"] for method in stage["methods"].values())]
     ids = {metric for scores in tables for metric in scores}
-    return named or max(FAMILIES.values(), key=lambda family: len(family.metrics.keys() & ids))
+    return family or max(FAMILIES.values(), key=lambda each: len(each.metrics.keys() & ids))
 
 
 def default_exam(result: Result) -> Exam[Any]:

@@ -173,8 +173,8 @@ class DiffusionFamily(Family):
 
     def short_exam(self, split: Split, *, cache: Path | None = None) -> Glancing[Any]:
         """The smallest number of images of every class that allows a KID."""
-        short = replace(self, images=FEWEST, attacks=0, inception=None)
-        return short.exam(split, cache=cache)
+        family = replace(self, images=FEWEST, attacks=0, inception=None)
+        return family.exam(split, cache=cache)
 
     def exam(
         self, split: Split, *, device: Device = None, searching: bool = False, cache: Path | None = None
@@ -200,15 +200,15 @@ class DiffusionFamily(Family):
 
         def write(model: nn.Module, out: Path, facts: Mapping[str, object]) -> None:
             if not isinstance(model, Pretrained):
-                found = type(model).__name__
+                kind = type(model).__name__
                 raise ValueError(
-                    f"a recipe's denoiser must have save_pretrained() of diffusers, found {found}"
+                    f"a recipe's denoiser must have save_pretrained() of diffusers, found {kind}"
                 )
             model.save_pretrained(str(out))
             schedule = dataclasses.asdict(task.schedule)
-            known = {"n_classes": n_classes, "null": task.null, "schedule": schedule}
-            known |= {"weights_after": sha256(out / WEIGHTS), "history": []}
-            write_atomically(out / MANIFEST, json.dumps({**known, **facts}, indent=2) + "\n")
+            manifest = {"n_classes": n_classes, "null": task.null, "schedule": schedule}
+            manifest |= {"weights_after": sha256(out / WEIGHTS), "history": []}
+            write_atomically(out / MANIFEST, json.dumps({**manifest, **facts}, indent=2) + "\n")
 
         return write
 

@@ -54,8 +54,8 @@ class Family(Protocol):
     @property
     def key(self) -> str:
         """The family and its settings, for keys of caches."""
-        former = vars(type(self)).get("former_class")
-        return repr(self).replace(type(self).__name__, former, 1) if former else repr(self)
+        former_name = vars(type(self)).get("former_class")
+        return repr(self).replace(type(self).__name__, former_name, 1) if former_name else repr(self)
 
     @property
     def methods(self) -> Mapping[str, Method]:

@@ -36,14 +36,14 @@ class LatentDiffusionFamily(DiffusionFamily):
     ) -> LatentExam:
         """Images of every class, drawn as latents."""
         exam = super().exam(of_images(split), device=device, searching=searching, cache=cache)
-        known = {each.name: getattr(exam, each.name) for each in dataclasses.fields(exam)}
-        return LatentExam(**known, space=self.latents)
+        settings = {each.name: getattr(exam, each.name) for each in dataclasses.fields(exam)}
+        return LatentExam(**settings, space=self.latents)
 
 
 def of_latents(family: DiffusionFamily, latents: LatentSpace) -> LatentDiffusionFamily:
     """The family with the settings of another, for denoisers of latents."""
-    known = {each.name: getattr(family, each.name) for each in dataclasses.fields(family)}
-    return LatentDiffusionFamily(**known, latents=latents)
+    settings = {each.name: getattr(family, each.name) for each in dataclasses.fields(family)}
+    return LatentDiffusionFamily(**settings, latents=latents)
 
 
 def of_images(split: Split) -> Split:

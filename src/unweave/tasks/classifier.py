@@ -75,8 +75,8 @@ def differ(labels: Int[Tensor, " batch"], n: int, draw: Float[Tensor, " batch"])
 def margin(logits: Float[Tensor, "batch class"], target: Int[Tensor, " batch"]) -> Float[Tensor, " batch"]:
     r"""The true-class margin :math:`z_y - \log \sum_{k \ne y} e^{z_k} = \log p_y / (1 - p_y)`, in nats."""
     true = target[:, None]
-    others = logits.scatter(1, true, float("-inf")).logsumexp(1)
-    return logits.gather(1, true)[:, 0] - others
+    other_logits = logits.scatter(1, true, float("-inf")).logsumexp(1)
+    return logits.gather(1, true)[:, 0] - other_logits
 
 
 def refuse_unfit(model: nn.Module, data: Source, name: str) -> None:
@@ -89,8 +89,8 @@ def refuse_unfit(model: nn.Module, data: Source, name: str) -> None:
         raise ValueError(f"the model can't be run on {name!r}: {type(error).__name__}: {error}") from error
     refuse_other_outputs(output, len(raw.ids))
     if int(data.labels.max()) >= output.shape[1]:
-        expected, found = f"0..{output.shape[1] - 1}, the model's outputs", int(data.labels.max())
-        raise ValueError(f"labels of {name!r} must be in {expected}, found {found}")
+        expected, largest = f"0..{output.shape[1] - 1}, the model's outputs", int(data.labels.max())
+        raise ValueError(f"labels of {name!r} must be in {expected}, found {largest}")
 
 
 @torch.no_grad()
@@ -110,14 +110,14 @@ def refuse_collapsed(model: nn.Module, data: Source, ids: Int[Tensor, " n"]) -> 
 
 def refuse_other_outputs(output: Tensor, n: int) -> None:
     """Raises if a model's outputs for n examples are not those of a classifier: logits [n, class]."""
-    found, expected = list(output.shape), f"unweave is for classifiers, whose logits have shape [{n}, class]"
-    if found in ([n], [n, 1]):
+    shape, expected = list(output.shape), f"unweave is for classifiers, whose logits have shape [{n}, class]"
+    if shape in ([n], [n, 1]):
         raise ValueError(
-            f"{expected}, found one number per example, of shape {found}: give two logits, such as [0, z], "
+            f"{expected}, found one number per example, of shape {shape}: give two logits, such as [0, z], "
             "where that is the logit z of two classes; a regression is not supported"
         )
     if output.ndim != 2 or len(output) != n:
-        raise ValueError(f"{expected}, found {found}: give one row of logits per example")
+        raise ValueError(f"{expected}, found {shape}: give one row of logits per example")
 
 
 def to_device(raw: Raw, device: torch.device | str) -> tuple[Tensor, ...] | dict[str, Tensor]:

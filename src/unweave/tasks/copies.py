@@ -41,9 +41,9 @@ def own_trainable(model: nn.Module) -> None:
 
 def shared_memory(model: nn.Module, *, trainable: bool) -> dict[int, object]:
     """What a deep copy is told in order to share weights: the frozen ones, or all and the buffers."""
-    shared: dict[int, object] = {
+    memo: dict[int, object] = {
         id(p): nn.Parameter(p.detach(), requires_grad=False)
         for p in model.parameters()
         if trainable or not p.requires_grad
     }
-    return shared | ({id(b): b.detach() for b in model.buffers()} if trainable else {})
+    return memo | ({id(b): b.detach() for b in model.buffers()} if trainable else {})

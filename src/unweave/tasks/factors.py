@@ -44,8 +44,8 @@ class Factors:
     ) -> Float[Tensor, " batch"]:
         """The sum of the divergences KL(reference, output) of the factors, in nats."""
         total = torch.zeros(len(output), dtype=output.dtype, device=output.device)
-        for ours, theirs in zip(output.split(self.sizes, 1), reference.split(self.sizes, 1), strict=True):
-            p, q = theirs.log_softmax(-1), ours.log_softmax(-1)
+        for logits, target in zip(output.split(self.sizes, 1), reference.split(self.sizes, 1), strict=True):
+            p, q = target.log_softmax(-1), logits.log_softmax(-1)
             total += (p.exp() * (p - q)).sum(-1)
         return total
 

@@ -92,14 +92,14 @@ def add_low_rank(model: nn.Module, layers: Sequence[str], rank: int, seed: int) 
     """
     from peft import inject_adapter_in_model
 
-    known = set(map(id, model.modules()))
+    original_ids = set(map(id, model.modules()))
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
         torch.manual_seed(seed)
         # peft finds out by itself which layers, such as GPT-2's, hold their weight transposed
         warnings.filterwarnings("ignore", message="fan_in_fan_out is set to")
         inject_adapter_in_model(lora_config(layers, rank), model)
     for module in model.modules():
-        if id(module) not in known:
+        if id(module) not in original_ids:
             module.training = model.training
     for p in addition_weights(model).values():
         if p.dtype.itemsize < torch.float32.itemsize:  # a step would be rounded away
@@ -140,19 +140,19 @@ def detach_additions(model: nn.Module, rank: int) -> Additions:
 @contextmanager
 def switch_off(model: nn.Module) -> Iterator[None]:
     """Runs a model without its additions for the body."""
-    found = find_additions(model)
-    for _, addition in found:
+    additions = find_additions(model)
+    for _, addition in additions:
         addition.enable_adapters(False)
     try:
         yield
     finally:
-        for _, addition in found:
+        for _, addition in additions:
             addition.enable_adapters(True)
 
 
-def add_apart(weight: Tensor, whole: Tensor) -> None:
+def add_apart(weight: Tensor, addition: Tensor) -> None:
     """Adds a tensor to a weight in memory of its own: a copy of the model may share the present one."""
-    weight.data = (weight.data + whole).to(weight.dtype)
+    weight.data = (weight.data + addition).to(weight.dtype)
 
 
 @torch.no_grad()

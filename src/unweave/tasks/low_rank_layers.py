@@ -23,23 +23,23 @@ def find_layers(model: nn.Module, pattern: str | None = None) -> list[str]:
     Raises:
         ValueError: If there are none.
     """
-    within = {f"{name}." for name, m in model.named_modules() if name and isinstance(m, FUSED)}
-    possible = {
+    fused_prefixes = {f"{name}." for name, m in model.named_modules() if name and isinstance(m, FUSED)}
+    candidates = {
         name: module
         for name, module in model.named_modules()
-        if name and can_have_addition(module) and not name.startswith(tuple(within))
+        if name and can_have_addition(module) and not name.startswith(tuple(fused_prefixes))
     }
-    tied = tied_weights(model)
+    tied_ids = tied_weights(model)
     names = [
         name
-        for name, module in possible.items()
-        if re.search(pattern or "", name) and id(module.weight) not in tied
+        for name, module in candidates.items()
+        if re.search(pattern or "", name) and id(module.weight) not in tied_ids
     ]
     if not names:
-        wanted = "" if pattern is None else f" whose name matches {pattern!r}"
+        condition = "" if pattern is None else f" whose name matches {pattern!r}"
         raise ValueError(
-            f"LoRA needs a trainable linear or convolutional layer{wanted}, found none in "
-            f"{type(model).__name__}: {describe_layers(model, possible)}"
+            f"LoRA needs a trainable linear or convolutional layer{condition}, found none in "
+            f"{type(model).__name__}: {describe_layers(model, candidates)}"
         )
     return names
 
@@ -56,19 +56,19 @@ def can_have_addition(module: nn.Module) -> bool:
 
 def tied_weights(model: nn.Module) -> set[int]:
     """The ids of the weights with several names: an addition to one of them would leave the others."""
-    seen, tied = set[int](), set[int]()
+    seen_ids, tied_ids = set[int](), set[int]()
     for _, module in model.named_modules(remove_duplicate=False):
         for p in module.parameters(recurse=False):
-            (tied if id(p) in seen else seen).add(id(p))
-    return tied
+            (tied_ids if id(p) in seen_ids else seen_ids).add(id(p))
+    return tied_ids
 
 
-def describe_layers(model: nn.Module, possible: Mapping[str, nn.Module]) -> str:
+def describe_layers(model: nn.Module, candidates: Mapping[str, nn.Module]) -> str:
     """The layers that could have an addition, or else the kinds of all modules with weights, for errors."""
-    if possible:
-        names = list(possible)
+    if candidates:
+        names = list(candidates)
         return f"there are {', '.join(names[:8])}{', ...' if len(names) > 8 else ''}"
     kinds = {type(m).__name__ for m in model.modules() if list(m.parameters(recurse=False))}
-    fused = {each.__name__ for each in FUSED if any(isinstance(m, each) for m in model.modules())}
-    note = f", those of {' and '.join(sorted(fused))} being fused" if fused else ""
+    fused_kinds = {each.__name__ for each in FUSED if any(isinstance(m, each) for m in model.modules())}
+    note = f", those of {' and '.join(sorted(fused_kinds))} being fused" if fused_kinds else ""
     return f"its modules with weights are {', '.join(sorted(kinds))}{note}"

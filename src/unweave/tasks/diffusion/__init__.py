@@ -105,8 +105,8 @@ class Diffusion:
     @property
     def retained_classes(self) -> tuple[int, ...]:
         """The classes that are not forgotten whole."""
-        gone = set(self.forgotten)
-        return tuple(c for c in range(self.n_classes) if c not in gone)
+        forgotten = set(self.forgotten)
+        return tuple(c for c in range(self.n_classes) if c not in forgotten)
 
     def draw(self, raw: Raw, generator: torch.Generator) -> Batch:
         """Draws time, noise, dropping and counterfactual of each image from its id and the key."""
@@ -116,10 +116,10 @@ class Diffusion:
         clean = self.clean_images(raw, key)
         draws = uniform(raw.ids, key, DRAWN)
         noise, time = keyed_noise(raw.ids, key, clean, 0), self.times_from(draws[:, 0])
-        dropped = (draws[:, 1] < self.drop) & ~isin(raw.label, self.forgotten)
+        is_dropped = (draws[:, 1] < self.drop) & ~isin(raw.label, self.forgotten)
         other = self.other_condition(condition, draws[:, 2])
         if self.null is not None:
-            condition, other = (value.masked_fill(dropped, self.null) for value in (condition, other))
+            condition, other = (value.masked_fill(is_dropped, self.null) for value in (condition, other))
         inputs = self.named_inputs(self.schedule.add_noise(clean, noise, time), time, condition)
         return Batch(raw.ids, inputs, self.schedule.target(clean, noise, time), other, key=key)
 
@@ -144,14 +144,14 @@ class Diffusion:
     ) -> Int[Tensor, " batch"]:
         """Another condition than each, never a forgotten class; `draw` is uniform in [0, 1)."""
         if self.other in ("fixed", "null", "away"):
-            chosen = self.anchor if self.other == "fixed" else self.null
-            assert chosen is not None
-            return torch.full_like(condition, chosen)
-        kept = device_integers(self.retained_classes, condition.device)
-        choices = len(kept) - isin(condition, self.retained_classes).long()
-        ahead = 0 if self.other == "next" else (draw * choices).long()
+            replacement = self.anchor if self.other == "fixed" else self.null
+            assert replacement is not None
+            return torch.full_like(condition, replacement)
+        classes = device_integers(self.retained_classes, condition.device)
+        choices = len(classes) - isin(condition, self.retained_classes).long()
+        offset = 0 if self.other == "next" else (draw * choices).long()
         # counted from the first kept class after the condition, so its own comes last and is never reached
-        return kept[(torch.searchsorted(kept, condition, right=True) + ahead) % len(kept)]
+        return classes[(torch.searchsorted(classes, condition, right=True) + offset) % len(classes)]
 
     def named_inputs(self, noisy: Tensor, time: Tensor, condition: Tensor) -> Inputs:
         """The inputs of the model."""
@@ -205,9 +205,9 @@ class Diffusion:
             if self.space == "pixels"
             else keyed_noise(batch.ids, batch.key, noisy, 2)
         )
-        kept = self.is_unconditional(condition, noisy)
-        x = torch.where(kept, noisy, self.schedule.add_noise(pixels, noise, time))
-        target = torch.where(kept, batch.target, self.schedule.target(pixels, noise, time))
+        is_unconditional = self.is_unconditional(condition, noisy)
+        x = torch.where(is_unconditional, noisy, self.schedule.add_noise(pixels, noise, time))
+        target = torch.where(is_unconditional, batch.target, self.schedule.target(pixels, noise, time))
         inputs = self.named_inputs(x, time, condition)
         return Batch(batch.ids, inputs, target, batch.counterfactual, batch.forget, batch.key)
 
@@ -221,30 +221,30 @@ class Diffusion:
 
     def is_unconditional(self, condition: Int[Tensor, " batch"], like: Tensor) -> Tensor:
         """Which examples have no condition, shaped to choose among `like`."""
-        none = torch.zeros_like(condition) if self.null is None else condition == self.null
-        return none.bool().view(-1, *[1] * (like.ndim - 1))
+        is_null = torch.zeros_like(condition) if self.null is None else condition == self.null
+        return is_null.bool().view(-1, *[1] * (like.ndim - 1))
 
 
-def guide_away(start: Tensor, said: Tensor, plain: Tensor, eta: float) -> Tensor:
+def guide_away(start: Tensor, conditional: Tensor, unconditional: Tensor, eta: float) -> Tensor:
     r""":math:`\epsilon_\mathrm{start} - \eta\, (\epsilon_c - \epsilon_0)`: negative guidance.
 
     Gandikota et al., 2023, https://arxiv.org/abs/2303.07345.
 
     Args:
         start: The output to guide.
-        said: The output under the condition to avoid.
-        plain: The output without a condition.
+        conditional: The output under the condition to avoid.
+        unconditional: The output without a condition.
         eta: The strength.
     """
-    return start - eta * (said - plain)
+    return start - eta * (conditional - unconditional)
 
 
 def refuse_unknown(label: Int[Tensor, " batch"], n: int) -> None:
     """Raises if a label is no class; one label too large may be the null condition."""
-    known = ((label >= 0) & (label < n)).all()
+    is_known = ((label >= 0) & (label < n)).all()
     if label.device.type != "cpu":
-        torch._assert_async(known)  # reading a value would make every step wait for the device
-    elif not bool(known):
+        torch._assert_async(is_known)  # reading a value would make every step wait for the device
+    elif not bool(is_known):
         raise ValueError(f"labels must be in 0..{n - 1}, found {int(label.min())} to {int(label.max())}")
 
 

@@ -56,12 +56,12 @@ def encode(
     """
     refuse_other_images(autoencoder, images)
     weight, scale = next(autoencoder.parameters()), float(autoencoder.config["scaling_factor"])
-    found: list[tuple[Tensor, Tensor]] = []
+    moments: list[tuple[Tensor, Tensor]] = []
     height, width = images.shape[2:]
     for chunk in images.split(count_at_once(height * width)):
         posterior = autoencoder.encode(chunk.to(weight) / 127.5 - 1, return_dict=False)[0]
-        found.append((scale * posterior.mean.float().cpu(), scale * posterior.std.float().cpu()))
-    mean, deviation = (torch.cat(each) for each in zip(*found, strict=True))
+        moments.append((scale * posterior.mean.float().cpu(), scale * posterior.std.float().cpu()))
+    mean, deviation = (torch.cat(each) for each in zip(*moments, strict=True))
     if not bool(mean.isfinite().all() and deviation.isfinite().all()):
         raise Failed("a latent is not finite: the weights of the autoencoder, or an image, can't be used")
     return mean, deviation

@@ -76,8 +76,8 @@ class DiTTransformer2DModel(diffusers.DiTTransformer2DModel):
     ) -> Float[Tensor, "batch channel height width"]:
         """The prediction for noisy images at their times under their conditions."""
         refuse_shape(x, shape_of(self.config))
-        said = super().forward(x, cast(LongTensor, t), cast(LongTensor, condition), return_dict=False)[0]
-        return said[:, : x.shape[1]]
+        output = super().forward(x, cast(LongTensor, t), cast(LongTensor, condition), return_dict=False)[0]
+        return output[:, : x.shape[1]]
 
 
 ClassDenoiser = UNet2DModel | DiTTransformer2DModel
@@ -147,12 +147,12 @@ def shape_of(config: Mapping[str, Any]) -> tuple[int, int, int]:
         ValueError: If the configuration lacks them.
     """
     size, channels = config.get("sample_size"), config.get("in_channels")
-    whole = [size, size] if isinstance(size, int) else size
-    if not isinstance(whole, list | tuple) or [type(each) for each in whole] != [int, int]:
+    sides = [size, size] if isinstance(size, int) else size
+    if not isinstance(sides, list | tuple) or [type(each) for each in sides] != [int, int]:
         raise ValueError(f"sample_size must be a whole number or two of them, found {size!r}")
     if not isinstance(channels, int):
         raise ValueError(f"in_channels must be a whole number, found {channels!r}")
-    return channels, whole[0], whole[1]
+    return channels, sides[0], sides[1]
 
 
 def refuse_shape(x: Tensor, shape: tuple[int, int, int]) -> None:

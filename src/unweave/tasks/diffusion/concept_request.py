@@ -48,11 +48,11 @@ class Erasure:
             raise ValueError("--column and --captions are two ways to find a concept's images: leave one out")
         for kind, texts in (("keep", self.keep), ("as", () if self.target is None else (self.target,))):
             for text in texts:
-                held = [concept for concept in self.concepts if holds_phrase(text, concept)]
-                held += [text] if text in self.captions else []
-                if held:
+                matches = [concept for concept in self.concepts if holds_phrase(text, concept)]
+                matches += [text] if text in self.captions else []
+                if matches:
                     raise ValueError(
-                        f"--{kind} {text!r} holds the concept {held[0]!r}, which is to be forgotten: name "
+                        f"--{kind} {text!r} holds the concept {matches[0]!r}, which is to be forgotten: name "
                         "another prompt"
                     )
 
@@ -81,12 +81,12 @@ class Erasure:
         Args:
             captions: The captions to forget.
         """
-        held = {text: [each for each in self.concepts if holds_phrase(text, each)] for text in captions}
-        named = {each for found in held.values() for each in found}
-        if self.by_words or not held:
+        concepts = {text: [each for each in self.concepts if holds_phrase(text, each)] for text in captions}
+        named_concepts = {each for names in concepts.values() for each in names}
+        if self.by_words or not concepts:
             return self.concepts
-        others = sorted(text for text, found in held.items() if not found)
-        return (*(each for each in self.concepts if each in named), *others)
+        other_captions = sorted(text for text, names in concepts.items() if not names)
+        return (*(each for each in self.concepts if each in named_concepts), *other_captions)
 
     def means(self, row: Mapping[str, str]) -> bool:
         """Whether the row of a held-out image says that it holds a concept."""
@@ -133,25 +133,25 @@ def make_request(
             concept that was forgotten before.
     """
     refuse_other_size(pipeline, [data] if test is None else [data, test])
-    holds = erasure.holds(data)
-    parts = [*hold_out(holds)] if test is None else [torch.arange(len(data))]
+    mask = erasure.holds(data)
+    parts = [*hold_out(mask)] if test is None else [torch.arange(len(data))]
     train, held_out = data.part(parts[0]), data.part(parts[1]) if test is None else test
-    holds = holds[parts[0]]
-    refuse_forgotten_before(pipeline, train.part((~holds).nonzero()[:, 0]).captions)
+    mask = mask[parts[0]]
+    refuse_forgotten_before(pipeline, train.part((~mask).nonzero()[:, 0]).captions)
     # a caption without a colour belongs to images of every colour, and only some are in the forget set
-    kept = {text for text, held in zip(train.captions, holds.tolist(), strict=True) if not held}
+    retained = {text for text, is_held in zip(train.captions, mask.tolist(), strict=True) if not is_held}
     refuse_no_column(held_out, erasure.column)
-    gone = ({*train.captions} | {row[TEXT] for row in held_out.rows if erasure.means(row)}) - kept
+    forgotten = ({*train.captions} | {row[TEXT] for row in held_out.rows if erasure.means(row)}) - retained
     prompts = number_prompts(
         [*train.captions, *held_out.captions],
-        concepts=erasure.prompts(gone),
-        forgotten=gone,
+        concepts=erasure.prompts(forgotten),
+        forgotten=forgotten,
         kept=erasure.keep,
         target=erasure.target,
     )
     pipeline.tokens(prompts)  # a prompt that is too long is an error before images are encoded
     sources = [latents_of(pipeline, part, prompts, device) for part in (train, held_out)]
-    split = Split(sources[0], holds.nonzero()[:, 0], sources[1])
+    split = Split(sources[0], mask.nonzero()[:, 0], sources[1])
     return ConceptRequest(prompts, make_task(prompts, pipeline.schedule), split)
 
 
@@ -162,17 +162,17 @@ def latents_of(pipeline: StableDiffusion, data: CaptionedImages, prompts: Prompt
     equal = all(torch.equal(image, data.images[0]) for image in data.images)  # such as a plan's blank ones
     with move_to(device, pipeline.autoencoder):
         mean, deviation = encode(pipeline.autoencoder, data.images[:1] if equal else data.images)
-    each = (len(data), -1, -1, -1)
-    return Latents(mean.expand(each), deviation.expand(each), labels, data.names)
+    shape = (len(data), -1, -1, -1)
+    return Latents(mean.expand(shape), deviation.expand(shape), labels, data.names)
 
 
 def refuse_other_size(pipeline: StableDiffusion, parts: Sequence[CaptionedImages]) -> None:
     """Raises if images do not have the size of the model."""
     for part in parts:
-        found, expected = list(part.images.shape[1:]), list(pipeline.image_shape)
-        if found != expected:
+        shape, expected = list(part.images.shape[1:]), list(pipeline.image_shape)
+        if shape != expected:
             raise ValueError(
-                f"the model draws images of shape {expected} (channel, height, width), found {found} in "
+                f"the model draws images of shape {expected} (channel, height, width), found {shape} in "
                 f"{part.place}: bring the data to that size"
             )
 
@@ -183,18 +183,18 @@ def refuse_no_column(data: CaptionedImages, column: str | None) -> None:
         raise ValueError(f"the metadata of {data.place} has no column {column!r}: add it")
 
 
-def refuse_forgotten_before(pipeline: StableDiffusion, kept: Iterable[str]) -> None:
+def refuse_forgotten_before(pipeline: StableDiffusion, captions: Iterable[str]) -> None:
     """Raises if captions to keep hold a concept of an earlier edit, which would be learned again."""
-    texts = list(kept)
-    again = sorted(pipeline.forgotten_captions & set(texts))
-    if again:
+    texts = list(captions)
+    conflicts = sorted(pipeline.forgotten_captions & set(texts))
+    if conflicts:
         raise ValueError(
-            f"the caption {again[0]!r} was forgotten before and would be taught again: forget it too"
+            f"the caption {conflicts[0]!r} was forgotten before and would be taught again: forget it too"
         )
     for concept in pipeline.forgotten_concepts:
-        held = [text for text in texts if holds_phrase(text, concept)]
-        if held:
+        hits = [text for text in texts if holds_phrase(text, concept)]
+        if hits:
             raise ValueError(
-                f"{concept!r} was forgotten before, and captions such as {held[0]!r} would teach it again: "
+                f"{concept!r} was forgotten before, and captions such as {hits[0]!r} would teach it again: "
                 "forget it too"
             )

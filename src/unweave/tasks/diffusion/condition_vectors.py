@@ -63,13 +63,13 @@ def tables(model: nn.Module) -> list[Table]:
     Raises:
         ValueError: If there are none.
     """
-    found = sorted((m for m in model.modules() if isinstance(m, Table)), key=lambda table: table.start)
-    if not found:
+    embeddings = sorted((m for m in model.modules() if isinstance(m, Table)), key=lambda table: table.start)
+    if not embeddings:
         raise ValueError(
             f"{type(model).__name__} takes classes and no vectors: make its class embedding a "
             "unweave.tasks.diffusion.condition_vectors.Table"
         )
-    return found
+    return embeddings
 
 
 def refuse_other_width(model: nn.Module, vectors: Float[Tensor, "batch *shape"]) -> None:

@@ -69,9 +69,9 @@ class ImagesToDraw:
         Args:
             model: The facts about the model.
         """
-        known = {"format": FORMAT, "sampler": asdict(self.sampler), **model}
+        settings = {"format": FORMAT, "sampler": asdict(self.sampler), **model}
         facts = (
-            json.dumps({**known, "prompt": text, "seed": seed}, sort_keys=True) for text, seed in self.rows
+            json.dumps({**settings, "prompt": text, "seed": seed}, sort_keys=True) for text, seed in self.rows
         )
         return tuple(f"{hashlib.sha256(each.encode()).hexdigest()[:16]}.png" for each in facts)
 
@@ -95,9 +95,9 @@ def prompts_of(
     ]
     longest = max(len(texts) for texts in turns_by_concept)
     turns = (texts[turn % len(texts)] for turn in range(longest) for texts in turns_by_concept)
-    gone = {text for texts in prompts_by_concept.values() for text in texts}
+    concept_prompts = {text for texts in prompts_by_concept.values() for text in texts}
     return tuple(dict.fromkeys(turns)), tuple(
-        dict.fromkeys([*keep, *(t for t in listed_prompts if t not in gone)])
+        dict.fromkeys([*keep, *(t for t in listed_prompts if t not in concept_prompts)])
     )
 
 
@@ -127,9 +127,9 @@ def draw_folder(
     names = images.names(model)
     copy_known_images(names, folder, earlier)
     rows = dict(zip(names, images.rows, strict=True))
-    absent = [(name, *row) for name, row in rows.items() if not (folder / name).exists()]
-    if absent:
-        draw_absent_images(pipeline, images, absent, folder, device, progress or (lambda done, total: None))
+    jobs = [(name, *row) for name, row in rows.items() if not (folder / name).exists()]
+    if jobs:
+        draw_absent_images(pipeline, images, jobs, folder, device, progress or (lambda done, total: None))
     seeds = {name: seed for name, (_, seed) in rows.items()}
     facts = {**model, "sampler": asdict(images.sampler), "seeds": seeds}
     write_atomically(folder / FACTS, json.dumps(facts, indent=1) + "\n")
@@ -139,20 +139,20 @@ def draw_folder(
 
 def copy_known_images(names: Iterable[str], folder: Path, earlier: Iterable[Path]) -> None:
     """Copies images that other folders hold."""
-    others = list(earlier)
+    folders = list(earlier)
     for name in names:
-        found = next((each / name for each in others if (each / name).is_file()), None)
-        if found is not None and not (folder / name).exists():
+        source = next((each / name for each in folders if (each / name).is_file()), None)
+        if source is not None and not (folder / name).exists():
             folder.mkdir(parents=True, exist_ok=True)
-            with draft(folder / name) as beside:
-                shutil.copyfile(found, beside)
-                os.replace(beside, folder / name)
+            with draft(folder / name) as draft_path:
+                shutil.copyfile(source, draft_path)
+                os.replace(draft_path, folder / name)
 
 
 def draw_absent_images(
     pipeline: StableDiffusion,
     images: ImagesToDraw,
-    absent: Sequence[tuple[str, str, int]],
+    jobs: Sequence[tuple[str, str, int]],
     folder: Path,
     device: str,
     progress: Callable[[int, int], None],
@@ -161,8 +161,8 @@ def draw_absent_images(
     prompts = Prompts((*images.forgotten, *images.kept))
     model, task = pipeline.drawing_model(prompts).to(device), make_task(prompts, pipeline.schedule)
     with move_to(device, pipeline.autoencoder):
-        for first in range(0, len(absent), AT_ONCE):
-            chunk = absent[first : first + AT_ONCE]
+        for first in range(0, len(jobs), AT_ONCE):
+            chunk = jobs[first : first + AT_ONCE]
             conditions = torch.tensor([prompts.number(text) for _, text, _ in chunk])
             latents = sample(
                 model,
@@ -177,12 +177,12 @@ def draw_absent_images(
                 chunk, to_bytes(decode_finite(pipeline.autoencoder, latents)), strict=True
             ):
                 write_image(image, folder / name)
-            progress(first + len(chunk), len(absent))
+            progress(first + len(chunk), len(jobs))
 
 
 def write_image(image: UInt8[Tensor, "channel height width"], path: Path) -> None:
     """Writes an image as PNG, atomically."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with draft(path) as beside:
-        Image.fromarray(image.permute(1, 2, 0).numpy()).save(beside, format="PNG")
-        os.replace(beside, path)
+    with draft(path) as draft_path:
+        Image.fromarray(image.permute(1, 2, 0).numpy()).save(draft_path, format="PNG")
+        os.replace(draft_path, path)

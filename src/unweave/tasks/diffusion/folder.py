@@ -107,11 +107,11 @@ def load(folder: str | Path, *, n_classes: int | None = None, schedule: Schedule
         latent = autoencoder_of(place, component)
         autoencoder = None if latent is None else read_autoencoder(latent)
     classes, null = conditions(model, manifest_or_default.n_classes if n_classes is None else n_classes)
-    kept = contents(place, component)
+    files = contents(place, component)
     fill(model, weights_of(place / component))
     refuse_other_file(place / component / WEIGHTS, manifest_or_default.weights_after)
-    past = () if stored_manifest is None else stored_manifest.past
-    return Denoiser(model.eval(), noise, classes, null, shape, place, component, kept, past, autoencoder)
+    history = () if stored_manifest is None else stored_manifest.past
+    return Denoiser(model.eval(), noise, classes, null, shape, place, component, files, history, autoencoder)
 
 
 def save(source: Denoiser, model: nn.Module, out: str | Path, facts: Mapping[str, object]) -> Path:

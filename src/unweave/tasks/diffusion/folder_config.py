@@ -34,20 +34,20 @@ def component_of(place: Path) -> str:
         raise ValueError(f"expected a folder, found none at {place}")
     if not (place / INDEX).exists():
         return "."
-    named = components(place)
-    found = [name for name, kind in named.items() if kind in CLASS_DENOISERS]
-    if len(found) == 1:
-        return found[0]
-    if found:
+    kinds = components(place)
+    names = [name for name, kind in kinds.items() if kind in CLASS_DENOISERS]
+    if len(names) == 1:
+        return names[0]
+    if names:
         raise ValueError(
-            f"the pipeline in {place} has {len(found)} denoisers, {' and '.join(found)}, and only one can be "
+            f"the pipeline in {place} has {len(names)} denoisers, {' and '.join(names)}, and only one can be "
             f"edited: take the others out of the folder and its {INDEX}"
         )
     pipeline = read(place / INDEX).get("_class_name")
-    others = [kind for name, kind in named.items() if name in ("unet", "transformer")]
+    other_kinds = [kind for name, kind in kinds.items() if name in ("unet", "transformer")]
     raise ValueError(
         f"the pipeline {pipeline!r} in {place} has no denoiser that is supported "
-        f"({', '.join(CLASS_DENOISERS)}), found {', '.join(others) or 'none'}"
+        f"({', '.join(CLASS_DENOISERS)}), found {', '.join(other_kinds) or 'none'}"
     )
 
 
@@ -57,12 +57,12 @@ def autoencoder_of(place: Path, component: str) -> Path | None:
     Raises:
         ValueError: If the latents are of another kind than those of an AutoencoderKL.
     """
-    own = (place / component).absolute()
-    pipeline = own.parent if component == "." else place
-    named = components(pipeline) if (pipeline / INDEX).exists() else {}
-    if own.name not in named:
+    folder = (place / component).absolute()
+    pipeline = folder.parent if component == "." else place
+    kinds = components(pipeline) if (pipeline / INDEX).exists() else {}
+    if folder.name not in kinds:
         return None
-    for name, kind in named.items():
+    for name, kind in kinds.items():
         if kind == "AutoencoderKL":
             return pipeline / name
         if name in LATENT or kind.startswith(("Autoencoder", "VQ")):
@@ -76,13 +76,13 @@ def autoencoder_of(place: Path, component: str) -> Path | None:
 def components(place: Path) -> dict[str, str]:
     """The class of each component of a pipeline, by the name of its folder."""
     index = read(place / INDEX)
-    found = {name: entry for name, entry in index.items() if not name.startswith("_") and is_component(entry)}
+    parts = {name: entry for name, entry in index.items() if not name.startswith("_") and is_component(entry)}
     for name in ("unet", "transformer"):
-        if index.get(name) not in (None, [None, None]) and name not in found:
+        if index.get(name) not in (None, [None, None]) and name not in parts:
             raise ValueError(
                 f"{name} in {place / INDEX} must be its library and class, found {index[name]!r}"
             )
-    return {name: kind for name, (_, kind) in found.items()}
+    return {name: kind for name, (_, kind) in parts.items()}
 
 
 def is_component(entry: object) -> bool:
@@ -90,18 +90,18 @@ def is_component(entry: object) -> bool:
     return isinstance(entry, list) and len(entry) == 2 and all(isinstance(each, str) for each in entry)
 
 
-def schedule_of(place: Path, component: str, known: Schedule | None) -> Schedule:
+def schedule_of(place: Path, component: str, default: Schedule | None) -> Schedule:
     """The noise schedule of a pipeline, next to a single model, or in the manifest of an edited one."""
-    own = (place / component).absolute()
-    for path in (own / "scheduler_config.json", own.parent / "scheduler" / "scheduler_config.json"):
+    folder = (place / component).absolute()
+    for path in (folder / "scheduler_config.json", folder.parent / "scheduler" / "scheduler_config.json"):
         if path.exists():
             with name_file_in_errors(path):
                 return Schedule.of(read(path))
-    if known is None:
+    if default is None:
         raise ValueError(
             f"{place} has no scheduler_config.json, so its noise is not known: put that of its training there"
         )
-    return known
+    return default
 
 
 @contextmanager

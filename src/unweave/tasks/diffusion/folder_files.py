@@ -41,25 +41,28 @@ def contents(place: Path, component: str, weights: str = WEIGHTS) -> Contents:
     Raises:
         ValueError: If a file to keep can't be read, or a component of a pipeline has no folder.
     """
-    own = place / component
-    others = components(place).keys() - {component} if (place / INDEX).exists() else frozenset()
+    own_folder = place / component
+    siblings = components(place).keys() - {component} if (place / INDEX).exists() else frozenset()
     # a schedule may lie beside the weights, or be given
-    absent = sorted(name for name in others - {"scheduler"} if not (place / name).is_dir())
-    if absent:
+    missing = sorted(name for name in siblings - {"scheduler"} if not (place / name).is_dir())
+    if missing:
         raise ValueError(
-            f"{place / INDEX} names {absent[0]}, but there is no such folder: add it, or write [null, null] "
+            f"{place / INDEX} names {missing[0]}, but there is no such folder: add it, or write [null, null] "
             "there if the pipeline works without it"
         )
-    entries = sorted({path for folder in (place, own) for path in folder.iterdir()} - {own, own / weights})
-    kept = {path for path in entries if is_text(path) or (path.parent == place and path.name in others)}
-    refuse_unreadable(kept)
-    return Contents(relative(kept, place), relative(set(entries) - kept, place))
+    entries = sorted(
+        {path for folder in (place, own_folder) for path in folder.iterdir()}
+        - {own_folder, own_folder / weights}
+    )
+    sources = {path for path in entries if is_text(path) or (path.parent == place and path.name in siblings)}
+    refuse_unreadable(sources)
+    return Contents(relative(sources, place), relative(set(entries) - sources, place))
 
 
 def is_text(path: Path) -> bool:
     """Whether a file is a configuration or a text; an index of sharded weights is neither."""
-    known = path.suffix in TEXTS and not path.name.endswith(".index.json")
-    return path.is_file() and (known or path.name == "LICENSE")
+    has_text_suffix = path.suffix in TEXTS and not path.name.endswith(".index.json")
+    return path.is_file() and (has_text_suffix or path.name == "LICENSE")
 
 
 def refuse_unreadable(paths: Iterable[Path]) -> None:
@@ -75,9 +78,9 @@ def relative(paths: Iterable[Path], place: Path) -> tuple[str, ...]:
     return tuple(sorted(path.relative_to(place).as_posix() for path in paths))
 
 
-def copy(place: Path, kept: Iterable[str], target: Path) -> None:
+def copy(place: Path, names: Iterable[str], target: Path) -> None:
     """Copies files and whole folders into a folder; follows links."""
-    for name in kept:
+    for name in names:
         (target / name).parent.mkdir(parents=True, exist_ok=True)
         if (place / name).is_dir():
             shutil.copytree(place / name, target / name)

@@ -54,9 +54,9 @@ def images(raw: Raw) -> Float[Tensor, "batch channel height width"]:
     if len(fields) != 1 or fields[0].ndim != 4:
         shapes = [list(field.shape[1:]) for field in fields]
         raise ValueError(f"an example must be one image [channel, height, width], found {shapes}")
-    (found,) = fields
-    if found.dtype == torch.uint8:
-        return found.float() / 127.5 - 1
-    if not found.is_floating_point():
-        raise ValueError(f"images must be bytes or floats in [-1, 1], found {found.dtype}")
-    return found
+    (pixels,) = fields
+    if pixels.dtype == torch.uint8:
+        return pixels.float() / 127.5 - 1
+    if not pixels.is_floating_point():
+        raise ValueError(f"images must be bytes or floats in [-1, 1], found {pixels.dtype}")
+    return pixels

@@ -52,10 +52,10 @@ def add_from_file(model: Prompted, folder: Path) -> None:
     if len(ranks) != 1:
         raise ValueError(f"additions must have one rank, found {sorted(ranks)} in {path}")
     add_to_attention(model.unet, *ranks, seed=0)
-    own = addition_weights(model.unet)
-    if {name: p.shape for name, p in own.items()} != {name: p.shape for name, p in weights.items()}:
+    parameters = addition_weights(model.unet)
+    if {name: p.shape for name, p in parameters.items()} != {name: p.shape for name, p in weights.items()}:
         raise ValueError(
             f"the additions in {path} are of another model: load the pipeline that they were made for"
         )
-    for name, p in own.items():
+    for name, p in parameters.items():
         p.copy_(weights[name])

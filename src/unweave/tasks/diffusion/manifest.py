@@ -65,11 +65,11 @@ def manifest_of(folder: Path) -> Manifest | None:
     Raises:
         ValueError: If it is invalid; names the file and the place in it.
     """
-    own, whole = manifest_in(folder), folder.absolute()
-    if own is not None:
-        return own
-    above = manifest_in(whole.parent)
-    return above if above is not None and above.component == whole.name else None
+    manifest, path = manifest_in(folder), folder.absolute()
+    if manifest is not None:
+        return manifest
+    parent_manifest = manifest_in(path.parent)
+    return parent_manifest if parent_manifest is not None and parent_manifest.component == path.name else None
 
 
 def manifest_in(folder: Path) -> Manifest | None:
@@ -80,8 +80,8 @@ def manifest_in(folder: Path) -> Manifest | None:
     table = read(path)
     with name_file_in_errors(path):
         refuse_partial(table.get("schedule"))
-        known = {field.name: table[field.name] for field in fields(Manifest) if field.name in table}
-        return tables.read(Manifest, known, "")
+        values = {field.name: table[field.name] for field in fields(Manifest) if field.name in table}
+        return tables.read(Manifest, values, "")
 
 
 LATER = ("clip", "ends_clean", "offset")

@@ -60,8 +60,8 @@ class Encoded(nn.Module):
 
     def forward(self, condition: Int[Tensor, " batch"]) -> Float[Tensor, "batch token feature"]:
         """The embeddings of some prompts."""
-        distinct, place = condition.unique(return_inverse=True)
-        return self.text_encoder(cast(Tensor, self.ids)[distinct])[0][place]
+        numbers, place = condition.unique(return_inverse=True)
+        return self.text_encoder(cast(Tensor, self.ids)[numbers])[0][place]
 
 
 class Prompted(nn.Module):
@@ -103,13 +103,13 @@ def tokenize(tokenizer: CLIPTokenizer, prompts: Sequence[str], longest: int) -> 
     assert isinstance(padding, int)
     ids, lengths = [], []
     for prompt in prompts:
-        found: list[int] = tokenizer(prompt)["input_ids"]
-        if len(found) > length:
+        tokens: list[int] = tokenizer(prompt)["input_ids"]
+        if len(tokens) > length:
             raise ValueError(
-                f"a prompt must have at most {length} tokens, found {len(found)} in {prompt!r}: shorten it"
+                f"a prompt must have at most {length} tokens, found {len(tokens)} in {prompt!r}: shorten it"
             )
-        ids.append(found + [padding] * (length - len(found)))
-        lengths.append(len(found))
+        ids.append(tokens + [padding] * (length - len(tokens)))
+        lengths.append(len(tokens))
     return Tokens(torch.tensor(ids), torch.tensor(lengths))
 
 

@@ -37,9 +37,9 @@ class Reconstructing(nn.Module):
         """The pixels of the reconstructions, and in the last column the divergences, in nats a number."""
         posterior = self.autoencoder.encode(x, return_dict=False)[0]
         latents = cast(FloatTensor, posterior.mean + posterior.std * noise)
-        again = self.autoencoder.decode(latents, return_dict=False)[0]
+        reconstruction = self.autoencoder.decode(latents, return_dict=False)[0]
         divergence = 0.5 * (posterior.mean.square() + posterior.var - 1 - posterior.logvar).flatten(1)
-        return torch.cat([again.flatten(1), divergence.mean(1, keepdim=True)], 1)
+        return torch.cat([reconstruction.flatten(1), divergence.mean(1, keepdim=True)], 1)
 
 
 @dataclass(frozen=True)

@@ -133,16 +133,16 @@ def sample(
     images = []
     with evaluating(model):
         for first in range(0, len(conditions), chunk):
-            these = slice(first, first + chunk)
-            generators = [torch.Generator().manual_seed(seed) for seed in seeds[these]]
-            begin = None if start is None else Start(start.images[these], start.strength)
-            images.append(draw_chunk(model, task, conditions[these], generators, shape, how, begin).cpu())
+            rows = slice(first, first + chunk)
+            generators = [torch.Generator().manual_seed(seed) for seed in seeds[rows]]
+            origin = None if start is None else Start(start.images[rows], start.strength)
+            images.append(draw_chunk(model, task, conditions[rows], generators, shape, how, origin).cpu())
             if progress:
                 progress(min(first + chunk, len(conditions)), len(conditions))
-    found = torch.cat(images) if images else torch.empty(0, *shape)
-    if not bool(found.isfinite().all()):
+    output = torch.cat(images) if images else torch.empty(0, *shape)
+    if not bool(output.isfinite().all()):
         raise Failed("a drawn image is not finite: the model's weights may have diverged")
-    return to_bytes(found) if rounded else found
+    return to_bytes(output) if rounded else output
 
 
 def chunk_for(model: nn.Module, shape: tuple[int, int, int]) -> int:
@@ -189,10 +189,10 @@ def guided_prediction(
     if guidance == 1:
         return call(model, task.named_inputs(x, times, conditions))
     assert task.null is not None
-    none = torch.full_like(times, task.null)
-    both = torch.cat([conditions, vectors(model, none) if conditions.is_floating_point() else none])
+    nulls = torch.full_like(times, task.null)
+    batch = torch.cat([conditions, vectors(model, nulls) if conditions.is_floating_point() else nulls])
     predicted, unconditional = call(
-        model, task.named_inputs(x.repeat(2, 1, 1, 1), times.repeat(2), both)
+        model, task.named_inputs(x.repeat(2, 1, 1, 1), times.repeat(2), batch)
     ).chunk(2)
     return unconditional + guidance * (predicted - unconditional)
 
@@ -212,8 +212,8 @@ def ddim(how: Sampler, schedule: Schedule) -> tuple[list[int], Advance]:
     )
     scheduler.set_timesteps(how.steps)
 
-    def advance(predicted: Tensor, time: int, x: Tensor, fresh: Tensor | None) -> Tensor:
-        return scheduler.step(predicted, time, x, eta=how.eta, variance_noise=fresh, return_dict=False)[0]
+    def advance(predicted: Tensor, time: int, x: Tensor, new_noise: Tensor | None) -> Tensor:
+        return scheduler.step(predicted, time, x, eta=how.eta, variance_noise=new_noise, return_dict=False)[0]
 
     return scheduler.timesteps.tolist(), advance
 
@@ -225,7 +225,7 @@ def dpm(how: Sampler, schedule: Schedule) -> tuple[list[int], Advance]:
         warnings.simplefilter("ignore", DeprecationWarning)  # diffusers uses a deprecated call of numpy
         scheduler.set_timesteps(how.steps)
 
-    def advance(predicted: Tensor, time: int, x: Tensor, fresh: Tensor | None) -> Tensor:
+    def advance(predicted: Tensor, time: int, x: Tensor, new_noise: Tensor | None) -> Tensor:
         return scheduler.step(predicted, time, x, return_dict=False)[0]
 
     return scheduler.timesteps.tolist(), advance
@@ -262,11 +262,11 @@ def to_bytes(images: Float[Tensor, "n channel height width"]) -> UInt8[Tensor, "
 
 def refuse_impossible(task: Diffusion, conditions: Condition, how: Sampler) -> None:
     """Raises if a class is unknown, guidance lacks a null condition, or steps do not fit the times."""
-    allowed = torch.tensor([*range(task.n_classes), *([] if task.null is None else [task.null])])
-    unknown = conditions.cpu()[~torch.isin(conditions.cpu(), allowed)]
+    valid_conditions = torch.tensor([*range(task.n_classes), *([] if task.null is None else [task.null])])
+    unknown = conditions.cpu()[~torch.isin(conditions.cpu(), valid_conditions)]
     if len(unknown) and not conditions.is_floating_point():
-        none = "" if task.null is None else f", or {task.null} for none"
-        raise ValueError(f"conditions must be in 0..{task.n_classes - 1}{none}, found {int(unknown[0])}")
+        null_text = "" if task.null is None else f", or {task.null} for none"
+        raise ValueError(f"conditions must be in 0..{task.n_classes - 1}{null_text}, found {int(unknown[0])}")
     if how.steps > task.schedule.steps:
         raise ValueError(f"a model of {task.schedule.steps} times can't take {how.steps} steps")
     refuse_late(how, task.schedule)

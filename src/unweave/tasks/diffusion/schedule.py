@@ -92,8 +92,8 @@ class Schedule:
         Raises:
             ValueError: If the config is of another noise process, or a value is not supported.
         """
-        given = {field.name: config[field.name] for field in fields(Config) if field.name in config}
-        diffusers_config = read(Config, {**defaults(config), **given}, "")
+        values = {field.name: config[field.name] for field in fields(Config) if field.name in config}
+        diffusers_config = read(Config, {**defaults(config), **values}, "")
         betas = diffusers_config.trained_betas
         return cls(
             kind="linear" if betas is not None else diffusers_config.beta_schedule,
@@ -155,20 +155,20 @@ def defaults(config: Mapping[str, Any]) -> dict[str, float]:
             thresholding.
     """
     name = str(config.get("_class_name", "DDPMScheduler"))
-    known = name.removesuffix("Scheduler")
-    if known not in SCHEDULERS + STABLE:
+    kind = name.removesuffix("Scheduler")
+    if kind not in SCHEDULERS + STABLE:
         raise ValueError(f"a scheduler must be one of {', '.join(SCHEDULERS + STABLE)}, found {name!r}")
-    for key, usual in (("use_flow_sigmas", (None, False)), ("timestep_type", (None, "discrete"))):
-        if config.get(key) not in usual:
+    for key, values in (("use_flow_sigmas", (None, False)), ("timestep_type", (None, "discrete"))):
+        if config.get(key) not in values:
             raise ValueError(
-                f"{key} must be {usual[1]!r}, found {config[key]!r}: it is another noise process"
+                f"{key} must be {values[1]!r}, found {config[key]!r}: it is another noise process"
             )
     if config.get("thresholding") not in (None, False):
         raise ValueError(
             f"thresholding must be False, found {config['thresholding']!r}: dynamic thresholding is not "
             "supported; clip_sample is"
         )
-    return {"beta_start": 0.00085, "beta_end": 0.012} if known in STABLE else {}
+    return {"beta_start": 0.00085, "beta_end": 0.012} if kind in STABLE else {}
 
 
 @cache

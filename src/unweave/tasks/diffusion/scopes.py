@@ -57,14 +57,14 @@ def restrict(model: nn.Module, scope: Scope, *, rank: int = 8, seed: int = 0) ->
     if scope == "lora":
         add_to_attention(model, rank, seed)
         return
-    chosen = {name for name, _ in model.named_parameters() if re.search(PATTERNS[scope], name)}
-    if not chosen:
+    names = {name for name, _ in model.named_parameters() if re.search(PATTERNS[scope], name)}
+    if not names:
         raise ValueError(
             f"no weight of {type(model).__name__} belongs to the scope {scope!r}: choose another, or "
             "a method's own pattern (where)"
         )
     for name, p in model.named_parameters():
-        p.requires_grad_(name in chosen)
+        p.requires_grad_(name in names)
 
 
 def add_to_attention(model: nn.Module, rank: int, seed: int) -> None:
@@ -78,13 +78,13 @@ def add_to_attention(model: nn.Module, rank: int, seed: int) -> None:
 
 def merge_low_rank(model: nn.Module) -> nn.Module:
     """A copy with its low-rank additions merged into the weights, under their original names."""
-    whole = copy.deepcopy(model)
-    merge(whole)
-    return whole.requires_grad_(True)
+    model_copy = copy.deepcopy(model)
+    merge(model_copy)
+    return model_copy.requires_grad_(True)
 
 
 def drop_low_rank(model: nn.Module) -> nn.Module:
     """A copy without its low-rank additions, that is, the model before them; any user can make it."""
-    whole = copy.deepcopy(model)
-    remove(whole)
-    return whole.requires_grad_(True)
+    model_copy = copy.deepcopy(model)
+    remove(model_copy)
+    return model_copy.requires_grad_(True)

@@ -73,18 +73,18 @@ def write_pipeline(file: Path, config: Path, out: Path) -> None:
         (out / component).mkdir(parents=True)
         shutil.copyfile(config / component / "config.json", out / component / "config.json")
         save_file(state, out / component / FILES.get(component, WEIGHTS), {"format": "pt"})
-    checked = any((config / CHECKER).glob("*.safetensors"))
-    for component in (*CONFIGURED, *([CHECKER] if checked else [])):
+    has_checker = any((config / CHECKER).glob("*.safetensors"))
+    for component in (*CONFIGURED, *([CHECKER] if has_checker else [])):
         if (config / component).is_dir():
             shutil.copytree(config / component, out / component)
     index = read(config / INDEX)
-    absent = {
+    absent_entries = {
         name: [None, None]
         for name, entry in index.items()
         if isinstance(entry, list) and not (out / name).is_dir()
     }
-    unchecked = {} if checked else {"requires_safety_checker": False}
-    (out / INDEX).write_text(json.dumps({**index, **absent, **unchecked}, indent=2))
+    checker_entry = {} if has_checker else {"requires_safety_checker": False}
+    (out / INDEX).write_text(json.dumps({**index, **absent_entries, **checker_entry}, indent=2))
 
 
 def read_weights(file: Path) -> State:
@@ -151,8 +151,8 @@ def convert_autoencoder(weights: State, settings: Settings, model: nn.Module) ->
 def convert_text_encoder(weights: State, settings: Settings, model: nn.Module) -> State:
     """The weights of the text encoder, of CLIP or OpenCLIP."""
     if any(name.startswith(OPEN_CLIP) for name in weights):
-        found = names.convert_open_clip_checkpoint(model, weights, prefix=OPEN_CLIP)
-        return {name: value for name, value in found.items() if name != "text_projection.weight"}
+        state = names.convert_open_clip_checkpoint(model, weights, prefix=OPEN_CLIP)
+        return {name: value for name, value in state.items() if name != "text_projection.weight"}
     return names.convert_ldm_clip_checkpoint(weights)
 
 

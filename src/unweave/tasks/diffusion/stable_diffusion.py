@@ -98,8 +98,8 @@ class StableDiffusion:
     def facts(self, prompts: Prompts) -> dict[str, object]:
         """The facts that an edit under prompts depends on: all weights, the schedule, and the tokens."""
         ids = self.tokens(prompts).ids
-        known = {"texts": prompts.texts, "tokens": ids.tolist()}
-        return {"original": self.digest(), "schedule": asdict(self.schedule), "prompts": digest_of(known)}
+        content = {"texts": prompts.texts, "tokens": ids.tolist()}
+        return {"original": self.digest(), "schedule": asdict(self.schedule), "prompts": digest_of(content)}
 
     def tokens(self, prompts: Prompts) -> Tokens:
         """The tokens of prompts, the empty one last.
@@ -164,20 +164,20 @@ def load(folder: str | Path) -> StableDiffusion:
     """
     place = Path(folder)
     refuse_other_pipeline(place)
-    known = manifest_of(place)
-    manifest = known or Manifest()
+    stored_manifest = manifest_of(place)
+    manifest = stored_manifest or Manifest()
     schedule = schedule_of(place, "unet", manifest.schedule)
     with torch.random.fork_rng(devices=[]):
         unet, autoencoder = read_component(place / "unet", build_unet), read_autoencoder(place / "vae")
         text_encoder = read_component(place / "text_encoder", build_text_encoder, FILES["text_encoder"])
     contents(place, "unet")
-    if known is not None:
+    if stored_manifest is not None:
         refuse_other_file(place / manifest.component / FILES[manifest.component], manifest.weights_after)
     tokenizer = read_tokenizer(place / "tokenizer")
     refuse_other_text(place, unet, text_encoder, tokenizer)
-    past = () if known is None else known.past
+    history = () if stored_manifest is None else stored_manifest.past
     shape = latent_shape(place, unet, autoencoder)
-    return StableDiffusion(unet, autoencoder, text_encoder, tokenizer, schedule, shape, place, past)
+    return StableDiffusion(unet, autoencoder, text_encoder, tokenizer, schedule, shape, place, history)
 
 
 def save(source: StableDiffusion, model: Prompted, out: str | Path, facts: Mapping[str, object]) -> Path:
@@ -195,21 +195,21 @@ def save(source: StableDiffusion, model: Prompted, out: str | Path, facts: Mappi
     Raises:
         ValueError: If the folder exists or overlaps the source, or not exactly one component has changed.
     """
-    whole = model.editable_copy()
-    merge(whole)
-    found: dict[str, tuple[nn.Module, nn.Module]] = {"unet": (source.unet, whole.unet)}
-    if isinstance(whole.words, Encoded):
-        found["text_encoder"] = (source.text_encoder, whole.words.text_encoder)
-    changed = [name for name, (before, after) in found.items() if differ(before, after)]
-    if len(changed) != 1:
-        raise ValueError(f"one component must have changed, found {' and '.join(changed) or 'none'}")
-    (component,) = changed
-    name, state = FILES[component], found[component][1].state_dict()
-    before = layout_of(source.folder / component / name)
-    kept = contents(source.folder, component, name)
-    edit = Edit(source.folder, component, name, kept, source.past)
-    known = {"schedule": asdict(source.schedule)}
-    return write_copy(edit, rename_as(state, before), out, known | dict(facts))
+    edited_model = model.editable_copy()
+    merge(edited_model)
+    pairs: dict[str, tuple[nn.Module, nn.Module]] = {"unet": (source.unet, edited_model.unet)}
+    if isinstance(edited_model.words, Encoded):
+        pairs["text_encoder"] = (source.text_encoder, edited_model.words.text_encoder)
+    changed_names = [name for name, (before, after) in pairs.items() if differ(before, after)]
+    if len(changed_names) != 1:
+        raise ValueError(f"one component must have changed, found {' and '.join(changed_names) or 'none'}")
+    (component,) = changed_names
+    name, state = FILES[component], pairs[component][1].state_dict()
+    layout = layout_of(source.folder / component / name)
+    files = contents(source.folder, component, name)
+    edit = Edit(source.folder, component, name, files, source.past)
+    manifest_facts = {"schedule": asdict(source.schedule)}
+    return write_copy(edit, rename_as(state, layout), out, manifest_facts | dict(facts))
 
 
 def refuse_other_pipeline(place: Path) -> None:
@@ -219,11 +219,11 @@ def refuse_other_pipeline(place: Path) -> None:
     pipeline = read(place / INDEX).get("_class_name")
     if pipeline != PIPELINE:
         raise ValueError(f"the pipeline in {place} must be a {PIPELINE} (1.x or 2.x), found {pipeline!r}")
-    named = components(place)
+    classes = components(place)
     for name, kinds in COMPONENTS.items():
-        if named.get(name) not in kinds:
+        if classes.get(name) not in kinds:
             raise ValueError(
-                f"{name} in {place / INDEX} must be a {' or '.join(kinds)}, found {named.get(name)!r}"
+                f"{name} in {place / INDEX} must be a {' or '.join(kinds)}, found {classes.get(name)!r}"
             )
 
 
@@ -252,15 +252,15 @@ def refuse_other_text(
 ) -> None:
     """Raises if the text encoder of a pipeline does not fit its tokenizer or its denoiser."""
     width = int(text_encoder.config.hidden_size)
-    taken = unet.config.get("encoder_hid_dim") or unet.config["cross_attention_dim"]
-    if any(each != width for each in (taken if isinstance(taken, list | tuple) else [taken])):
+    features = unet.config.get("encoder_hid_dim") or unet.config["cross_attention_dim"]
+    if any(each != width for each in (features if isinstance(features, list | tuple) else [features])):
         raise ValueError(
-            f"the denoiser in {place} must take the {width} features of its text encoder, found {taken}: "
+            f"the denoiser in {place} must take the {width} features of its text encoder, found {features}: "
             "take both from one pipeline"
         )
-    known, largest = int(text_encoder.config.vocab_size), max(tokenizer.get_vocab().values())
-    if largest >= known:
+    size, largest = int(text_encoder.config.vocab_size), max(tokenizer.get_vocab().values())
+    if largest >= size:
         raise ValueError(
-            f"the text encoder in {place} must know all tokens of its tokenizer, found {known} and the token "
+            f"the text encoder in {place} must know all tokens of its tokenizer, found {size} and the token "
             f"{largest}: take both from one pipeline"
         )

@@ -79,14 +79,14 @@ def number_prompts(
         kept: Further prompts to keep.
         target: The prompt that replaces a concept; the empty prompt if None.
     """
-    gone = {*forgotten, *concepts} - {EMPTY}
-    named = [*concepts, *kept, *([] if target is None else [target])]
-    texts = tuple(dict.fromkeys(text for text in [*captions, *named] if text != EMPTY))
+    forgotten_texts = {*forgotten, *concepts} - {EMPTY}
+    extra_texts = [*concepts, *kept, *([] if target is None else [target])]
+    texts = tuple(dict.fromkeys(text for text in [*captions, *extra_texts] if text != EMPTY))
     place = {text: number for number, text in enumerate(texts)}
     return Prompts(
         texts,
         tuple(place[text] for text in concepts),
-        tuple(number for number, text in enumerate(texts) if text in gone),
+        tuple(number for number, text in enumerate(texts) if text in forgotten_texts),
         tuple(place[text] for text in kept),
         place[target] if target else None,
     )

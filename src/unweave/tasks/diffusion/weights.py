@@ -35,15 +35,15 @@ def weights_of(component: Path, name: str = WEIGHTS) -> dict[str, Tensor]:
     if not component.is_dir():
         raise ValueError(f"expected the folder {component} of a pipeline, found none")
     if not path.exists():
-        others = sorted(f.name for f in component.iterdir() if f.suffix in (".safetensors", ".bin", ".ckpt"))
+        files = sorted(f.name for f in component.iterdir() if f.suffix in (".safetensors", ".bin", ".ckpt"))
         if list(component.glob("*.index.json")):
             raise ValueError(f"the weights in {component} are sharded: save them as one {name} first")
-        raise ValueError(f"{component} has no {name}, found {', '.join(others) or 'no weights'}")
+        raise ValueError(f"{component} has no {name}, found {', '.join(files) or 'no weights'}")
     try:
-        found = load_file(path)
+        weights = load_file(path)
     except SafetensorError as error:
         raise ValueError(f"{path} is truncated or no safetensors file: {error}") from error
-    return as_float32(found, path)
+    return as_float32(weights, path)
 
 
 def layout_of(path: Path) -> dict[str, Tensor]:
@@ -59,10 +59,10 @@ def fill(model: nn.Module, state: Mapping[str, Tensor]) -> None:
     model.load_state_dict(state)
 
 
-def refuse_other(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> None:
+def refuse_other(expected: Mapping[str, Tensor], actual: Mapping[str, Tensor]) -> None:
     """Raises if the names or shapes of weights differ."""
-    for name in sorted(expected.keys() | found.keys()):
-        shapes = [list(state[name].shape) if name in state else None for state in (expected, found)]
+    for name in sorted(expected.keys() | actual.keys()):
+        shapes = [list(state[name].shape) if name in state else None for state in (expected, actual)]
         if shapes[0] != shapes[1]:
             raise ValueError(
                 f"weights must fit the configuration: of {name!r} expected shape {shapes[0]}, "
@@ -84,11 +84,11 @@ def differ(before: nn.Module, after: nn.Module) -> bool:
 def refuse_other_model(folder: Path, model: nn.Module) -> None:
     """Raises if the weights in a folder differ from the model's, with its low-rank additions merged."""
     component = folder / component_of(folder)
-    found, expected = weights_of(component), merge_low_rank(model).state_dict()
-    same = found.keys() == expected.keys() and all(
-        torch.equal(value, expected[name].cpu()) for name, value in found.items()
+    weights, expected = weights_of(component), merge_low_rank(model).state_dict()
+    is_same = weights.keys() == expected.keys() and all(
+        torch.equal(value, expected[name].cpu()) for name, value in weights.items()
     )
-    if not same:
+    if not is_same:
         raise ValueError(
             f"{component / WEIGHTS} does not hold the model of this run, its weights have changed since: put "
             "the earlier ones back, or run forget again"
@@ -102,9 +102,9 @@ def rename_as(state: Mapping[str, Tensor], like: Mapping[str, Tensor]) -> dict[s
     attention.
     """
     names = {plain_name(name): name for name in like}
-    found = {names.get(plain_name(name), name): value for name, value in state.items()}
+    weights = {names.get(plain_name(name), name): value for name, value in state.items()}
     buffers = {name: value for name, value in like.items() if POSITIONS in name}
-    return {name: value for name, value in found.items() if POSITIONS not in name} | buffers
+    return {name: value for name, value in weights.items() if POSITIONS not in name} | buffers
 
 
 def plain_name(name: str) -> str:
@@ -112,6 +112,6 @@ def plain_name(name: str) -> str:
     plain = name.removeprefix("text_model.")
     return re.sub(
         r"(attentions\.\d+)\.(query|key|value|proj_attn)\.",
-        lambda found: f"{found[1]}.{OLD_NAMES[found[2]]}.",
+        lambda match: f"{match[1]}.{OLD_NAMES[match[2]]}.",
         plain,
     )

@@ -29,12 +29,12 @@ def make_tokenizer(words: Iterable[str], length: int) -> CLIPTokenizer:
     Raises:
         ValueError: If a word is empty, has a space or a capital.
     """
-    known = sorted(set(words))
-    for word in known:
+    distinct_words = sorted(set(words))
+    for word in distinct_words:
         if not word or word != word.lower() or len(word.split()) != 1:
             raise ValueError(f"a word must be in lower case and without spaces, found {word!r}")
     alphabet = sorted(ByteLevel.alphabet())
-    merges = merges_of(known)
+    merges = merges_of(distinct_words)
     pieces = [*alphabet, *(f"{each}{END}" for each in alphabet), *("".join(merge) for merge in merges)]
     vocabulary = {piece: number for number, piece in enumerate([*dict.fromkeys(pieces), *SPECIAL])}
     settings: dict[str, Any] = {"vocab": vocabulary, "merges": merges, "model_max_length": length}
@@ -59,18 +59,18 @@ def pieces_of(word: str, merges: Sequence[Merge]) -> list[str]:
     ranks = {merge: rank for rank, merge in enumerate(merges)}
     pieces = [*word[:-1], word[-1] + END]
     while True:
-        known = [merge for merge in pairwise(pieces) if merge in ranks]
-        if not known:
+        candidates = [merge for merge in pairwise(pieces) if merge in ranks]
+        if not candidates:
             return pieces
-        pieces = join(pieces, min(known, key=ranks.__getitem__))
+        pieces = join(pieces, min(candidates, key=ranks.__getitem__))
 
 
 def join(pieces: Sequence[str], merge: Merge) -> list[str]:
     """Joins every occurrence of two neighbours."""
-    found: list[str] = []
+    result: list[str] = []
     for piece in pieces:
-        if found and (found[-1], piece) == merge:
-            found[-1] += piece
+        if result and (result[-1], piece) == merge:
+            result[-1] += piece
         else:
-            found.append(piece)
-    return found
+            result.append(piece)
+    return result
