@@ -6,7 +6,6 @@ the same fresh weights and see the same training, on all images or on the retain
 """
 
 import copy
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -31,6 +30,7 @@ from unweave.data.in_memory import Resident
 from unweave.data.latents import Latents
 from unweave.descent.descend import Descent
 from unweave.descent.train import TrainedModel, train_model
+from unweave.result import replace_folder
 from unweave.split import Split
 from unweave.tasks import Task
 from unweave.tasks.diffusion.autoencoder import encode
@@ -234,10 +234,8 @@ def write_pipeline(
         "feature_extractor": None,
     }
     pipeline = StableDiffusionPipeline(**parts, requires_safety_checker=False)
-    draft_folder = folder.with_name(f".{folder.name}.{os.getpid()}")
-    with no_progress_bar():
+    with no_progress_bar(), replace_folder(folder) as draft_folder:
         pipeline.save_pretrained(draft_folder)
-    os.replace(draft_folder, folder)
 
 
 @contextmanager
