@@ -151,10 +151,12 @@ def audit(
         if isinstance(reference, Retrain):
             advice = "give the answers of retrained models, or audit a result"
             raise ValueError(f"expected data to retrain on, found evidence alone: {advice}")
-        answers, before = Answers(result), None if original is None else Answers(original)
-        compared, calibrating = as_answers(answers, reference or (), calibration)
-        plan = None if request is None else plan_of_answers(request, len(compared))
-        return judge_answers(ANSWERED, result, answers, before, compared, calibrating, plan=plan)
+        answers, original_answers = Answers(result), None if original is None else Answers(original)
+        reference_answers, calibration_answers = as_answers(answers, reference or (), calibration)
+        plan = None if request is None else plan_of_answers(request, len(reference_answers))
+        return judge_answers(
+            ANSWERED, result, answers, original_answers, reference_answers, calibration_answers, plan=plan
+        )
     if not isinstance(result, Result):
         raise ValueError(f"expected a result of unlearn, or Evidence, found {type(result).__name__}")
     from unweave.families import default_exam  # attackers and recognisers take time to import
@@ -176,63 +178,77 @@ def audit_answers(
     plan: Plan | None = None,
 ) -> Audit:
     """Audits a result of `unlearn` from its answers and those of the original; see `audit`."""
-    found, before = answers
+    model_answers, original_answers = answers
     examiner = examiner_of(plan, result, exam)
     if examiner is not None:
-        found, before = (
+        model_answers, original_answers = (
             replace(each, measurements=examiner(model))
-            for each, model in ((found, result.model), (before, result.original))
+            for each, model in ((model_answers, result.model), (original_answers, result.original))
         )
     if not isinstance(reference, Retrain):
-        compared, calibrating = as_answers(found, reference or (), calibration)
-        return judge_answers(exam, result, found, before, compared, calibrating, plan=plan)
-    seeds, retrained = [*reference.seeds, *reference.calibration_seeds], []
+        reference_answers, calibration_answers = as_answers(model_answers, reference or (), calibration)
+        return judge_answers(
+            exam, result, model_answers, original_answers, reference_answers, calibration_answers, plan=plan
+        )
+    seeds, retrained_answers = [*reference.seeds, *reference.calibration_seeds], []
     for number, seed in enumerate(seeds, start=1):
-        retrained.append(load_or_retrain(reference, result.split, seed, exam, found, examiner=examiner))
+        retrained_answers.append(
+            load_or_retrain(reference, result.split, seed, exam, model_answers, examiner=examiner)
+        )
         log.info("retrained model %d of %d (seed %d)", number, len(seeds), seed)
     references = len(reference.seeds)
-    compared, calibrating = retrained[:references], retrained[references:]
-    return judge_answers(exam, result, found, before, compared, calibrating, plan=plan)
+    reference_answers, calibration_answers = retrained_answers[:references], retrained_answers[references:]
+    return judge_answers(
+        exam, result, model_answers, original_answers, reference_answers, calibration_answers, plan=plan
+    )
 
 
 def as_answers(
-    found: Answers[Evidence], reference: Sequence[Evidence], calibration: Sequence[Evidence]
+    model_answers: Answers[Evidence], reference: Sequence[Evidence], calibration: Sequence[Evidence]
 ) -> tuple[list[Answers[Evidence]], list[Answers[Evidence]]]:
     """Checks the evidence of retrained models and wraps it: references, and models for calibration."""
     for each in calibration:
-        each.like(found.found)
+        each.like(model_answers.found)
     return [Answers(each) for each in reference], [Answers(each) for each in calibration]
 
 
 def judge_answers(
     exam: Exam[Outputs],
     subject: Subject,
-    found: Answers[Outputs],
-    before: Answers[Outputs] | None,
+    model_answers: Answers[Outputs],
+    original_answers: Answers[Outputs] | None,
     reference_answers: Sequence[Answers[Outputs]],
-    calibrating: Sequence[Answers[Outputs]],
+    calibration_answers: Sequence[Answers[Outputs]],
     *,
     plan: Plan | None = None,
 ) -> Audit:
     """Judges the answers of one model, and attacks it if there is a plan."""
-    retrained = [each.found for each in (*reference_answers, *calibrating)]
-    refuse_copies(exam, retrained, None if before is None else before.found)
-    margins = calibrate_margins(exam, calibrating)
+    retrained_outputs = [each.found for each in (*reference_answers, *calibration_answers)]
+    refuse_copies(exam, retrained_outputs, None if original_answers is None else original_answers.found)
+    margins = calibrate_margins(exam, calibration_answers)
     references = [each.measure(exam) for each in reference_answers]
-    drift = {} if before is None else exam.drift(found.found, before.found)
-    values = [{**each, **drift} for each in measure_against(exam, found, reference_answers)]
-    original = [] if before is None else measure_against(exam, before, reference_answers)
-    answers = [] if before is None else [before.found]
+    drift = {} if original_answers is None else exam.drift(model_answers.found, original_answers.found)
+    values = [{**each, **drift} for each in measure_against(exam, model_answers, reference_answers)]
+    original = [] if original_answers is None else measure_against(exam, original_answers, reference_answers)
+    answers = [] if original_answers is None else [original_answers.found]
     judgement = exam.judge(values, references, margins, original, lambda: answers)
-    if judgement.verdict is Verdict.PASS and not found.probes and (caveat := exam.probe_caveat(found.found)):
+    if (
+        judgement.verdict is Verdict.PASS
+        and not model_answers.probes
+        and (caveat := exam.probe_caveat(model_answers.found))
+    ):
         judgement = replace(judgement, reason=f"{judgement.reason}; {caveat}")
     report = None
     if plan is not None:
-        report = attack_answers(plan, exam, margins, found, before, reference_answers, calibrating)
+        report = attack_answers(
+            plan, exam, margins, model_answers, original_answers, reference_answers, calibration_answers
+        )
         judgement = judge_with_attacks(judgement, report)
     judgement = as_one_model(exam, judgement)
     name = as_given(subject).name
-    sheets = draw_sheets(exam, {name: [found], "original": [before], "retrained": reference_answers[:1]})
+    sheets = draw_sheets(
+        exam, {name: [model_answers], "original": [original_answers], "retrained": reference_answers[:1]}
+    )
     audit_content = audit_record(
         subject,
         judgement,
@@ -241,10 +257,10 @@ def judge_answers(
         margins,
         metrics=exam.metrics,
         sheets=sheets,
-        retraining=retraining_cost([*reference_answers, *calibrating]),
+        retraining=retraining_cost([*reference_answers, *calibration_answers]),
         attacks=None if report is None else report.as_record(),
     )
     if original:
-        untouched = as_one_model(exam, exam.judge(original, references, margins, original, lambda: answers))
-        audit_content = add_original(audit_content, untouched, original, references, exam.metrics)
-    return Audit(judgement, found.found, audit_content, exam)
+        baseline = as_one_model(exam, exam.judge(original, references, margins, original, lambda: answers))
+        audit_content = add_original(audit_content, baseline, original, references, exam.metrics)
+    return Audit(judgement, model_answers.found, audit_content, exam)

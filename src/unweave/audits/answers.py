@@ -85,18 +85,20 @@ def refuse_other_weights(result: Result) -> None:
     """
     if is_model_sharded(result.model):
         return
-    expected, found = (checkpoint.shapes(each.state_dict()) for each in (result.original, result.model))
-    strange = checkpoint.difference(expected, found)
-    if strange:
-        why = "weights that no answer of the audit needs can hold the forget set"
-        raise ValueError(f"the unlearned model must have the weights of the original, {strange}: {why}")
+    original_shapes, model_shapes = (
+        checkpoint.shapes(each.state_dict()) for each in (result.original, result.model)
+    )
+    mismatch = checkpoint.difference(original_shapes, model_shapes)
+    if mismatch:
+        advice = "weights that no answer of the audit needs can hold the forget set"
+        raise ValueError(f"the unlearned model must have the weights of the original, {mismatch}: {advice}")
 
 
 def measure_against(
-    exam: Measuring[Outputs], found: Answers[Outputs], references: Sequence[Answers[Outputs]]
+    exam: Measuring[Outputs], answers: Answers[Outputs], references: Sequence[Answers[Outputs]]
 ) -> list[dict[str, float]]:
     """The metrics of one model, compared with each reference in turn; without references its own metrics."""
-    return [found.measure(exam, each) for each in references] or [found.measure(exam)]
+    return [answers.measure(exam, each) for each in references] or [answers.measure(exam)]
 
 
 def draw_sheets(
@@ -109,8 +111,8 @@ def draw_sheets(
     return {name: sheet for name, sheet in sheets.items() if sheet is not None}
 
 
-def calibrate_margins(exam: Judging[Outputs], calibrating: Sequence[Answers[Outputs]]) -> Margins | None:
+def calibrate_margins(exam: Judging[Outputs], answers: Sequence[Answers[Outputs]]) -> Margins | None:
     """The margins from calibration models; None with fewer than two."""
-    if len(calibrating) < 2:
+    if len(answers) < 2:
         return None
-    return exam.calibrate([each.found for each in calibrating], [each.probes for each in calibrating])
+    return exam.calibrate([each.found for each in answers], [each.probes for each in answers])

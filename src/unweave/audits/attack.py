@@ -146,8 +146,8 @@ class Attack:
         if self.function:
             return self.function_cost
         plural = "" if self.gradients == 1 else "s"
-        many = f"about {self.gradients} gradient evaluation{plural} per model"
-        return many if self.gradients else "no further pass of the model"
+        evaluations = f"about {self.gradients} gradient evaluation{plural} per model"
+        return evaluations if self.gradients else "no further pass of the model"
 
 
 @dataclass(frozen=True)

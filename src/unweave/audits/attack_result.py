@@ -76,11 +76,11 @@ def two_way_bootstrap(
     All examples share the models and all models the examples, so neither alone is a sample.
     """
     models, examples = shape
-    drawn = [
+    values = [
         statistic(rng.integers(models, size=models), rng.integers(examples, size=examples))
         for _ in range(resamples)
     ]
-    return band(drawn)
+    return band(values)
 
 
 def refuse_unlike(name: str, ours: Float[np.ndarray, "..."], theirs: Float[np.ndarray, "..."]) -> None:
@@ -111,8 +111,8 @@ def refuse_unpaired(
     refuse_few(name, fewest, len(unlearned), len(retrained), advice=advice)
     refuse_unlike(name, unlearned, retrained)
     if len(unlearned) != len(retrained):
-        found = f"{len(unlearned)} and {len(retrained)}"
-        raise ValueError(f"{name} needs as many models of both kinds, found {found}")
+        counts = f"{len(unlearned)} and {len(retrained)}"
+        raise ValueError(f"{name} needs as many models of both kinds, found {counts}")
     if unlearned.shape[1] < examples:
         raise ValueError(f"{name} needs at least {examples} examples, found {unlearned.shape[1]}")
 
@@ -130,9 +130,9 @@ def jackknife_reach(
     """
     from scipy.special import stdtrit
 
-    parts, each = np.array_split(np.arange(len(unlearned)), groups), divergence(unlearned, retrained)
-    left_out = [
+    parts, divergences = np.array_split(np.arange(len(unlearned)), groups), divergence(unlearned, retrained)
+    partial_means = [
         divergence(np.delete(unlearned, part, 0), np.delete(retrained, part, 0)).mean() for part in parts
     ]
-    variance = (groups - 1) * np.var(left_out) + each.var(ddof=1) / len(each)
+    variance = (groups - 1) * np.var(partial_means) + divergences.var(ddof=1) / len(divergences)
     return float(stdtrit(groups - 1, 0.975) * np.sqrt(variance))

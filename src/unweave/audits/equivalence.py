@@ -60,9 +60,9 @@ def equivalences(
     """
     sides = [*values, *references]
     names = [name for name in margins if metrics[name].primary or all(name in each for each in sides)]
-    absent = [name for name in names if not all(name in each for each in values)]
-    if absent:
-        raise ValueError(f"a verdict needs the metrics {names}, found no {absent}: measure them")
+    missing_names = [name for name in names if not all(name in each for each in values)]
+    if missing_names:
+        raise ValueError(f"a verdict needs the metrics {names}, found no {missing_names}: measure them")
     return {name: equivalence(metrics[name], values, references, margins[name]) for name in names}
 
 
@@ -81,6 +81,6 @@ def from_interval(metric: Metric, difference: float, low: float, high: float, ma
     """The test of one metric from a difference and its 90 % interval."""
     outer, inner = margin + ROUNDING, margin - ROUNDING
     finding = metric.above if low > outer else metric.below if high < -outer else None
-    inside = (metric.above is None or high < inner) and (metric.below is None or low > -inner)
-    outcome = "different" if finding else "equal" if inside else "open"
+    is_inside = (metric.above is None or high < inner) and (metric.below is None or low > -inner)
+    outcome = "different" if finding else "equal" if is_inside else "open"
     return Equivalence(difference, low, high, margin, outcome, finding)

@@ -112,11 +112,11 @@ def list_uncovered(about: About, like: Sequence[LikeRequest]) -> list[str]:
     if any(each.about.whole is None or each.about.whole != about.whole for each in like):
         clauses.append(f"it holds {describe_classes(about.whole)}")
     for name, value in about.properties().items():
-        others = [each.about.properties()[name] for each in like]
-        if not min(others) - 1 <= value <= max(others) + 1:
-            own = format_property(asdict(about)[name])
-            theirs = format_range([asdict(each.about)[name] for each in like])
-            clauses.append(f"its {name.replace('_', ' ')} is {own}, theirs {theirs}")
+        like_values = [each.about.properties()[name] for each in like]
+        if not min(like_values) - 1 <= value <= max(like_values) + 1:
+            value_text = format_property(asdict(about)[name])
+            range_text = format_range([asdict(each.about)[name] for each in like])
+            clauses.append(f"its {name.replace('_', ' ')} is {value_text}, theirs {range_text}")
     return clauses
 
 
@@ -140,8 +140,8 @@ def distance(about: About, like: Sequence[LikeRequest]) -> float:
     """The distance of a request from the mean of others, in tolerances; infinite if the kinds differ."""
     if any(each.about.whole != about.whole for each in like):
         return inf
-    value, others = about.properties(), [each.about.properties() for each in like]
-    return sum(abs(value[name] - mean(each[name] for each in others)) for name in value)
+    value, like_properties = about.properties(), [each.about.properties() for each in like]
+    return sum(abs(value[name] - mean(each[name] for each in like_properties)) for name in value)
 
 
 def judge_by_like(
@@ -169,18 +169,20 @@ def judge_by_like(
     scores = score_metrics([values], [], forecast, metrics)
     origin = f"no reference of this request was retrained; nearest stratum: {match.stratum}"
     if match.uncovered:
-        why = f"no stratum covers the request: {'; '.join(match.uncovered)}; {origin}"
-        return Judgement(Verdict.INCONCLUSIVE, f"INCONCLUSIVE: {why}", scores, {}), forecast
-    tests, before = (
+        problem = f"no stratum covers the request: {'; '.join(match.uncovered)}; {origin}"
+        return Judgement(Verdict.INCONCLUSIVE, f"INCONCLUSIVE: {problem}", scores, {}), forecast
+    tests, original_tests = (
         test_by_offsets(each, expected, match.like, forecast, metrics) for each in (values, original)
     )
     count = len(match.like)
-    verdict, reason = decide(tests, before, scores, metrics, over=(count, "like requests"))
+    verdict, reason = decide(tests, original_tests, scores, metrics, over=(count, "like requests"))
     verdicts = [each.verdict for each in match.like]
-    passed, failed = verdicts.count("PASS"), verdicts.count("FAIL")
-    if verdict is Verdict.PASS and gate and (failed or passed <= count / 2):
+    passes, failures = verdicts.count("PASS"), verdicts.count("FAIL")
+    if verdict is Verdict.PASS and gate and (failures or passes <= count / 2):
         verdict = Verdict.INCONCLUSIVE
-        reason = f"the method passed {passed} and failed {failed} of the {count} like requests; else {reason}"
+        reason = (
+            f"the method passed {passes} and failed {failures} of the {count} like requests; else {reason}"
+        )
     return Judgement(verdict, f"{verdict}: {reason}; {origin}, {count} requests", scores, tests), forecast
 
 
@@ -213,8 +215,8 @@ def forecast_margins(
     for name in names:
         offset, reach = predict([each.offsets[name] for each in like], level=0.95)
         middle[name], wide = expected[name] + offset, reach + median(each.spread[name] for each in like)
-        least, most = metrics[name].bounds
-        band[name] = (max(least, middle[name] - wide), min(most, middle[name] + wide))
+        lower, upper = metrics[name].bounds
+        band[name] = (max(lower, middle[name] - wide), min(upper, middle[name] + wide))
         margin[name] = max(median(each.margins[name] for each in like), smallest.get(name, 0.0))
     return Margins(margin, band, middle, float("nan"), 0)
 

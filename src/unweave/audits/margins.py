@@ -63,9 +63,9 @@ def margins(
     for name in alone[0]:
         values = [each[name] for each in alone]
         expected[name] = float(np.mean(values))
-        least, most = metrics[name].bounds
+        lower, upper = metrics[name].bounds
         reach = spread(values)
-        band[name] = (max(least, expected[name] - reach), min(most, expected[name] + reach))
+        band[name] = (max(lower, expected[name] - reach), min(upper, expected[name] + reach))
         margin[name] = _margin(metrics[name], WIDENING * reach, sizes)
     for name in pairs[0]:
         values = [each[name] for each in pairs]
@@ -75,8 +75,8 @@ def margins(
     judged_metrics = [metric.id for metric in metrics.values() if metric.primary or metric.needs_model]
     available = {**alone[0], **pairs[0]}
     has_gap = all(metric.id in available for metric in metrics.values() if metric.points)
-    both = zip(combinations(alone, 2), pairs, strict=True)
-    gaps = [mean_gap({**one, **pair}, other, metrics) for (one, other), pair in both] if has_gap else [np.nan]
+    rows = zip(combinations(alone, 2), pairs, strict=True)
+    gaps = [mean_gap({**one, **pair}, other, metrics) for (one, other), pair in rows] if has_gap else [np.nan]
     return Margins(
         margin={name: margin[name] for name in judged_metrics if name in margin},
         null_band=band,

@@ -66,15 +66,15 @@ def audit_record(
         retraining: The cost of one retraining; None if unknown.
         attacks: The attacks of the audit, and what they found; None without.
     """
-    known = as_given(subject, retraining)
-    row = {**audit_row(judgement, values, references, metrics), **known.row}
+    model = as_given(subject, retraining)
+    row = {**audit_row(judgement, values, references, metrics), **model.row}
     reference = reference_row(references, calibration_margins, metrics) if references else None
     return one_model(
-        {known.name: row},
-        known.about,
-        known.data,
-        family=known.family,
-        seeds=[] if known.seed is None else [known.seed],
+        {model.name: row},
+        model.about,
+        model.data,
+        family=model.family,
+        seeds=[] if model.seed is None else [model.seed],
         reference=None if reference is None else {**reference, **retraining_row(retraining)},
         margins=None if calibration_margins is None else dict(calibration_margins.margin),
         floor=None if calibration_margins is None else calibration_margins.gap_floor,
@@ -91,8 +91,8 @@ def as_given(subject: Subject, retraining: Cost | None = None) -> GivenModel:
         sizes = {part: len(labels) for part, labels in subject.labels.items()}
         row = {"repr": "a model known by its answers alone", **UNKNOWN}
         return GivenModel("model", row, evidence_request(subject), sizes, Classifier.family)
-    whole = None if retraining is None else retraining.seconds
-    row = subject.row(subject.cost.seconds / whole if whole else None)
+    seconds = None if retraining is None else retraining.seconds
+    row = subject.row(subject.cost.seconds / seconds if seconds else None)
     return GivenModel(subject.name, row, subject.request(), subject.sizes(), subject.family, subject.seed)
 
 
@@ -106,8 +106,8 @@ def add_original(
     """Adds a row of the untouched original, which the verdict also uses."""
     (stage,) = whole_record["stages"].values()
     row = {"repr": "the untouched original", **UNKNOWN, **audit_row(judgement, values, references, metrics)}
-    audited = {**stage, "methods": {"original": row, **stage["methods"]}}
-    return {**whole_record, "stages": dict.fromkeys(whole_record["stages"], audited)}
+    full_stage = {**stage, "methods": {"original": row, **stage["methods"]}}
+    return {**whole_record, "stages": dict.fromkeys(whole_record["stages"], full_stage)}
 
 
 def audit_row(

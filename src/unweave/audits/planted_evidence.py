@@ -52,8 +52,8 @@ def refuse_other_sizes(name: str, rows: Sequence[np.ndarray]) -> None:
     """Raises if the values of a figure are of other numbers of examples, by model."""
     sizes = {len(row) for row in rows}
     if len(sizes) > 1:
-        found = f"{sorted(sizes)} for {name}"
-        raise ValueError(f"all models must be measured on the same examples, found {found}")
+        counts = f"{sorted(sizes)} for {name}"
+        raise ValueError(f"all models must be measured on the same examples, found {counts}")
 
 
 def compare_figures(
@@ -100,6 +100,6 @@ def interval_of(values: PerExample) -> Interval:
     return Interval(mean, mean - reach, mean + reach)
 
 
-def check_control(holds: bool, said: str, fault: str = "") -> Check:
+def check_control(holds: bool, outcome: str, fault: str = "") -> Check:
     """The outcome of a control: what was measured, and that it is invalid, with the fault, if it fails."""
-    return Check(holds, said if holds else f"it is invalid: {said}{fault}")
+    return Check(holds, outcome if holds else f"it is invalid: {outcome}{fault}")

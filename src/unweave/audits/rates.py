@@ -27,13 +27,13 @@ def tpr_at_fpr(
     """
     if not 0 < fpr < 1:
         raise ValueError(f"a false-positive rate must be in (0, 1), found {fpr}")
-    allowed = math.floor(fpr * len(others) + 1e-9)
-    if allowed < 1:
+    false_positives = math.floor(fpr * len(others) + 1e-9)
+    if false_positives < 1:
         raise ValueError(
             f"a false-positive rate of {fpr:g} needs at least {math.ceil(1 / fpr)} non-members, found "
             f"{len(others)}: ask for {1 / max(1, len(others)):.2g} or more"
         )
-    threshold = float(np.sort(others)[::-1][allowed])
+    threshold = float(np.sort(others)[::-1][false_positives])
     return threshold, Share(int((members > threshold).sum()), len(members), exact=True)
 
 
@@ -60,6 +60,6 @@ def placements(
     ours: Float64[np.ndarray, " ours"], theirs: Float64[np.ndarray, " theirs"]
 ) -> Float64[np.ndarray, " ours"]:
     """The share of theirs below each of ours; equal values count as one half."""
-    ordered = np.sort(theirs)
-    below, not_above = (np.searchsorted(ordered, ours, side=side) for side in ("left", "right"))
+    sorted_theirs = np.sort(theirs)
+    below, not_above = (np.searchsorted(sorted_theirs, ours, side=side) for side in ("left", "right"))
     return (below + not_above) / (2 * len(theirs))

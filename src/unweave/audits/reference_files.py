@@ -58,18 +58,18 @@ class ReferenceFiles:
             ValueError: If nothing is stored, and the folder can't be written.
         """
         place = self.facts.with_suffix(LOCK)
-        made = [each for each in place.parents if not each.exists()]
+        new_folders = [each for each in place.parents if not each.exists()]
         lock = FileLock(place)
-        with ExitStack() as held:
-            held.callback(Processes.current().from_first, lambda: remove_traces(place, made))
+        with ExitStack() as stack:
+            stack.callback(Processes.current().from_first, lambda: remove_traces(place, new_folders))
 
             def wait() -> None:
                 place.parent.mkdir(parents=True, exist_ok=True)
                 try:
-                    held.enter_context(lock.acquire(timeout=0))
+                    stack.enter_context(lock.acquire(timeout=0))
                 except Timeout:
                     log.warning("waiting for another audit, which is making %s", self.facts)
-                    held.enter_context(lock.acquire())
+                    stack.enter_context(lock.acquire())
 
             Processes.current().from_first(lambda: self._lock_or_read(wait))
             yield
@@ -119,8 +119,8 @@ class ReferenceFiles:
                 f"{self.facts} has the answers of a model that another train() made: give this one another "
                 "folder, or delete that one"
             )
-        found = exam.open(self.facts.with_suffix(f".{exam.suffix}"))
-        return Answers(found, content["probes"], Cost(**content["cost"]))
+        outputs = exam.open(self.facts.with_suffix(f".{exam.suffix}"))
+        return Answers(outputs, content["probes"], Cost(**content["cost"]))
 
     def examine(self, examiner: Examiner, model: nn.Module | None = None) -> Mapping[str, Measurements]:
         """What attacks keep of the model, beside one original; only what is not stored is examined.
@@ -133,15 +133,15 @@ class ReferenceFiles:
             ValueError: If an attack needs the model, and its weights are not stored or do not fit.
         """
         place = self.folder / f"attacks-{examiner.original_digest[:16]}-{EXAMINING_FORMAT}.json"
-        first = Processes.current().from_first
-        kept = first(lambda: read_object(place, ": delete it") if place.exists() else {})
-        absent = [attack for attack in examiner.attacks if attack.name not in kept]
-        if absent:
+        from_first = Processes.current().from_first
+        measurements = from_first(lambda: read_object(place, ": delete it") if place.exists() else {})
+        missing_attacks = [attack for attack in examiner.attacks if attack.name not in measurements]
+        if missing_attacks:
             if model is None:
-                model = self.load_model(examiner.original, absent[0].name)
-            kept |= replace(examiner, attacks=absent)(model)
-            first(lambda: write_atomically(place, json.dumps(kept)))
-        return {name: kept[name] for name in examiner.names}
+                model = self.load_model(examiner.original, missing_attacks[0].name)
+            measurements |= replace(examiner, attacks=missing_attacks)(model)
+            from_first(lambda: write_atomically(place, json.dumps(measurements)))
+        return {name: measurements[name] for name in examiner.names}
 
     def load_model(self, original: nn.Module, attack: str) -> nn.Module:
         """The stored model, as a copy of the original with other weights."""

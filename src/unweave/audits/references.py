@@ -55,9 +55,11 @@ class Retrain:
     keep_models: bool = True
 
     def __post_init__(self) -> None:
-        shared = sorted(set(self.seeds) & set(self.calibration_seeds))
-        if shared:
-            raise ValueError(f"calibration seeds must not be among the compared ones, found {shared} in both")
+        overlap = sorted(set(self.seeds) & set(self.calibration_seeds))
+        if overlap:
+            raise ValueError(
+                f"calibration seeds must not be among the compared ones, found {overlap} in both"
+            )
         if self.folder is not None and self.code is None:
             file_of(self.train)
 
@@ -142,19 +144,19 @@ def retrain(
         answers = replace(collect_answers(model, exam), cost=cost)
     except Failed as error:
         raise Failed(f"the model retrained with seed {seed}: {error}") from error
-    unlike = "" if audited is None else exam.explain_unlike(answers.found, audited.found)
-    if unlike:
-        raise Failed(f"the model retrained with seed {seed} {unlike}: train() must make the same model")
+    difference = "" if audited is None else exam.explain_unlike(answers.found, audited.found)
+    if difference:
+        raise Failed(f"the model retrained with seed {seed} {difference}: train() must make the same model")
     return answers, model
 
 
 def refuse_no_reference(reference: object) -> None:
     """Raises if something is no reference, such as a model, or a `train` that is not in a `Retrain`."""
-    given = reference if isinstance(reference, Sequence) else [reference]
-    found = next((type(each).__name__ for each in given if callable(each)), None)
-    if found is not None:
+    items = reference if isinstance(reference, Sequence) else [reference]
+    kind = next((type(each).__name__ for each in items if callable(each)), None)
+    if kind is not None:
         raise ValueError(
-            f"reference must be Retrain(train), or the answers of retrained models, found {found}: wrap a "
+            f"reference must be Retrain(train), or the answers of retrained models, found {kind}: wrap a "
             "train(dataset, seed) in Retrain"
         )
 
@@ -186,9 +188,9 @@ def refuse_copies(
                 f"retrained models must differ, found the same answers in numbers {first} and {index}: "
                 "does train(dataset, seed) use its seed?"
             )
-    same = None if original is None else first_index.get(exam.fingerprint(original))
-    if same is not None:
+    copy_index = None if original is None else first_index.get(exam.fingerprint(original))
+    if copy_index is not None:
         raise ValueError(
-            f"reference {same} answers as the original does, so it was trained on the forget set: does "
+            f"reference {copy_index} answers as the original does, so it was trained on the forget set: does "
             "train(dataset, seed) train a fresh model on the dataset that it gets?"
         )

@@ -192,9 +192,9 @@ def holm(p: Mapping[str, float]) -> dict[str, float]:
 def compare(ours: Sequence[float], theirs_by_name: Mapping[str, Sequence[float]]) -> dict[str, Comparison]:
     """Tests one method's per-seed gaps against every other method's, corrected by Holm over the others."""
     p = {name: wilcoxon(ours, theirs) for name, theirs in theirs_by_name.items()}
-    adjusted = holm(p)
+    adjusted_p = holm(p)
     return {
-        name: Comparison(float(np.mean(np.subtract(ours, theirs))), p[name], adjusted[name])
+        name: Comparison(float(np.mean(np.subtract(ours, theirs))), p[name], adjusted_p[name])
         for name, theirs in theirs_by_name.items()
     }
 

@@ -52,12 +52,12 @@ def gap(
 ) -> dict[str, Any]:
     """The mean gap in both senses, and its parts."""
     pairs = list(zip(values, references, strict=True))
-    each = [mean_gap(one, other, metrics) for one, other in pairs]
-    low, high = interval(each, GAP_RANGE)
-    apart = [gap_parts(one, other, metrics) for one, other in pairs]
-    parts = {name: mean([seed[name] for seed in apart]) for name in apart[0]}
-    whole = gap_of_means(values, references, metrics)
-    return {"mean": mean(each), "low": low, "high": high, "of_means": whole, "parts": parts}
+    gaps = [mean_gap(one, other, metrics) for one, other in pairs]
+    low, high = interval(gaps, GAP_RANGE)
+    parts_by_seed = [gap_parts(one, other, metrics) for one, other in pairs]
+    parts = {name: mean([seed[name] for seed in parts_by_seed]) for name in parts_by_seed[0]}
+    means_gap = gap_of_means(values, references, metrics)
+    return {"mean": mean(gaps), "low": low, "high": high, "of_means": means_gap, "parts": parts}
 
 
 def mean(numbers: Sequence[float]) -> float:

@@ -113,16 +113,16 @@ def judge(
         if models and len(models) != len(values):
             raise ValueError(f"expected {len(values)} {name} models, one per seed, found {len(models)}")
     scores = score_metrics(values, references, margins, metrics)
-    broken = sum(any(np.isnan(value) for value in each.values()) for each in values)
-    if broken:
-        reason = f"FAIL: NaN: the answers of {broken} of {len(values)} models contain NaN or infinity"
+    nan_count = sum(any(np.isnan(value) for value in each.values()) for each in values)
+    if nan_count:
+        reason = f"FAIL: NaN: the answers of {nan_count} of {len(values)} models contain NaN or infinity"
         return Judgement(Verdict.FAIL, reason, scores, {})
     lacking = "; ".join(_list_missing(len(values), len(references), margins, seeds_needed))
     if lacking or margins is None:
         return Judgement(Verdict.INCONCLUSIVE, f"INCONCLUSIVE: no verdict: {lacking}", scores, {})
     tests = equivalences(values, references, margins.margin, metrics=metrics)
-    before = equivalences(original, references, margins.margin, metrics=metrics) if original else None
-    verdict, reason = decide(tests, before, scores, metrics, over=(len(values), "seeds"))
+    original_tests = equivalences(original, references, margins.margin, metrics=metrics) if original else None
+    verdict, reason = decide(tests, original_tests, scores, metrics, over=(len(values), "seeds"))
     return Judgement(verdict, f"{verdict}: {reason}", scores, tests)
 
 
@@ -131,14 +131,14 @@ def _list_missing(n: int, n_references: int, margins: Margins | None, seeds_need
         yield "no retrained model to compare with"
     if n < seeds_needed:
         yield f"{n} {'seed' if n == 1 else 'seeds'}, {seeds_needed} needed"
-    calibrated = 0 if margins is None else margins.n
-    if calibrated < RETRAINS:
-        yield f"{calibrated} calibration retrains, {RETRAINS} needed"
+    retrains = 0 if margins is None else margins.n
+    if retrains < RETRAINS:
+        yield f"{retrains} calibration retrains, {RETRAINS} needed"
 
 
 def decide(
     tests: Mapping[str, Equivalence],
-    before: Mapping[str, Equivalence] | None,
+    original_tests: Mapping[str, Equivalence] | None,
     scores: Mapping[str, Score],
     metrics: Mapping[str, Metric],
     *,
@@ -148,25 +148,25 @@ def decide(
 
     Args:
         tests: The test of each metric.
-        before: Those of the untouched original; None if it is unknown.
+        original_tests: Those of the untouched original; None if it is unknown.
         scores: Every measured metric.
         metrics: The metrics by name.
         over: The number of replicates that the intervals come from, and their name.
     """
     n, replicates = over
-    if before is not None:  # a metric that was not put to the model says nothing about it
-        before = {name: test for name, test in before.items() if name in tests}
+    if original_tests is not None:  # a metric that was not put to the model says nothing about it
+        original_tests = {name: test for name, test in original_tests.items() if name in tests}
     faults = "; ".join(_faults(tests, scores, metrics))
-    if before is not None and not any(test.finding for test in before.values()):
+    if original_tests is not None and not any(test.finding for test in original_tests.values()):
         return Verdict.INCONCLUSIVE, f"{NO_INFLUENCE}. All the same, {faults}" if faults else NO_INFLUENCE
     if faults:
         return Verdict.FAIL, faults
-    if before is None:
+    if original_tests is None:
         return (
             Verdict.INCONCLUSIVE,
             "without the original the audit can't tell whether there was anything to forget",
         )
-    weak = _explain_low_power(before, metrics)
+    weak = _explain_low_power(original_tests, metrics)
     if weak:
         return Verdict.INCONCLUSIVE, weak
     unclear = [_open_clause(metrics[name], test) for name, test in tests.items() if test.outcome == "open"]
@@ -174,33 +174,33 @@ def decide(
         return Verdict.INCONCLUSIVE, f"more {replicates} are needed: {'; '.join(unclear)}"
     names = _join_words([metrics[name].title for name in tests])
     equal = f"{names} equal retrained models' within the margins, over {n} {replicates}"
-    return Verdict.PASS, f"{equal}; {_power(before, metrics)}"
+    return Verdict.PASS, f"{equal}; {_power(original_tests, metrics)}"
 
 
-def _explain_low_power(before: Mapping[str, Equivalence], metrics: Mapping[str, Metric]) -> str | None:
+def _explain_low_power(tests: Mapping[str, Equivalence], metrics: Mapping[str, Metric]) -> str | None:
     """Why the metrics could miss a fault here, judging by the original; None if they could not."""
-    if _furthest(before)[1] < POWER:
-        return f"{_power(before, metrics)}: a model that forgot half could pass, {POWER:g} margins are needed"
-    features = {name: test for name, test in before.items() if metrics[name].of_features}
+    if _furthest(tests)[1] < POWER:
+        return f"{_power(tests, metrics)}: a model that forgot half could pass, {POWER:g} margins are needed"
+    features = {name: test for name, test in tests.items() if metrics[name].of_features}
     if features and not any(test.finding and test.margins >= POWER for test in features.values()):
-        out = [f"{test.margins:.1f} in the {metrics[name].title}" for name, test in features.items()]
+        distances = [f"{test.margins:.1f} in the {metrics[name].title}" for name, test in features.items()]
         return (
             f"the untouched original is not shown to be {POWER:g} margins out in its features "
-            f"({_join_words(out)}): a class that the last layer only hides could pass"
+            f"({_join_words(distances)}): a class that the last layer only hides could pass"
         )
     return None
 
 
-def _power(before: Mapping[str, Equivalence], metrics: Mapping[str, Metric]) -> str:
+def _power(tests: Mapping[str, Equivalence], metrics: Mapping[str, Metric]) -> str:
     """The clause on the distance of the original, which shows the power of the margins."""
-    name, out = _furthest(before)
-    return f"the untouched original is {out:.1f} margins out ({metrics[name].title})"
+    name, distance = _furthest(tests)
+    return f"the untouched original is {distance:.1f} margins out ({metrics[name].title})"
 
 
-def _furthest(before: Mapping[str, Equivalence]) -> tuple[str, float]:
+def _furthest(tests: Mapping[str, Equivalence]) -> tuple[str, float]:
     """The metric in which the original differs most, and by how many margins."""
-    name = max((name for name in before if before[name].finding), key=lambda name: before[name].margins)
-    return name, before[name].margins
+    name = max((name for name in tests if tests[name].finding), key=lambda name: tests[name].margins)
+    return name, tests[name].margins
 
 
 def score_metrics(
@@ -250,12 +250,12 @@ def _faults(
             yield f"{test.finding}: {_comparison(metrics[name], test, scores[name])}"
 
 
-def _comparison(metric: Metric, test: Equivalence, found: Score) -> str:
-    value, margin = _number(metric, found.value, test), _number(metric, test.margin, test)
-    expected = "?" if found.reference is None else _number(metric, found.reference, test)
+def _comparison(metric: Metric, test: Equivalence, result: Score) -> str:
+    value, margin = _number(metric, result.value, test), _number(metric, test.margin, test)
+    reference = "?" if result.reference is None else _number(metric, result.reference, test)
     if metric.needs_reference:
-        return f"{metric.title} {value} against {expected} between two retrained models (at most {margin})"
-    return f"{metric.title} {value} against {expected} of the retrained models (margin {margin})"
+        return f"{metric.title} {value} against {reference} between two retrained models (at most {margin})"
+    return f"{metric.title} {value} against {reference} of the retrained models (margin {margin})"
 
 
 def _open_clause(metric: Metric, test: Equivalence) -> str:

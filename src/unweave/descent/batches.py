@@ -32,8 +32,8 @@ def step_batches(
     plans, *copies = tee(FEEDS[phase.feed](ids, sizes, order), 1 + len(ids))
     streams = {part: draw_batches(problem, part, copy, how) for part, copy in zip(ids, copies, strict=True)}
     for plan in plans:
-        whole: dict[Part, int] = {part: rows.shape[0] for part, rows in plan.items()}
-        yield {part: next(streams[part]) for part in plan}, whole
+        batch_sizes: dict[Part, int] = {part: rows.shape[0] for part, rows in plan.items()}
+        yield {part: next(streams[part]) for part in plan}, batch_sizes
 
 
 def draw_batches(problem: Problem, part: Part, plans: Iterator[Plan], how: Descent) -> Iterator[list[Batch]]:
@@ -62,11 +62,11 @@ def read_batches(
     source, _ = problem.split.part(part)
     wholes, reads = tee(plan[part] for plan in plans if part in plan)
     raws = source.stream(map(problem.processes.rows_to_read, reads), generator=augment)
-    for whole, raw in zip(wholes, raws, strict=False):
+    for rows, raw in zip(wholes, raws, strict=False):
         batch = problem.task.draw(raw, key)
         if part == "mixed":
             batch = mark_forget_rows(problem, batch)
-        yield problem.processes.micro_batches(whole, batch, how.micro_batch)
+        yield problem.processes.micro_batches(rows, batch, how.micro_batch)
 
 
 def mark_forget_rows(problem: Problem, batch: Batch) -> Batch:

@@ -32,23 +32,23 @@ def take_gradients(step: Step, terms: Sequence[Term]) -> list[Params]:
     """Takes the gradient of each term; frees what was taken on the way as soon as no term needs it."""
     # The last term first: in `nested` its gradient is the step of the first term; in `exact` it builds the
     # graph of the first term on its way and keeps that gradient.
-    waiting, taken = list(terms), list[Params]()
-    while waiting:
-        taken.append(step.gradient(waiting.pop()))
-        if waiting and len(step.memory) > len(taken):
-            free_others(step, waiting)
+    stack, gradients = list(terms), list[Params]()
+    while stack:
+        gradients.append(step.gradient(stack.pop()))
+        if stack and len(step.memory) > len(gradients):
+            free_others(step, stack)
     step.free_gradients(())
     step.before = step.runtime.before = {}
-    return taken[::-1]
+    return gradients[::-1]
 
 
 def free_others(step: Step, terms: Sequence[Term]) -> None:
     """Frees the gradients that these terms do not need."""
-    needed = needed_terms(step, terms)
-    if needed is None:
+    dependencies = needed_terms(step, terms)
+    if dependencies is None:
         return
-    step.free_gradients(needed)
-    if PreviousGradient not in map(type, needed):
+    step.free_gradients(dependencies)
+    if PreviousGradient not in map(type, dependencies):
         step.before = step.runtime.before = {}
 
 
@@ -57,10 +57,10 @@ def needed_terms(step: Step, terms: Sequence[Term]) -> list[Term] | None:
 
     None if that is unknown, because one of them is a user's own.
     """
-    waiting, needed = list(terms), list[Term]()
-    while waiting:
-        term = waiting.pop()
-        needed.append(term)
+    stack, dependencies = list(terms), list[Term]()
+    while stack:
+        term = stack.pop()
+        dependencies.append(term)
         if id(term) in step.memory:
             continue
         match term:
@@ -69,15 +69,15 @@ def needed_terms(step: Step, terms: Sequence[Term]) -> list[Term] | None:
             case Lookahead(
                 through=through
             ):  # without its data it is the gradient of `outer` at these weights
-                known = id(through) in step.memory
-                waiting.append(through if known or through.present(step) else term.outer)
+                is_known = id(through) in step.memory
+                stack.append(through if is_known or through.present(step) else term.outer)
             case PreviousGradient():
-                waiting.append(term.first)
+                stack.append(term.first)
             case EveryNthStep() | ReusedGradient():
-                waiting.append(term.term)
+                stack.append(term.term)
             case _:
                 return None
-    return needed
+    return dependencies
 
 
 def refuse_zero(gradients: list[Params]) -> None:
@@ -96,11 +96,11 @@ def sum_gradients(step: Step, terms: Sequence[Term], gradients: list[Params]) ->
     Adding to a later one would change the order of the sum, and so its last bits.
     """
     place = spare_place(step, terms, gradients)
-    first, *others = (gradients[1], gradients[0], *gradients[2:]) if place == 1 else gradients
+    first, *addends = (gradients[1], gradients[0], *gradients[2:]) if place == 1 else gradients
     total = pieces(first.values())
     if place is None:
         total = [each.clone() for each in total]
-    for gradient in others:
+    for gradient in addends:
         torch._foreach_add_(total, pieces(gradient.values()))
     return rebuild(first, total)
 
@@ -110,13 +110,13 @@ def spare_place(step: Step, terms: Sequence[Term], gradients: Sequence[Params]) 
 
     It may if an objective made it and nothing else holds it, and no two weights share the memory of theirs.
     """
-    lagged = [gradient for _, gradient in step.memory.values()]
-    held = list(map(id, (*gradients, *lagged, *step.runtime.reused_gradients.values())))
+    lagged_gradients = [gradient for _, gradient in step.memory.values()]
+    held_ids = list(map(id, (*gradients, *lagged_gradients, *step.runtime.reused_gradients.values())))
     for place, term in enumerate(terms[:2]):
         while isinstance(term, Lookahead):
             term = term.outer
         gradient = gradients[place]
-        if isinstance(term, Objective) and held.count(id(gradient)) == 1:
+        if isinstance(term, Objective) and held_ids.count(id(gradient)) == 1:
             rows = pieces(gradient.values())
             if len({each.untyped_storage().data_ptr() for each in rows}) == len(rows):
                 return place

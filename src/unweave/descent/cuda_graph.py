@@ -121,8 +121,8 @@ class RecordedStep:
     def fill(self, step: Step) -> None:
         """Copies what a step reads into the static buffers."""
         for part, batches in step.batches.items():
-            for fixed, batch in zip(self.batches[part], batches, strict=True):
-                fill_batch(fixed, batch)
+            for buffer, batch in zip(self.batches[part], batches, strict=True):
+                fill_batch(buffer, batch)
         for key, gradient in self.before.items():
             torch._foreach_copy_(list(gradient.values()), list(step.before[key].values()))
         for key, make in self.makers.items():
@@ -133,12 +133,12 @@ class RecordedStep:
         runtime = self.runtime
         step = Step(self.params, runtime, self.batches, self.sizes, index=1, of=self.of, before=self.before)
         step.constants, step.makers = self.constants, self.makers
-        own = runtime.losses, runtime.cost
+        state = runtime.losses, runtime.cost
         runtime.losses, runtime.cost = [], Cost()
         try:
             self.found = self.direction(step)
         finally:
-            (self.losses, self.cost), (runtime.losses, runtime.cost) = (runtime.losses, runtime.cost), own
+            (self.losses, self.cost), (runtime.losses, runtime.cost) = (runtime.losses, runtime.cost), state
         self.kept = {key: step.memory[key] for key in runtime.lagged_terms if key in step.memory}
 
 
@@ -147,9 +147,9 @@ def shapes_of(step: Step) -> object:
     batches = [
         (
             part,
-            [(each.blank, names_of(each), [(t.shape, t.dtype) for t in tensors_of(each)]) for each in found],
+            [(each.blank, names_of(each), [(t.shape, t.dtype) for t in tensors_of(each)]) for each in group],
         )
-        for part, found in step.batches.items()
+        for part, group in step.batches.items()
     ]
     return repr((batches, sorted(step.sizes.items()), sorted(step.before)))
 
@@ -162,12 +162,12 @@ def refuse_changing_steps(problem: Problem, how: Descent, phases: Sequence[Phase
     """
     if how.compile != "step":
         return
-    found = ["several processes"] * (problem.processes.count > 1) + ["dropout"] * (how.dropout == "same")
+    changes = ["several processes"] * (problem.processes.count > 1) + ["dropout"] * (how.dropout == "same")
     norms = [m for m in problem.model.modules() if isinstance(m, _BatchNorm)]
-    found += ["a BatchNorm without momentum"] * any(m.momentum is None for m in norms)
-    found += [each for phase in phases for each in changes_of(phase)]
-    if found:
-        raise ValueError(f"compile='step' replays one step, and {found[0]} changes it: set compile = false")
+    changes += ["a BatchNorm without momentum"] * any(m.momentum is None for m in norms)
+    changes += [each for phase in phases for each in changes_of(phase)]
+    if changes:
+        raise ValueError(f"compile='step' replays one step, and {changes[0]} changes it: set compile = false")
 
 
 def changes_of(phase: Phase) -> Iterator[str]:

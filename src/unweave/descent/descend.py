@@ -57,32 +57,32 @@ def descend(
         ValueError: If a term can't be minimised on this model, or a saved state is that of another descent.
         Failed: If a loss or a weight is no longer finite; the message names it.
     """
-    with training_mode(problem.model, how, still), open_saved(problem, how, phases, optimizer) as saved:
+    with training_mode(problem.model, how, still), open_saved(problem, how, phases, optimizer) as descent:
         refuse_batch_statistics(problem, how)
         refuse_unfit_shards(problem, how)
         refuse_changing_steps(problem, how, phases)
-        finished = saved.restore_end()
-        if finished is not None:
-            return finished
+        end_step = descent.restore_end()
+        if end_step is not None:
+            return end_step
         weights = problem.params
         average = {} if how.ema is None else start_average(weights)
         train_state = TrainState(weights, (optimizer or how.optimizer_over)(list(weights.values())), average)
-        taken: list[int] = []
+        step_counts: list[int] = []
         lengths = phase_lengths(problem, phases, how)
         for number, (phase, begin, steps) in enumerate(
             zip(phases, accumulate(lengths, initial=0), lengths, strict=False)
         ):
-            before = saved.steps_of(number)
+            saved_steps = descent.steps_of(number)
             span = (begin, begin + steps, sum(lengths))
-            taken.append(
-                run_phase(problem, phase, how, train_state, span=span, saved=saved, taken=taken)
-                if before is None
-                else before
+            step_counts.append(
+                run_phase(problem, phase, how, train_state, span=span, saved=descent, taken=step_counts)
+                if saved_steps is None
+                else saved_steps
             )
         train_state.keep_average()
         refuse_nonfinite(weights)
-        saved.save_end(sum(taken))
-    return sum(taken)
+        descent.save_end(sum(step_counts))
+    return sum(step_counts)
 
 
 def run_phase(
@@ -104,7 +104,7 @@ def run_phase(
     runtime.shifts = []
     direction_of = CapturedDirection(combine_gradients) if how.compile == "step" else combine_gradients
     saved.start_phase(train_state, runtime, phase.terms)
-    pinned = PinnedWeights(weights, phase.where)
+    pinned_weights = PinnedWeights(weights, phase.where)
     index = -1
     for index, (batches, sizes) in enumerate(islice(step_batches(problem, phase, how), end - begin)):
         if saved.was_taken(index):
@@ -117,7 +117,7 @@ def run_phase(
         runtime.noise = problem.seed() if how.dropout == "same" else None
         step = Step(weights, runtime, batches, sizes, index=index, of=end - begin, before=runtime.before)
         move_weights(step, direction_of(step, phase, problem.generator), how, update)
-        pinned.restore(update)
+        pinned_weights.restore(update)
         train_state.follow_average(how.ema, begin + index)
         runtime.before = {key: step.memory[key][1] for key in runtime.lagged_terms if key in step.memory}
         if index % LOSS_CHECK == LOSS_CHECK - 1:
@@ -159,14 +159,14 @@ def phase_lengths(problem: Problem, phases: Sequence[Phase], how: Descent) -> li
     Raises:
         ValueError: If a phase gets none.
     """
-    whole = sum(phase.share for phase in phases)
+    total = sum(phase.share for phase in phases)
     if how.epochs is not None:
         epochs = [steps_per_epoch(phase.feed, *plan_inputs(problem, phase, how)) for phase in phases]
         return [
-            max(1, round(phase.share / whole * how.epochs * n))
+            max(1, round(phase.share / total * how.epochs * n))
             for phase, n in zip(phases, epochs, strict=True)
         ]
-    ends = [round((how.steps or 0) * share / whole) for share in accumulate(phase.share for phase in phases)]
+    ends = [round((how.steps or 0) * share / total) for share in accumulate(phase.share for phase in phases)]
     lengths = [end - begin for begin, end in pairwise([0, *ends])]
     if 0 in lengths:
         raise ValueError(

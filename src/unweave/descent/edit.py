@@ -64,11 +64,11 @@ def quantize(problem: Problem, to: torch.dtype) -> None:
     Raises:
         Failed: If a weight is beyond the range of that type.
     """
-    rounded = {name: p.to(to) for name, p in problem.params.items()}
-    for name in names_where(rounded, not_finite):
+    rounded_weights = {name: p.to(to) for name, p in problem.params.items()}
+    for name in names_where(rounded_weights, not_finite):
         raise Failed(f"the weights {name} are beyond the range of {to}")
     for name, p in problem.params.items():
-        p.copy_(rounded[name])
+        p.copy_(rounded_weights[name])
 
 
 @dataclass(frozen=True)
@@ -118,12 +118,12 @@ def restart(problem: Problem, keep: Sequence[nn.Module] = ()) -> None:
         keep: Modules whose own weights and buffers stay.
     """
     fresh = build_fresh(problem)
-    excluded = {id(x) for m in keep for x in [*m.parameters(recurse=False), *m.buffers(recurse=False)]}
+    excluded_ids = {id(x) for m in keep for x in [*m.parameters(recurse=False), *m.buffers(recurse=False)]}
     for target, source in zip(problem.model.parameters(), fresh.parameters(), strict=True):
-        if target.requires_grad and id(target) not in excluded:
+        if target.requires_grad and id(target) not in excluded_ids:
             target.copy_(cut(source, target))
     for target, source in zip(problem.model.buffers(), fresh.buffers(), strict=True):
-        if id(target) not in excluded:
+        if id(target) not in excluded_ids:
             target.copy_(source)
 
 
@@ -151,14 +151,17 @@ def renew(problem: Problem, modules: Sequence[nn.Module]) -> None:
     if any(not any(p.requires_grad for p in m.parameters(recurse=False)) for m in modules):
         raise ValueError("a module to be redrawn has no trainable weights: set requires_grad on them")
     ids = {id(m) for m in modules}
-    rest = [m for m in problem.model.modules() if id(m) not in ids]
-    here, there = weights_of_modules(modules, problem.params), weights_of_modules(rest, problem.params)
-    shared = names_where(multiply(here, there), Tensor.bool)
-    if shared:
+    other_modules = [m for m in problem.model.modules() if id(m) not in ids]
+    mask, other_mask = (
+        weights_of_modules(modules, problem.params),
+        weights_of_modules(other_modules, problem.params),
+    )
+    names = names_where(multiply(mask, other_mask), Tensor.bool)
+    if names:
         raise ValueError(
-            f"the weights {shared[0]} are to be redrawn, and other modules share them: use another method"
+            f"the weights {names[0]} are to be redrawn, and other modules share them: use another method"
         )
-    restart(problem, keep=rest)
+    restart(problem, keep=other_modules)
 
 
 @torch.no_grad()
@@ -178,8 +181,8 @@ def shrink_and_perturb(problem: Problem, keep: float, within: Mask | None = None
     """
     fresh = dict(build_fresh(problem).named_parameters())
     for name, p in problem.params.items():
-        faded = p.lerp(cut(fresh[name], p), 1 - keep)
-        p.copy_(faded if within is None else torch.where(within[name] > 0, faded, p))
+        mixture = p.lerp(cut(fresh[name], p), 1 - keep)
+        p.copy_(mixture if within is None else torch.where(within[name] > 0, mixture, p))
 
 
 @torch.no_grad()

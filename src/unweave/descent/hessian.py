@@ -100,15 +100,15 @@ def refuse_error_nodes(gradients: Iterable[Tensor | None]) -> None:
     Raises:
         RuntimeError: As torch raises where it does visit the node.
     """
-    nodes, seen = [g.grad_fn for g in gradients if g is not None], set()
+    nodes, visited_nodes = [g.grad_fn for g in gradients if g is not None], set()
     while nodes:
         node = nodes.pop()
-        if node is None or node in seen:
+        if node is None or node in visited_nodes:
             continue
         if node.name() == "torch::autograd::Error":
             raise RuntimeError("trying to differentiate twice a function marked with @once_differentiable")
-        seen.add(node)
-        nodes += [before for before, _ in node.next_functions]
+        visited_nodes.add(node)
+        nodes += [parent for parent, _ in node.next_functions]
 
 
 def refuse_no_second(step: Step, objective: Objective) -> None:
@@ -129,13 +129,13 @@ def refuse_no_second(step: Step, objective: Objective) -> None:
 
 def refuse_noise(step: Step, objective: Objective) -> None:
     """Raises if two passes over the same batches differ."""
-    before = step.runtime.cost.gradients, step.runtime.cost.examples, len(step.runtime.losses)
+    counts = step.runtime.cost.gradients, step.runtime.cost.examples, len(step.runtime.losses)
     with torch.no_grad():
         first, second = (
             [loss.clone() for loss in step.recompute_losses(objective.losses(step))] for _ in range(2)
         )
-    step.runtime.cost.gradients, step.runtime.cost.examples = before[:2]
-    del step.runtime.losses[before[2] :]
+    step.runtime.cost.gradients, step.runtime.cost.examples = counts[:2]
+    del step.runtime.losses[counts[2] :]
     if not all(
         torch.allclose(a, b, rtol=0, atol=0, equal_nan=True) for a, b in zip(first, second, strict=True)
     ):

@@ -46,8 +46,10 @@ def steps(
         raws = source.stream(problem.processes.rows_to_read(rows) for rows in order)
         for rows, raw in zip(order, raws, strict=True):
             repeats = [problem.task.draw(raw, key) for _ in range(draws)]
-            ours = [each for repeat in repeats for each in problem.processes.micro_batches(rows, repeat)]
-            yield Step(problem.params, runtime, {part: ours}, {part: len(rows)}, index=1)
+            micro_batches = [
+                each for repeat in repeats for each in problem.processes.micro_batches(rows, repeat)
+            ]
+            yield Step(problem.params, runtime, {part: micro_batches}, {part: len(rows)}, index=1)
 
 
 def gradients(
@@ -118,11 +120,11 @@ def top(scores: Importance, fraction: float) -> Mask:
         raise Failed(
             "the scores of weights are NaN: the model or the loss that they come from is no longer finite"
         )
-    own, count = pieces(scores.values()), round(fraction * sum(s.numel() for s in scores.values()))
+    local_scores, count = pieces(scores.values()), round(fraction * sum(s.numel() for s in scores.values()))
     highest = highest_of_shards if any(map(is_sharded, scores.values())) else highest_of
-    mask = highest(own, count).to(own[0].dtype)
-    parts = mask.split([s.numel() for s in own])
-    return rebuild(scores, [part.view_as(s) for part, s in zip(parts, own, strict=True)])
+    mask = highest(local_scores, count).to(local_scores[0].dtype)
+    parts = mask.split([s.numel() for s in local_scores])
+    return rebuild(scores, [part.view_as(s) for part, s in zip(parts, local_scores, strict=True)])
 
 
 def match_names(params: Params, pattern: str) -> Mask:

@@ -62,8 +62,8 @@ class Lookahead:
             return step.gradient(self.outer)
         if self.hessian == "exact":
             return self._exact(step)
-        with step.at(step.gradient(self.through), -self.lr) as shifted:
-            return shifted.gradient(self.outer)
+        with step.at(step.gradient(self.through), -self.lr) as shifted_step:
+            return shifted_step.gradient(self.outer)
 
     def _exact(self, step: Step) -> Params:
         if not isinstance(self.through, Objective):
@@ -76,8 +76,8 @@ class Lookahead:
             )
         with allow_second_derivatives():
             hessian = differentiate_twice(step, self.through)
-            with step.at_copy(step.gradient(self.through), -self.lr) as shifted:
-                gradient = shifted.gradient(self.outer)
+            with step.at_copy(step.gradient(self.through), -self.lr) as shifted_step:
+                gradient = shifted_step.gradient(self.outer)
             return add(gradient, hessian(gradient), scale=-self.lr)
 
 

@@ -49,13 +49,13 @@ def collect_losses(problem: Problem, runtime: Runtime) -> None:
 
 def values_of(problem: Problem, runtime: Runtime) -> list[float]:
     """The losses as numbers, summed over processes, so that all processes fail at the same loss."""
-    shares = [share for _, noted in runtime.losses for share in noted]
+    shares = [share for _, notes in runtime.losses for share in notes]
     numbers = iter(torch.stack(shares).tolist() if shares else [])
-    values: list[float] = [sum(islice(numbers, len(noted))) for _, noted in runtime.losses]
+    values: list[float] = [sum(islice(numbers, len(notes))) for _, notes in runtime.losses]
     if problem.processes.count == 1:
         return values
-    gathered = torch.tensor(values, dtype=torch.float64, device=problem.device)
-    return problem.processes.total({"losses": gathered})["losses"].tolist()
+    sums = torch.tensor(values, dtype=torch.float64, device=problem.device)
+    return problem.processes.total({"losses": sums})["losses"].tolist()
 
 
 def refuse_nonfinite(weights: Mapping[str, Tensor]) -> None:

@@ -41,7 +41,7 @@ def lur_backward(
     weights = {str(i): p for i, p in enumerate(p for p in params if p.requires_grad)}
     if not weights:
         raise ValueError("lur_backward got no trainable weights")
-    before = [(p, p.grad) for p in weights.values()]
+    old_gradients = [(p, p.grad) for p in weights.values()]
     step = Step(weights, Runtime(nn.Identity(), scorer=None), {}, {})
     retain_ahead, forget_ahead = nested(
         Closure("retain", retain_loss), Closure("forget", forget_loss, weight), alpha
@@ -49,7 +49,7 @@ def lur_backward(
     try:
         total = add(step.gradient(retain_ahead), step.gradient(forget_ahead))
     finally:
-        for p, old in before:
+        for p, old in old_gradients:
             p.grad = old
     for name, p in weights.items():
         if p.grad is None:

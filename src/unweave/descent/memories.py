@@ -26,8 +26,8 @@ class Remembers(Protocol):
 
 def can_resume(problem: Problem, phases: Sequence[Phase]) -> bool:
     """Whether it is known of everything in a descent what it remembers."""
-    known = Objective | Lookahead | PreviousGradient | EveryNthStep | ReusedGradient | Remembers
-    return all(isinstance(each, known) for each in possible_memories(problem, phases))
+    kinds = Objective | Lookahead | PreviousGradient | EveryNthStep | ReusedGradient | Remembers
+    return all(isinstance(each, kinds) for each in possible_memories(problem, phases))
 
 
 def possible_memories(problem: Problem, phases: Sequence[Phase]) -> Iterator[object]:
@@ -50,26 +50,26 @@ def watches(watch: Callable[..., object] | None) -> Iterator[object]:
 
 def memories(problem: Problem, phases: Sequence[Phase]) -> list[Remembers]:
     """What remembers something, in order, once each."""
-    found = {id(each): each for each in possible_memories(problem, phases) if isinstance(each, Remembers)}
-    return list(found.values())
+    by_id = {id(each): each for each in possible_memories(problem, phases) if isinstance(each, Remembers)}
+    return list(by_id.values())
 
 
 def terms_of(terms: Sequence[Term]) -> list[Term]:
     """These terms and those that they consist of, once each, in an order that does not change."""
-    found: dict[int, Term] = {}
-    waiting = list(reversed(terms))
-    while waiting:
-        term = waiting.pop()
-        if id(term) in found:
+    by_id: dict[int, Term] = {}
+    stack = list(reversed(terms))
+    while stack:
+        term = stack.pop()
+        if id(term) in by_id:
             continue
-        found[id(term)] = term
+        by_id[id(term)] = term
         match term:
             case Lookahead():
-                waiting += [term.through, term.outer]
+                stack += [term.through, term.outer]
             case PreviousGradient():
-                waiting += [term.term, term.first]
+                stack += [term.term, term.first]
             case EveryNthStep() | ReusedGradient():
-                waiting.append(term.term)
+                stack.append(term.term)
             case _:
                 pass
-    return list(found.values())
+    return list(by_id.values())

@@ -123,8 +123,8 @@ def surrogate() -> Objective:
                 f"the surrogate loss needs other data under the same labels, and the task "
                 f"{type(task).__name__} draws none: use another forget loss"
             )
-        other = step.once(("surrogate", id(batch)), lambda: task.surrogate(batch))
-        return task.loss(step.predict(other), other.target)
+        surrogate_batch = step.once(("surrogate", id(batch)), lambda: task.surrogate(batch))
+        return task.loss(step.predict(surrogate_batch), surrogate_batch.target)
 
     return on("forget", "surrogate", value)
 

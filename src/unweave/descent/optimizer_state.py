@@ -64,12 +64,12 @@ class TrainState:
     def load(self, tensors: Mapping[str, Tensor]) -> None:
         """Restores what `tensors` returned; the numbers of the optimizer, such as its rate, stay."""
         numbers = {name: number for number, name in enumerate(self.weights)}
-        found: dict[int, dict[str, Tensor]] = {}
+        states: dict[int, dict[str, Tensor]] = {}
         for key, value in tensors.items():
-            what, _, name = key.partition(":")
-            if what.startswith(f"{UPDATE} "):
-                found.setdefault(numbers[name], {})[what.removeprefix(f"{UPDATE} ")] = value
-        self.update.load_state_dict({**self.update.state_dict(), "state": found})
+            kind, _, name = key.partition(":")
+            if kind.startswith(f"{UPDATE} "):
+                states.setdefault(numbers[name], {})[kind.removeprefix(f"{UPDATE} ")] = value
+        self.update.load_state_dict({**self.update.state_dict(), "state": states})
         copy_into({name: tensors[f"{AVERAGE}:{name}"] for name in self.average}, self.average)
 
 
@@ -99,10 +99,10 @@ class PinnedWeights:
 
     def __init__(self, weights: Mapping[str, nn.Parameter], where: Mask | None) -> None:
         if where is not None and where.keys() != weights.keys():
-            strange = sorted(where.keys() ^ weights.keys())
+            unmatched_names = sorted(where.keys() ^ weights.keys())
             raise ValueError(
                 f"a mask has one multiplier per trainable weight, by its name, found {len(where)} for "
-                f"{len(weights)}: {strange[0]!r} is in one of the two alone"
+                f"{len(weights)}: {unmatched_names[0]!r} is in one of the two alone"
             )
         masks = {} if where is None else {name: local_rows(where[name]) == 0 for name in weights}
         self.pinned = [

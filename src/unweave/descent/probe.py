@@ -88,8 +88,8 @@ class Probe:
                 f"a probe halves the {part} data and needs two examples, found {len(ids)}: switch it off"
             )
         generator = torch.Generator().manual_seed(problem.generator.initial_seed())
-        shuffled = ids[torch.randperm(len(ids), generator=generator)][: 2 * self.size]
-        return [problem.task.draw(raw, generator) for raw in source.stream(shuffled.tensor_split(2))]
+        order = ids[torch.randperm(len(ids), generator=generator)][: 2 * self.size]
+        return [problem.task.draw(raw, generator) for raw in source.stream(order.tensor_split(2))]
 
     def gradient(self, problem: Problem, objective: Objective, half: int) -> Params:
         """The gradient of an objective on one half of its part of the data."""

@@ -53,12 +53,14 @@ def eligible_weights(problem: Problem, pattern: str | None, within: Mask | None 
         ValueError: If there are none.
     """
     names = problem.params if within is None else names_where(within, torch.Tensor.bool)
-    movable = {name: problem.params[name] for name in names}
-    inside = {id(p) for p in movable.values()}
-    bearing = [m for _, m in problem.blocks if any(id(p) in inside for p in m.parameters(recurse=False))]
-    modules = bearing if pattern is not None else bearing[-max(1, len(bearing) // 3) :]
+    weights = {name: problem.params[name] for name in names}
+    weight_ids = {id(p) for p in weights.values()}
+    candidates = [
+        m for _, m in problem.blocks if any(id(p) in weight_ids for p in m.parameters(recurse=False))
+    ]
+    modules = candidates if pattern is not None else candidates[-max(1, len(candidates) // 3) :]
     ids = {id(p) for m in modules for p in m.parameters(recurse=False)}
-    names = [name for name, p in movable.items() if id(p) in ids and re.search(pattern or "", name)]
+    names = [name for name, p in weights.items() if id(p) in ids and re.search(pattern or "", name)]
     if not names:
         raise ValueError(
             "no weight can be redrawn: expected a trainable one in a weight-bearing module, and no "

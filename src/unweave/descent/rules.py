@@ -122,11 +122,11 @@ def cagrad(gramian: Float[Tensor, "m m"], generator: torch.Generator, c: float =
     kind = torch.finfo(gramian.dtype)
     unit = gramian / gramian.trace().clamp(min=kind.tiny)
     a, b, d = unit[0, 0], unit[0, 1], unit[1, 1]
-    radius, apart = c * c * (a + 2 * b + d).clamp(min=0) / 4, (a - 2 * b + d).clamp(min=kind.eps)
-    slope, height = (a - d) / 2, ((a * d - b * b) / apart).clamp(min=0)
-    room = radius - slope * slope / apart
+    radius, distance = c * c * (a + 2 * b + d).clamp(min=0) / 4, (a - 2 * b + d).clamp(min=kind.eps)
+    slope, height = (a - d) / 2, ((a * d - b * b) / distance).clamp(min=0)
+    room = radius - slope * slope / distance
     # the root, counted from where g_x is shortest; without one the dual falls all the way to one end
-    root = (d - b - slope * (height / room.clamp(min=kind.eps)).sqrt()) / apart
+    root = (d - b - slope * (height / room.clamp(min=kind.eps)).sqrt()) / distance
     x = torch.where(room > 0, root.clamp(0, 1), (slope < 0).to(root))
     between = torch.stack([x, 1 - x])
     # a gradient of zero has no direction to add

@@ -155,14 +155,14 @@ class SavedDescent:
         problem, facts = self.problem, self.facts
         assert self.states is not None
         # what is no tensor is the caller's, and no method changes it
-        kept = extra_state(problem.model.state_dict())
-        problem.model.load_state_dict({**kept, **with_prefix(MODEL, tensors)})
+        extra = extra_state(problem.model.state_dict())
+        problem.model.load_state_dict({**extra, **with_prefix(MODEL, tensors)})
         problem.generator.set_state(tensors[f"{GENERATOR}:"])
         problem.cost.gradients, problem.cost.examples = facts["cost"]["gradients"], facts["cost"]["examples"]
         problem.cost.seconds += self.states.count_earlier(facts["seconds"])
-        for kept, found in ((problem.curves, facts["curves"]), (problem.traces, facts["traces"])):
-            kept.clear()
-            kept.update(found)
+        for records, values in ((problem.curves, facts["curves"]), (problem.traces, facts["traces"])):
+            records.clear()
+            records.update(values)
         for name, rows in problem.traces.items():
             problem.traces[name] = [(step, value, reliability) for step, value, reliability in rows]
         for each, memory in zip(memories(problem, self.phases), facts["memory"], strict=True):
@@ -231,10 +231,10 @@ def name_gradients(
 
 def load_gradients(what: str, tensors: Mapping[str, Tensor], terms: Sequence[Term]) -> dict[int, Params]:
     """Reverses `name_gradients`."""
-    found: dict[int, Params] = {
+    gradients: dict[int, Params] = {
         id(term): with_prefix(f"{what} {number}", tensors) for number, term in enumerate(terms_of(terms))
     }
-    return {key: gradient for key, gradient in found.items() if gradient}
+    return {key: gradient for key, gradient in gradients.items() if gradient}
 
 
 def with_prefix(what: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -17,8 +17,8 @@ def names_of(batch: Batch) -> list[str]:
 def tensors_of(batch: Batch) -> list[Tensor]:
     """The tensors of a batch that a step may read on the device."""
     inputs = batch.inputs
-    own = [inputs[name] for name in sorted(inputs)] if isinstance(inputs, Mapping) else list(inputs)
-    return [batch.ids, *own, batch.target, *([] if batch.forget is None else [batch.forget])]
+    input_tensors = [inputs[name] for name in sorted(inputs)] if isinstance(inputs, Mapping) else list(inputs)
+    return [batch.ids, *input_tensors, batch.target, *([] if batch.forget is None else [batch.forget])]
 
 
 def copy_batch(batch: Batch) -> Batch:
@@ -31,8 +31,8 @@ def copy_batch(batch: Batch) -> Batch:
 
 def fill_batch(fixed: Batch, batch: Batch) -> None:
     """Copies a batch into the memory of another, with what its later draws depend on."""
-    for own, new in zip(tensors_of(fixed), tensors_of(batch), strict=True):
-        own.copy_(new)
+    for buffer, new in zip(tensors_of(fixed), tensors_of(batch), strict=True):
+        buffer.copy_(new)
     fixed.__dict__.update(key=batch.key, counterfactual=batch.counterfactual)
     fixed.__dict__.pop("other", None)  # it is drawn again
 
@@ -65,8 +65,8 @@ def fill_constant(fixed: object, new: object) -> None:
     elif isinstance(fixed, Batch) and isinstance(new, Batch):
         fill_batch(fixed, new)
     elif isinstance(fixed, tuple) and isinstance(new, tuple):
-        for own, each in zip(fixed, new, strict=True):
-            fill_constant(own, each)
+        for buffer, each in zip(fixed, new, strict=True):
+            fill_constant(buffer, each)
     else:
         raise ValueError(
             f"compile='step' expects values of one type at every step, found {type(new).__name__} after "

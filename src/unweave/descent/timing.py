@@ -24,7 +24,7 @@ def run_and_time(problem: Problem, method: Callable[[Problem], None]) -> Cost:
         ValueError: If the method replaces the problem's model by another object.
     """
     warm_up()
-    model, before = problem.model, set(problem.memory)
+    model, old_names = problem.model, set(problem.memory)
     start = time.perf_counter()
     method(problem)
     if problem.model is not model:
@@ -34,8 +34,8 @@ def run_and_time(problem: Problem, method: Callable[[Problem], None]) -> Cost:
         )
     synchronize(problem.device)
     wall = time.perf_counter() - start
-    made_here = sum(cost.seconds for name, (_, cost) in problem.memory.items() if name not in before)
-    return replace(problem.cost, seconds=wall - made_here + problem.cost.seconds)
+    memory_seconds = sum(cost.seconds for name, (_, cost) in problem.memory.items() if name not in old_names)
+    return replace(problem.cost, seconds=wall - memory_seconds + problem.cost.seconds)
 
 
 @cache

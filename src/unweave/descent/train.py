@@ -81,9 +81,9 @@ def train_model(
     model = seeded_model(build, seed, device)
     facts = training_facts(how, split, part, seed, task)
     place = None if cache is None else cache / model_key(facts, model, device)
-    stored = None if place is None else load_trained(place, model, split, part)
-    if stored is not None:
-        return stored
+    stored_model = None if place is None else load_trained(place, model, split, part)
+    if stored_model is not None:
+        return stored_model
     problem = training_problem(model, build, split, seed, task)
     if place is not None and save_every is not None:
         problem.states = States(place / STATE, save_every)
@@ -91,11 +91,11 @@ def train_model(
     with add_time(problem.cost):
         descend(problem, how, Phase([nll(part)]))
         synchronize(device)
-    trained = TrainedModel(model.eval(), problem.cost)
+    trained_model = TrainedModel(model.eval(), problem.cost)
     if place is not None:
-        keep_trained(place, trained, facts)
+        keep_trained(place, trained_model, facts)
         shutil.rmtree(place / STATE, ignore_errors=True)
-    return trained
+    return trained_model
 
 
 def training_facts(how: Descent, split: Split, part: Part, seed: int, task: Task | None) -> dict[str, object]:
@@ -106,8 +106,8 @@ def training_facts(how: Descent, split: Split, part: Part, seed: int, task: Task
 
 def model_key(facts: Mapping[str, object], model: nn.Module, device: str) -> str:
     """The name of a stored model: a digest of the facts, the architecture and the device."""
-    built = {"model": repr(model), "weights": checkpoint.architecture(model.state_dict()), "device": device}
-    return digest({**facts, **built})[:20]
+    traits = {"model": repr(model), "weights": checkpoint.architecture(model.state_dict()), "device": device}
+    return digest({**facts, **traits})[:20]
 
 
 def load_trained(place: Path, model: nn.Module, split: Split, part: Part) -> TrainedModel | None:
@@ -122,10 +122,10 @@ def load_trained(place: Path, model: nn.Module, split: Split, part: Part) -> Tra
     return TrainedModel(model.eval(), Cost(**cast(Mapping, sidecar["cost"])))
 
 
-def keep_trained(place: Path, trained: TrainedModel, facts: Mapping[str, object]) -> None:
+def keep_trained(place: Path, trained_model: TrainedModel, facts: Mapping[str, object]) -> None:
     """Stores a model with its cost and the facts about its training."""
-    cost = dataclasses.asdict(trained.cost)
-    checkpoint.save(place, trained.model.state_dict(), {**facts, "cost": cost})
+    cost = dataclasses.asdict(trained_model.cost)
+    checkpoint.save(place, trained_model.model.state_dict(), {**facts, "cost": cost})
 
 
 def seeded_model(build: Callable[[], nn.Module], seed: int, device: str) -> nn.Module:

@@ -150,10 +150,10 @@ def refuse_divergence(step: Step, retain: Term, forget: Term, weight: float, alp
     """
     with step.runtime.keep_statistics():
         g_r = step.gradient(retain)
-        bent = change_ahead(step, forget, g_r, -alpha)
+        forget_change = change_ahead(step, forget, g_r, -alpha)
         step.free_gradients([retain])
-        back = change_ahead(step, retain, bent, weight * alpha)
-    growth = float(norm(back) / norm(g_r))
+        retain_change = change_ahead(step, retain, forget_change, weight * alpha)
+    growth = float(norm(retain_change) / norm(g_r))
     if growth > SAFE**2:
         raise ValueError(
             f"mode 'lagged' converges below alpha {alpha / math.sqrt(growth):.3g} here and is used below "
@@ -163,11 +163,11 @@ def refuse_divergence(step: Step, retain: Term, forget: Term, weight: float, alp
 
 def change_ahead(step: Step, term: Term, direction: Params, size: float) -> Params:
     """How much the gradient of a term changes from the step's weights to `weights + size * direction`."""
-    here = step.gradient(term)
-    with step.at(direction, size) as ahead:
-        change = dict(ahead.gradient(term))
-    del ahead  # it holds the gradient as well
-    for name, g in here.items():  # one by one: otherwise two more copies of a large model
+    gradient = step.gradient(term)
+    with step.at(direction, size) as shifted_step:
+        change = dict(shifted_step.gradient(term))
+    del shifted_step  # it holds the gradient as well
+    for name, g in gradient.items():  # one by one: otherwise two more copies of a large model
         change[name] = change[name] - g
     return change
 

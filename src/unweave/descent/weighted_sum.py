@@ -133,13 +133,13 @@ class Objective:
 
     def losses(self, step: Step) -> Iterator[Tensor]:
         """Scalars that sum to the objective: one per micro-batch, and one for the penalties."""
-        for part, here in self.by_part.items():
+        for part, pairs in self.by_part.items():
             if part in step.batches:
                 step.count(sum([batch.target.shape[0] for batch in step.batches[part] if not batch.blank]))
-                notes = [step.note(piece.name) for _, piece in here]
+                notes = [step.note(piece.name) for _, piece in pairs]
                 for batch in step.batches[part]:
                     size = math.inf if batch.blank else step.sizes[part]
-                    shares = [(w, mean_over(piece.value(step, batch), size)) for w, piece in here]
+                    shares = [(w, mean_over(piece.value(step, batch), size)) for w, piece in pairs]
                     yield weighted_sum(shares, notes)
         if self.penalties:
             count = step.runtime.processes.count  # every process holds all weights, and gradients are summed
@@ -153,8 +153,8 @@ def weighted_sum(shares: Sequence[tuple[float, Tensor]], notes: Sequence[list[Te
     total = None
     for note, (weight, value) in zip(notes, shares, strict=True):
         note.append(value.detach())
-        weighted = value if weight == 1 else weight * value
-        total = weighted if total is None else total + weighted
+        product = value if weight == 1 else weight * value
+        total = product if total is None else total + product
     assert total is not None
     return total
 

@@ -157,8 +157,8 @@ def method_named(name: str, family: str | None = None, among: Mapping[str, Metho
             raise ValueError(f"a pipeline is names joined by {JOINT!r}, such as {DEFAULT!r}, found {name!r}")
         return Pipeline(*(method_named(each, family, among) for each in names), names=names)
     if name not in methods:
-        near = suggest_word(name, [*methods, *guess_pipelines(name, methods)])
-        raise ValueError(f"unknown method {name!r}{near}: `unweave methods` lists them")
+        hint = suggest_word(name, [*methods, *guess_pipelines(name, methods)])
+        raise ValueError(f"unknown method {name!r}{hint}: `unweave methods` lists them")
     method = methods[name]
     if family is not None and not method.about.serves(family):
         raise ValueError(

@@ -74,12 +74,12 @@ class CFW:
         refuse_family(self, problem.task)
         stem, fit = first_kernel(problem), balanced_loss(problem, power=1.0)
         perturb(problem, scale(stem, self.noise))
-        again = PerturbFirst(scale(stem, self.last_noise))
+        perturbation = PerturbFirst(scale(stem, self.last_noise))
         descend(
             problem,
             self.how,
             Phase([fit], share=1 - self.last),
-            Phase([fit], share=self.last, watch=again),
+            Phase([fit], share=self.last, watch=perturbation),
         )
 
 

@@ -46,16 +46,16 @@ def configure_stages(pipeline: Pipeline, tables: Table, path: str) -> Pipeline:
     stages = dict(zip(pipeline.names, pipeline.stages, strict=True))
     paths = [f"{name}.{each}" for name, stage in stages.items() for each in field_paths(type(stage))]
     refuse_unknown(tables, stages, path, paths)
-    configured = [
+    new_stages = [
         configure(each, tables.get(name, {}), join_path(path, name)) for name, each in stages.items()
     ]
-    return Pipeline(*configured, names=pipeline.names)
+    return Pipeline(*new_stages, names=pipeline.names)
 
 
 def refuse_unknown_settings(settings: object, names: Iterable[str], path: str) -> None:
     """Raises at a dotted path that names no field of a dataclass, or of a pipeline's stages."""
     stages = stages_of(settings).items()
-    paths = [f"{before}{each}" for before, stage in stages for each in field_paths(type(stage))]
+    paths = [f"{prefix}{each}" for prefix, stage in stages for each in field_paths(type(stage))]
     refuse_unknown(dict.fromkeys(names), paths, path)
 
 

@@ -85,7 +85,7 @@ class Prune:
             raise ValueError(
                 "prune needs a trainable matrix or kernel, found none: set requires_grad, or leave prune out"
             )
-        keep = top({name: p.detach().abs() for name, p in matrices.items()}, 1 - self.fraction)
+        mask = top({name: p.detach().abs() for name, p in matrices.items()}, 1 - self.fraction)
         with torch.no_grad():
             for name, p in matrices.items():
-                p.mul_(keep[name])
+                p.mul_(mask[name])

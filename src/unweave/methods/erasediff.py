@@ -80,12 +80,12 @@ class EraseDiff:
         require_task(problem.task, Diffusion, "denoisers")
         retain, forget = nll("retain"), self.forget(problem, self.how)
         (steps,) = phase_lengths(problem, [Phase([retain + forget])], self.how)
-        least = LeastForgetLoss(forget, self.passes, self.how, every=math.ceil(steps / self.outer))
-        gap = least.excess_loss()
-        both: Term = (
+        tracker = LeastForgetLoss(forget, self.passes, self.how, every=math.ceil(steps / self.outer))
+        gap = tracker.excess_loss()
+        term: Term = (
             ConflictGradient(retain, gap, self.eta) if self.weight is None else retain + self.weight * gap
         )
-        descend(problem, self.how, Phase([both], watch=least))
+        descend(problem, self.how, Phase([term], watch=tracker))
 
 
 @dataclass

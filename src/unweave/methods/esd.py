@@ -112,10 +112,10 @@ class ESD:
         """The squared error to the guided target on the forget set."""
 
         def value(step: Step, batch: Batch) -> Tensor:
-            led = step.once(
+            guided_batch = step.once(
                 ("esd", id(original), id(batch)), lambda: self.guided_batch(task, original, step, batch)
             )
-            return task.loss(step.predict(led), led.target)
+            return task.loss(step.predict(guided_batch), guided_batch.target)
 
         return on("forget", "esd", value)
 
@@ -128,8 +128,8 @@ class ESD:
             drawer = step.runtime.model if self.images == "student" else original
             noise = keyed_noise(batch.ids, batch.key, x, 0)
             stop = self.sampler.steps - 1 - time * self.sampler.steps // task.schedule.steps
-            sharded = step.runtime.processes.sharded
-            x = sample_partway(drawer, task, noise, erased_label, stop, self.sampler, all_steps=sharded)
+            all_steps = step.runtime.processes.sharded
+            x = sample_partway(drawer, task, noise, erased_label, stop, self.sampler, all_steps=all_steps)
             step.runtime.cost.examples += int(stop.sum()) * (1 if self.sampler.guidance == 1 else 2)
 
         def answer(condition: Tensor) -> Tensor:
@@ -166,10 +166,10 @@ def sample_partway(
     x, (times, advance) = noise, ddim(how, task.schedule)
     with evaluating(model):
         for step, time in enumerate(times):
-            going = (stop > step).nonzero()[:, 0]
-            if not len(going) and not all_steps:
+            indices = (stop > step).nonzero()[:, 0]
+            if not len(indices) and not all_steps:
                 break
-            rows = going if len(going) else going.new_zeros(1)
+            rows = indices if len(indices) else indices.new_zeros(1)
             prediction = guided_prediction(model, task, x[rows], time, conditions[rows], how.guidance)
-            x = x.index_copy(0, going, advance(prediction[: len(going)], time, x[going], None))
+            x = x.index_copy(0, indices, advance(prediction[: len(indices)], time, x[indices], None))
     return x

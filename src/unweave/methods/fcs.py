@@ -111,8 +111,8 @@ class Contrast:
 
     def __init__(self, weight: float, temperature: float) -> None:
         def value(step: Step, batch: Batch) -> Tensor:
-            near = step.predict(batch) @ retain_logits(step).T / temperature
-            return -near.log_softmax(-1).mean(-1)
+            similarity = step.predict(batch) @ retain_logits(step).T / temperature
+            return -similarity.log_softmax(-1).mean(-1)
 
         self.objective: Objective = weight * on("forget", "contrast", value)
 

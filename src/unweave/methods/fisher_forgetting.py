@@ -95,8 +95,8 @@ def information(problem: Problem, *, batch: int) -> Importance:
     total = {name: torch.zeros_like(p) for name, p in problem.params.items()}
     with evaluating(problem.model):
         for step in steps(problem, "retain", batch=batch):
-            for ours in step.batches["retain"]:
-                total = add(total, squares(step, ours))
+            for micro_batch in step.batches["retain"]:
+                total = add(total, squares(step, micro_batch))
     return scale(problem.processes.total(total), 1 / len(problem.split.retain))
 
 
@@ -107,8 +107,8 @@ def squares(step: Step, batch: Batch) -> Importance:
 
     def log_probability(weights: Params, inputs: Inputs, label: int) -> Tensor:
         """The log-probability of a label for one example."""
-        one = tree_map(lambda x: x[None], inputs)
-        args, kwargs = ((), dict(one)) if isinstance(one, Mapping) else (one, {})
+        example = tree_map(lambda x: x[None], inputs)
+        args, kwargs = ((), dict(example)) if isinstance(example, Mapping) else (example, {})
         output = functional_call(model, dict(weights), args, kwargs)
         return (output if isinstance(output, Tensor) else output.logits).log_softmax(-1)[0, label]
 
@@ -118,6 +118,6 @@ def squares(step: Step, batch: Batch) -> Importance:
         for label in range(chances.shape[1]):
             step.count(len(batch))
             slopes = vmap(grad(log_probability), (None, 0, None))(weights, batch.inputs, label)
-            here = {name: torch.tensordot(chances[:, label], g.square(), 1) for name, g in slopes.items()}
-            total = add(total, here)
+            sums = {name: torch.tensordot(chances[:, label], g.square(), 1) for name, g in slopes.items()}
+            total = add(total, sums)
     return total

@@ -78,8 +78,8 @@ class GDRGMA:
         refuse_family(self, problem.task)
         forget = self.forget(problem, self.how)
         a_pass = steps_per_epoch("longest", *plan_inputs(problem, Phase([forget]), self.how))
-        both = RectifiedGradient(nll("retain"), forget, self.gamma, self.epsilon, a_pass)
-        descend(problem, self.how, Phase([both], feed="shortest", watch=forget.watch))
+        term = RectifiedGradient(nll("retain"), forget, self.gamma, self.epsilon, a_pass)
+        descend(problem, self.how, Phase([term], feed="shortest", watch=forget.watch))
 
 
 @dataclass(eq=False)
@@ -115,14 +115,14 @@ class RectifiedGradient:
         losses: list[Tensor] = []
         g_r, g_f = step.backward(record_losses(self.retain.losses(step), losses)), step.gradient(self.forget)
         name, last = list(g_f.items())[-1]
-        freed = {n: remove_opposition(g, g_r[n]) for n, g in g_f.items()}
+        g_free = {n: remove_opposition(g, g_r[n]) for n, g in g_f.items()}
         if step.index >= self.a_pass:
-            freed[name] = remove_opposition(freed[name], mean_opposing(freed[name], list(self.past)))
+            g_free[name] = remove_opposition(g_free[name], mean_opposing(g_free[name], list(self.past)))
         self.past.append(last)
         if len(self.past) > self.a_pass:
             self.past.popleft()
         share = torch.sigmoid(-self.gamma * (step.total(losses) - self.epsilon))
-        return {n: (1 - share) * remove_opposition(g, g_f[n]) + share * freed[n] for n, g in g_r.items()}
+        return {n: (1 - share) * remove_opposition(g, g_f[n]) + share * g_free[n] for n, g in g_r.items()}
 
 
 def record_losses(losses: Iterable[Tensor], into: list[Tensor]) -> Iterator[Tensor]:
@@ -140,6 +140,6 @@ def remove_opposition(g: Tensor, other: Tensor) -> Tensor:
 
 def mean_opposing(g: Tensor, past: list[Tensor]) -> Tensor:
     """The mean of the past tensors that oppose this one; zero if none does."""
-    each = torch.stack(past)
-    opposing = ((each * g).flatten(1).sum(1) < 0).to(g)
-    return torch.tensordot(opposing, each, 1) / opposing.sum().clamp(min=1)
+    stack = torch.stack(past)
+    opposing = ((stack * g).flatten(1).sum(1) < 0).to(g)
+    return torch.tensordot(opposing, stack, 1) / opposing.sum().clamp(min=1)

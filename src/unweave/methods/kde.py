@@ -60,12 +60,12 @@ class KDE:
 
     def space(self, budget: int) -> Mapping[str, Range]:
         """The search space; at most a quarter of the budget is for the calibration set."""
-        first = max(1, budget // 4)
+        taught_steps = max(1, budget // 4)
         return {
             "taught.lr": RATES,
-            "taught.steps": up_to(first),
+            "taught.steps": up_to(taught_steps),
             "how.lr": RATES,
-            "how.steps": up_to(budget - first),
+            "how.steps": up_to(budget - taught_steps),
             "temperature": Uniform(1.0, 5.0),
         }
 

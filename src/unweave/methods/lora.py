@@ -105,17 +105,17 @@ class LowRankProblem(Problem):
 
     def problem_copy(self, name: str) -> Problem:
         """The same request on a whole copy of the original, without additions."""
-        copied = super().problem_copy(name)
-        remove(copied.model)
-        for each, p in copied.model.named_parameters():
+        problem = super().problem_copy(name)
+        remove(problem.model)
+        for each, p in problem.model.named_parameters():
             p.requires_grad_(each in self.trainable)
-        return copied
+        return problem
 
 
 def adapt(problem: Problem, trainable: frozenset[str]) -> LowRankProblem:
     """The same request for a model that got additions; cost, curves and traces are shared."""
-    shared = {name: value for name, value in vars(problem).items() if name in Problem.__dataclass_fields__}
-    return LowRankProblem(**shared, trainable=trainable)
+    fields = {name: value for name, value in vars(problem).items() if name in Problem.__dataclass_fields__}
+    return LowRankProblem(**fields, trainable=trainable)
 
 
 @contextmanager
@@ -154,8 +154,8 @@ def name_of(method: Callable[[Problem], None]) -> str:
     return method.__name__ if isinstance(method, FunctionType) else type(method).__name__
 
 
-def refuse_other_buffers(model: nn.Module, before: dict[str, torch.Tensor]) -> None:
+def refuse_other_buffers(model: nn.Module, buffers: dict[str, torch.Tensor]) -> None:
     """Raises if a buffer has changed, which the additions do not hold."""
     for name, each in model.named_buffers():
-        if not torch.equal(each, before[name]):
+        if not torch.equal(each, buffers[name]):
             raise Failed(f"the buffer {name!r} changed, and LoRA's additions do not hold it: leave out LoRA")

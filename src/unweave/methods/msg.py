@@ -77,13 +77,13 @@ class MaskedSmallGradients:
             raise ValueError(
                 "msg redraws matrices and kernels, and none of this model's is trainable: use another method"
             )
-        slowed = {name: torch.ones_like(p) for name, p in problem.params.items()}
+        multipliers = {name: torch.ones_like(p) for name, p in problem.params.items()}
         with torch.no_grad():
             for name, mask in masks.items():
                 p = problem.params[name]
                 p.copy_(torch.where(mask.bool(), kaiming(p, problem.generator), p))
-                slowed[name] = mask + self.kept * (1 - mask)
-        descend(problem, self.how, Phase([nll("retain")], where=slowed))
+                multipliers[name] = mask + self.kept * (1 - mask)
+        descend(problem, self.how, Phase([nll("retain")], where=multipliers))
 
 
 def contrast(problem: Problem) -> Importance:

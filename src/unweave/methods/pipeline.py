@@ -126,17 +126,17 @@ def stage_spaces(pipeline: Pipeline, budget: int, space: StageSpace) -> Mapping[
         budget: The number of gradient evaluations that a run may spend.
         space: Returns the search space of each stage.
     """
-    named = list(zip(pipeline.names, pipeline.stages, strict=True))
-    steps = [(name, stage) for name, stage in named if has_steps(space(name, stage, budget))]
+    pairs = list(zip(pipeline.names, pipeline.stages, strict=True))
+    steps = [(name, stage) for name, stage in pairs if has_steps(space(name, stage, budget))]
     recovers = bool(steps) and isinstance(steps[-1][1], Recover)
-    before = [name for name, _ in (steps[:-1] if recovers else steps)]
-    share = (round(FORGETTING * budget) if recovers else budget) // max(1, len(before))
+    forgetting_names = [name for name, _ in (steps[:-1] if recovers else steps)]
+    share = (round(FORGETTING * budget) if recovers else budget) // max(1, len(forgetting_names))
     ranges: dict[str, Range] = {}
-    for name, stage in named:
-        own = share
+    for name, stage in pairs:
+        stage_budget = share
         if isinstance(stage, Recover):  # its budget is that of the run up to its end
-            own = share * (before.index(name) + 1) if name in before else budget
-        ranges |= prefix_paths(name, space(name, stage, own))
+            stage_budget = share * (forgetting_names.index(name) + 1) if name in forgetting_names else budget
+        ranges |= prefix_paths(name, space(name, stage, stage_budget))
     return ranges
 
 
@@ -155,15 +155,15 @@ def refuse_unfit(stages: Sequence[Stage], names: Sequence[str]) -> None:
         refuse_no_method(each, "a stage of a pipeline")
         if isinstance(each, HasAbout) and each.about.paper == REFERENCE:
             raise ValueError(f"a stage of a pipeline must not be a reference, found {name!r}: leave it out")
-    marked = [name for name in names if not name or JOINT in name or "." in name]
-    if marked:
+    bad_names = [name for name in names if not name or JOINT in name or "." in name]
+    if bad_names:
         raise ValueError(
-            f"the name of a stage must not be empty or hold {JOINT!r} or '.', found {marked[0]!r}"
+            f"the name of a stage must not be empty or hold {JOINT!r} or '.', found {bad_names[0]!r}"
         )
     if len(set(names)) < len(names):
-        found = ", ".join(names)
+        listing = ", ".join(names)
         raise ValueError(
-            f"the stages of a pipeline need different names, found {found}: in Python, give names="
+            f"the stages of a pipeline need different names, found {listing}: in Python, give names="
         )
     limits = [each.about.families for each in stages if isinstance(each, HasAbout) and each.about.families]
     if limits and not set(limits[0]).intersection(*limits):

@@ -92,8 +92,8 @@ class Recover:
             descend(problem, how, retain)
         else:
             ema = AVERAGE if how.ema is None else how.ema
-            steady = replace(how, schedule="constant", warmup=0.0, ema=ema)
-            descend_until(problem, steady, retain, self.until)
+            steady_descent = replace(how, schedule="constant", warmup=0.0, ema=ema)
+            descend_until(problem, steady_descent, retain, self.until)
 
     def steps(self, problem: Problem) -> int:
         """The largest number of steps."""
@@ -107,13 +107,13 @@ def descend_until(problem: Problem, how: Descent, retain: Phase, aim: Restored) 
     """Trains at a constant rate until the aim is reached; halves the rate whenever the loss stalls."""
     (a_pass,) = phase_lengths(problem, [retain], replace(how, steps=None, epochs=1.0))
     patience = max(CHECKS, round(a_pass / how.stop_every))
-    enough = aim.near * mean_retain_loss(problem, problem.original, how.batch)
-    check, steps = Check(enough, how.batch, patience), how.steps or 0
+    threshold = aim.near * mean_retain_loss(problem, problem.original, how.batch)
+    check, steps = Check(threshold, how.batch, patience), how.steps or 0
     while True:
         steps -= descend(problem, replace(how, steps=steps), replace(retain, until=check))
         if steps <= 0 or check.has_reached or not check.has_stalled:
             return
-        check, how = Check(enough, how.batch, patience), replace(how, lr=how.lr / 2)
+        check, how = Check(threshold, how.batch, patience), replace(how, lr=how.lr / 2)
 
 
 @dataclass
@@ -155,8 +155,8 @@ class Check:
     @property
     def has_stalled(self) -> bool:
         """Whether the loss has stopped falling."""
-        before, since = self.losses[: -self.patience], self.losses[-self.patience :]
-        return bool(before) and min(since) > (1 - LESS) * min(before)
+        earlier_losses, recent_losses = self.losses[: -self.patience], self.losses[-self.patience :]
+        return bool(earlier_losses) and min(recent_losses) > (1 - LESS) * min(earlier_losses)
 
 
 @torch.no_grad()

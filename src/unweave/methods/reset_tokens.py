@@ -48,10 +48,10 @@ class ResetTokens:
         table = embeddings_of(problem.model)
         tokens = own_tokens(problem)
         with torch.no_grad():
-            whole = gather(table).clone()
-            drawn = torch.randn(len(tokens), table.shape[1], generator=problem.generator, dtype=table.dtype)
-            whole[tokens.to(whole.device)] = whole.mean() + whole.std() * drawn.to(whole.device)
-            table.copy_(cut(whole, table))
+            rows = gather(table).clone()
+            noise = torch.randn(len(tokens), table.shape[1], generator=problem.generator, dtype=table.dtype)
+            rows[tokens.to(rows.device)] = rows.mean() + rows.std() * noise.to(rows.device)
+            table.copy_(cut(rows, table))
 
 
 def embeddings_of(model: nn.Module) -> nn.Parameter:

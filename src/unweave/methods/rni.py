@@ -91,9 +91,9 @@ class RNI:
         """The phase that trains some layers and starts with noise on some of them."""
         params, count = problem.params, max(1, round(self.layers * len(layers)))
         order = torch.randperm(len(layers), generator=problem.generator).tolist()
-        first, others = [layers[i] for i in order[:count]], [layers[i] for i in order[count:]]
+        first, other_layers = [layers[i] for i in order[:count]], [layers[i] for i in order[count:]]
         on = weights_of_modules(first[: max(1, round(self.noisy * count))] if noisy else [], params)
-        where = invert(weights_of_modules(others, params))
+        where = invert(weights_of_modules(other_layers, params))
         watch = PerturbFirst(scale(multiply(on, where), self.noise))
         return Phase([nll("retain")], where=where, watch=watch)
 

@@ -124,7 +124,7 @@ class SelectiveAmnesia:
         (example,) = split.train.stream([split.forget[:1]])
         channels, height, width = task.clean_images(example, 0).shape[1:]
         seed = problem.seed()
-        generated = sample(
+        images = sample(
             problem.model,
             task,
             labels,
@@ -134,7 +134,7 @@ class SelectiveAmnesia:
             rounded=False,
         )
         problem.cost.examples += len(labels) * self.sampler.steps * (1 if self.sampler.guidance == 1 else 2)
-        return generated, labels
+        return images, labels
 
     def information(self, problem: Problem) -> Importance:
         r"""The diagonal of the Fisher information :math:`E_{x, t}[g(x, t)^2]` by the estimator."""

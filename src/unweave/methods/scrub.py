@@ -94,9 +94,9 @@ class SCRUB:
         leave = -softened_divergence(teacher, "forget", self.temperature)
         stay = self.distill_weight * softened_divergence(teacher, "retain", self.temperature)
         repair = self.retain_weight * nll("retain") + stay
-        both = Phase([leave, repair], feed="sequential", idle=True, share=self.alternate)
-        alone = Phase([repair], share=1 - self.alternate)
-        phases = [both, alone] if self.alternate < 1 else [both]
+        joint_phase = Phase([leave, repair], feed="sequential", idle=True, share=self.alternate)
+        repair_phase = Phase([repair], share=1 - self.alternate)
+        phases = [joint_phase, repair_phase] if self.alternate < 1 else [joint_phase]
         if self.rewind:
             descend_and_rewind(problem, self.how, phases)
         else:

@@ -174,5 +174,5 @@ class WeightedAscent:
             sums.append(weights.sum())
             return weights * losses
 
-        climbed = step.gradient(on("forget", "unlearnt", value))
-        return combine([climbed], (-self.strength * step.sizes["forget"] / step.total(sums))[None])
+        gradient = step.gradient(on("forget", "unlearnt", value))
+        return combine([gradient], (-self.strength * step.sizes["forget"] / step.total(sums))[None])

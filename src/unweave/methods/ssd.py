@@ -73,11 +73,11 @@ class SelectiveSynapticDampening:
             Failed: If an importance is not finite.
         """
         refuse_family(self, problem.task)
-        forget, every = (self.scores(problem, part) for part in ("forget", "mixed"))
+        forget, mixed = (self.scores(problem, part) for part in ("forget", "mixed"))
         dampen(
             problem,
             {
-                name: torch.where(f > self.alpha * every[name], self.dampening * every[name] / f, 1.0)
+                name: torch.where(f > self.alpha * mixed[name], self.dampening * mixed[name] / f, 1.0)
                 for name, f in forget.items()
             },
         )
@@ -98,6 +98,6 @@ class SelectiveSynapticDampening:
 
 def sensitivity(problem: Problem, part: Part, *, batch: int) -> Importance:
     r""":math:`\frac{1}{B} \sum_b |g_b|` of the mean over examples of :math:`\|z\|^2`, with the logits z."""
-    squared = on(part, "squared norm", lambda step, batch: step.predict(batch).square().sum(-1))
-    total, count = accumulate(gradients(problem, squared, batch=batch), torch.abs)
+    objective = on(part, "squared norm", lambda step, batch: step.predict(batch).square().sum(-1))
+    total, count = accumulate(gradients(problem, objective, batch=batch), torch.abs)
     return scale(total, 1 / count)

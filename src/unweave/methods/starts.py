@@ -48,8 +48,8 @@ class ShrinkPerturb:
 
     def __call__(self, problem: Problem) -> None:
         """Edits the problem's model in place."""
-        within = None if self.where is None else match_names(problem.params, self.where)
-        shrink_and_perturb(problem, self.keep, within)
+        mask = None if self.where is None else match_names(problem.params, self.where)
+        shrink_and_perturb(problem, self.keep, mask)
 
 
 @dataclass(frozen=True)

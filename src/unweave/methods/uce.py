@@ -70,12 +70,12 @@ class UCE:
             Failed: If a weight is not finite.
         """
         refuse_family(self, problem.task)
-        edited = keys_and_values(problem)
-        old, new, kept = self.embeddings(problem)
+        weights = keys_and_values(problem)
+        old, new, retain = self.embeddings(problem)
         e, p = self.erase**0.5, self.preserve**0.5
-        change = closed_form(torch.cat([e * old, p * kept]), torch.cat([e * new, p * kept]), self.pull)
+        change = closed_form(torch.cat([e * old, p * retain]), torch.cat([e * new, p * retain]), self.pull)
         with torch.no_grad():
-            for weight in edited:
+            for weight in weights:
                 weight.copy_((weight.double() @ change).to(weight))
         refuse_nonfinite(problem.params)
 
@@ -84,27 +84,27 @@ class UCE:
         task, words = require_task(problem.task, TextToImage, "prompts"), words_of(problem.model)
         labels, split = problem.split.train.labels, problem.split
         concepts = task.prompts.concepts or tuple(labels[split.forget].unique().tolist())
-        kept = set(task.prompts.kept)
+        numbers = set(task.prompts.kept)
         if self.keep == "all":
-            kept |= set(labels[split.retain].tolist()) - set(task.forgotten)
+            numbers |= set(labels[split.retain].tolist()) - set(task.forgotten)
         target = task.prompts.null if task.prompts.target is None else task.prompts.target
         pairs = [align_tokens(words, concept, target, self.tokens) for concept in concepts]
         old, new = (torch.cat(each) for each in zip(*pairs, strict=True))
-        rows = [tokens_of(words, number)[self.span(words, number)] for number in sorted(kept)]
+        rows = [tokens_of(words, number)[self.span(words, number)] for number in sorted(numbers)]
         return old, new, torch.cat([old[:0], *rows])
 
     def span(self, words: Words, number: int) -> slice:
         """The tokens of a kept prompt."""
-        last = last_token(words, number)
-        return slice(last, last + 1) if self.tokens == "last" else slice(None)
+        position = last_token(words, number)
+        return slice(position, position + 1) if self.tokens == "last" else slice(None)
 
 
 def closed_form(
     old: Float[Tensor, "n feature"], new: Float[Tensor, "n feature"], pull: float
 ) -> Float[Tensor, "feature feature"]:
     r""":math:`(\lambda I + C'^T C)(\lambda I + C^T C)^{-1}`, by which every matrix is multiplied."""
-    own = pull * torch.eye(old.shape[1], dtype=old.dtype, device=old.device)
-    return torch.linalg.solve(own + old.T @ old, own + new.T @ old, left=False)
+    damping = pull * torch.eye(old.shape[1], dtype=old.dtype, device=old.device)
+    return torch.linalg.solve(damping + old.T @ old, damping + new.T @ old, left=False)
 
 
 def align_tokens(words: Words, concept: int, target: int, tokens: str) -> tuple[Tensor, Tensor]:

@@ -15,6 +15,6 @@ class HasForgetTarget(Protocol):
 
 def refuse_unfit_targets(method: object, family: str, path: str) -> None:
     """Raises if a method or a stage has a target for another family; `path` names the method."""
-    for before, stage in stages_of(method).items():
+    for prefix, stage in stages_of(method).items():
         if isinstance(stage, HasForgetTarget):
-            refuse_other_family(stage.forget, family, f"{path}.{before}forget")
+            refuse_other_family(stage.forget, family, f"{path}.{prefix}forget")

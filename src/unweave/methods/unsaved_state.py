@@ -20,9 +20,9 @@ def refuse_unsaved_state(method: object, name: str) -> None:
     """Raises if a descent of a method saves no state, or it has no descent; `name` is that of the method."""
     advice = "leave --save-every out, or choose another method or setting"
     descends = False
-    for before, stage in stages_of(method).items():
-        settings = {f"{before}{field}": value for field, value in vars(stage).items()}
-        for path, each in {before.rstrip("."): stage, **settings}.items():
+    for prefix, stage in stages_of(method).items():
+        settings = {f"{prefix}{field}": value for field, value in vars(stage).items()}
+        for path, each in {prefix.rstrip("."): stage, **settings}.items():
             descends = descends or isinstance(each, Descent)
             if isinstance(each, HasUnsavedState) and each.unsaved_state:
                 where = f"{path} of {name}" if path else name

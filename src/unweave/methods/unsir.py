@@ -88,9 +88,9 @@ class UNSIR:
         """
         refuse_family(self, problem.task)
         refuse_partial_classes(problem.split)
-        staged = problem.with_split(self.noise_split(problem))
-        descend(staged, self.impair, Phase([nll("mixed")]))
-        descend(staged, self.how, Phase([nll("retain")]))
+        noisy_problem = problem.with_split(self.noise_split(problem))
+        descend(noisy_problem, self.impair, Phase([nll("mixed")]))
+        descend(noisy_problem, self.how, Phase([nll("retain")]))
 
     def noise_split(self, problem: Problem) -> Split:
         """The split with the noise as forget set and the chosen retain data as retain set."""
@@ -99,8 +99,8 @@ class UNSIR:
         source = UnaugmentedSource(split.train)
         retain_examples = some_of_each_class(split, self.per_class, problem.generator)
         data = SourceWithNoise(self.noise(problem), labels, self.repeats, source, retain_examples)
-        noisy = range(len(labels) * self.repeats)
-        return Split(data, noisy, split.held_out, calibration=split.calibration.tolist())
+        positions = range(len(labels) * self.repeats)
+        return Split(data, positions, split.held_out, calibration=split.calibration.tolist())
 
     def noise(self, problem: Problem) -> Noise:
         """The noise images of all forgotten classes, class by class."""
@@ -146,17 +146,17 @@ def draw_noise(problem: Problem, images: int) -> tuple[list[nn.Parameter], Calla
 
 def some_of_each_class(split: Split, most: int, generator: torch.Generator) -> Int64[Tensor, " n"]:
     """Positions of at most `most` random retain examples of each class."""
-    shuffled = split.retain[torch.randperm(len(split.retain), generator=generator)]
-    labels = split.train.labels[shuffled]
-    return torch.cat([shuffled[labels == label][:most] for label in labels.unique()]).sort().values
+    order = split.retain[torch.randperm(len(split.retain), generator=generator)]
+    labels = split.train.labels[order]
+    return torch.cat([order[labels == label][:most] for label in labels.unique()]).sort().values
 
 
 def refuse_partial_classes(split: Split) -> None:
     """Raises if a class in the forget set also has retain examples."""
     labels = split.train.labels[split.forget]
-    staying = int((~torch.isin(labels, torch.tensor(split.forgotten_classes, dtype=labels.dtype))).sum())
-    if staying:
+    count = int((~torch.isin(labels, torch.tensor(split.forgotten_classes, dtype=labels.dtype))).sum())
+    if count:
         raise ValueError(
-            f"UNSIR forgets whole classes, found {staying} of {len(labels)} forget examples whose class has "
+            f"UNSIR forgets whole classes, found {count} of {len(labels)} forget examples whose class has "
             "retain examples: forget the whole class, or use another method"
         )

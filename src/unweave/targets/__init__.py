@@ -74,10 +74,10 @@ def ascents(target: object) -> dict[str, Range]:
 
 def refuse_other_family(target: object, family: str, path: str) -> None:
     """Raises if a target is for models of another family; errors name `path`."""
-    needed = LIMITED_TO.get(type(target), (family,))
-    if family not in needed:
+    families = LIMITED_TO.get(type(target), (family,))
+    if family not in families:
         raise ValueError(
             f"{path} = {type(target).__name__.lower()!r} is for models of the family "
-            f"{' or '.join(needed)}, and this is "
+            f"{' or '.join(families)}, and this is "
             f"about {family}: use another target, such as 'clamped'"
         )

@@ -113,10 +113,10 @@ class HeldOutLevel:
             else {}
         )
         for label in classes:
-            other, _ = self.losses(problem, "calibration", under=label)
+            label_losses, _ = self.losses(problem, "calibration", under=label)
             self.sides[label] = (
                 forget_losses[own_label == label].sort().values,
-                other[held_is_retained].sort().values,
+                label_losses[held_is_retained].sort().values,
             )
 
     def losses(

@@ -47,18 +47,18 @@ class Unseen:
         return ascend_to_levels(level, level)
 
 
-def ascend_to_levels(right: Float[Tensor, " n"], wrong_levels: Float[Tensor, " n"]) -> Objective:
+def ascend_to_levels(right_levels: Float[Tensor, " n"], wrong_levels: Float[Tensor, " n"]) -> Objective:
     """Ascent that leaves an example alone once its loss has reached the level."""
 
     def levels_at(ids: Int[Tensor, " n"], kind: torch.dtype, device: torch.device) -> Levels:
-        return right[ids].to(device, kind), wrong_levels[ids].to(device, kind)
+        return right_levels[ids].to(device, kind), wrong_levels[ids].to(device, kind)
 
     def value(step: Step, batch: Batch) -> Tensor:
         output = step.predict(batch)
         loss = step.runtime.task.loss(output, batch.target)
         kind, device = loss.dtype, loss.device
         level, wrong = step.once(("unseen", id(batch)), lambda: levels_at(batch.ids.cpu(), kind, device))
-        if right is not wrong_levels:
+        if right_levels is not wrong_levels:
             level = torch.where(output.argmax(1) == batch.target, level, wrong)
         return -torch.where(loss < level, loss, level)  # at a tie nothing pulls
 

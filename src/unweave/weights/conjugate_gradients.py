@@ -34,7 +34,7 @@ def conjugate_gradients(
             break
         step = size / bend
         x, residual = add(x, direction, scale=step), add(residual, product, scale=-step)
-        size, before = float(dot(residual, residual)), size
-        direction = add(residual, direction, scale=size / before)
+        size, old_size = float(dot(residual, residual)), size
+        direction = add(residual, direction, scale=size / old_size)
         residuals.append(math.sqrt(size / start))
     return x, residuals

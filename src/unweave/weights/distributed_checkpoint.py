@@ -71,11 +71,11 @@ def stored_files(folder: Path) -> list[str]:
         ValueError: If one is missing: its process wrote to another disk.
     """
     names = {each.relative_path for each in (read_metadata(folder / PIECES).storage_data or {}).values()}
-    absent = [name for name in sorted(names) if not (folder / name).is_file()]
-    if absent:
+    missing_files = [name for name in sorted(names) if not (folder / name).is_file()]
+    if missing_files:
         raise ValueError(
-            f"expected {absent[0]} in {folder}, found none: all processes need one disk, so choose a folder "
-            "that they share"
+            f"expected {missing_files[0]} in {folder}, found none: all processes need one disk, so "
+            "choose a folder that they share"
         )
     return [PIECES, *sorted(names)]
 
@@ -90,12 +90,12 @@ def read_metadata(path: Path) -> "Metadata":
 
     try:
         with path.open("rb") as file:
-            found = PlainMetadata(file).load()
+            metadata = PlainMetadata(file).load()
     except (AttributeError, EOFError, pickle.UnpicklingError) as error:
         raise ValueError(f"{path.parent} is no saved state: delete it to start again") from error
-    if not isinstance(found, Metadata):
+    if not isinstance(metadata, Metadata):
         raise ValueError(f"{path.parent} is no saved state: delete it to start again")
-    return found
+    return metadata
 
 
 class PlainMetadata(pickle.Unpickler):

@@ -16,9 +16,9 @@ def highest_of(scores: Sequence[Tensor], count: int) -> Bool[Tensor, " n"]:
     if not count:
         return torch.zeros_like(flat, dtype=torch.bool)
     # a quarter of the time of topk on eleven million
-    least = flat.kthvalue(flat.numel() - count + 1).values
-    mask = flat > least
-    mask[(flat == least).nonzero()[: count - int(mask.count_nonzero()), 0]] = True
+    threshold = flat.kthvalue(flat.numel() - count + 1).values
+    mask = flat > threshold
+    mask[(flat == threshold).nonzero()[: count - int(mask.count_nonzero()), 0]] = True
     return mask
 
 
@@ -35,14 +35,14 @@ def highest_of_shards(scores: Sequence[Tensor], count: int) -> Bool[Tensor, " n"
     keys = sort_keys(torch.cat([s.flatten() for s in scores]))
     if not count:
         return torch.zeros_like(keys, dtype=torch.bool)
-    least, bits = torch.iinfo(keys.dtype).min, torch.iinfo(keys.dtype).bits
+    threshold, bits = torch.iinfo(keys.dtype).min, torch.iinfo(keys.dtype).bits
     for bit in reversed(range(bits)):
-        candidate = least + 2**bit
+        candidate = threshold + 2**bit
         if int(count_all(keys >= candidate)) >= count:
-            least = candidate
-    above, ties = keys > least, keys == least
-    before = ties_before(ties.split([s.numel() for s in scores]))
-    return above | (ties & (before < count - int(count_all(above))))
+            threshold = candidate
+    is_above, ties = keys > threshold, keys == threshold
+    earlier_ties = ties_before(ties.split([s.numel() for s in scores]))
+    return is_above | (ties & (earlier_ties < count - int(count_all(is_above))))
 
 
 def sort_keys(values: Tensor) -> Int[Tensor, " n"]:
@@ -60,9 +60,9 @@ def count_all(flags: Bool[Tensor, " n"]) -> Int[Tensor, ""]:
 
 def ties_before(ties: Sequence[Bool[Tensor, " _"]]) -> Int[Tensor, " n"]:
     """How many ties precede each score: in earlier tensors anywhere, and in earlier rows of its own."""
-    own = torch.stack([each.count_nonzero() for each in ties])
-    counts = [torch.empty_like(own) for _ in range(dist.get_world_size())]
-    dist.all_gather(counts, own)
+    local_counts = torch.stack([each.count_nonzero() for each in ties])
+    counts = [torch.empty_like(local_counts) for _ in range(dist.get_world_size())]
+    dist.all_gather(counts, local_counts)
     by_tensor = torch.stack(counts, 1).flatten()  # in the order of tensors, and of processes within
     starts = (by_tensor.cumsum(0) - by_tensor).view(len(ties), -1)[:, dist.get_rank()]
     return torch.cat([start + each.cumsum(0) - 1 for start, each in zip(starts, ties, strict=True)])

@@ -15,8 +15,8 @@ def plain_repr(value: object) -> str:
 
     An object whose class has none is described by its attributes too.
     """
-    own = type(value).__repr__ is not object.__repr__ or not hasattr(value, "__dict__")
-    return re.sub(r" at 0x[0-9a-f]+", "", repr(value) if own else repr((value, vars(value))))
+    has_repr = type(value).__repr__ is not object.__repr__ or not hasattr(value, "__dict__")
+    return re.sub(r" at 0x[0-9a-f]+", "", repr(value) if has_repr else repr((value, vars(value))))
 
 
 def digest_model(model: nn.Module) -> str:
@@ -34,16 +34,16 @@ def digest_function(function: FunctionType) -> str:
     return hashlib.sha256("\n".join(function_parts(function, set())).encode()).hexdigest()
 
 
-def function_parts(function: FunctionType, seen: set[int]) -> Iterator[str]:
+def function_parts(function: FunctionType, visited_ids: set[int]) -> Iterator[str]:
     """Yields the parts of a function, and those of functions that it closes over."""
-    if id(function) in seen:
+    if id(function) in visited_ids:
         return
-    seen.add(id(function))
+    visited_ids.add(id(function))
     yield from code_parts(function.__code__)
     yield plain_repr((function.__defaults__, function.__kwdefaults__))
     for cell in function.__closure__ or ():
         if isinstance(cell.cell_contents, FunctionType):
-            yield from function_parts(cell.cell_contents, seen)
+            yield from function_parts(cell.cell_contents, visited_ids)
         else:
             yield plain_repr(cell.cell_contents)
 

@@ -18,10 +18,10 @@ Params = Mapping[str, Tensor]
 
 def rebuild(like: Params, tensors: Sequence[Tensor]) -> dict[str, Tensor]:
     """A vector of these tensors, or of these pieces of sharded ones, named as `like`."""
-    named = dict(zip(like, tensors, strict=True))
+    vector = dict(zip(like, tensors, strict=True))
     if WHOLE.issuperset(map(type, like.values())):
-        return named
-    return {name: as_sharded(each, like[name]) for name, each in named.items()}
+        return vector
+    return {name: as_sharded(each, like[name]) for name, each in vector.items()}
 
 
 def add(a: Params, b: Params, *, scale: float = 1.0) -> dict[str, Tensor]:

@@ -75,12 +75,12 @@ class Processes:
         """
         if self.count == 1:
             return [make()]
-        found: list[tuple[T | None, Exception | None]] = [(None, None)] * self.count
-        dist.all_gather_object(found, attempt_alone(make))
-        for _, error in found:
+        outcomes: list[tuple[T | None, Exception | None]] = [(None, None)] * self.count
+        dist.all_gather_object(outcomes, attempt_alone(make))
+        for _, error in outcomes:
             if error is not None:
                 raise error
-        return [value for value, _ in found]  # pyright: ignore[reportReturnType]  # as in from_first
+        return [value for value, _ in outcomes]  # pyright: ignore[reportReturnType]  # as in from_first
 
     def shard(self, ids: Tensor) -> Tensor:
         """The rows of a whole batch that this process takes."""
@@ -111,11 +111,11 @@ class Processes:
         """
         if self.count == 1:
             return [batch] if size is None else batch.split(size)
-        own = batch.split(size or len(batch)) if self.owns(whole) else []
+        batches = batch.split(size or len(batch)) if self.owns(whole) else []
         if not self.sharded:
-            return own
+            return batches
         largest = -(-len(whole) // self.count)
-        return own + [batch.blank_row() for _ in range(-(-largest // (size or largest)) - len(own))]
+        return batches + [batch.blank_row() for _ in range(-(-largest // (size or largest)) - len(batches))]
 
     def anywhere(self, flag: bool, device: torch.device | str = "cpu") -> bool:
         """Whether a flag is set on any process; all must call this together."""
@@ -131,8 +131,8 @@ class Processes:
             return value
         values: list[float | None] = [None] * self.count
         dist.all_gather_object(values, value)
-        known = [each for each in values if each is not None]
-        return max(known) if len(known) == self.count else None
+        known_values = [each for each in values if each is not None]
+        return max(known_values) if len(known_values) == self.count else None
 
     def total(self, gradient: Params) -> Params:
         """The sum over processes, in messages of at most `BUCKET` bytes.
@@ -141,20 +141,20 @@ class Processes:
         """
         if self.count == 1:
             return gradient
-        averaged = {name: each for name, each in gradient.items() if is_sharded(each)}
-        own = {name: each for name, each in gradient.items() if name not in averaged}
-        total = {**scale(averaged, self.count), **self.sum(own)} if averaged else self.sum(own)
-        return {name: total[name] for name in gradient} if averaged else total
+        shards = {name: each for name, each in gradient.items() if is_sharded(each)}
+        tensors = {name: each for name, each in gradient.items() if name not in shards}
+        total = {**scale(shards, self.count), **self.sum(tensors)} if shards else self.sum(tensors)
+        return {name: total[name] for name in gradient} if shards else total
 
     def sum(self, gradient: Params) -> dict[str, Tensor]:
         """The sum over processes of tensors that each holds whole."""
-        summed: dict[str, Tensor] = {}
+        sums: dict[str, Tensor] = {}
         for names in buckets(gradient):
             flat = torch.cat([gradient[name].flatten() for name in names])
             dist.all_reduce(flat)
             pieces = flat.split([gradient[name].numel() for name in names])
-            summed |= {name: piece.view_as(gradient[name]) for name, piece in zip(names, pieces, strict=True)}
-        return summed
+            sums |= {name: piece.view_as(gradient[name]) for name, piece in zip(names, pieces, strict=True)}
+        return sums
 
 
 @contextmanager

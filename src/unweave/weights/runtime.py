@@ -71,14 +71,14 @@ class Runtime:
     def keep_statistics(self) -> Iterator[None]:
         """Keeps BatchNorm's running statistics unchanged for the body; it still normalises by the batch."""
         # False inside another `keep_statistics`
-        tracking = [m.track_running_stats for m in self.norms]
+        flags = [m.track_running_stats for m in self.norms]
         for m in self.norms:
             m.track_running_stats = False
         try:
             yield
         finally:
-            for m, tracked in zip(self.norms, tracking, strict=True):
-                m.track_running_stats = tracked
+            for m, flag in zip(self.norms, flags, strict=True):
+                m.track_running_stats = flag
 
     @contextmanager
     def same_noise(self, place: int) -> Iterator[None]:

@@ -55,17 +55,17 @@ def find_blocks(model: nn.Module, pattern: str | None = None) -> list[str]:
     Raises:
         ValueError: If there are none.
     """
-    weighty = [name for name, m in model.named_modules() if name and list(m.parameters())]
+    candidates = [name for name, m in model.named_modules() if name and list(m.parameters())]
     if pattern is None:
         names = list(repeated_layers(model))
-        expected = "two or more in one nn.ModuleList or nn.Sequential"
+        kind = "two or more in one nn.ModuleList or nn.Sequential"
     else:
-        names = [name for name in weighty if re.search(pattern, name)]
-        expected = f"names that match {pattern!r}"
+        names = [name for name in candidates if re.search(pattern, name)]
+        kind = f"names that match {pattern!r}"
     if not names:
         raise ValueError(
-            f"a sharded model needs blocks, {expected}, found none: name them by a pattern; the modules are "
-            f"{', '.join(weighty[:8])}{', ...' if len(weighty) > 8 else ''}"
+            f"a sharded model needs blocks, {kind}, found none: name them by a pattern; the modules are "
+            f"{', '.join(candidates[:8])}{', ...' if len(candidates) > 8 else ''}"
         )
     return names
 

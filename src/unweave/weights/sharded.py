@@ -29,8 +29,8 @@ def local_rows(tensor: Tensor) -> Tensor:
 
 def pieces(tensors: Iterable[Tensor]) -> list[Tensor]:
     """This process's rows of each tensor."""
-    found = list(tensors)
-    return found if WHOLE.issuperset(map(type, found)) else list(map(local_rows, found))
+    items = list(tensors)
+    return items if WHOLE.issuperset(map(type, items)) else list(map(local_rows, items))
 
 
 def as_sharded(rows: Tensor, like: Tensor) -> Tensor:
@@ -78,10 +78,10 @@ def add_up(of: Iterable[Tensor], values: Sequence[Tensor]) -> Tensor:
     flags = list(map(is_sharded, of))
     if not any(flags):
         return torch.stack(list(values)).sum()
-    sharded, whole = (
+    sharded_values, whole_values = (
         [v for v, flag in zip(values, flags, strict=True) if flag == kind] for kind in (True, False)
     )
-    return torch.stack([AddProcesses.apply(torch.stack(sharded).sum()), *whole]).sum()
+    return torch.stack([AddProcesses.apply(torch.stack(sharded_values).sum()), *whole_values]).sum()
 
 
 class AddProcesses(torch.autograd.Function):

@@ -54,13 +54,13 @@ def save_sharded(folder: Path, model: nn.Module, sidecar: Mapping[str, object]) 
         OSError: On every process, if one of them can't write.
         ValueError: If a value of its state is neither a tensor nor JSON, or they share no disk.
     """
-    state, first = model.state_dict(), Processes.current().from_first
+    state, from_first = model.state_dict(), Processes.current().from_first
     extra, draft, place = json_state(state), folder / DRAFT, folder / SHARDED
     facts = {**sidecar, "architecture": architecture(state), **({EXTRA: extra} if extra else {})}
-    first(lambda: _start(draft, place))
+    from_first(lambda: _start(draft, place))
     write_pieces(draft, tensors_of(state))
-    facts[FILES] = _describe_files(draft, first(lambda: stored_files(draft)))
-    first(lambda: _finish(draft, place, facts))
+    facts[FILES] = _describe_files(draft, from_first(lambda: stored_files(draft)))
+    from_first(lambda: _finish(draft, place, facts))
 
 
 def load_sharded(model: nn.Module, folder: str | Path) -> dict[str, object]:
@@ -79,11 +79,11 @@ def load_sharded(model: nn.Module, folder: str | Path) -> dict[str, object]:
     place, state = Path(folder) / SHARDED, model.state_dict()
     facts = read_undamaged(place)
     extra = facts.get(EXTRA, {})
-    found = {name: str(list(size)) for name, size, _ in stored_tensors(place / PIECES)}
-    strange = difference(shapes(state), {**found, **dict.fromkeys(extra, "extra state")})
-    if strange or facts.get("architecture") != architecture(state):
+    sizes = {name: str(list(size)) for name, size, _ in stored_tensors(place / PIECES)}
+    mismatch = difference(shapes(state), {**sizes, **dict.fromkeys(extra, "extra state")})
+    if mismatch or facts.get("architecture") != architecture(state):
         raise ValueError(
-            f"{place} is of another architecture: {strange or 'its tensors have other types'}; build the "
+            f"{place} is of another architecture: {mismatch or 'its tensors have other types'}; build the "
             "model that was saved"
         )
     model.load_state_dict({**read_pieces(place, tensors_of(state).get), **extra})
@@ -100,12 +100,12 @@ def read_undamaged(place: Path) -> dict[str, Any]:
         ValueError: If there is none, or a file is missing or is not as it was written.
     """
     facts = Processes.current().from_first(lambda: _read_facts(place))
-    expected = facts[FILES]
-    found = _describe_files(place, list(expected))
-    for name, file in expected.items():
-        if found[name] != file:
+    files = facts[FILES]
+    actual = _describe_files(place, list(files))
+    for name, file in files.items():
+        if actual[name] != file:
             raise ValueError(
-                f"{place / name} is damaged: expected {file}, found {found[name] or 'no such file'}: copy "
+                f"{place / name} is damaged: expected {file}, found {actual[name] or 'no such file'}: copy "
                 "the folder again, or save the model again"
             )
     return facts
@@ -129,8 +129,8 @@ def _read_facts(place: Path) -> dict[str, Any]:
 def _describe_files(folder: Path, names: Sequence[str]) -> dict[str, dict[str, object]]:
     """The size and the digest of each file; each process reads a share of the files."""
     processes = Processes.current()
-    own = names[processes.rank :: processes.count]
-    shares = processes.from_each(lambda: {name: _describe_file(folder / name) for name in own})
+    own_names = names[processes.rank :: processes.count]
+    shares = processes.from_each(lambda: {name: _describe_file(folder / name) for name in own_names})
     return {name: file for share in shares for name, file in share.items()}
 
 

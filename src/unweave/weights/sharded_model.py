@@ -51,10 +51,10 @@ def refuse_other_placement(name: str, tensor: Tensor) -> None:
 def refuse_wrapped(model: nn.Module) -> None:
     """Raises if a module of torch's earlier kinds of data parallelism wraps the model or a part of it."""
     kinds = ("DistributedDataParallel", "FullyShardedDataParallel")
-    found = next((type(m).__name__ for m in model.modules() if type(m).__name__ in kinds), None)
-    if found is not None:
+    kind = next((type(m).__name__ for m in model.modules() if type(m).__name__ in kinds), None)
+    if kind is not None:
         raise ValueError(
-            f"expected a model that is not wrapped, found {found}: give the model itself, whose gradients "
+            f"expected a model that is not wrapped, found {kind}: give the model itself, whose gradients "
             "unweave adds up, or shard it by torch.distributed.fsdp.fully_shard"
         )
 
@@ -121,22 +121,22 @@ class ShardedOriginal(nn.Module):
 
     def has_changed(self) -> bool:
         """Whether any of this process's weights or buffers differs from the original's."""
-        return any(not torch.equal(kept, local_rows(now)) for kept, now in self._pairs())
+        return any(not torch.equal(piece, local_rows(now)) for piece, now in self._pairs())
 
     def _exchange(self) -> None:
         reshard(self.edited_model)
-        for kept, each in self._pairs():
-            here = local_rows(each)
+        for piece, each in self._pairs():
+            rows = local_rows(each)
             # an earlier pass may still need an unchanged buffer for its gradient
-            if is_sharded(each) or not torch.equal(here, kept):
-                present = here.clone()
-                here.copy_(kept)
-                kept.copy_(present)
+            if is_sharded(each) or not torch.equal(rows, piece):
+                backup = rows.clone()
+                rows.copy_(piece)
+                piece.copy_(backup)
 
     def _pairs(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Each kept piece with the tensor of the edited model, which a method may have frozen since."""
         now = {**dict(self.edited_model.named_parameters()), **dict(self.edited_model.named_buffers())}
-        return ((kept, now[name].detach()) for kept, name in zip(self.kept, self._names, strict=True))
+        return ((piece, now[name].detach()) for piece, name in zip(self.kept, self._names, strict=True))
 
 
 def changeable_tensors(model: nn.Module) -> dict[str, Tensor]:
@@ -163,13 +163,13 @@ def whole_state(model: nn.Module) -> Mapping[str, Tensor]:
     All processes that share a model must call this together.
     """
     if isinstance(model, ShardedOriginal):
-        with model.put_back() as restored:
-            return whole_state(restored)
+        with model.put_back() as original:
+            return whole_state(original)
     state = model.state_dict()
     if not is_model_sharded(model):
         return state
-    whole = ((name, gather(each)) for name, each in state.items())
-    return {name: each.cpu() for name, each in whole if dist.get_rank() == 0}
+    tensors = ((name, gather(each)) for name, each in state.items())
+    return {name: each.cpu() for name, each in tensors if dist.get_rank() == 0}
 
 
 def digest_weights(model: nn.Module) -> str:
@@ -178,8 +178,8 @@ def digest_weights(model: nn.Module) -> str:
     All processes that share a model must call this together.
     """
     if isinstance(model, ShardedOriginal):
-        with model.put_back() as restored:
-            return digest_weights(restored)
+        with model.put_back() as original:
+            return digest_weights(original)
     return contents(model.state_dict(), gather)
 
 
@@ -189,11 +189,11 @@ def load_whole(model: nn.Module, state: Mapping[str, Tensor]) -> None:
     Raises:
         ValueError: If it is the state of another architecture.
     """
-    own = model.state_dict()
-    strange = difference(shapes(own), shapes(state))
-    if strange:
-        raise ValueError(f"the weights to load are of another architecture: {strange}: build the same model")
-    model.load_state_dict({name: cut(each, own[name]) for name, each in state.items()})
+    model_state = model.state_dict()
+    mismatch = difference(shapes(model_state), shapes(state))
+    if mismatch:
+        raise ValueError(f"the weights to load are of another architecture: {mismatch}: build the same model")
+    model.load_state_dict({name: cut(each, model_state[name]) for name, each in state.items()})
 
 
 def gather(tensor: Tensor) -> Tensor:
@@ -223,28 +223,28 @@ def whole_copy(model: nn.Module, state: Mapping[str, Tensor]) -> nn.Module:
 
 
 def _whole_tensor(
-    state: Mapping[str, Tensor], seen: dict[int, Tensor], name: str, tensor: Tensor | None
+    state: Mapping[str, Tensor], tensors: dict[int, Tensor], name: str, tensor: Tensor | None
 ) -> Tensor | None:
     """The whole tensor of that name; the same object for a tied one."""
     if tensor is None:
         return None
-    if id(tensor) not in seen:
+    if id(tensor) not in tensors:
         value = state[name] if name in state else gather(tensor).cpu()  # a buffer that is not saved
         is_weight = isinstance(tensor, nn.Parameter)
-        seen[id(tensor)] = nn.Parameter(value, requires_grad=tensor.requires_grad) if is_weight else value
-    return seen[id(tensor)]
+        tensors[id(tensor)] = nn.Parameter(value, requires_grad=tensor.requires_grad) if is_weight else value
+    return tensors[id(tensor)]
 
 
 def _copy_module(
     module: nn.Module, path: str, whole: Callable[[str, Tensor | None], Tensor | None]
 ) -> nn.Module:
-    copied = object.__new__(plain_class(module))
+    module_copy = object.__new__(plain_class(module))
     hooks = {name: type(value)() for name, value in vars(module).items() if name.endswith("_hooks")}
-    copied.__dict__ |= {**vars(module), **hooks}  # sharding works by hooks
-    copied._parameters = {name: whole(path + name, p) for name, p in module._parameters.items()}  # pyright: ignore[reportAttributeAccessIssue]
-    copied._buffers = {name: whole(path + name, b) for name, b in module._buffers.items()}
-    copied._modules = {
+    module_copy.__dict__ |= {**vars(module), **hooks}  # sharding works by hooks
+    module_copy._parameters = {name: whole(path + name, p) for name, p in module._parameters.items()}  # pyright: ignore[reportAttributeAccessIssue]
+    module_copy._buffers = {name: whole(path + name, b) for name, b in module._buffers.items()}
+    module_copy._modules = {
         name: None if child is None else _copy_module(child, f"{path}{name}.", whole)
         for name, child in module._modules.items()
     }
-    return copied
+    return module_copy

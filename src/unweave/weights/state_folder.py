@@ -61,11 +61,11 @@ class States:
         path = self.folder / CLAIM
         refuse_other_content(self.folder)
         if path.exists():
-            found = read_object(path)
-            strange = [name for name in facts if found.get(name) != facts[name]]
-            if strange:
+            content = read_object(path)
+            keys = [name for name in facts if content.get(name) != facts[name]]
+            if keys:
                 raise ValueError(
-                    f"{self.folder} holds the states of another run, which differs in {strange[0]!r}: choose "
+                    f"{self.folder} holds the states of another run, which differs in {keys[0]!r}: choose "
                     "another folder, or delete this one"
                 )
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -77,8 +77,8 @@ class States:
 
     def count_earlier(self, seconds: float) -> float:
         """Counts the time before an interruption; returns what was not counted yet."""
-        new, self._counted = seconds - self._counted, seconds
-        return new
+        elapsed, self._counted = seconds - self._counted, seconds
+        return elapsed
 
     def newest(self, number: int, processes: Processes) -> Path | None:
         """The newest state of a descent, if there is one; deletes older ones and drafts that a crash left."""
@@ -117,10 +117,10 @@ def refuse_other_content(folder: Path) -> None:
     """Raises if a folder that no run has claimed holds anything, which a run could take for its states."""
     if not folder.is_dir() or (folder / CLAIM).exists():
         return
-    strange = [each.name for each in folder.iterdir() if not each.name.startswith(f".{CLAIM}.")]
-    if strange:
+    names = [each.name for each in folder.iterdir() if not each.name.startswith(f".{CLAIM}.")]
+    if names:
         raise ValueError(
-            f"{folder} must be empty, missing, or the folder of this run's states, found {min(strange)!r} in "
+            f"{folder} must be empty, missing, or the folder of this run's states, found {min(names)!r} in "
             "it: choose another folder"
         )
 
@@ -182,8 +182,8 @@ def read_tensors(folder: Path, like: Likeness, processes: Processes) -> dict[str
     """
     if processes.from_first(lambda: (folder / PIECES).exists()):
         return read_pieces(folder, like)
-    whole = processes.from_first(lambda: read_whole(folder / WHOLE))
-    return {name: cut_like(each, like(name)) for name, each in whole.items()}
+    tensors = processes.from_first(lambda: read_whole(folder / WHOLE))
+    return {name: cut_like(each, like(name)) for name, each in tensors.items()}
 
 
 def cut_like(whole: Tensor, weight: Tensor | None) -> Tensor:
@@ -200,10 +200,10 @@ def read_whole(path: Path) -> dict[str, Tensor]:
     spoilt = f"{path.parent} is no saved state: delete it to start again"
     try:
         with zipfile.ZipFile(path) as file:  # torch does not compare the checksums
-            damaged = file.testzip()
-        found = None if damaged else torch.load(path, map_location="cpu", weights_only=True)
+            damaged_file = file.testzip()
+        tensors = None if damaged_file else torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
         raise ValueError(spoilt) from error
-    if not isinstance(found, dict) or not all(isinstance(each, Tensor) for each in found.values()):
+    if not isinstance(tensors, dict) or not all(isinstance(each, Tensor) for each in tensors.values()):
         raise ValueError(spoilt)
-    return found
+    return tensors

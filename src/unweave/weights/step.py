@@ -88,8 +88,8 @@ class Step:
 
     def free_gradients(self, needed: Iterable[Term]) -> None:
         """Frees all gradients but those of these terms, and those that the next step needs."""
-        kept = {*map(id, needed), *self.runtime.lagged_terms}
-        self.memory = {key: each for key, each in self.memory.items() if key in kept}
+        kept_ids = {*map(id, needed), *self.runtime.lagged_terms}
+        self.memory = {key: each for key, each in self.memory.items() if key in kept_ids}
 
     def deposit(self, term: Term, gradient: Params) -> None:
         """Caches a gradient that was computed on the way to another."""
@@ -116,17 +116,17 @@ class Step:
 
     def _pass(self, batch: Batch) -> Tensor:
         runtime, device = self.runtime, batch.target.device.type
-        first = id(batch) not in self._passed
+        is_first = id(batch) not in self._passed
         place = self._passed.setdefault(id(batch), len(self._passed))
         half = runtime.precision == "bf16"
         # autocast is opened here, not around the step: its cache of cast weights would survive a shift
-        cast = half or torch.is_autocast_enabled(device)
-        if (first or not runtime.norms) and runtime.noise is None and not cast:
+        uses_autocast = half or torch.is_autocast_enabled(device)
+        if (is_first or not runtime.norms) and runtime.noise is None and not uses_autocast:
             return call(runtime.forward, batch.inputs)  # no context: they cost as much as a small layer
         with (
-            nullcontext() if first else runtime.keep_statistics(),
+            nullcontext() if is_first else runtime.keep_statistics(),
             runtime.same_noise(place),
-            torch.autocast(device, torch.bfloat16, enabled=half) if cast else nullcontext(),
+            torch.autocast(device, torch.bfloat16, enabled=half) if uses_autocast else nullcontext(),
         ):
             return call(runtime.forward, batch.inputs)
 
@@ -144,8 +144,8 @@ class Step:
     def total(self, shares: Iterable[Tensor]) -> Tensor:
         """The sum of scalars over all micro-batches and processes."""
         # a process may have no rows of an uneven batch
-        nothing = local_rows(next(iter(self.params.values()))).new_zeros(())
-        return self.runtime.processes.total({"total": sum(shares, start=nothing)})["total"]
+        zero = local_rows(next(iter(self.params.values()))).new_zeros(())
+        return self.runtime.processes.total({"total": sum(shares, start=zero)})["total"]
 
     def backward(self, losses: Iterable[Tensor]) -> Params:
         """The gradient of the sum of the losses, over all processes, masked; frees each graph at once."""
@@ -180,15 +180,15 @@ class Step:
         complete = {
             name: torch.zeros_like(self.params[name]) if g is None else g for name, g in gradient.items()
         }
-        summed = self.runtime.processes.total(complete)
-        return summed if self.runtime.where is None else multiply(summed, self.runtime.where)
+        total = self.runtime.processes.total(complete)
+        return total if self.runtime.where is None else multiply(total, self.runtime.where)
 
     def _refuse_missing(self, gradient: Mapping[str, Tensor | None]) -> None:
-        unused = [name for name, g in gradient.items() if g is None and name not in self.runtime.unused]
-        no_data_here = len(unused) == len(gradient) and self.runtime.processes.count > 1
-        if unused and not no_data_here:
+        names = [name for name, g in gradient.items() if g is None and name not in self.runtime.unused]
+        no_data_here = len(names) == len(gradient) and self.runtime.processes.count > 1
+        if names and not no_data_here:
             raise ValueError(
-                f"{len(unused)} weights take no part in the loss, first {unused[0]!r}: "
+                f"{len(names)} weights take no part in the loss, first {names[0]!r}: "
                 "set requires_grad to False on them, or name them in Descent.unused"
             )
 

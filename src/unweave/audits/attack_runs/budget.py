@@ -33,9 +33,9 @@ def parse_budget(text: str) -> int | Duration:
     Raises:
         ValueError: If it is neither.
     """
-    found = re.fullmatch(r"(\d+(?:\.\d*)?|\.\d+)([smh])", text.strip())
-    if found and float(found[1]) > 0:
-        return Duration(float(found[1]) * UNITS[found[2]])
+    match = re.fullmatch(r"(\d+(?:\.\d*)?|\.\d+)([smh])", text.strip())
+    if match and float(match[1]) > 0:
+        return Duration(float(match[1]) * UNITS[match[2]])
     if re.fullmatch(r"\d+", text.strip()):
         return int(text)
     raise ValueError(

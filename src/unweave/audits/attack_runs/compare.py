@@ -69,8 +69,8 @@ class AuditedModels:
 
     def without(self, position: int) -> "AuditedModels":
         """One reference as the model to attack, with all other references."""
-        rest = [each for index, each in enumerate(self.retrained) if index != position]
-        return AuditedModels(self.retrained[position], rest, self.calibration)
+        references = [each for index, each in enumerate(self.retrained) if index != position]
+        return AuditedModels(self.retrained[position], references, self.calibration)
 
 
 @dataclass(frozen=True)
@@ -90,9 +90,9 @@ class Null:
     unjudged: Mapping[str, str] = field(default_factory=dict)
 
 
-def findings(attack: Attack, found: Figures, null: Null) -> list[str]:
+def findings(attack: Attack, figures: Figures, null: Null) -> list[str]:
     """The names of the figures by which the attack tells a model from the references."""
-    results = judge_figures(attack, found, null)
+    results = judge_figures(attack, figures, null)
     return [name for name, result in results.items() if result.finding is not None]
 
 
@@ -119,7 +119,7 @@ def null_of(attack: Attack, models: AuditedModels) -> Null:
         name: [each[name].value for each in spread_by] for name in common_names([*references, *calibration])
     }
     unseen = int(models.unlearned.found.unseen.sum())
-    unjudged = {
+    reasons = {
         name: f"needs at least {fewest} unseen examples, found {unseen}"
         for name, fewest in attack.fewest_unseen.items()
         if unseen < fewest and models.tier >= 2
@@ -129,10 +129,10 @@ def null_of(attack: Attack, models: AuditedModels) -> Null:
         margins={
             name: min(WIDEST, max(smallest_margin(attack, name, models.records), WIDENING * spread(each)))
             for name, each in values.items()
-            if models.tier >= 2 and name not in unjudged
+            if models.tier >= 2 and name not in reasons
         },
         bands={name: spread_band(each) for name, each in values.items() if len(each) >= 2},
-        unjudged=unjudged,
+        unjudged=reasons,
     )
 
 
@@ -150,17 +150,17 @@ def own_spread(values: Sequence[float]) -> float:
     return MOSTLY * float(np.std(values, ddof=1)) * math.sqrt(1 + 1 / len(values))
 
 
-def common_names(found: Sequence[Figures]) -> list[str]:
+def common_names(rows: Sequence[Figures]) -> list[str]:
     """The names of the figures that all models have."""
-    return [name for name in (found[0] if found else ()) if all(name in each for each in found)]
+    return [name for name in (rows[0] if rows else ()) if all(name in each for each in rows)]
 
 
 def judge_figures(
-    attack: Attack, found: Figures, null: Null, originals: Mapping[str, float] | None = None
+    attack: Attack, figures: Figures, null: Null, originals: Mapping[str, float] | None = None
 ) -> dict[str, AttackResult]:
     """Compares the figures of a model with those of retrained models."""
     results = {}
-    for name, each in found.items():
+    for name, each in figures.items():
         values = [other[name].value for other in null.references if name in other]
         margin = null.margins.get(name)
         low, high = t_interval([each.value - other for other in values], level=0.9)

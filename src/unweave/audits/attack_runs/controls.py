@@ -63,18 +63,18 @@ def run_controls(models: AuditedModels, nulls: Nulls, faults: Faults) -> list[Co
     if models.tier < 2:
         return []
     answers, original = models.unlearned.found, models.original
-    broken = {
+    broken_models = {
         "a constant model": Answers(constant_answers(answers)),
         "a random model": Answers(random_answers(answers)),
     }
     if original is not None:
-        broken = {"the original": original, **broken}
-    found = {}
-    for name, model in broken.items():
+        broken_models = {"the original": original, **broken_models}
+    faults_by_model = {}
+    for name, model in broken_models.items():
         figures = [figures_of(attack, model, models.retrained) for attack, _ in nulls]
-        found[name] = faults_of(model, models, figures, nulls, faults)
-    failing = [Control(name, "fails", bool(each), each) for name, each in found.items()]
-    return [retrain_control(models, nulls, faults), *failing]
+        faults_by_model[name] = faults_of(model, models, figures, nulls, faults)
+    broken_controls = [Control(name, "fails", bool(each), each) for name, each in faults_by_model.items()]
+    return [retrain_control(models, nulls, faults), *broken_controls]
 
 
 def retrain_control(models: AuditedModels, nulls: Nulls, faults: Faults) -> Control:
@@ -83,14 +83,14 @@ def retrain_control(models: AuditedModels, nulls: Nulls, faults: Faults) -> Cont
     for index in range(len(models.retrained)):
         case = models.without(index)
         figures = [null.references[index] for _, null in nulls]
-        others = [(attack, drop_reference(null, index)) for attack, null in nulls]
-        by_retrain.append(faults_of(case.unlearned, case, figures, others, faults))
-    failed, count = sum(bool(each) for each in by_retrain), len(by_retrain)
+        case_nulls = [(attack, drop_reference(null, index)) for attack, null in nulls]
+        by_retrain.append(faults_of(case.unlearned, case, figures, case_nulls, faults))
+    failures, count = sum(bool(each) for each in by_retrain), len(by_retrain)
     counts = Counter(fault for each in by_retrain for fault in each)
     return Control(
-        f"{failed} of {count} genuine retrains" if failed else "a genuine retrain",
+        f"{failures} of {count} genuine retrains" if failures else "a genuine retrain",
         "passes",
-        count - failed >= PASSING * count,
+        count - failures >= PASSING * count,
         tuple(name for name, _ in counts.most_common()),
     )
 
@@ -101,8 +101,8 @@ def faults_of(
     """The names of the metrics and attacks that tell a model from the references; `figures` are by attack."""
     by_attack = [
         f"{attack.name} ({name})"
-        for (attack, null), found in zip(nulls, figures, strict=True)
-        for name in findings(attack, found, null)
+        for (attack, null), model_figures in zip(nulls, figures, strict=True)
+        for name in findings(attack, model_figures, null)
     ]
     return (*faults(model.found, [each.found for each in models.retrained]), *by_attack)
 
@@ -120,11 +120,11 @@ def constant_answers(answers: Evidence) -> Evidence:
 def random_answers(answers: Evidence) -> Evidence:
     """Answers that have nothing to do with the examples, as far apart as those of the model."""
     rng, scale = np.random.default_rng(0), float(answers.logits["forget"].std()) or 1.0
-    drawn = {
+    logits = {
         part: rng.normal(scale=scale, size=each.shape).astype(each.dtype)
         for part, each in sorted(answers.logits.items())
     }
-    return replace(answers, logits=drawn)
+    return replace(answers, logits=logits)
 
 
 @dataclass(frozen=True)
@@ -145,8 +145,8 @@ class MetricFaults:
         """The titles of the metrics that differ."""
         if not self.margins:
             return []
-        alone = self.alone(answers)
-        values = [{**alone, **self.exam.measure_pair(answers, each)} for each in references]
+        own_values = self.alone(answers)
+        values = [{**own_values, **self.exam.measure_pair(answers, each)} for each in references]
         tests = equivalences(
             values, [self.alone(each) for each in references], self.margins, metrics=self.exam.metrics
         )

@@ -107,17 +107,17 @@ def plan_attacks(request: Request, *, retrained: int, has_models: bool) -> Plan:
     """
     if isinstance(request.budget, Duration):
         raise ValueError("a budget of time must be measured first: see gradients_within")
-    requested = choose_attacks(request.names)
-    not_run = {name: "not asked for" for name in ATTACKS if name not in {each.name for each in requested}}
-    left, attacks = request.budget, []
-    for attack in sorted(requested, key=lambda each: each.gradients):
+    candidates = choose_attacks(request.names)
+    not_run = {name: "not asked for" for name in ATTACKS if name not in {each.name for each in candidates}}
+    budget, attacks = request.budget, []
+    for attack in sorted(candidates, key=lambda each: each.gradients):
         reason = why_not(attack, request, retrained, has_models=has_models)
-        if not reason and left is not None and attack.gradients > left:
-            reason = f"it takes {attack.cost}, and {left} of the budget are left"
+        if not reason and budget is not None and attack.gradients > budget:
+            reason = f"it takes {attack.cost}, and {budget} of the budget are left"
         if reason:
             not_run[attack.name] = reason
             continue
-        left = None if left is None else left - attack.gradients
+        budget = None if budget is None else budget - attack.gradients
         attacks.append(attack)
     return Plan(request, attacks, not_run)
 

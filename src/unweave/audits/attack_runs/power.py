@@ -21,13 +21,13 @@ def power_sentence(results: Results, records: int, unseen: int) -> str:
         records: The number of forget examples.
         unseen: The number of held-out examples that they are compared with.
     """
-    known = {
+    shifts = {
         (attack, figure): result.shows_from
         for attack, figures in results.items()
         for figure, result in figures.items()
         if result.shows_from is not None
     }
-    if not known:
+    if not shifts:
         error = chance_error(records, unseen)
         shift = DETECTABLE * error
         return (
@@ -35,16 +35,16 @@ def power_sentence(results: Results, records: int, unseen: int) -> str:
             f"{error:.3f}: the smallest shift that shows is {shift:.3f}, "
             f"{deviations(shift):.2f} standard deviations of the margin. It may have other causes."
         )
-    place = MEMBERSHIP if MEMBERSHIP in known else min(known, key=lambda each: known[each])
-    attack, figure = place
-    shift = known[place]
-    size = f", {deviations(shift):.2f} standard deviations of the margin" if place == MEMBERSHIP else ""
+    key = MEMBERSHIP if MEMBERSHIP in shifts else min(shifts, key=lambda each: shifts[each])
+    attack, figure = key
+    shift = shifts[key]
+    size = f", {deviations(shift):.2f} standard deviations of the margin" if key == MEMBERSHIP else ""
     return f"With {records} records the smallest shift that shows is {shift:.3f} ({attack}, {figure}){size}."
 
 
-def chance_error(members: int, others: int) -> float:
+def chance_error(members: int, non_members: int) -> float:
     """The standard error of an AUC where there is nothing to find (Mann and Whitney, 1947)."""
-    return math.sqrt((members + others + 1) / (12 * members * others))
+    return math.sqrt((members + non_members + 1) / (12 * members * non_members))
 
 
 def deviations(shift: float) -> float:

@@ -64,14 +64,14 @@ class AttackReport:
     @property
     def spent(self) -> str:
         """What examining the models took, in a sentence; empty if no attack did."""
-        each = {attack.name: attack.gradients for attack in self.plan.model_attacks if attack.gradients}
-        if not each:
+        gradients = {attack.name: attack.gradients for attack in self.plan.model_attacks if attack.gradients}
+        if not gradients:
             return ""
         models = self.models.count
-        total = models * sum(each.values())
-        of_each = ", ".join(f"{name} {count}" for name, count in each.items())
+        total = models * sum(gradients.values())
+        counts = ", ".join(f"{name} {number}" for name, number in gradients.items())
         return (
-            f"Examining {models} models took about {total:,} gradient evaluations; of each model: {of_each}."
+            f"Examining {models} models took about {total:,} gradient evaluations; of each model: {counts}."
         )
 
     @property
@@ -101,8 +101,8 @@ class AttackReport:
             for name, figures in self.results.items()
             if (findings := [item for item in figures.items() if item[1].finding is not None])
         }
-        ordered = sorted(clearest.items(), key=lambda item: -distance_in_margins(item[1][1]))
-        return [describe_finding(name, *figure) for name, figure in ordered]
+        ranking = sorted(clearest.items(), key=lambda item: -distance_in_margins(item[1][1]))
+        return [describe_finding(name, *figure) for name, figure in ranking]
 
     @property
     def pictures(self) -> list[dict[str, Any]]:
@@ -117,21 +117,21 @@ class AttackReport:
     @property
     def curves(self) -> list[dict[str, Any]]:
         """The curve behind each figure of an attack that has one: of the model, the original and retrains."""
-        found = []
+        rows = []
         for attack in self.plan.attacks:
-            before = curves_of(attack, self.models.original)
-            retrained = [curves_of(attack, each) for each in self.models.retrained]
-            found += [
+            original_curves = curves_of(attack, self.models.original)
+            retrained_curves = [curves_of(attack, each) for each in self.models.retrained]
+            rows += [
                 {
                     "attack": attack.name,
                     "figure": name,
                     "model": curve,
-                    "original": before.get(name),
-                    "retrained": [each[name] for each in retrained if name in each],
+                    "original": original_curves.get(name),
+                    "retrained": [each[name] for each in retrained_curves if name in each],
                 }
                 for name, curve in curves_of(attack, self.models.unlearned).items()
             ]
-        return found
+        return rows
 
     def as_record(self) -> dict[str, Any]:
         """The attacks as a stage of a record holds them."""
@@ -175,8 +175,8 @@ def distance_in_margins(result: AttackResult) -> float:
 
 def describe_finding(attack: str, figure: str, result: AttackResult) -> str:
     """A clause on what an attack found."""
-    expected = f"{result.retrained:.3f} of the retrained models (margin {result.margin:.3f})"
-    return f"{result.finding}: the attack {attack} finds {figure} {result.value:.3f} against {expected}"
+    reference = f"{result.retrained:.3f} of the retrained models (margin {result.margin:.3f})"
+    return f"{result.finding}: the attack {attack} finds {figure} {result.value:.3f} against {reference}"
 
 
 def control_row(control: Control) -> dict[str, Any]:

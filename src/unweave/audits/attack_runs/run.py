@@ -24,8 +24,8 @@ def run_attacks(plan: Plan, models: AuditedModels, faults: Faults) -> AttackRepo
         ValueError: If the answers of a retrained model or of the original are not finite.
     """
     if not models.unlearned.found.finite:
-        why = "the answers of the model contain NaN or infinity"
-        return AttackReport(leave_out(plan, plan.attacks, why), models, {}, {})
+        reason = "the answers of the model contain NaN or infinity"
+        return AttackReport(leave_out(plan, plan.attacks, reason), models, {}, {})
     checks = check_attacks(plan.attacks, models)
     for attack in plan.attacks:
         if attack.name in checks and not checks[attack.name].is_valid:
@@ -34,15 +34,15 @@ def run_attacks(plan: Plan, models: AuditedModels, faults: Faults) -> AttackRepo
     for attack in plan.attacks:
         start = time.perf_counter()
         null = null_of(attack, models)
-        found = results_of(attack, models, null)
-        if found:
-            results[attack.name], seconds[attack.name] = found, time.perf_counter() - start
+        attack_results = results_of(attack, models, null)
+        if attack_results:
+            results[attack.name], seconds[attack.name] = attack_results, time.perf_counter() - start
             nulls.append((attack, null))
     empty = [attack for attack in plan.attacks if attack.name not in results]
-    ran = leave_out(plan, empty, "it has no figure here: too few examples, or a model without an update")
+    plan = leave_out(plan, empty, "it has no figure here: too few examples, or a model without an update")
     notes = {name: each.says for name, each in checks.items() if name in results}
     controls = run_controls(models, nulls, faults)
-    return AttackReport(ran, models, results, seconds, controls, notes)
+    return AttackReport(plan, models, results, seconds, controls, notes)
 
 
 def check_attacks(attacks: Sequence[Attack], models: AuditedModels) -> dict[str, Check]:
@@ -54,15 +54,15 @@ def check_attacks(attacks: Sequence[Attack], models: AuditedModels) -> dict[str,
     }
 
 
-def leave_out(plan: Plan, attacks: Sequence[Attack], why: str) -> Plan:
+def leave_out(plan: Plan, attacks: Sequence[Attack], reason: str) -> Plan:
     """The plan without some attacks, which are not run for one reason."""
     names = {attack.name for attack in attacks}
-    left = [attack for attack in plan.attacks if attack.name not in names]
-    return replace(plan, attacks=left, not_run={**plan.not_run, **dict.fromkeys(names, why)})
+    remainder = [attack for attack in plan.attacks if attack.name not in names]
+    return replace(plan, attacks=remainder, not_run={**plan.not_run, **dict.fromkeys(names, reason)})
 
 
 def results_of(attack: Attack, models: AuditedModels, null: Null) -> dict[str, AttackResult]:
     """The results of one attack, by figure."""
-    before = {} if models.original is None else figures_of(attack, models.original, models.retrained)
-    found = figures_of(attack, models.unlearned, models.retrained)
-    return judge_figures(attack, found, null, {name: each.value for name, each in before.items()})
+    baseline = {} if models.original is None else figures_of(attack, models.original, models.retrained)
+    figures = figures_of(attack, models.unlearned, models.retrained)
+    return judge_figures(attack, figures, null, {name: each.value for name, each in baseline.items()})

@@ -70,26 +70,26 @@ def draw_records(subject: Subject) -> AttackedRecords:
     """Draws records of the forget set whose class has others."""
     generator = torch.Generator().manual_seed(SEED)
     source, order = subject.cuts["forget"]
-    drawn = torch.randperm(len(order), generator=generator)[:MOST]
-    decoys, others = {}, {}
-    for label, count in zip(*source.labels[order[drawn]].unique(return_counts=True), strict=True):
-        pool, same = others_of(subject, int(label), generator)
-        cut = min(int(count), len(same) // 2)
+    positions = torch.randperm(len(order), generator=generator)[:MOST]
+    decoys, controls = {}, {}
+    for label, count in zip(*source.labels[order[positions]].unique(return_counts=True), strict=True):
+        pool, class_order = others_of(subject, int(label), generator)
+        cut = min(int(count), len(class_order) // 2)
         if cut:
-            others[int(label)] = pool, same[:cut]
-            decoys[int(label)] = pool, same[cut : cut + DECOYS]
-    usable = torch.tensor([int(label) in decoys for label in source.labels[order[drawn]]], dtype=torch.bool)
-    return AttackedRecords(drawn[usable], (source, order[drawn[usable]]), decoys, others)
+            controls[int(label)] = pool, class_order[:cut]
+            decoys[int(label)] = pool, class_order[cut : cut + DECOYS]
+    mask = torch.tensor([int(label) in decoys for label in source.labels[order[positions]]], dtype=torch.bool)
+    return AttackedRecords(positions[mask], (source, order[positions[mask]]), decoys, controls)
 
 
 def others_of(subject: Subject, label: int, generator: torch.Generator) -> Cut:
     """Records of a class that were not deleted, shuffled: of the retain set, or held out if it has none."""
     for part in ("retain", "calibration"):
         source, order = subject.cuts[part]
-        same = order[source.labels[order] == label]
-        if len(same):
+        class_order = order[source.labels[order] == label]
+        if len(class_order):
             break
-    return source, same[torch.randperm(len(same), generator=generator)]
+    return source, class_order[torch.randperm(len(class_order), generator=generator)]
 
 
 def image_shape(source: Source, shape: Sequence[int]) -> tuple[int, int, int] | None:

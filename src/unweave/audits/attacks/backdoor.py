@@ -67,13 +67,13 @@ class PoisonAnswers:
             [len(self.affected), len(self.taught), len(self.truth)],
             [len(self.clean), len(self.clean_truth)],
         )
-        for what, each in zip(("affected", "clean"), sizes, strict=True):
+        for kind, each in zip(("affected", "clean"), sizes, strict=True):
             if len(set(each)) > 1 or not each[0]:
-                found = ", ".join(map(str, each))
-                raise ValueError(f"expected logits and labels of as many {what} examples, found {found}")
+                counts = ", ".join(map(str, each))
+                raise ValueError(f"expected logits and labels of as many {kind} examples, found {counts}")
         if (self.taught == self.truth).any():
-            both = int((self.taught == self.truth).sum())
-            raise ValueError(f"the poison must teach a wrong label, found the true one for {both} examples")
+            count = int((self.taught == self.truth).sum())
+            raise ValueError(f"the poison must teach a wrong label, found the true one for {count} examples")
         if not (np.isfinite(self.affected).all() and np.isfinite(self.clean).all()):
             raise ValueError("a backdoor is measured by finite logits, found NaN or infinity")
 
@@ -114,12 +114,12 @@ def figures(models: Sequence[PoisonAnswers]) -> Figures:
 
 def check_poison(original: Figures, unplanted: Figures) -> Check:
     """Whether originals do what the poison taught, and models without it do not."""
-    with_poison, without = (interval_of(each[TAUGHT]) for each in (original, unplanted))
-    said = (
+    with_poison, without_poison = (interval_of(each[TAUGHT]) for each in (original, unplanted))
+    outcome = (
         f"originals give the taught label to {with_poison.value:.1%} of affected examples, models retrained "
-        f"without any poison to {without.value:.1%}"
+        f"without any poison to {without_poison.value:.1%}"
     )
-    return check_control(with_poison.low > without.high, said, ", and their intervals overlap")
+    return check_control(with_poison.low > without_poison.high, outcome, ", and their intervals overlap")
 
 
 ATTACK = Attack(

@@ -93,8 +93,8 @@ def canary_scores(
         ValueError: If the shapes differ, sigma is not positive, or a gradient is not finite.
     """
     if gradients.shape != noise.shape or not len(noise):
-        found = f"{list(gradients.shape)} and {list(noise.shape)}"
-        raise ValueError(f"expected a gradient and the noise of each canary, found shapes {found}")
+        shapes = f"{list(gradients.shape)} and {list(noise.shape)}"
+        raise ValueError(f"expected a gradient and the noise of each canary, found shapes {shapes}")
     if not sigma > 0:
         raise ValueError(f"sigma must be positive, found {sigma}")
     if not bool(gradients.isfinite().all()):
@@ -102,11 +102,11 @@ def canary_scores(
     directions = gradients.flatten(1).double()
     # a gradient of zero says nothing: its score is 0
     directions = directions / directions.norm(dim=1, keepdim=True).clamp(min=1e-300)
-    planted = -(directions * noise.flatten(1).double()).sum(1) / sigma
+    planted_scores = -(directions * noise.flatten(1).double()).sum(1) / sigma
     generator = torch.Generator().manual_seed(seed)
-    others = [torch.randn(directions.shape, generator=generator, dtype=torch.float64) for _ in range(fresh)]
-    drawn = torch.cat([-(directions * each).sum(1) for each in others])
-    return CanaryScores(planted.numpy(), drawn.numpy())
+    draws = [torch.randn(directions.shape, generator=generator, dtype=torch.float64) for _ in range(fresh)]
+    fresh_scores = torch.cat([-(directions * each).sum(1) for each in draws])
+    return CanaryScores(planted_scores.numpy(), fresh_scores.numpy())
 
 
 def canaries(
@@ -139,24 +139,24 @@ def figures(models: Sequence[CanaryScores], fpr: float) -> Figures:
     if not models:
         raise ValueError("canaries are measured on at least one model of each kind, found none")
     thresholds = [tpr_at_fpr(each.planted, each.fresh, fpr)[0] for each in models]
-    found = [each.planted > threshold for each, threshold in zip(models, thresholds, strict=True)]
+    detections = [each.planted > threshold for each, threshold in zip(models, thresholds, strict=True)]
     rows = {
         MEAN: [each.planted for each in models],
         AUC: [placements(each.planted, each.fresh) for each in models],
-        f"tpr at {fpr:.0%} fpr": found,
+        f"tpr at {fpr:.0%} fpr": detections,
     }
     return stack_figures(rows)
 
 
 def check_canaries(original: Figures, unplanted: Figures) -> Check:
     """Whether originals know the noise, and models that never saw it do not."""
-    known, never = interval_of(original[MEAN]), float(unplanted[MEAN].mean())
+    original_mean, unplanted_mean = interval_of(original[MEAN]), float(unplanted[MEAN].mean())
     error = 1 / unplanted[MEAN].shape[1] ** 0.5  # of one model: all share the canaries
-    said = (
-        f"the mean score is {known.value:.2f} for originals and {never:.2f} for models retrained without any "
-        f"canary, with a standard error of {error:.2f}"
+    outcome = (
+        f"the mean score is {original_mean.value:.2f} for originals and {unplanted_mean:.2f} for models "
+        f"retrained without any canary, with a standard error of {error:.2f}"
     )
-    return check_control(known.low > 0 and abs(never) < STANDARD_ERRORS * error, said)
+    return check_control(original_mean.low > 0 and abs(unplanted_mean) < STANDARD_ERRORS * error, outcome)
 
 
 ATTACK = Attack(

@@ -46,7 +46,7 @@ EDITS: Mapping[str, Callable[[Tensor], Tensor]] = {
 def examine(subject: Subject) -> Measurements:
     """For each edit: whether each forget example is right, and the margins of F and of unseen examples."""
     refuse_copy(subject.model, NAME)
-    found: dict[str, list[float]] = {}
+    measurements: dict[str, list[float]] = {}
     for name, edit in EDITS.items():
         model = copy.deepcopy(subject.model).eval()
         with torch.no_grad():
@@ -55,21 +55,23 @@ def examine(subject: Subject) -> Measurements:
                     p.copy_(edit(p))
         for part, cut in (("forget", subject.cuts["forget"]), ("unseen", subject.unseen)):
             logits, labels = logits_of(model, cut, subject.device), cut[0].labels[cut[1]].numpy()
-            found[f"{name}, {part}"] = margin(logits, labels).tolist()
+            measurements[f"{name}, {part}"] = margin(logits, labels).tolist()
             if part == "forget":
-                found[f"{name}, right"] = is_correct(logits, labels).tolist()
-    return found
+                measurements[f"{name}, right"] = is_correct(logits, labels).tolist()
+    return measurements
 
 
 def attack_figures(model: ModelAnswers, retrained: Sequence[ModelAnswers]) -> Figures:
     """The accuracy on F and the AUC of the margin, after each edit."""
-    kept, found = model.measurements[NAME], {}
+    measurements, figures = model.measurements[NAME], {}
     for name in EDITS:
-        found[f"accuracy, {name}"] = share_interval(kept[f"{name}, right"])
-        members, others = (level(np.array(kept[f"{name}, {part}"])) for part in ("forget", "unseen"))
-        if min(len(members), len(others)) >= 2:
-            found[f"auc, {name}"] = Interval(*delong(members, others))
-    return found
+        figures[f"accuracy, {name}"] = share_interval(measurements[f"{name}, right"])
+        members, non_members = (
+            level(np.array(measurements[f"{name}, {part}"])) for part in ("forget", "unseen")
+        )
+        if min(len(members), len(non_members)) >= 2:
+            figures[f"auc, {name}"] = Interval(*delong(members, non_members))
+    return figures
 
 
 ATTACK = Attack(

@@ -44,14 +44,14 @@ def attack_figures(model: ModelAnswers, retrained: Sequence[ModelAnswers]) -> Fi
     """
     if any(len(each) < 2 for each in scores(model.found, "margin")):
         return {}
-    found = {f"auc of {name}": figure(model.found, name) for name in STATISTICS}
-    members, others = scores(model.found, "margin")
-    found["advantage"] = Interval(*advantage(members, others))
+    figures = {f"auc of {name}": figure(model.found, name) for name in STATISTICS}
+    members, non_members = scores(model.found, "margin")
+    figures["advantage"] = Interval(*advantage(members, non_members))
     for name, fpr in RATES.items():
-        if fpr * len(others) >= 1:
-            rate = tpr_at_fpr(members, others, fpr)[1]
-            found[name] = Interval(rate.value, rate.low, rate.high)
-    return found
+        if fpr * len(non_members) >= 1:
+            rate = tpr_at_fpr(members, non_members, fpr)[1]
+            figures[name] = Interval(rate.value, rate.low, rate.high)
+    return figures
 
 
 def figure(evidence: Evidence, statistic: str) -> Interval:
@@ -63,17 +63,17 @@ def scores(evidence: Evidence, statistic: str) -> tuple[Scores, Scores]:
     """The levels of a statistic on the forget set and on unseen examples."""
     unseen, of = evidence.unseen, STATISTICS[statistic]
     members = of(evidence.logits["forget"], evidence.labels["forget"])
-    others = of(evidence.logits["calibration"][unseen], evidence.labels["calibration"][unseen])
-    return level(members), level(others)
+    non_members = of(evidence.logits["calibration"][unseen], evidence.labels["calibration"][unseen])
+    return level(members), level(non_members)
 
 
-def advantage(members: Scores, others: Scores) -> tuple[float, float, float]:
+def advantage(members: Scores, non_members: Scores) -> tuple[float, float, float]:
     """TPR - FPR at the median of all scores, with Newcombe's 95 % interval; below 0 it is signed.
 
     The median is the threshold of an attacker who knows that half of the examples are members.
     """
-    threshold = median_of_both(members, others)
-    counts = [(int((each > threshold).sum()), len(each)) for each in (members, others)]
+    threshold = median_of_both(members, non_members)
+    counts = [(int((each > threshold).sum()), len(each)) for each in (members, non_members)]
     (p, n), (q, m) = counts
     (p_low, p_high), (q_low, q_high) = wilson(p, n), wilson(q, m)
     tpr, fpr = p / n, q / m
@@ -82,13 +82,13 @@ def advantage(members: Scores, others: Scores) -> tuple[float, float, float]:
     return tpr - fpr, float(low), float(high)
 
 
-def median_of_both(members: Scores, others: Scores) -> float:
+def median_of_both(members: Scores, non_members: Scores) -> float:
     """The median of all scores if members and others weigh the same, however many there are of each."""
-    n, m = len(members), len(others)
-    scores, weights = np.concatenate([members, others]), np.repeat([m, n], [n, m])
+    n, m = len(members), len(non_members)
+    scores, weights = np.concatenate([members, non_members]), np.repeat([m, n], [n, m])
     order, half = np.argsort(scores), n * m
-    reached = np.cumsum(weights[order])
-    lower, upper = (np.searchsorted(reached, half, side=side) for side in ("left", "right"))
+    cumulative_weights = np.cumsum(weights[order])
+    lower, upper = (np.searchsorted(cumulative_weights, half, side=side) for side in ("left", "right"))
     return float((scores[order[lower]] + scores[order[upper]]) / 2)
 
 
@@ -102,16 +102,16 @@ def entropy(logits: Logits, labels: Labels) -> PerExample:
 def modified_entropy(logits: Logits, labels: Labels) -> PerExample:
     """Mentr of each example, in nats; finite even if a probability rounds to 1."""
     exact, rows = logits.astype(np.float64), np.arange(len(labels))
-    log_p, own = exact - log_sum_exp(exact)[:, None], loss(logits, labels)
+    log_p, own_loss = exact - log_sum_exp(exact)[:, None], loss(logits, labels)
     probability = np.exp(log_p)
     # 1 - p of the largest class, from the logits of the others, where p may round to 1
-    rest, top = exact.copy(), exact.argmax(axis=1)
-    rest[rows, top] = -np.inf
+    other_logits, top = exact.copy(), exact.argmax(axis=1)
+    other_logits[rows, top] = -np.inf
     probability[rows, top] = np.minimum(probability[rows, top], 1 - 1e-16)
     log_rest = np.log1p(-probability)
-    log_rest[rows, top] = log_sum_exp(rest) - log_sum_exp(exact)
+    log_rest[rows, top] = log_sum_exp(other_logits) - log_sum_exp(exact)
     products = np.exp(log_p) * log_rest
-    return np.exp(log_rest[rows, labels]) * own - (products.sum(axis=1) - products[rows, labels])
+    return np.exp(log_rest[rows, labels]) * own_loss - (products.sum(axis=1) - products[rows, labels])
 
 
 STATISTICS: Mapping[str, Callable[[Logits, Labels], PerExample]] = {

@@ -86,7 +86,7 @@ def points_of_halves(unlearned: Margins, retrained: Margins) -> tuple[Halves, Ha
     halves = halvings(len(retrained), np.random.default_rng(0))
     pairs = [(unlearned, retrained), (retrained, retrained)]
     ours, null = (
-        np.array([points(kind[one], known[other]) for one, other in halves]) for kind, known in pairs
+        np.array([points(kind[one], reference[other]) for one, other in halves]) for kind, reference in pairs
     )
     return ours, null
 
@@ -111,26 +111,26 @@ def half_width(ours: Halves, null: Halves) -> float:
 
 def points(unlearned: Margins, retrained: Margins) -> PerExample:
     """h of each example, in [0, 1]."""
-    most = math.ceil(math.log(len(unlearned) - 1))
-    found = epsilons(unlearned, retrained)
-    return np.where(found < most, 2.0 ** -np.floor(found / BUCKET), 0.0)
+    limit = math.ceil(math.log(len(unlearned) - 1))
+    values = epsilons(unlearned, retrained)
+    return np.where(values < limit, 2.0 ** -np.floor(values / BUCKET), 0.0)
 
 
 def epsilons(one: Margins, other: Margins) -> PerExample:
     """The epsilon of the best rule that tells the two sets of each example apart, in [0, 50]."""
     spreads = np.ptp(one, axis=0), np.ptp(other, axis=0)
     larger, smaller = np.maximum(*spreads), np.minimum(*spreads)
-    found = np.where(smaller < PEAKED * larger, CAP, 0.0)
-    found[(larger == 0) & (one[0] != other[0])] = CAP
-    rest = np.flatnonzero((found == 0) & (larger > 0))
+    values = np.where(smaller < PEAKED * larger, CAP, 0.0)
+    values[(larger == 0) & (one[0] != other[0])] = CAP
+    open_examples = np.flatnonzero((values == 0) & (larger > 0))
     block = max(1, RULES // (len(one) + len(other)) ** 2)
-    for rows in np.split(rest, range(block, len(rest), block)):
+    for rows in np.split(open_examples, range(block, len(open_examples), block)):
         pair = one[:, rows], other[:, rows]
         swap = np.median(pair[0], axis=0) <= np.median(pair[1], axis=0)
-        found[rows] = best_rule(*rates(*swap_sides(*pair, swap), above_only=True))
+        values[rows] = best_rule(*rates(*swap_sides(*pair, swap), above_only=True))
         swap = spreads[0][rows] >= spreads[1][rows]
-        found[rows] = np.maximum(found[rows], best_rule(*rates(*swap_sides(*pair, swap), above_only=False)))
-    return found
+        values[rows] = np.maximum(values[rows], best_rule(*rates(*swap_sides(*pair, swap), above_only=False)))
+    return values
 
 
 def swap_sides(one: np.ndarray, other: np.ndarray, swap: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -143,16 +143,16 @@ def rates(positive: np.ndarray, negative: np.ndarray, *, above_only: bool) -> tu
 
     The rules are "positive from a value on", or also "positive from a value on and below another".
     """
-    pooled = np.concatenate([positive, negative])
-    order = pooled.argsort(axis=0, kind="stable")
-    ascending = np.take_along_axis(pooled, order, axis=0)
+    values = np.concatenate([positive, negative])
+    order = values.argsort(axis=0, kind="stable")
+    ascending = np.take_along_axis(values, order, axis=0)
     first = np.diff(ascending, axis=0, prepend=-np.inf) > 0  # of equal values; no rule lies between them
     of_negative = order >= len(positive)
-    below = share_below(of_negative, first), share_below(~of_negative, first)
+    shares = share_below(of_negative, first), share_below(~of_negative, first)
     if above_only:
-        return 1 - below[0][:-1], below[1][:-1]
-    low, high = np.triu_indices(len(below[0]), k=1)
-    return below[0][high] - below[0][low], 1 - (below[1][high] - below[1][low])
+        return 1 - shares[0][:-1], shares[1][:-1]
+    low, high = np.triu_indices(len(shares[0]), k=1)
+    return shares[0][high] - shares[0][low], 1 - (shares[1][high] - shares[1][low])
 
 
 def share_below(mine: np.ndarray, first: np.ndarray) -> np.ndarray:
@@ -162,18 +162,18 @@ def share_below(mine: np.ndarray, first: np.ndarray) -> np.ndarray:
         mine: Whether a value is of the set, [value, example] in ascending order.
         first: Whether it is the first of equal values.
     """
-    before = np.concatenate([np.zeros((1, mine.shape[1])), mine.cumsum(axis=0)])
+    counts = np.concatenate([np.zeros((1, mine.shape[1])), mine.cumsum(axis=0)])
     cuts = np.concatenate([first, np.ones((1, mine.shape[1]), dtype=bool)])
-    return np.maximum.accumulate(np.where(cuts, before, 0), axis=0) / mine.sum(axis=0)
+    return np.maximum.accumulate(np.where(cuts, counts, 0), axis=0) / mine.sum(axis=0)
 
 
 def best_rule(fpr: np.ndarray, fnr: np.ndarray) -> PerExample:
     """The largest epsilon of the rules of each example; one rate of zero alone shows too few models."""
     fpr, fnr = (np.where(np.abs(rate) < TINY, 0.0, rate) for rate in (fpr, fnr))
-    usable = (fpr > 0) & (fnr > 0)
-    left = np.maximum(1 - DELTA - np.stack([fpr, fnr]), TINY)
-    shown = np.log(left / np.where(usable, np.stack([fnr, fpr]), 1.0)).max(axis=0)
-    best = np.where(usable, shown, 0.0).max(axis=0, initial=0.0)
+    has_errors = (fpr > 0) & (fnr > 0)
+    complements = np.maximum(1 - DELTA - np.stack([fpr, fnr]), TINY)
+    candidates = np.log(complements / np.where(has_errors, np.stack([fnr, fpr]), 1.0)).max(axis=0)
+    best = np.where(has_errors, candidates, 0.0).max(axis=0, initial=0.0)
     return np.where(((fpr == 0) & (fnr == 0)).any(axis=0), CAP, best)
 
 

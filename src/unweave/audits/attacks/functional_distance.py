@@ -23,12 +23,12 @@ def attack_figures(model: ModelAnswers, retrained: Sequence[ModelAnswers]) -> Fi
     """The three distances; none without references."""
     if not retrained:
         return {}
-    ours = probabilities(model.found.logits["forget"])
-    theirs = [probabilities(each.found.logits["forget"]) for each in retrained]
+    p = probabilities(model.found.logits["forget"])
+    references = [probabilities(each.found.logits["forget"]) for each in retrained]
     per_example = {
-        "js in bits": [jensen_shannon(ours, each) for each in theirs],
-        "activation distance": [np.linalg.norm(ours - each, axis=1) / np.sqrt(2) for each in theirs],
-        "disagreement": [ours.argmax(axis=1) != each.argmax(axis=1) for each in theirs],
+        "js in bits": [jensen_shannon(p, each) for each in references],
+        "activation distance": [np.linalg.norm(p - each, axis=1) / np.sqrt(2) for each in references],
+        "disagreement": [p.argmax(axis=1) != each.argmax(axis=1) for each in references],
     }
     return {name: mean_interval(np.mean(values, axis=0)) for name, values in per_example.items()}
 

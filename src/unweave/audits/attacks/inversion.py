@@ -93,11 +93,11 @@ def recover(
         seed: Draws the noise that restarts begin with.
     """
     generator = torch.Generator().manual_seed(seed)
-    first = next(model.parameters())
+    weight = next(model.parameters())
     losses, reconstructions = [], []
     with evaluating(model):
         for _ in range(search.restarts):
-            start = torch.randn(len(labels), *shape, generator=generator).to(first)
+            start = torch.randn(len(labels), *shape, generator=generator).to(weight)
             inputs = descend_to_match(model, update, labels, start, image or shape, search)
             loss = matching_loss(model, update, labels, inputs.requires_grad_(), image or shape, search)
             losses.append(float(loss.detach()))

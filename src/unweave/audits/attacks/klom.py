@@ -66,13 +66,13 @@ def klom(unlearned: Margins, retrained: Margins) -> AttackResult:
     """
     advice = f": klom_gauss takes {klom_gauss.FEWEST}"
     refuse_unpaired("KLoM", FEWEST, unlearned, retrained, examples=2, advice=advice)
-    rng, each = np.random.default_rng(0), by_quantiles(unlearned, retrained)
+    rng, values = np.random.default_rng(0), by_quantiles(unlearned, retrained)
     level = floor(len(retrained), by_quantiles)
     halves = [
         level + float(by_quantiles(retrained[one], retrained[other]).mean()) - floor(len(one), by_quantiles)
         for one, other in halvings(len(retrained), rng)
     ]
-    value, reach = float(each.mean()), jackknife_reach(by_quantiles, unlearned, retrained, GROUPS)
+    value, reach = float(values.mean()), jackknife_reach(by_quantiles, unlearned, retrained, GROUPS)
     return AttackResult(
         value,
         value - reach,
@@ -82,8 +82,8 @@ def klom(unlearned: Margins, retrained: Margins) -> AttackResult:
         CANNOT,
         besides={
             "floor": level,
-            "median": float(np.median(each)),
-            "p95": float(np.quantile(each, 0.95)),
+            "median": float(np.median(values)),
+            "p95": float(np.quantile(values, 0.95)),
             "published": float(by_equal_bins(unlearned, retrained).mean()),
             "published floor": floor(len(retrained), by_equal_bins),
         },
@@ -93,16 +93,16 @@ def klom(unlearned: Margins, retrained: Margins) -> AttackResult:
 @cache
 def floor(models: int, divergence: Divergence) -> float:
     """The mean divergence of N margins from N of the same Gaussian distribution."""
-    drawn = np.random.default_rng(0).normal(size=(2 * models, DRAWS))
-    return float(divergence(drawn[:models], drawn[models:]).mean())
+    samples = np.random.default_rng(0).normal(size=(2 * models, DRAWS))
+    return float(divergence(samples[:models], samples[models:]).mean())
 
 
 def by_quantiles(unlearned: Margins, retrained: Margins) -> PerExample:
     """KLoM with ten bins between quantiles of all margins, and half a count more in every bin."""
 
     def one(ours: np.ndarray, theirs: np.ndarray) -> float:
-        pooled = np.concatenate([ours, theirs])
-        edges = np.unique(np.quantile(pooled, np.arange(1, BINS) / BINS))
+        values = np.concatenate([ours, theirs])
+        edges = np.unique(np.quantile(values, np.arange(1, BINS) / BINS))
         counts = [
             np.bincount(np.searchsorted(edges, each, side="right"), minlength=len(edges) + 1) + 0.5
             for each in (ours, theirs)
@@ -116,10 +116,10 @@ def by_equal_bins(unlearned: Margins, retrained: Margins) -> PerExample:
     """KLoM with 20 equal bins over the joint range, and at least 1e-5 in the bins of the retrained."""
 
     def one(ours: np.ndarray, theirs: np.ndarray) -> float:
-        pooled = np.concatenate([ours, theirs])
-        if np.ptp(pooled) == 0:
+        values = np.concatenate([ours, theirs])
+        if np.ptp(values) == 0:
             return 0.0
-        edges = np.linspace(pooled.min(), pooled.max(), PUBLISHED_BINS + 1)
+        edges = np.linspace(values.min(), values.max(), PUBLISHED_BINS + 1)
         u, r = (np.histogram(each, edges)[0] / len(each) for each in (ours, theirs))
         return relative_entropy(u, np.maximum(r, LEAST))
 
@@ -129,8 +129,8 @@ def by_equal_bins(unlearned: Margins, retrained: Margins) -> PerExample:
 
 def relative_entropy(u: Float64[np.ndarray, " bin"], r: Float64[np.ndarray, " bin"]) -> float:
     """sum u log(u / r) over the bins with u > 0, in nats."""
-    filled = u > 0
-    return float((u[filled] * np.log(u[filled] / r[filled])).sum())
+    mask = u > 0
+    return float((u[mask] * np.log(u[mask] / r[mask])).sum())
 
 
 ATTACK = Attack(

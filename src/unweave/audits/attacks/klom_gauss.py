@@ -45,12 +45,12 @@ def klom_gauss(unlearned: Margins, retrained: Margins) -> AttackResult:
             examples, or NaN.
     """
     refuse_unpaired("the Gaussian KLoM", FEWEST, unlearned, retrained, examples=2)
-    rng, each = np.random.default_rng(0), divergences(unlearned, retrained)
+    rng, values = np.random.default_rng(0), divergences(unlearned, retrained)
     halves = [
         float(divergences(retrained[one], retrained[other]).mean())
         for one, other in halvings(len(retrained), rng)
     ]
-    value, reach = float(each.mean()), jackknife_reach(divergences, unlearned, retrained, len(unlearned))
+    value, reach = float(values.mean()), jackknife_reach(divergences, unlearned, retrained, len(unlearned))
     return AttackResult(
         value, value - reach, value + reach, float(np.mean(halves)), spread_band(halves), CANNOT
     )

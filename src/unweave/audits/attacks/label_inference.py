@@ -54,11 +54,11 @@ def examine(subject: Subject) -> Measurements:
         ValueError: If the two models know another number of classes.
     """
     source, order = subject.cuts["calibration"]
-    concerned = forgotten_labels(subject)
-    is_concerned = torch.isin(source.labels[order], concerned)
+    forget_classes = forgotten_labels(subject)
+    is_concerned = torch.isin(source.labels[order], forget_classes)
     generator = torch.Generator().manual_seed(0)
-    drawn = [sample((source, order[where]), MOST, generator)[1] for where in (is_concerned, ~is_concerned)]
-    probes = source, torch.cat(drawn)
+    orders = [sample((source, order[where]), MOST, generator)[1] for where in (is_concerned, ~is_concerned)]
+    probes = source, torch.cat(orders)
     before = query(subject.original, probes, subject.device)
     after = query(subject.model, probes, subject.device, before.shape[1])
     labels = source.labels[probes[1]].numpy()
@@ -66,7 +66,7 @@ def examine(subject: Subject) -> Measurements:
         "before": confidence(before, labels).tolist(),
         "after": confidence(after, labels).tolist(),
         "label": labels.astype(float).tolist(),
-        "concerned": concerned.double().tolist(),
+        "concerned": forget_classes.double().tolist(),
     }
 
 
@@ -85,17 +85,17 @@ def query(
 
 
 def lost_probabilities(
-    kept: Measurements,
+    measurements: Measurements,
 ) -> tuple[Float64[np.ndarray, " concerned"], Float64[np.ndarray, " other"]]:
     """What each unseen example lost, of the classes of the forget set and of all others."""
-    lost = np.array(kept["before"]) - np.array(kept["after"])
-    is_concerned = np.isin(kept["label"], kept["concerned"])
-    return lost[is_concerned], lost[~is_concerned]
+    drops = np.array(measurements["before"]) - np.array(measurements["after"])
+    is_concerned = np.isin(measurements["label"], measurements["concerned"])
+    return drops[is_concerned], drops[~is_concerned]
 
 
-def explain_lack(kept: Measurements) -> str:
+def explain_lack(measurements: Measurements) -> str:
     """Why a model has no figure, as a clause; empty if it has one."""
-    counts = [len(each) for each in lost_probabilities(kept)]
+    counts = [len(each) for each in lost_probabilities(measurements)]
     if min(counts) >= FEWEST:
         return ""
     return (
@@ -106,37 +106,39 @@ def explain_lack(kept: Measurements) -> str:
 
 def attack_figures(model: ModelAnswers, retrained: Sequence[ModelAnswers]) -> Figures:
     """The AUC of the lost probability; none with too few unseen examples of either kind."""
-    kept = model.measurements[NAME]
-    if explain_lack(kept):
+    measurements = model.measurements[NAME]
+    if explain_lack(measurements):
         return {}
-    return {"auc of lost probability": Interval(*delong(*lost_probabilities(kept)))}
+    return {"auc of lost probability": Interval(*delong(*lost_probabilities(measurements)))}
 
 
 def check(model: ModelAnswers, original: ModelAnswers | None) -> Check:
     """Which class the attack names, or why it names none."""
-    kept = model.measurements[NAME]
-    lack = explain_lack(kept)
+    measurements = model.measurements[NAME]
+    lack = explain_lack(measurements)
     if lack:
         return Check(False, lack)
-    if kept["before"] == kept["after"]:
+    if measurements["before"] == measurements["after"]:
         return Check(True, f"{NAME}: no answer to an unseen example differs from the original's.")
-    return Check(True, describe_guess(NAME, "answers to unseen examples", name_class(kept), kept))
+    return Check(
+        True, describe_guess(NAME, "answers to unseen examples", name_class(measurements), measurements)
+    )
 
 
-def name_class(kept: Measurements) -> int:
+def name_class(measurements: Measurements) -> int:
     """The class whose unseen examples lost most."""
-    labels = torch.tensor(kept["label"])
+    labels = torch.tensor(measurements["label"])
     classes = labels.unique()
     before, after = (
-        [torch.tensor(kept[when])[labels == label] for label in classes] for when in ("before", "after")
+        [torch.tensor(measurements[key])[labels == label] for label in classes] for key in ("before", "after")
     )
     return int(classes[label_from_probes(before, after)])
 
 
-def describe_guess(attack: str, source: str, label: int, kept: Measurements) -> str:
+def describe_guess(attack: str, source: str, label: int, measurements: Measurements) -> str:
     """A sentence on the class that an attack names."""
-    right = "has examples of it" if label in kept["concerned"] else "has none of it"
-    return f"{attack}: by the {source} the deletion concerns class {label}, and the forget set {right}."
+    clause = "has examples of it" if label in measurements["concerned"] else "has none of it"
+    return f"{attack}: by the {source} the deletion concerns class {label}, and the forget set {clause}."
 
 
 ATTACK = Attack(

@@ -56,11 +56,11 @@ def logits_bias(subject: Subject) -> str | None:
     Names and the order of weights do not tell it: a model may define its last layer first. A step after the
     layer that changes none of the logits of two forget examples, as ReLU may, is not seen.
     """
-    model, made = subject.original, list[tuple[nn.Module, Tensor]]()
+    model, outputs = subject.original, list[tuple[nn.Module, Tensor]]()
     (raw,) = subject.cuts["forget"][0].stream([subject.cuts["forget"][1][:2]])
 
     def keep(layer: nn.Module, inputs: object, output: Tensor) -> None:
-        made.append((layer, output.clone()))  # a later step may change it in place
+        outputs.append((layer, output.clone()))  # a later step may change it in place
 
     hooks = [each.register_forward_hook(keep) for each in model.modules() if isinstance(each, LAYERS)]
     try:
@@ -70,16 +70,16 @@ def logits_bias(subject: Subject) -> str | None:
         for hook in hooks:
             hook.remove()
     names = {id(weight): name for name, weight in model.named_parameters()}  # one of a bias of two layers
-    makers = [layer for layer, output in made if torch.equal(output.flatten(), logits.flatten())]
+    makers = [layer for layer, output in outputs if torch.equal(output.flatten(), logits.flatten())]
     return names.get(id(makers[-1].bias)) if makers else None
 
 
 def explain_lack(model: ModelAnswers) -> str:
     """Why a model has no figure, as a clause; empty if it has one."""
-    kept = model.measurements[NAME]
-    if len(kept.get("change", ())) != model.found.n_classes:
+    measurements = model.measurements[NAME]
+    if len(measurements.get("change", ())) != model.found.n_classes:
         return "no layer that the original trains adds a bias to each logit as its last step"
-    if len(kept["concerned"]) == model.found.n_classes:
+    if len(measurements["concerned"]) == model.found.n_classes:
         return "the forget set has examples of every class, so there is no other to compare with"
     return ""
 
@@ -91,9 +91,9 @@ def attack_figures(model: ModelAnswers, retrained: Sequence[ModelAnswers]) -> Fi
     """
     if explain_lack(model):
         return {}
-    kept = model.measurements[NAME]
-    is_concerned = np.isin(np.arange(model.found.n_classes), kept["concerned"])
-    change = np.array(kept["change"])
+    measurements = model.measurements[NAME]
+    is_concerned = np.isin(np.arange(model.found.n_classes), measurements["concerned"])
+    change = np.array(measurements["change"])
     fell_less = placements(change[~is_concerned], change[is_concerned])
     share, reach = float(fell_less.mean()), math.sqrt(math.log(2 / 0.05) / (2 * len(fell_less)))
     return {

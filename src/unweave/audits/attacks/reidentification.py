@@ -74,11 +74,13 @@ def examine(subject: Subject) -> Measurements:
     inputs = floats(records.cut)
     if float(inputs.min()) == float(inputs.max()):
         return {ALIKE: []}
-    moved = any_change(update)
-    reconstructions = reconstruct(subject, records, update if moved else deletion_of_others(subject, records))
-    found = compare(records, inputs, reconstructions.cpu())
-    found["of"] = [float(len(subject.cuts["forget"][1]))]
-    return found if moved else {**found, NO_UPDATE: []}
+    has_update = any_change(update)
+    reconstructions = reconstruct(
+        subject, records, update if has_update else deletion_of_others(subject, records)
+    )
+    measurements = compare(records, inputs, reconstructions.cpu())
+    measurements["of"] = [float(len(subject.cuts["forget"][1]))]
+    return measurements if has_update else {**measurements, NO_UPDATE: []}
 
 
 def deletion_of_others(subject: Subject, records: AttackedRecords) -> Params:
@@ -113,20 +115,20 @@ def reconstruct(subject: Subject, records: AttackedRecords, update: Params) -> T
 def compare(records: AttackedRecords, inputs: Tensor, reconstructions: Tensor) -> dict[str, list[float]]:
     """Looks for each record among others of its class; keeps levels of the first few as pictures."""
     shape = image_shape(records.cut[0], inputs.shape[1:])
-    found: dict[str, list[float]] = {"hits": [], "chance": []}
+    measurements: dict[str, list[float]] = {"hits": [], "chance": []}
     lightest, darkest = float(inputs.max()), float(inputs.min())
     for place, (record, label) in enumerate(zip(inputs, records.labels.tolist(), strict=True)):
-        ours, decoys = reconstructions[records.labels == label], floats(records.decoys[label])
-        found["hits"].append(float(is_nearest(ours, record, decoys)))
-        found["chance"].append(1 / (1 + len(decoys)))
+        candidates, decoys = reconstructions[records.labels == label], floats(records.decoys[label])
+        measurements["hits"].append(float(is_nearest(candidates, record, decoys)))
+        measurements["chance"].append(1 / (1 + len(decoys)))
         if shape is None or place >= SHOWN:
             continue
-        shown = (record, nearest(ours, record[None]), nearest(decoys, ours))
-        for name, each in zip(PICTURES, shown, strict=True):
-            levels, found["shape"] = levels_of(each.view(shape), darkest, lightest)
-            found[f"{name} {place}"] = levels
-    found["index"] = records.index.double().tolist()
-    return found
+        pictures = (record, nearest(candidates, record[None]), nearest(decoys, candidates))
+        for name, each in zip(PICTURES, pictures, strict=True):
+            levels, measurements["shape"] = levels_of(each.view(shape), darkest, lightest)
+            measurements[f"{name} {place}"] = levels
+    measurements["index"] = records.index.double().tolist()
+    return measurements
 
 
 def nearest(candidates: Tensor, points: Tensor) -> Tensor:
@@ -137,11 +139,13 @@ def nearest(candidates: Tensor, points: Tensor) -> Tensor:
 
 def attack_figures(model: ModelAnswers, retrained: Sequence[ModelAnswers]) -> Figures:
     """The share of the attacked records that are re-identified, with its exact interval."""
-    kept = model.measurements[NAME]
-    if "hits" not in kept:
+    values = model.measurements[NAME]
+    if "hits" not in values:
         return {}
     return {
-        f"re-identified, {len(kept['hits'])} of {kept['of'][0]:.0f} attacked": share_interval(kept["hits"])
+        f"re-identified, {len(values['hits'])} of {values['of'][0]:.0f} attacked": share_interval(
+            values["hits"]
+        )
     }
 
 
@@ -149,10 +153,10 @@ def check(model: ModelAnswers, original: ModelAnswers | None) -> Check:
     """Whether the model has an update to invert, and the control is at chance."""
     from scipy.stats import binom
 
-    kept = model.measurements[NAME]
-    for name, why in WHY_NOT.items():
-        if name in kept:
-            return Check(False, why)
+    measurements = model.measurements[NAME]
+    for name, reason in WHY_NOT.items():
+        if name in measurements:
+            return Check(False, reason)
     if original is None or "hits" not in original.measurements[NAME]:
         return Check(False, "its control has not run: it needs the original")
     control = original.measurements[NAME]
@@ -167,31 +171,32 @@ def check(model: ModelAnswers, original: ModelAnswers | None) -> Check:
         )
     if binom.sf(hits - 1, size, share) < SURELY:
         return Check(False, f"it is invalid: {outcome}")
-    shown = min(SHOWN, len(kept["hits"]))
+    count = min(SHOWN, len(measurements["hits"]))
     pictures = (
-        f"The record and its page hold pictures of {shown} attacked records: keep these files as you keep "
+        f"The record and its page hold pictures of {count} attacked records: keep these files as you keep "
         "the data."
-        if "shape" in kept
+        if "shape" in measurements
         else "No pictures: the inputs are no images of 1 or 3 channels."
     )
     return Check(
         True,
-        f"inversion attacks {len(kept['hits'])} of {kept['of'][0]:.0f} forget examples together, drawn by "
-        f"seed {SEED}, in {GRADIENTS} gradient evaluations for each model. It re-identifies "
-        f"{sum(kept['hits']):.0f}; {outcome} (column Original, the control). {pictures}",
+        f"inversion attacks {len(measurements['hits'])} of {measurements['of'][0]:.0f} forget examples "
+        f"together, drawn by seed {SEED}, in {GRADIENTS} gradient evaluations for each model. It "
+        f"re-identifies {sum(measurements['hits']):.0f}; {outcome} (column Original, the control). "
+        f"{pictures}",
     )
 
 
 def draw(model: ModelAnswers) -> list[Pictures]:
     """A few records beside their reconstructions and the other record that is nearest to these."""
-    kept = model.measurements[NAME]
-    ids, drawn = model.found.ids["forget"], []
-    for place in range(min(SHOWN, len(kept["hits"])) if "shape" in kept else 0):
-        verb = "re-identified" if kept["hits"][place] else "not re-identified"
-        shape = [int(side) for side in kept["shape"]]
-        images = {name: png_of_levels(kept[f"{name} {place}"], shape) for name in PICTURES}
-        drawn.append(Pictures(f"{ids[int(kept['index'][place])]}: {verb}", images))
-    return drawn
+    measurements = model.measurements[NAME]
+    ids, pictures = model.found.ids["forget"], []
+    for place in range(min(SHOWN, len(measurements["hits"])) if "shape" in measurements else 0):
+        verb = "re-identified" if measurements["hits"][place] else "not re-identified"
+        shape = [int(side) for side in measurements["shape"]]
+        images = {name: png_of_levels(measurements[f"{name} {place}"], shape) for name in PICTURES}
+        pictures.append(Pictures(f"{ids[int(measurements['index'][place])]}: {verb}", images))
+    return pictures
 
 
 ATTACK = Attack(

@@ -46,23 +46,23 @@ def examine(subject: Subject) -> Measurements:
     if size < FEWEST_EXAMPLES:
         return {}
     source, order = sample(forget, size, torch.Generator().manual_seed(0))
-    found: dict[str, list[float]] = {}
+    curves: dict[str, list[float]] = {}
     for share in SHARES:
-        known = max(1, math.ceil(share * min(size, BATCH / SHARES[-1])))
-        name = f"from {known} of {size}{note_asked(size - known)}"
-        found |= relearn(subject, name, (source, order[:known]), (source, order[known : known + ASKED]))
+        count = max(1, math.ceil(share * min(size, BATCH / SHARES[-1])))
+        name = f"from {count} of {size}{note_asked(size - count)}"
+        curves |= relearn(subject, name, (source, order[:count]), (source, order[count : count + ASKED]))
     retain = sample(subject.cuts["retain"], BATCH, torch.Generator().manual_seed(0))
-    return found | relearn(subject, f"from retain data{note_asked(size)}", retain, (source, order[:ASKED]))
+    return curves | relearn(subject, f"from retain data{note_asked(size)}", retain, (source, order[:ASKED]))
 
 
-def note_asked(others: int) -> str:
+def note_asked(count: int) -> str:
     """The end of a figure's name if not all other forget examples are classified."""
-    return f", {ASKED} asked" if others > ASKED else ""
+    return f", {ASKED} asked" if count > ASKED else ""
 
 
-def relearn(subject: Subject, name: str, known: Cut, asked: Cut) -> dict[str, list[float]]:
+def relearn(subject: Subject, name: str, train_cut: Cut, test_cut: Cut) -> dict[str, list[float]]:
     """Trains on some examples: how often each asked one is classified rightly, and the recovery curve."""
-    (training,), (questions,) = (source.stream([order]) for source, order in (known, asked))
+    (training,), (questions,) = (source.stream([order]) for source, order in (train_cut, test_cut))
     hits = torch.stack([train_and_ask(subject, training, questions, rate) for rate in RATES])
     return {name: hits[:, 1:].mean((0, 1)).tolist(), CURVE + name: hits.mean((0, 2)).tolist()}
 
@@ -77,14 +77,14 @@ def train_and_ask(
 
 def attack_figures(model: ModelAnswers, retrained: Sequence[ModelAnswers]) -> Figures:
     """The area under each curve."""
-    kept = model.measurements[NAME].items()
-    return {name: mean_interval(values) for name, values in kept if not name.startswith(CURVE)}
+    items = model.measurements[NAME].items()
+    return {name: mean_interval(values) for name, values in items if not name.startswith(CURVE)}
 
 
 def recovery_curves(model: ModelAnswers) -> Mapping[str, Sequence[float]]:
     """The share of asked examples that the model classifies rightly before any step and after each."""
-    kept = model.measurements[NAME].items()
-    return {name.removeprefix(CURVE): values for name, values in kept if name.startswith(CURVE)}
+    items = model.measurements[NAME].items()
+    return {name.removeprefix(CURVE): values for name, values in items if name.startswith(CURVE)}
 
 
 ATTACK = Attack(

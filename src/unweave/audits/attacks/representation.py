@@ -48,22 +48,22 @@ def examine(subject: Subject) -> Measurements:
     unseen = sample(subject.unseen, MOST, generator)
     if min(len(parts[1][1]), len(unseen[1])) < FEWEST_EXAMPLES:
         return {}
-    (retain, retain_labels), (forget, truth), (others, _) = (
+    (retain, retain_labels), (forget, truth), (unseen_features, _) = (
         features_and_labels(subject, each) for each in (*parts, unseen)
     )
-    half, middle = len(forget) // 2, len(others) // 2
+    half, middle = len(forget) // 2, len(unseen_features) // 2
     fit, labels = torch.cat([retain, forget[:half]]), torch.cat([retain_labels, truth[:half]])
     queries, answers = forget[half:], truth[half:]
-    few = first_of_each(labels, generator)
+    shots = first_of_each(labels, generator)
     sides = torch.cat([torch.ones(len(retain)), torch.zeros(middle)]).long()
-    member_features = with_bias(torch.cat([retain, others[:middle]]))
+    member_features = with_bias(torch.cat([retain, unseen_features[:middle]]))
     member = ridge(member_features, one_hot(sides, 2).double())
     return {
         "linear probe": hits(classify_linearly(fit, labels, queries), answers),
         "nearest centre": hits(nearest_centre(fit, labels, queries), answers),
-        "few shots": hits(classify_linearly(fit[few], labels[few], queries), answers),
+        "few shots": hits(classify_linearly(fit[shots], labels[shots], queries), answers),
         "forget": membership(forget, member_features, member),
-        "unseen": membership(others[middle:], member_features, member),
+        "unseen": membership(unseen_features[middle:], member_features, member),
     }
 
 
@@ -76,8 +76,8 @@ def features_and_labels(subject: Subject, cut: Cut) -> tuple[Features, Labels]:
 def first_of_each(labels: Labels, generator: torch.Generator) -> Int64[Tensor, " few"]:
     """The positions of at most five examples of each class, in a random order."""
     order = torch.randperm(len(labels), generator=generator)
-    chosen = [order[labels[order] == label][:SHOTS] for label in labels.unique()]
-    return torch.cat(chosen)
+    positions = [order[labels[order] == label][:SHOTS] for label in labels.unique()]
+    return torch.cat(positions)
 
 
 def nearest_centre(fit: Features, labels: Labels, queries: Features) -> Labels:
@@ -100,21 +100,23 @@ def membership(features: Features, fit: Features, weights: Float64[Tensor, "_ 2"
     return (scores[:, 1] - scores[:, 0]).tolist()
 
 
-def hits(found: Labels, answers: Labels) -> list[float]:
+def hits(predictions: Labels, answers: Labels) -> list[float]:
     """1 for each example whose class was found."""
-    return (found == answers).double().tolist()
+    return (predictions == answers).double().tolist()
 
 
 def attack_figures(model: ModelAnswers, retrained: Sequence[ModelAnswers]) -> Figures:
     """The share of F that each classifier gets right, and the AUC of the membership."""
-    measured = model.measurements[NAME]
-    if not measured:
+    measurements = model.measurements[NAME]
+    if not measurements:
         return {}
     shares = {
-        name: share_interval(measured[name]) for name in ("linear probe", "nearest centre", "few shots")
+        name: share_interval(measurements[name]) for name in ("linear probe", "nearest centre", "few shots")
     }
-    members, others = (torch.tensor(measured[part]).double().numpy() for part in ("forget", "unseen"))
-    return {**shares, "membership": Interval(*delong(members, others))}
+    members, non_members = (
+        torch.tensor(measurements[part]).double().numpy() for part in ("forget", "unseen")
+    )
+    return {**shares, "membership": Interval(*delong(members, non_members))}
 
 
 ATTACK = Attack(

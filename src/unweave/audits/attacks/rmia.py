@@ -75,8 +75,8 @@ def scores(
 
 def ratios(target: Confidences, references: Sequence[Confidences], part: str, a: float) -> PerExample:
     """p(x | theta) / p(x) of each example of a part."""
-    out = np.mean([each.parts[part] for each in references], axis=0)
-    return target.parts[part] / (((1 + a) * out + (1 - a)) / 2)
+    p_out = np.mean([each.parts[part] for each in references], axis=0)
+    return target.parts[part] / (((1 + a) * p_out + (1 - a)) / 2)
 
 
 def attack_figures(model: ModelAnswers, retrained: Sequence[ModelAnswers]) -> Figures:
@@ -87,14 +87,16 @@ def attack_figures(model: ModelAnswers, retrained: Sequence[ModelAnswers]) -> Fi
     if not retrained:
         return {}
     target, references = Confidences.of(model.found), [Confidences.of(each.found) for each in retrained]
-    members, others = (scores(target, references, part, a=A, gamma=GAMMA) for part in ("forget", "unseen"))
-    if min(len(members), len(others)) < 2:
+    members, non_members = (
+        scores(target, references, part, a=A, gamma=GAMMA) for part in ("forget", "unseen")
+    )
+    if min(len(members), len(non_members)) < 2:
         return {}
-    found = {"auc": Interval(*delong(members, others))}
-    if len(others) >= 10:
-        rate = tpr_at_fpr(members, others, FPR)[1]
-        found[RATE] = Interval(rate.value, rate.low, rate.high)
-    return found
+    figures = {"auc": Interval(*delong(members, non_members))}
+    if len(non_members) >= 10:
+        rate = tpr_at_fpr(members, non_members, FPR)[1]
+        figures[RATE] = Interval(rate.value, rate.low, rate.high)
+    return figures
 
 
 ATTACK = Attack(

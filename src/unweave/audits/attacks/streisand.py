@@ -22,12 +22,12 @@ QUANTILE = 0.99
 
 def attack_figures(model: ModelAnswers, retrained: Sequence[ModelAnswers]) -> Figures:
     """The distance of the entropies, and with references the tail."""
-    found = {"ks of entropy": distance_interval(model.found)}
+    figures = {"ks of entropy": distance_interval(model.found)}
     if retrained:
-        expected = np.concatenate([forget_losses(each.found) for each in retrained])
-        above = forget_losses(model.found) > np.quantile(expected, QUANTILE)
-        found["tail"] = share_interval(above.astype(float).tolist())
-    return found
+        losses = np.concatenate([forget_losses(each.found) for each in retrained])
+        is_above = forget_losses(model.found) > np.quantile(losses, QUANTILE)
+        figures["tail"] = share_interval(is_above.astype(float).tolist())
+    return figures
 
 
 def distance_interval(answers: Evidence) -> Interval:
@@ -42,11 +42,14 @@ def distance_interval(answers: Evidence) -> Interval:
 def entropy_distance(answers: Evidence) -> float:
     """The largest difference of the distribution functions of the entropy on F and on unseen examples."""
     unseen = answers.unseen
-    ours = entropy(answers.logits["forget"], answers.labels["forget"])
-    theirs = entropy(answers.logits["calibration"][unseen], answers.labels["calibration"][unseen])
-    places = np.concatenate([ours, theirs])
-    below = [np.searchsorted(np.sort(each), places, side="right") / len(each) for each in (ours, theirs)]
-    return float(np.abs(below[0] - below[1]).max())
+    forget_entropy = entropy(answers.logits["forget"], answers.labels["forget"])
+    unseen_entropy = entropy(answers.logits["calibration"][unseen], answers.labels["calibration"][unseen])
+    places = np.concatenate([forget_entropy, unseen_entropy])
+    distributions = [
+        np.searchsorted(np.sort(each), places, side="right") / len(each)
+        for each in (forget_entropy, unseen_entropy)
+    ]
+    return float(np.abs(distributions[0] - distributions[1]).max())
 
 
 def forget_losses(answers: Evidence) -> np.ndarray:

@@ -35,15 +35,15 @@ def called_members(evidence: Evidence, statistic: str) -> list[float]:
     """For each forget example whether it is called a member."""
     parts = [evidence.without_forgotten_classes(part) for part in ("retain", "calibration")]
     parts.append((evidence.logits["forget"], evidence.labels["forget"]))
-    members, others, forget = (level(STATISTICS[statistic](*part)) for part in parts)
-    return (forget > best_threshold(members, others)).astype(float).tolist()
+    members, non_members, forget = (level(STATISTICS[statistic](*part)) for part in parts)
+    return (forget > best_threshold(members, non_members)).astype(float).tolist()
 
 
-def best_threshold(members: Scores, others: Scores) -> float:
+def best_threshold(members: Scores, non_members: Scores) -> float:
     """The level above which an example is called a member, with the largest balanced accuracy."""
-    levels = np.unique(np.concatenate([members, others]))
+    levels = np.unique(np.concatenate([members, non_members]))
     fnr, tnr = (
-        np.searchsorted(np.sort(each), levels, side="right") / len(each) for each in (members, others)
+        np.searchsorted(np.sort(each), levels, side="right") / len(each) for each in (members, non_members)
     )
     return float(levels[np.argmax(tnr - fnr)])
 

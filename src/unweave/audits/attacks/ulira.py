@@ -73,8 +73,8 @@ class Shadows:
                 "in both or in neither"
             )
 
-        varied = self.margins[np.ptp(self.margins, axis=1) > 0]  # constant outputs may be equal
-        if len(np.unique(varied, axis=0)) < len(varied):
+        rows = self.margins[np.ptp(self.margins, axis=1) > 0]  # constant outputs may be equal
+        if len(np.unique(rows, axis=0)) < len(rows):
             raise ValueError(
                 "U-LiRA needs different models, found two with the same margins: a model must not be among "
                 "its own shadows"
@@ -99,7 +99,7 @@ def ulira(
         fpr: The false-positive rate of "tpr".
     """
     refuse_unlike("U-LiRA", unlearned.margins, retrained.margins)
-    attacked = figures(*unlearned.sides, fpr)
+    unlearned_figures = figures(*unlearned.sides, fpr)
     null = null_figures(*retrained.sides, fpr)
     ceiling = {} if original is None else figures(*original.sides, fpr)
     reach = intervals(*unlearned.sides, fpr)
@@ -107,7 +107,7 @@ def ulira(
         name: AttackResult(
             value, *reach[name], *level_and_band([each[name] for each in null]), CANNOT, ceiling.get(name)
         )
-        for name, value in attacked.items()
+        for name, value in unlearned_figures.items()
     }
 
 
@@ -116,89 +116,91 @@ def level_and_band(values: Sequence[float]) -> tuple[float, tuple[float, float]]
     return float(np.mean(values)), band(values)
 
 
-def figures(ours: PerPair, never: PerPair, fpr: float) -> dict[str, float]:
+def figures(unlearned: PerPair, unseen: PerPair, fpr: float) -> dict[str, float]:
     """The figures of the attack, each in [0, 1]."""
-    scores = leave_one_pair_out(ours, never)
-    right = accuracy(*scores)
+    scores = leave_one_pair_out(unlearned, unseen)
+    accuracies = accuracy(*scores)
     area, _, _ = delong(scores[0].ravel(), scores[1].ravel())
-    worst = [each.mean() for each in worst_decile(ours, never, right)]
+    decile = [each.mean() for each in worst_decile(unlearned, unseen, accuracies)]
     tpr = tpr_at_fpr(scores[0].ravel(), scores[1].ravel(), fpr)[1].value
     return {
-        "accuracy": float(right.mean()),
-        "worst decile": float(np.mean(worst)),
+        "accuracy": float(accuracies.mean()),
+        "worst decile": float(np.mean(decile)),
         "auc": area,
         "tpr": tpr,
     }
 
 
-def leave_one_pair_out(ours: PerPair, never: PerPair) -> tuple[PerPair, PerPair]:
-    """The log-ratio of each margin, fitted to all other pairs: of "unlearned" and of "never" margins."""
-    fits = [others_fit(side) for side in (ours, never)]
+def leave_one_pair_out(unlearned: PerPair, unseen: PerPair) -> tuple[PerPair, PerPair]:
+    """The log-ratio of each margin, fitted to all other pairs: of "unlearned" and of unseen margins."""
+    fits = [others_fit(side) for side in (unlearned, unseen)]
 
     def log_ratio(margins: PerPair) -> PerPair:
-        unlearned, unseen = (-np.log(sigma) - ((margins - mu) / sigma) ** 2 / 2 for mu, sigma in fits)
-        ratio = unlearned - unseen
+        log_unlearned, log_unseen = (-np.log(sigma) - ((margins - mu) / sigma) ** 2 / 2 for mu, sigma in fits)
+        ratio = log_unlearned - log_unseen
         return np.where(np.abs(ratio) < TIE, 0.0, ratio)
 
-    return log_ratio(ours), log_ratio(never)
+    return log_ratio(unlearned), log_ratio(unseen)
 
 
 def others_fit(side: PerPair) -> tuple[PerPair, PerPair]:
     """The mean and the deviation of each target over all pairs but one, for each pair left out."""
     n = len(side) - 1
-    centred = side - side.mean(axis=0)  # sums of squares would lose digits otherwise
-    total, squares = centred.sum(axis=0) - centred, (centred**2).sum(axis=0) - centred**2
+    deviations = side - side.mean(axis=0)  # sums of squares would lose digits otherwise
+    total, squares = deviations.sum(axis=0) - deviations, (deviations**2).sum(axis=0) - deviations**2
     variance = (squares - total**2 / n) / (n - 1)
     if n < OWN_DEVIATION:
         variance = np.broadcast_to(variance.mean(axis=1, keepdims=True), side.shape)
     return total / n + side.mean(axis=0), np.sqrt(np.maximum(variance, RESOLUTION**2))
 
 
-def accuracy(ours: PerPair, never: PerPair) -> PerPair:
+def accuracy(unlearned: PerPair, unseen: PerPair) -> PerPair:
     """The balanced accuracy of each pair on each target; a tie is half right."""
-    return ((np.sign(ours) + 1) / 2 + (1 - np.sign(never)) / 2) / 2
+    return ((np.sign(unlearned) + 1) / 2 + (1 - np.sign(unseen)) / 2) / 2
 
 
-def worst_decile(ours: PerPair, never: PerPair, right: PerPair) -> list[np.ndarray]:
+def worst_decile(unlearned: PerPair, unseen: PerPair, accuracies: PerPair) -> list[np.ndarray]:
     """The accuracies on the tenth of the targets that the other half of the pairs finds easiest to attack.
 
     Each half chooses by fits of its own: a choice by fits that saw the scored pairs would favour their luck.
     """
-    tenth, scored = ceil(right.shape[1] / 10), []
+    tenth, deciles = ceil(accuracies.shape[1] / 10), []
     for half in (0, 1):
-        easy = accuracy(*leave_one_pair_out(ours[half::2], never[half::2])).mean(axis=0)
-        chosen = np.argsort(-easy, kind="stable")[:tenth]
-        scored.append(right[1 - half :: 2][:, chosen])
-    return scored
+        ease = accuracy(*leave_one_pair_out(unlearned[half::2], unseen[half::2])).mean(axis=0)
+        targets = np.argsort(-ease, kind="stable")[:tenth]
+        deciles.append(accuracies[1 - half :: 2][:, targets])
+    return deciles
 
 
-def null_figures(ours: PerPair, never: PerPair, fpr: float) -> list[dict[str, float]]:
+def null_figures(unlearned: PerPair, unseen: PerPair, fpr: float) -> list[dict[str, float]]:
     """The figures of retrained models under random names of their two sides, which mean nothing to them."""
-    rng, found = np.random.default_rng(0), []
+    rng, results = np.random.default_rng(0), []
     for _ in range(SWAPS):
-        swap = rng.random((len(ours), 1)) < 0.5
-        found.append(figures(np.where(swap, never, ours), np.where(swap, ours, never), fpr))
-    return found
+        swap = rng.random((len(unlearned), 1)) < 0.5
+        results.append(figures(np.where(swap, unseen, unlearned), np.where(swap, unlearned, unseen), fpr))
+    return results
 
 
-def intervals(ours: PerPair, never: PerPair, fpr: float) -> dict[str, tuple[float, float]]:
+def intervals(unlearned: PerPair, unseen: PerPair, fpr: float) -> dict[str, tuple[float, float]]:
     """95 % intervals of the figures over pairs and targets, for the fits and the worst decile as they are."""
-    rng, scores = np.random.default_rng(0), leave_one_pair_out(ours, never)
-    right = accuracy(*scores)
-    worst = worst_decile(ours, never, right)
-    smaller = (min(map(len, worst)), worst[0].shape[1])
+    rng, scores = np.random.default_rng(0), leave_one_pair_out(unlearned, unseen)
+    accuracies = accuracy(*scores)
+    deciles = worst_decile(unlearned, unseen, accuracies)
+    smaller = (min(map(len, deciles)), deciles[0].shape[1])
 
     def over(rows: np.ndarray, columns: np.ndarray, name: str) -> float:
         one, other = (each[np.ix_(rows, columns)].ravel() for each in scores)
         return delong(one, other)[0] if name == "auc" else tpr_at_fpr(one, other, fpr)[1].value
 
     return {
-        "accuracy": two_way_bootstrap(right.shape, lambda p, q: float(right[np.ix_(p, q)].mean()), rng),
-        "worst decile": two_way_bootstrap(
-            smaller, lambda p, q: float(np.mean([each[np.ix_(p, q)].mean() for each in worst])), rng
+        "accuracy": two_way_bootstrap(
+            accuracies.shape, lambda p, q: float(accuracies[np.ix_(p, q)].mean()), rng
         ),
-        "auc": two_way_bootstrap(right.shape, lambda p, q: over(p, q, "auc"), rng, 200),
-        "tpr": two_way_bootstrap(right.shape, lambda p, q: over(p, q, "tpr"), rng, 200),
+        "worst decile": two_way_bootstrap(
+            smaller, lambda p, q: float(np.mean([each[np.ix_(p, q)].mean() for each in deciles])), rng
+        ),
+        "auc": two_way_bootstrap(accuracies.shape, lambda p, q: over(p, q, "auc"), rng, 200),
+        "tpr": two_way_bootstrap(accuracies.shape, lambda p, q: over(p, q, "tpr"), rng, 200),
     }
 
 

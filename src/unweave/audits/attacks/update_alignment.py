@@ -54,9 +54,9 @@ def weight_changes(before: nn.Module, after: nn.Module) -> dict[str, Tensor]:
         ValueError: If the models have other weights.
     """
     old, new = (dict(each.named_parameters()) for each in (before, after))
-    strange = difference(shapes(old), shapes(new))
-    if strange:
-        raise ValueError(f"an update is between two models of one architecture, found another: {strange}")
+    mismatch = difference(shapes(old), shapes(new))
+    if mismatch:
+        raise ValueError(f"an update is between two models of one architecture, found another: {mismatch}")
     return {name: (new[name] - p).detach() for name, p in old.items() if p.requires_grad}
 
 
@@ -98,18 +98,18 @@ def loss_gradient(
 
 def cosine(gradient: Params, update: Params) -> Float[Tensor, ""]:
     """The cosine of a gradient with an update over all weights that moved."""
-    moved = {name: g * (update[name] != 0) for name, g in gradient.items()}
-    product = torch.stack([(g * update[name]).sum() for name, g in moved.items()]).sum()
-    size = torch.stack([g.square().sum() for g in moved.values()]).sum().clamp(min=1e-30).sqrt()
+    moved_gradient = {name: g * (update[name] != 0) for name, g in gradient.items()}
+    product = torch.stack([(g * update[name]).sum() for name, g in moved_gradient.items()]).sum()
+    size = torch.stack([g.square().sum() for g in moved_gradient.values()]).sum().clamp(min=1e-30).sqrt()
     return product / (size * norm(update))
 
 
 def attack_figures(model: ModelAnswers, retrained: Sequence[ModelAnswers]) -> Figures:
     """The AUC of F against unseen examples; none for a model without an update."""
-    kept = model.measurements[NAME]
-    if not kept or min(map(len, kept.values())) < 2:
+    measurements = model.measurements[NAME]
+    if not measurements or min(map(len, measurements.values())) < 2:
         return {}
-    return {"auc": Interval(*delong(np.array(kept["forget"]), np.array(kept["unseen"])))}
+    return {"auc": Interval(*delong(np.array(measurements["forget"]), np.array(measurements["unseen"])))}
 
 
 ATTACK = Attack(

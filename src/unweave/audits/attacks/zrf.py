@@ -28,9 +28,9 @@ def examine(subject: Subject) -> Measurements:
     forget, device = subject.cuts["forget"], subject.device
     with evaluating(subject.model):
         ours = probabilities(logits_of(subject.model, forget, device))
-    untrained = [fresh_copy(subject.original, seed) for seed in range(TEACHERS)]
-    apart = [jensen_shannon(ours, probabilities(logits_of(each, forget, device))) for each in untrained]
-    return {"alike": (1 - np.mean(apart, axis=0)).tolist()}
+    teachers = [fresh_copy(subject.original, seed) for seed in range(TEACHERS)]
+    js = [jensen_shannon(ours, probabilities(logits_of(each, forget, device))) for each in teachers]
+    return {"alike": (1 - np.mean(js, axis=0)).tolist()}
 
 
 def fresh_copy(model: nn.Module, seed: int) -> nn.Module:
@@ -45,8 +45,8 @@ def fresh_copy(model: nn.Module, seed: int) -> nn.Module:
         try:
             return redrawn_copy(model).eval()
         except ValueError as error:
-            what = str(error).partition(": ")[0]
-            raise ValueError(f"zrf needs untrained models, and {what}: leave out zrf") from error
+            problem = str(error).partition(": ")[0]
+            raise ValueError(f"zrf needs untrained models, and {problem}: leave out zrf") from error
 
 
 def attack_figures(model: ModelAnswers, retrained: Sequence[ModelAnswers]) -> Figures:

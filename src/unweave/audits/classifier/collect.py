@@ -74,8 +74,8 @@ def logits_of_batches(
         for raw in source.stream(batches):
             output = call(model, to_device(raw, device))
             if output.ndim != 2 or len(output) != len(raw.ids) or n_classes not in (None, output.shape[1]):
-                expected, found = f"[{len(raw.ids)}, {n_classes or 'class'}]", list(output.shape)
-                raise ValueError(f"expected logits of shape {expected} from the model, found {found}")
+                expected_shape, shape = f"[{len(raw.ids)}, {n_classes or 'class'}]", list(output.shape)
+                raise ValueError(f"expected logits of shape {expected_shape} from the model, found {shape}")
             rows.append(output.float().cpu())
     return torch.cat(rows).numpy()
 

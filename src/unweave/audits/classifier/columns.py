@@ -76,8 +76,8 @@ def read_keys(file: "ParquetFile", path: str | Path) -> Keys:
     for name in KEYS:
         _refuse_empty(table[name], f"{name} of {path}")
     labels, rows, ids = _labels(table["label"], path), _rows(table["part"], path), table["id"].to_numpy()
-    for part, here in rows.items():
-        if len(np.unique(ids[here])) != len(here):
+    for part, positions in rows.items():
+        if len(np.unique(ids[positions])) != len(positions):
             raise ValueError(f"part {part!r} of {path} names an id twice")
     classes = (schema.metadata or {}).get(CLASSES_KEY, b"").decode()
     return Keys(rows, ids, labels, tuple(int(label) for label in classes.split(",") if label))
@@ -89,10 +89,10 @@ def iterate_logits(file: "ParquetFile", rows: Collection[Rows], path: str | Path
     Raises:
         ValueError: If rows have no logits, or differ in their number.
     """
-    wanted, begin, widths = np.sort(np.concatenate([*rows])), 0, set()
+    positions, begin, widths = np.sort(np.concatenate([*rows])), 0, set()
     for group in range(file.num_row_groups):
         end = begin + file.metadata.row_group(group).num_rows
-        if np.diff(np.searchsorted(wanted, (begin, end))):
+        if np.diff(np.searchsorted(positions, (begin, end))):
             for batch in file.iter_batches(PIECE, row_groups=[group], columns=["logits"]):
                 batch.validate(full=True)
                 logits = _matrix(batch["logits"], begin, path)
@@ -155,10 +155,12 @@ def _rows(column: "pa.ChunkedArray", path: str | Path) -> dict[str, Rows]:
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    found = set(column.unique().to_pylist())
-    unknown, absent = sorted(found - set(PARTS)), sorted(set(PARTS) - found)
-    if unknown or absent:
-        raise ValueError(f"{path} must hold the parts {PARTS}: missing {absent}, unknown {unknown}")
+    parts = set(column.unique().to_pylist())
+    unknown_parts, missing_parts = sorted(parts - set(PARTS)), sorted(set(PARTS) - parts)
+    if unknown_parts or missing_parts:
+        raise ValueError(
+            f"{path} must hold the parts {PARTS}: missing {missing_parts}, unknown {unknown_parts}"
+        )
     names = column.cast(pa.string())
     equal = pc.equal  # pyright: ignore[reportAttributeAccessIssue]  (made at import)
     return {part: np.flatnonzero(equal(names, part).to_numpy()) for part in PARTS}

@@ -69,9 +69,9 @@ def part_indiscernibility(evidence: Evidence, part: HeldOut) -> float:
 
 def accuracy(evidence: Evidence, part: str) -> float:
     """The share of right answers."""
-    whole = evidence.logits[part], evidence.labels[part]
+    examples = evidence.logits[part], evidence.labels[part]
     return float(
-        is_correct(*(whole if part == "forget" else evidence.without_forgotten_classes(part))).mean()
+        is_correct(*(examples if part == "forget" else evidence.without_forgotten_classes(part))).mean()
     )
 
 
@@ -106,9 +106,9 @@ def attack_accuracy(forget: Float64[np.ndarray, " forget"], unseen: Float64[np.n
     losses = np.concatenate([forget[draws[0]], unseen[draws[1]]])
     truth = np.repeat([1.0, 0.0], n)
     shares: list[float] = []
-    for fitted, tested in balanced_splits(n):
-        slope, offset = fit_logistic(losses[fitted], truth[fitted])
-        shares.append(float(((slope * losses[tested] + offset > 0) == truth[tested]).mean()))
+    for train_rows, test_rows in balanced_splits(n):
+        slope, offset = fit_logistic(losses[train_rows], truth[train_rows])
+        shares.append(float(((slope * losses[test_rows] + offset > 0) == truth[test_rows]).mean()))
     return float(np.mean(shares))
 
 
@@ -155,9 +155,7 @@ def agreement(ranks: Mapping[str, float]) -> Agreement:
         ranks: The rank of each method, smaller is better; methods outside the benchmark are ignored.
     """
     tiers = {name: tier for tier, names in enumerate((FIRST, MIDDLE, LAST)) for name in names}
-    known = [name for name in ranks if name in tiers]
-    decided = [(one, other) for one, other in combinations(known, 2) if tiers[one] != tiers[other]]
-    signs = [
-        np.sign(ranks[one] - ranks[other]) * np.sign(tiers[one] - tiers[other]) for one, other in decided
-    ]
-    return Agreement(float(np.mean(signs)) if signs else math.nan, len(decided))
+    methods = [name for name in ranks if name in tiers]
+    pairs = [(one, other) for one, other in combinations(methods, 2) if tiers[one] != tiers[other]]
+    signs = [np.sign(ranks[one] - ranks[other]) * np.sign(tiers[one] - tiers[other]) for one, other in pairs]
+    return Agreement(float(np.mean(signs)) if signs else math.nan, len(pairs))

@@ -58,9 +58,9 @@ def jensen_shannon(
 
 def ranks(values: Float64[np.ndarray, " n"]) -> Float64[np.ndarray, " n"]:
     """The position of each value in ascending order, from 1; equal values share their mean position."""
-    ordered = np.sort(values)
-    first = np.searchsorted(ordered, values, side="left")
-    return (first + np.searchsorted(ordered, values, side="right") + 1) / 2
+    sorted_values = np.sort(values)
+    first = np.searchsorted(sorted_values, values, side="left")
+    return (first + np.searchsorted(sorted_values, values, side="right") + 1) / 2
 
 
 def _relative_entropy(p: np.ndarray, q: np.ndarray) -> np.ndarray:
@@ -69,8 +69,8 @@ def _relative_entropy(p: np.ndarray, q: np.ndarray) -> np.ndarray:
 
 
 def _agreement(evidence: Evidence, reference: Evidence, part: str) -> float:
-    same = evidence.logits[part].argmax(axis=1) == reference.logits[part].argmax(axis=1)
-    return 100 * float(same.mean())
+    matches = evidence.logits[part].argmax(axis=1) == reference.logits[part].argmax(axis=1)
+    return 100 * float(matches.mean())
 
 
 def _forget(evidence: Evidence) -> Float64[np.ndarray, "batch class"]:

@@ -43,10 +43,12 @@ class Evidence:
     forgotten_classes: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
-        unknown = sorted(set(self.logits) - set(PARTS))
-        absent = [part for part in PARTS[:3] if part not in self.logits]
-        if unknown or absent:
-            raise ValueError(f"expected logits of the parts {PARTS}: missing {absent}, unknown {unknown}")
+        unknown_parts = sorted(set(self.logits) - set(PARTS))
+        missing_parts = [part for part in PARTS[:3] if part not in self.logits]
+        if unknown_parts or missing_parts:
+            raise ValueError(
+                f"expected logits of the parts {PARTS}: missing {missing_parts}, unknown {unknown_parts}"
+            )
         for part in self.logits:
             self._check(part)
         if self.n_classes < 2:
@@ -61,17 +63,17 @@ class Evidence:
     def _check(self, part: str) -> None:
         shape = shape_of(self.logits, part)
         if len(shape) != 2 or shape[1] != self.n_classes:
-            found = list(shape)
-            raise ValueError(f"expected logits [batch, {self.n_classes}] in part {part!r}, found {found}")
+            sizes = list(shape)
+            raise ValueError(f"expected logits [batch, {self.n_classes}] in part {part!r}, found {sizes}")
         lengths = [shape[0], len(self.labels[part]), len(self.ids[part])]
         if len(set(lengths)) != 1 or 0 in lengths:
             raise ValueError(
                 f"part {part!r} needs as many logits as labels and ids, at least one: found {lengths}"
             )
-        outside = (self.labels[part] < 0) | (self.labels[part] >= self.n_classes)
-        if outside.any():
-            found = int(self.labels[part][outside][0])
-            raise ValueError(f"labels of part {part!r} must lie in 0..{self.n_classes - 1}, found {found}")
+        is_outside = (self.labels[part] < 0) | (self.labels[part] >= self.n_classes)
+        if is_outside.any():
+            label = int(self.labels[part][is_outside][0])
+            raise ValueError(f"labels of part {part!r} must lie in 0..{self.n_classes - 1}, found {label}")
 
     @property
     def n_classes(self) -> int:
@@ -101,8 +103,8 @@ class Evidence:
         """The logits and labels of a part without the classes forgotten whole; of the first `most` rows."""
         if not self.forgotten_classes:
             return self.logits[part][:most], self.labels[part][:most]
-        keep = np.flatnonzero(self.is_kept(part))[:most]
-        return self.logits[part][keep], self.labels[part][keep]
+        rows = np.flatnonzero(self.is_kept(part))[:most]
+        return self.logits[part][rows], self.labels[part][rows]
 
     def with_test(self, on: HeldOut) -> "Evidence":
         """The same evidence with the part `on` as test set, so that tuning never sees the test set."""
@@ -120,14 +122,16 @@ class Evidence:
             ValueError: If the two do not hold the same examples with the same labels and classes.
         """
         if self.n_classes != reference.n_classes:
-            expected, found = reference.n_classes, self.n_classes
-            raise ValueError(f"expected {expected} logits per example as in the reference, found {found}")
+            raise ValueError(
+                f"expected {reference.n_classes} logits per example as in the reference, found "
+                f"{self.n_classes}"
+            )
         common_parts = [part for part in self.ids if part in reference.ids]
         rows = {part: _positions(part, self.ids[part], reference.ids[part]) for part in common_parts}
         for part in common_parts:
-            differing = np.flatnonzero(self.labels[part][rows[part]] != reference.labels[part])
-            if len(differing):
-                example = reference.ids[part][differing[0]]
+            positions = np.flatnonzero(self.labels[part][rows[part]] != reference.labels[part])
+            if len(positions):
+                example = reference.ids[part][positions[0]]
                 raise ValueError(f"example {example} of part {part!r} has another label in the reference")
         return Evidence(
             logits=reorder(self.logits, rows),
@@ -140,9 +144,9 @@ class Evidence:
 def _positions(part: str, ids: Ids, order: Ids) -> Int[np.ndarray, "_"] | slice:
     if np.array_equal(ids, order):
         return slice(None)
-    where = {name: position for position, name in enumerate(ids.tolist())}
-    absent = [name for name in order.tolist() if name not in where]
-    if absent or len(ids) != len(order):
-        detail = f"{absent[0]} is missing" if absent else f"{len(ids)} instead of {len(order)}"
+    places = {name: position for position, name in enumerate(ids.tolist())}
+    missing_ids = [name for name in order.tolist() if name not in places]
+    if missing_ids or len(ids) != len(order):
+        detail = f"{missing_ids[0]} is missing" if missing_ids else f"{len(ids)} instead of {len(order)}"
         raise ValueError(f"part {part!r} must hold the same examples as the reference: {detail}")
-    return np.array([where[name] for name in order.tolist()])
+    return np.array([places[name] for name in order.tolist()])

@@ -146,8 +146,8 @@ class ClassifierExam(Exam[Evidence]):
 
     def probe_caveat(self, found: Evidence) -> str:
         """Without probes a forgotten class may be merely hidden."""
-        hidden = "the logits alone can't tell a class that is lost from one that is hidden"
-        return hidden if found.forgotten_classes else ""
+        caveat = "the logits alone can't tell a class that is lost from one that is hidden"
+        return caveat if found.forgotten_classes else ""
 
     def fingerprint(self, found: Evidence) -> str:
         """The digest of the logits."""
@@ -180,8 +180,8 @@ class ClassifierExam(Exam[Evidence]):
 
     def objectives(self, found: Evidence, values: Values, wanted: Values) -> dict[str, float]:
         """Deep Unlearn's four: a third of each difference in accuracy, and the success of an attack."""
-        apart = {name: abs(values[name] - wanted[name]) / 300 for name in ("ra", "ua", "ta")}
-        return {**apart, "discernibility": 1 - deep_unlearn.part_indiscernibility(found, "calibration")}
+        differences = {name: abs(values[name] - wanted[name]) / 300 for name in ("ra", "ua", "ta")}
+        return {**differences, "discernibility": 1 - deep_unlearn.part_indiscernibility(found, "calibration")}
 
     def judge(
         self,

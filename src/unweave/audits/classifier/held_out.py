@@ -73,11 +73,11 @@ class HeldOut:
             ids: The forget set.
             whole: Whether it consists of whole classes, whose examples only retrained models have not seen.
         """
-        kept = {name: original[name] for name in LIKE_ORIGINAL}
+        values = {name: original[name] for name in LIKE_ORIGINAL}
         if whole:
-            return {**kept, **{name: 0.0 for name in CLASSES if name in original}}
+            return {**values, **{name: 0.0 for name in CLASSES if name in original}}
         figures = self.figures(ids)
-        return {**kept, "ua": figures["ua"], "auc": figures["auc"], HELD_OUT_TV: self.disagreement(ids)}
+        return {**values, "ua": figures["ua"], "auc": figures["auc"], HELD_OUT_TV: self.disagreement(ids)}
 
 
 def restrict(evidence: Evidence, rows: Bool[np.ndarray, " forget"]) -> Evidence:
@@ -97,6 +97,6 @@ def doubt(evidence: Evidence) -> float:
 
 def tv_of_shared(found: Evidence, other: Evidence) -> tuple[float, int]:
     """The sum of the total variation over the forget examples that both share, and their number."""
-    shared, ours, theirs = np.intersect1d(found.ids["forget"], other.ids["forget"], return_indices=True)
+    ids, ours, theirs = np.intersect1d(found.ids["forget"], other.ids["forget"], return_indices=True)
     p, q = probabilities(found.logits["forget"][ours]), probabilities(other.logits["forget"][theirs])
-    return float(np.abs(p - q).sum() / 2), len(shared)
+    return float(np.abs(p - q).sum() / 2), len(ids)

@@ -40,12 +40,12 @@ def margin(logits: Logits, labels: Labels) -> PerExample:
     Finite even if p_y rounds to 1, because it is not computed from p_y. Equal logits in another order of
     classes give the same bits, because they are added in the order of their size.
     """
-    others = logits.astype(np.float64)
+    other_logits = logits.astype(np.float64)
     rows = np.arange(len(labels))
-    true_logit = others[rows, labels]
-    others[rows, labels] = -np.inf
-    others.sort(axis=1)
-    return true_logit - log_sum_exp(others)
+    true_logit = other_logits[rows, labels]
+    other_logits[rows, labels] = -np.inf
+    other_logits.sort(axis=1)
+    return true_logit - log_sum_exp(other_logits)
 
 
 def level(margins: PerExample) -> PerExample:

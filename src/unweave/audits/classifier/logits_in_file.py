@@ -36,15 +36,15 @@ class LastUsed:
 
     def read(self, key: object, read: Callable[[], np.ndarray]) -> np.ndarray:
         """The array of a key, which is read if it is not kept."""
-        found = self.arrays.pop(key, None)
-        if found is None:
-            found = read()
-        if found.nbytes > self.most:
-            return found
-        self.arrays[key] = found
+        array = self.arrays.pop(key, None)
+        if array is None:
+            array = read()
+        if array.nbytes > self.most:
+            return array
+        self.arrays[key] = array
         while sum(each.nbytes for each in self.arrays.values()) > self.most:
             self.arrays.popitem(last=False)
-        return found
+        return array
 
 
 LAST_USED = LastUsed(KEPT)
@@ -82,8 +82,8 @@ class LogitsInFile(Mapping[str, Float32[np.ndarray, "_ _"]]):
         with open_parquet(self.path) as file:
             if stamp(self.path) != self.stamp:
                 raise ValueError(f"{self.path} has changed while its model was audited: audit it again")
-            wanted = np.arange(rows.start, rows.stop) if isinstance(rows, range) else rows
-            return read_rows(file, {"": wanted}, self.path)[0][""]
+            indices = np.arange(rows.start, rows.stop) if isinstance(rows, range) else rows
+            return read_rows(file, {"": indices}, self.path)[0][""]
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.rows)
@@ -93,9 +93,9 @@ class LogitsInFile(Mapping[str, Float32[np.ndarray, "_ _"]]):
 
     def reorder(self, order: Mapping[str, Order]) -> "LogitsInFile":
         """The same logits of some parts, with the rows of each in another order."""
-        after = {part: each for part, each in order.items() if not isinstance(each, slice)}
-        after |= {part: each[order[part]] for part, each in self.order.items() if part in order}
-        return replace(self, rows={part: self.rows[part] for part in order}, order=after)
+        orders = {part: each for part, each in order.items() if not isinstance(each, slice)}
+        orders |= {part: each[order[part]] for part, each in self.order.items() if part in order}
+        return replace(self, rows={part: self.rows[part] for part in order}, order=orders)
 
 
 def shape_of(logits: Mapping[str, Float[np.ndarray, "_ _"]], part: str) -> tuple[int, ...]:
@@ -116,8 +116,8 @@ def reorder(
 
 def stamp(path: Path) -> Stamp:
     """What tells a file from others, and from itself after a change."""
-    found = path.stat()
-    return found.st_size, found.st_mtime_ns, found.st_ino, found.st_ctime_ns
+    status = path.stat()
+    return status.st_size, status.st_mtime_ns, status.st_ino, status.st_ctime_ns
 
 
 def without_gaps(rows: Rows) -> Rows | range:
@@ -135,23 +135,23 @@ def read_rows(
     Only the result and one piece of the file are in memory.
     """
     pieces = iterate_logits(file, rows.values(), path)
-    first = next(pieces)
-    width, finite = first[1].shape[1], True
-    logits = {part: np.empty((len(here), width), dtype=np.float32) for part, here in rows.items()}
-    for begin, piece in chain([first], pieces):
+    first_piece = next(pieces)
+    width, finite = first_piece[1].shape[1], True
+    logits = {part: np.empty((len(positions), width), dtype=np.float32) for part, positions in rows.items()}
+    for begin, piece in chain([first_piece], pieces):
         finite &= bool(np.isfinite(piece).all())
-        for part, here in rows.items():
-            start, stop = np.searchsorted(here, (begin, begin + len(piece)))
-            logits[part][start:stop] = piece[here[start:stop] - begin]
+        for part, positions in rows.items():
+            start, stop = np.searchsorted(positions, (begin, begin + len(piece)))
+            logits[part][start:stop] = piece[positions[start:stop] - begin]
     return logits, finite
 
 
 def check_rows(file: "ParquetFile", rows: Rows, path: str | Path) -> tuple[int, int | None]:
     """Reads a file once, a piece at a time: the number of classes, and the first row with NaN or infinity."""
-    width, strange = None, None
+    width, bad_row = None, None
     for begin, piece in iterate_logits(file, [rows], path):
         width = piece.shape[1]
-        if strange is None and len(found := np.flatnonzero(~np.isfinite(piece).all(axis=1))):
-            strange = begin + int(found[0])
+        if bad_row is None and len(bad_rows := np.flatnonzero(~np.isfinite(piece).all(axis=1))):
+            bad_row = begin + int(bad_rows[0])
     assert width is not None
-    return width, strange
+    return width, bad_row

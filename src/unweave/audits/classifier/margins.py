@@ -25,10 +25,10 @@ def calibrate(
     if not all(each.finite for each in retrains):
         raise ValueError("a retrained model's logits contain NaN or infinity: retrain it")
     probes = [{}] * len(retrains) if probes is None else probes
-    alone = [{**measure(each, on=on), **extra} for each, extra in zip(retrains, probes, strict=True)]
+    own_values = [{**measure(each, on=on), **extra} for each, extra in zip(retrains, probes, strict=True)]
     pairs = [measure_pair(first, second, on=on) for first, second in combinations(retrains, 2)]
     first = retrains[0].with_test(on)
     forget_size = len(first.labels["forget"])
     sizes = {part: int(first.is_kept(part).sum()) for part in ("retain", "test")}
     sizes |= {"forget": forget_size, "probe": probe_size(forget_size)}
-    return margins(alone, pairs, sizes=sizes, metrics=METRICS)
+    return margins(own_values, pairs, sizes=sizes, metrics=METRICS)

@@ -32,10 +32,10 @@ def mia(evidence: Evidence) -> float:
     `WHOLE` points on, points that are equal to `PLACES` decimals are one point with their number as weight.
     Above `MANY` points another solver fits all of them, to a smaller tolerance.
     """
-    outside = confidence(*evidence.without_forgotten_classes("test"))
-    inside = confidence(*evidence.without_forgotten_classes("retain", len(outside)))
+    non_members = confidence(*evidence.without_forgotten_classes("test"))
+    members = confidence(*evidence.without_forgotten_classes("retain", len(non_members)))
     forget = confidence(evidence.logits["forget"], evidence.labels["forget"])
-    return 100 - 100 * float(predict_members(inside, outside, forget).mean())
+    return 100 - 100 * float(predict_members(members, non_members, forget).mean())
 
 
 def predict_members(
@@ -54,8 +54,8 @@ def predict_members(
     if len(training) >= WHOLE:
         points = np.stack([training.round(PLACES), truth], axis=1)
         (training, truth), weights = _count_points(points)
-    fitted = SVC(C=COST, kernel="rbf", gamma="auto").fit(training[:, None], truth, sample_weight=weights)
-    return fitted.predict(queries[:, None])
+    classifier = SVC(C=COST, kernel="rbf", gamma="auto").fit(training[:, None], truth, sample_weight=weights)
+    return classifier.predict(queries[:, None])
 
 
 def _count_points(points: Float64[np.ndarray, "point 2"]) -> tuple[np.ndarray, np.ndarray]:
@@ -80,7 +80,7 @@ def auc(evidence: Evidence) -> float:
 
 def area(positive: Float64[np.ndarray, " positive"], negative: Float64[np.ndarray, " negative"]) -> float:
     """Area under the ROC curve: P(positive > negative) + P(equal) / 2."""
-    ordered = np.sort(negative)
-    below = np.searchsorted(ordered, positive, side="left")
-    not_above = np.searchsorted(ordered, positive, side="right")
+    sorted_negative = np.sort(negative)
+    below = np.searchsorted(sorted_negative, positive, side="left")
+    not_above = np.searchsorted(sorted_negative, positive, side="right")
     return float((below + not_above).mean() / (2 * len(negative)))

@@ -220,10 +220,10 @@ def measure(
         if not reference.finite:
             raise ValueError("the reference model's logits contain NaN or infinity: retrain it")
         evidence = evidence.like(reference)
-    computed = [metric for metric in METRICS.values() if metric.alone or (metric.beside and reference)]
+    metrics = [metric for metric in METRICS.values() if metric.alone or (metric.beside and reference)]
     if not evidence.finite:
-        return {metric.id: float("nan") for metric in computed}
-    return {metric.id: _value(metric, evidence, reference) for metric in computed}
+        return {metric.id: float("nan") for metric in metrics}
+    return {metric.id: _value(metric, evidence, reference) for metric in metrics}
 
 
 def measure_pair(evidence: Evidence, reference: Evidence, *, on: HeldOut = "test") -> dict[str, float]:

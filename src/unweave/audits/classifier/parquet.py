@@ -50,10 +50,10 @@ def save(evidence: Evidence, path: str | Path) -> None:
     if any(each.dtype == object for each in ids):  # each object has a type, and the column one for all
         kind = pa.array(_cut(ids, slice(0, rows))).type
     groups = (_group(evidence, slice(begin, begin + step), kind) for begin in range(0, rows, step))
-    first = next(groups)
+    first_group = next(groups)
     with draft(Path(path)) as draft_path:
-        with pq.ParquetWriter(draft_path, first.schema) as file:
-            for group in chain([first], groups):
+        with pq.ParquetWriter(draft_path, first_group.schema) as file:
+            for group in chain([first_group], groups):
                 file.write_table(group)
         os.replace(draft_path, path)
 
@@ -90,21 +90,21 @@ def open_evidence(path: str | Path, *, like: Evidence | None = None) -> Evidence
     """
     refuse_absent(path)
     place = Path(path).resolve()
-    checked = stamp(place)  # before it is opened: one that is replaced meanwhile differs from it
+    file_stamp = stamp(place)  # before it is opened: one that is replaced meanwhile differs from it
     with open_parquet(path) as file:
         keys = read_keys(file, path)
-        width, strange = check_rows(file, np.arange(len(keys.ids)), path)
-    if strange is not None:
-        raise infinite_row(path, keys, strange)
-    rows = {part: without_gaps(here) for part, here in keys.rows.items()}
+        width, bad_row = check_rows(file, np.arange(len(keys.ids)), path)
+    if bad_row is not None:
+        raise infinite_row(path, keys, bad_row)
+    rows = {part: without_gaps(positions) for part, positions in keys.rows.items()}
     labels, ids = (
-        {part: _take(each, rows[part], None if same is None else same[part]) for part in rows}
-        for each, same in (
+        {part: _take(each, rows[part], None if reference is None else reference[part]) for part in rows}
+        for each, reference in (
             (keys.labels, None if like is None else like.labels),
             (keys.ids, None if like is None else like.ids),
         )
     )
-    return Evidence(LogitsInFile(place, rows, width, checked), labels, ids, keys.forgotten_classes)
+    return Evidence(LogitsInFile(place, rows, width, file_stamp), labels, ids, keys.forgotten_classes)
 
 
 def load_unseen(path: str | Path, forget: Shaped[np.ndarray, " id"] | None = None) -> Evidence | None:
@@ -121,18 +121,18 @@ def load_unseen(path: str | Path, forget: Shaped[np.ndarray, " id"] | None = Non
     """
     with open_parquet(path) as file:
         keys = read_keys(file, path)
-        wanted = keys.rows["forget"]
+        forget_rows = keys.rows["forget"]
         if forget is not None:
-            wanted = wanted[np.isin(keys.ids[wanted], forget)]
-        single = {part: keys.rows[part][:1] for part in ("retain", "test")}
-        rows = {"forget": wanted, "calibration": keys.rows["calibration"], **single}
-        return _read(file, keys, rows, keys.forgotten_classes, path) if len(wanted) else None
+            forget_rows = forget_rows[np.isin(keys.ids[forget_rows], forget)]
+        first_rows = {part: keys.rows[part][:1] for part in ("retain", "test")}
+        rows = {"forget": forget_rows, "calibration": keys.rows["calibration"], **first_rows}
+        return _read(file, keys, rows, keys.forgotten_classes, path) if len(forget_rows) else None
 
 
-def _take(array: np.ndarray, rows: Rows | range, same: np.ndarray | None) -> np.ndarray:
-    """Some rows of a column, as the array `same` if they are equal to it."""
-    found = array[rows.start : rows.stop].copy() if isinstance(rows, range) else array[rows]
-    return found if same is None or not np.array_equal(found, same) else same
+def _take(array: np.ndarray, rows: Rows | range, reference: np.ndarray | None) -> np.ndarray:
+    """Some rows of a column, as the array `reference` if they are equal to it."""
+    values = array[rows.start : rows.stop].copy() if isinstance(rows, range) else array[rows]
+    return values if reference is None or not np.array_equal(values, reference) else reference
 
 
 def _group(evidence: Evidence, rows: slice, kind: "pa.DataType | None") -> "pa.Table":
@@ -162,13 +162,13 @@ def _cut(arrays: Sequence[np.ndarray], rows: slice) -> np.ndarray:
 
 def _cut_logits(evidence: Evidence, rows: slice) -> np.ndarray:
     """The logits of some rows of the file; parts without such rows are not read."""
-    found, begin = [], 0
+    pieces, begin = [], 0
     for part, labels in evidence.labels.items():
         start, stop = (int(np.clip(end - begin, 0, len(labels))) for end in (rows.start, rows.stop))
         if start < stop:
-            found.append(evidence.logits[part][start:stop])
+            pieces.append(evidence.logits[part][start:stop])
         begin += len(labels)
-    return np.concatenate(found)
+    return np.concatenate(pieces)
 
 
 def _read(
@@ -181,16 +181,18 @@ def _read(
     logits, finite = read_rows(file, rows, path)
     if not finite:
         _refuse_infinite(logits, rows, keys, path)
-    labels, ids = ({part: each[here] for part, here in rows.items()} for each in (keys.labels, keys.ids))
+    labels, ids = (
+        {part: each[positions] for part, positions in rows.items()} for each in (keys.labels, keys.ids)
+    )
     return Evidence(logits, labels, ids, forgotten_classes)
 
 
 def _refuse_infinite(
     logits: Mapping[str, Float32[np.ndarray, "_ _"]], rows: Mapping[str, Rows], keys: Keys, path: str | Path
 ) -> None:
-    strange = [here[~np.isfinite(logits[part]).all(axis=1)] for part, here in rows.items()]
-    if any(map(len, strange)):  # a piece may also hold rows that are not wanted
-        raise infinite_row(path, keys, int(np.concatenate(strange).min()))
+    bad_rows = [positions[~np.isfinite(logits[part]).all(axis=1)] for part, positions in rows.items()]
+    if any(map(len, bad_rows)):  # a piece may also hold rows that are not wanted
+        raise infinite_row(path, keys, int(np.concatenate(bad_rows).min()))
 
 
 def infinite_row(path: str | Path, keys: Keys, row: int) -> ValueError:

@@ -111,19 +111,19 @@ def attack_answers(
     plan: Plan,
     exam: Exam[Any],
     margins: Margins | None,
-    found: Answers[Any],
-    before: Answers[Any] | None,
+    model_answers: Answers[Any],
+    original_answers: Answers[Any] | None,
     references: Sequence[Answers[Any]],
-    calibrating: Sequence[Answers[Any]],
+    calibration_answers: Sequence[Answers[Any]],
 ) -> AttackReport:
     """Runs a plan; every model answers the same examples in the same order."""
 
     def put_in_order(each: Answers[Any]) -> ModelAnswers:
-        return replace(each, found=each.found.like(found.found))
+        return replace(each, found=each.found.like(model_answers.found))
 
-    original = None if before is None else put_in_order(before)
+    original = None if original_answers is None else put_in_order(original_answers)
     models = AuditedModels(
-        found, [*map(put_in_order, references)], [*map(put_in_order, calibrating)], original
+        model_answers, [*map(put_in_order, references)], [*map(put_in_order, calibration_answers)], original
     )
     faults = MetricFaults(exam, {} if margins is None else margins.margin)
     return run_attacks(plan, models, faults)

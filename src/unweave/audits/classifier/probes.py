@@ -44,8 +44,8 @@ def probe(
         seed: Chooses the examples. Use one seed for all models of a comparison.
     """
     steps = relearning(model, parts["forget"], device=device, seed=seed)  # first: it refuses few examples
-    found = probe_features(model, parts["forget"], parts["retain"], device=device, seed=seed)
-    return {**found, "relearn": steps}
+    values = probe_features(model, parts["forget"], parts["retain"], device=device, seed=seed)
+    return {**values, "relearn": steps}
 
 
 def probe_features(
@@ -74,13 +74,15 @@ def probe_features(
     retain_part, forget_part = sample(retain, most, generator), sample(forget, most, generator)
     fit_ids, test_ids = forget_part[1].tensor_split(2)
     halves = [(forget_part[0], ids) for ids in (fit_ids, test_ids)]
-    known, fitted, tested = (features_of(model, cut, device) for cut in (retain_part, *halves))
-    known_labels, fitted_labels, truth = (source.labels[order] for source, order in (retain_part, *halves))
-    fit, labels = torch.cat([known, fitted]), torch.cat([known_labels, fitted_labels])
-    right = classify_linearly(fit, labels, tested) == truth
+    retain_features, fit_features, test_features = (
+        features_of(model, cut, device) for cut in (retain_part, *halves)
+    )
+    retain_labels, fit_labels, truth = (source.labels[order] for source, order in (retain_part, *halves))
+    fit, labels = torch.cat([retain_features, fit_features]), torch.cat([retain_labels, fit_labels])
+    is_right = classify_linearly(fit, labels, test_features) == truth
     return {
-        "probe": 100 * float(right.double().mean()),
-        "silhouette": float(silhouettes(fit, labels, tested, truth).mean()),
+        "probe": 100 * float(is_right.double().mean()),
+        "silhouette": float(silhouettes(fit, labels, test_features, truth).mean()),
     }
 
 
@@ -101,10 +103,10 @@ def silhouettes(fit: Features, labels: Labels, tested: Features, truth: Labels) 
     fit, tested = (each[:, scale > 0] / scale[scale > 0] for each in (fit, tested))
     classes = labels.unique()
     means = torch.stack([fit[labels == label].mean(0) for label in classes])
-    distances, own = torch.cdist(tested, means), truth[:, None] == classes
-    to_own, to_other = (distances.masked_fill(each, torch.inf).min(1).values for each in (~own, own))
-    found = (to_other - to_own) / torch.maximum(to_other, to_own).clamp(min=1e-12)
-    return found.where(to_own.isfinite() & to_other.isfinite(), 0.0)
+    distances, is_own = torch.cdist(tested, means), truth[:, None] == classes
+    to_own, to_other = (distances.masked_fill(each, torch.inf).min(1).values for each in (~is_own, is_own))
+    values = (to_other - to_own) / torch.maximum(to_other, to_own).clamp(min=1e-12)
+    return values.where(to_own.isfinite() & to_other.isfinite(), 0.0)
 
 
 def probe_size(forget_size: int) -> int:
@@ -186,33 +188,33 @@ def train_copy(
 @torch.no_grad()
 def correctness(model: nn.Module, batch: Raw, device: torch.device | str) -> Float64[Tensor, " batch"]:
     """1 for each example whose class the model names, else 0, on the CPU."""
-    named = call(model, to_device(batch, device)).argmax(1)
-    return (named == batch.label.to(device)).double().cpu()
+    predictions = call(model, to_device(batch, device)).argmax(1)
+    return (predictions == batch.label.to(device)).double().cpu()
 
 
 def features_of(model: nn.Module, cut: Cut, device: torch.device | str) -> Float64[Tensor, "n feature"]:
     """The input of the last module with weights for each example, flat, on the CPU, without gradient."""
     source, order = cut
-    with evaluating(model), last_input(model) as recorded, torch.no_grad():
+    with evaluating(model), last_input(model) as record, torch.no_grad():
         rows = []
         for raw in source.stream(order.split(BATCH)):
             call(model, to_device(raw, device))
-            rows.append(recorded[-1].flatten(1).double().cpu())
+            rows.append(record[-1].flatten(1).double().cpu())
     return torch.cat(rows)
 
 
 @contextmanager
 def last_input(model: nn.Module) -> Iterator[list[Tensor]]:
     """Yields a list that holds the input of the last module with weights after a forward pass."""
-    recorded: list[Tensor] = []
+    record: list[Tensor] = []
 
     def remember(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        recorded[:] = inputs[:1]
+        record[:] = inputs[:1]
 
     owners = [module for module in model.modules() if list(module.parameters(recurse=False))]
     handles = [module.register_forward_pre_hook(remember) for module in owners]
     try:
-        yield recorded
+        yield record
     finally:
         for handle in handles:
             handle.remove()

@@ -25,14 +25,14 @@ TOLERANCE = 0.1
 
 
 def refuse_varying_answers(
-    model: nn.Module, cuts: Mapping[str, Cut], found: Evidence, *, device: torch.device | str
+    model: nn.Module, cuts: Mapping[str, Cut], evidence: Evidence, *, device: torch.device | str
 ) -> None:
     """Raises if forget or retain examples get other answers in small, mixed batches.
 
     Args:
         model: The model, in the mode in which it was asked before.
         cuts: The training source, with the positions of forget set and retain set.
-        found: The answers to compare with.
+        evidence: The answers to compare with.
         device: The device of the model.
 
     Raises:
@@ -41,18 +41,20 @@ def refuse_varying_answers(
     generator = torch.Generator().manual_seed(0)
     rows = {part: torch.randperm(len(cuts[part][1]), generator=generator)[:MOST] for part in PARTS}
     order = torch.cat([cuts[part][1][rows[part]] for part in PARTS])
-    before = np.concatenate([found.logits[part][rows[part].numpy()] for part in PARTS])
-    mixed = torch.randperm(len(order), generator=generator)
-    batches = order[mixed].split(split_sizes(len(order)))
+    logits = np.concatenate([evidence.logits[part][rows[part].numpy()] for part in PARTS])
+    permutation = torch.randperm(len(order), generator=generator)
+    batches = order[permutation].split(split_sizes(len(order)))
     try:
-        again = logits_of_batches(model, cuts["forget"][0], batches, device, before.shape[1])
+        repeat_logits = logits_of_batches(model, cuts["forget"][0], batches, device, logits.shape[1])
     except ValueError as error:
         raise Failed(f"the model must answer one example alone, as a user asks: {error}") from error
-    apart = np.abs(probabilities(again) - probabilities(before[mixed.numpy()])).sum(axis=1) / 2
-    different = int((~(apart <= TOLERANCE)).sum())  # NaN is different as well
-    if different:
+    distances = (
+        np.abs(probabilities(repeat_logits) - probabilities(logits[permutation.numpy()])).sum(axis=1) / 2
+    )
+    count = int((~(distances <= TOLERANCE)).sum())  # NaN is different as well
+    if count:
         raise Failed(
-            f"the same example got another answer in another batch: {different} of {len(order)} differ "
+            f"the same example got another answer in another batch: {count} of {len(order)} differ "
             f"by over {TOLERANCE:g} of the probability; an audit needs a model whose answer depends on the "
             "example alone: switch off what draws random numbers or mixes the examples of a batch"
         )

@@ -40,10 +40,10 @@ def fit_separator(points: Points, signs: Points, *, cost: float) -> Callable[[Po
     Raises:
         ArithmeticError: If the fit does not end.
     """
-    known = features(points)
-    weights = solve(signs[:, None] * known, signs, cost)
-    without = known[:, :-1] @ weights[:-1]
-    offset = best_offset(without, signs)
+    rows = features(points)
+    weights = solve(signs[:, None] * rows, signs, cost)
+    decisions = rows[:, :-1] @ weights[:-1]
+    offset = best_offset(decisions, signs)
     return lambda queries: features(queries)[:, :-1] @ weights[:-1] + offset
 
 
@@ -58,8 +58,8 @@ def features(points: Points) -> Rows:
 def best_offset(decisions: Points, signs: Points) -> float:
     """The middle of the offsets of least cost, as in libsvm; without a point on the margin there are many."""
     positive = int((signs > 0).sum())
-    below, above = np.partition(signs - decisions, [positive - 1, positive])[positive - 1 : positive + 1]
-    return float(below + above) / 2
+    low, high = np.partition(signs - decisions, [positive - 1, positive])[positive - 1 : positive + 1]
+    return float(low + high) / 2
 
 
 def solve(rows: Rows, signs: Points, cost: float) -> Weights:
@@ -83,9 +83,9 @@ def solve(rows: Rows, signs: Points, cost: float) -> Weights:
         aim = shrink * gap / (2 * len(rows))
         stiffness = 1 / (beyond / dual + short / room)
         lack = 1 - rows @ weights + aim / dual - aim / room
-        weighted = rows * stiffness[:, None]
-        force = weighted.T @ lack - ridge @ weights + rows.T @ dual
-        move = np.linalg.solve(ridge + rows.T @ weighted, force)
+        weighted_rows = rows * stiffness[:, None]
+        force = weighted_rows.T @ lack - ridge @ weights + rows.T @ dual
+        move = np.linalg.solve(ridge + rows.T @ weighted_rows, force)
         dual_move = stiffness * (lack - rows @ move)
         beyond_move = (aim - beyond * dual_move) / dual - beyond
         short_move = (aim + short * dual_move) / room - short

@@ -47,14 +47,14 @@ def attack(target: Target, budget: Budget) -> Numbers:
 
 def attacks_on(target: Target) -> dict[str, Try]:
     """The attacks that a denoiser allows, by name."""
-    allowed: dict[str, Try] = {"many-seeds": try_seeds, "relearning-from-images": try_relearning}
+    attacks: dict[str, Try] = {"many-seeds": try_seeds, "relearning-from-images": try_relearning}
     if target.drawing.task.null is not None:
-        allowed |= {"guidance": try_guidances, "no-condition": try_unconditional}
+        attacks |= {"guidance": try_guidances, "no-condition": try_unconditional}
     if takes_vectors(target.drawing.model):
-        allowed |= {"interpolation": try_interpolation, "optimised-vector": try_optimised_vector}
+        attacks |= {"interpolation": try_interpolation, "optimised-vector": try_optimised_vector}
     if find_additions(target.drawing.model) and target.original is not None:
-        allowed["without-adapter"] = try_without_addition
-    return allowed
+        attacks["without-adapter"] = try_without_addition
+    return attacks
 
 
 def run_chosen(attacks: Mapping[str, Callable[[T, Budget], Numbers]], attacked: T, budget: Budget) -> Numbers:
@@ -103,8 +103,8 @@ def try_seeds(target: Target, budget: Budget) -> Numbers:
 
 def embeddings(target: Target) -> tuple[Tensor, Tensor]:
     """The embeddings of the forgotten class, the original's if that is known, and of a retained class."""
-    known = target.original or target.drawing
-    return known.vector(target.condition), target.drawing.vector(target.retained_class)
+    drawing = target.original or target.drawing
+    return drawing.vector(target.condition), target.drawing.vector(target.retained_class)
 
 
 def try_interpolation(target: Target, budget: Budget) -> Numbers:
@@ -122,8 +122,10 @@ def try_optimised_vector(target: Target, budget: Budget) -> Numbers:
     """
     loss = denoising_loss(target.drawing, target.images, draws=budget.draws, seed=budget.seed)
     steps, lr = budget.vector_steps, budget.vector_lr
-    found = {float(i): minimise(loss, each, steps=steps, lr=lr) for i, each in enumerate(embeddings(target))}
-    return {"vector": best_condition(target, budget, found)}
+    vectors = {
+        float(i): minimise(loss, each, steps=steps, lr=lr) for i, each in enumerate(embeddings(target))
+    }
+    return {"vector": best_condition(target, budget, vectors)}
 
 
 def try_relearning(target: Target, budget: Budget) -> Numbers:
@@ -157,12 +159,12 @@ def draw_without_addition(target: Target, original: Drawing, budget: Budget) -> 
 
     `dropped_same` is the share of images that equal the original's bit for bit: at 100 the edit is undone.
     """
-    without = replace(target.drawing, model=drop_low_rank(target.drawing.model))
-    images, before = (
-        draw(target.condition, budget.settings.judge, target.guidance) for draw in (without, original)
+    bare_drawing = replace(target.drawing, model=drop_low_rank(target.drawing.model))
+    images, original_images = (
+        draw(target.condition, budget.settings.judge, target.guidance) for draw in (bare_drawing, original)
     )
-    same = (images == before).flatten(1).all(dim=1).double().mean()
-    return {"dropped": 100 * count_hits(images, target.hit).value, "dropped_same": 100 * float(same)}
+    share = (images == original_images).flatten(1).all(dim=1).double().mean()
+    return {"dropped": 100 * count_hits(images, target.hit).value, "dropped_same": 100 * float(share)}
 
 
 def percent(result: Attack) -> float:

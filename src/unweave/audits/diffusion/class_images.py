@@ -36,16 +36,16 @@ def refuse_unfit(split: Split, *, searching: bool = False, attacked: bool = Fals
             of held-out ones, and relearns a class from the smallest number of images alone.
         attacked: Whether attacks relearn a forgotten class from real images.
     """
-    gone = split.forgotten_classes
-    if set(split.train.labels[split.forget].tolist()) != set(gone):
+    forget_classes = split.forgotten_classes
+    if set(split.train.labels[split.forget].tolist()) != set(forget_classes):
         raise ValueError(
             "a generator can only forget whole classes, found a forget set with retained examples of "
             "its classes: name a class"
         )
-    if len(gone) == split.n_classes:
+    if len(forget_classes) == split.n_classes:
         raise ValueError(f"a generator must keep a class, found all {split.n_classes} in the forget set")
     counts = (split.train if searching else split.held_out).labels.bincount(minlength=split.n_classes)
-    for label in set(range(split.n_classes)) - set(gone):
+    for label in set(range(split.n_classes)) - set(forget_classes):
         if counts[label] < FEWEST:
             part = "training" if searching else "held-out"
             raise ValueError(
@@ -53,10 +53,10 @@ def refuse_unfit(split: Split, *, searching: bool = False, attacked: bool = Fals
                 f"class {label}: give more"
             )
     counts = split.train.labels.bincount(minlength=split.n_classes)
-    needed = relearning_sizes(searching=searching)[-1]
-    for label in gone if attacked else ():
-        if counts[label] < needed:
+    size = relearning_sizes(searching=searching)[-1]
+    for label in forget_classes if attacked else ():
+        if counts[label] < size:
             raise ValueError(
-                f"relearning needs {needed} training images of a forgotten class, found "
+                f"relearning needs {size} training images of a forgotten class, found "
                 f"{int(counts[label])} of class {label}: leave attacks out, or give more"
             )

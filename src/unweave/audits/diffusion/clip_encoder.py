@@ -50,9 +50,9 @@ class ClipEncoder:
 
     def edit(self, denoiser: nn.Module, by: Callable[[nn.Module], nn.Module]) -> Prompted:
         """The denoiser under the prompts as an edited copy of the text encoder embeds them."""
-        edited = by(self.model)
-        assert isinstance(denoiser, Prompted) and isinstance(edited, CLIPTextModel)
-        return Prompted(denoiser.unet, Cached(self.tokens, encode_prompts(edited, self.tokens)))
+        encoder = by(self.model)
+        assert isinstance(denoiser, Prompted) and isinstance(encoder, CLIPTextModel)
+        return Prompted(denoiser.unet, Cached(self.tokens, encode_prompts(encoder, self.tokens)))
 
     def __call__(self, rows: Float[Tensor, "word width"]) -> Float[Tensor, "token feature"]:
         """The embedding of the prompt whose words have these input embeddings."""

@@ -57,12 +57,12 @@ class ClipFolder:
     @torch.no_grad()
     def embed_images(self, images: UInt8[Tensor, "n 3 height width"]) -> Float[Tensor, "n feature"]:
         """The projected embeddings of images."""
-        found = []
+        embeddings = []
         for batch in images.split(BATCH):
-            prepared = self.prepare(images=[image.numpy() for image in batch], return_tensors="pt")
-            pixels = prepared["pixel_values"].to(self.model.device)
-            found.append(embeddings_in(self.model.get_image_features(pixels)))
-        return torch.cat(found)
+            model_inputs = self.prepare(images=[image.numpy() for image in batch], return_tensors="pt")
+            pixels = model_inputs["pixel_values"].to(self.model.device)
+            embeddings.append(embeddings_in(self.model.get_image_features(pixels)))
+        return torch.cat(embeddings)
 
 
 def embeddings_in(output: object) -> Float[Tensor, "n feature"]:

@@ -31,8 +31,8 @@ class ClipScore:
 
     def scores(self, text: str, images: UInt8[Tensor, "n 3 height width"]) -> Float64[np.ndarray, " n"]:
         """The score of each image under one prompt."""
-        same = cosine_similarity(self.embed_images(images), self.embed_text(text))
-        return 100 * same.clamp(min=0).double().cpu().numpy()
+        similarity = cosine_similarity(self.embed_images(images), self.embed_text(text))
+        return 100 * similarity.clamp(min=0).double().cpu().numpy()
 
     def mean(self, drawn: Iterable[tuple[str, UInt8[Tensor, "_ 3 height width"]]]) -> float:
         """The mean score of the images of some prompts."""

@@ -93,8 +93,8 @@ def try_concept_vector(concept: ConceptTarget, budget: Budget) -> Numbers:
         torch.stack([drawing.vector(each) for each in numbers]).mean(0)
         for numbers in (concept.prompts.forget_conditions, concept.prompts.retain_conditions)
     ]
-    start, added = drawing.vector(concept.prompts.retain_conditions[0]), means[0] - means[1]
-    vectors = {each: start + each * added for each in STRENGTHS}
+    start, direction = drawing.vector(concept.prompts.retain_conditions[0]), means[0] - means[1]
+    vectors = {each: start + each * direction for each in STRENGTHS}
     return {"concept_vector": best_condition(concept.target, budget, vectors)}
 
 
@@ -103,27 +103,29 @@ def try_pictures(concept: ConceptTarget, budget: Budget) -> Numbers:
     target, seeds = concept.target, budget.settings.judge
     latents = target.drawing.clean(target.images)
     starts = latents[torch.arange(len(seeds)) % len(latents)]
-    drawn = target.drawing(target.condition, seeds, target.guidance, Start(starts, STRENGTH))
-    return {"picture": 100 * count_hits(drawn, target.hit).value}
+    images = target.drawing(target.condition, seeds, target.guidance, Start(starts, STRENGTH))
+    return {"picture": 100 * count_hits(images, target.hit).value}
 
 
 def try_token(concept: ConceptTarget, budget: Budget) -> Numbers:
     """Learns a new token from real images (textual inversion)."""
     start = int(concept.encoder.words(concept.target.condition)[-1])
-    found = invert_token(concept.encoder, loss_of(concept, budget), start=start, steps=budget.vector_steps)
-    return {"token": share_under(found, concept, budget)}
+    embedding = invert_token(
+        concept.encoder, loss_of(concept, budget), start=start, steps=budget.vector_steps
+    )
+    return {"token": share_under(embedding, concept, budget)}
 
 
 def try_prefix(concept: ConceptTarget, budget: Budget) -> Numbers:
     """Chooses tokens before the prompt of the concept (as UnlearnDiffAtk does)."""
-    found = choose_prefix(
+    embedding = choose_prefix(
         concept.encoder,
         loss_of(concept, budget),
         prompt=concept.target.condition,
         steps=budget.vector_steps,
         generator=torch.Generator().manual_seed(budget.seed),
     )
-    return {"prefix": share_under(found, concept, budget)}
+    return {"prefix": share_under(embedding, concept, budget)}
 
 
 @torch.no_grad()
@@ -132,20 +134,20 @@ def round_weights(model: nn.Module) -> nn.Module:
 
     Biases and the weights of normalisation stay as they are, as in common 8-bit formats.
     """
-    rounded = copy.deepcopy(model)
-    for p in rounded.parameters():
+    rounded_model = copy.deepcopy(model)
+    for p in rounded_model.parameters():
         if p.ndim > 1:
             p.copy_(quantize(p.flatten(1), 8).view_as(p))
-    return rounded
+    return rounded_model
 
 
 def try_eight_bits(concept: ConceptTarget, budget: Budget) -> Numbers:
     """Rounds the weights of the denoiser and of the text encoder to eight bits; it can undo a small edit."""
     target = concept.target
     denoiser = round_weights(merge_low_rank(target.drawing.model))
-    rounded = replace(target.drawing, model=concept.encoder.edit(denoiser, round_weights))
-    drawn = rounded(target.condition, budget.settings.judge, target.guidance)
-    return {"eight_bits": 100 * count_hits(drawn, target.hit).value}
+    rounded_drawing = replace(target.drawing, model=concept.encoder.edit(denoiser, round_weights))
+    images = rounded_drawing(target.condition, budget.settings.judge, target.guidance)
+    return {"eight_bits": 100 * count_hits(images, target.hit).value}
 
 
 def loss_of(concept: ConceptTarget, budget: Budget) -> Loss:
@@ -157,8 +159,8 @@ def loss_of(concept: ConceptTarget, budget: Budget) -> Loss:
 def share_under(embedding: Tensor, concept: ConceptTarget, budget: Budget) -> float:
     """The share of images under an embedding that show the concept, in percent."""
     target = concept.target
-    drawn = target.drawing(embedding, budget.settings.judge, target.guidance)
-    return 100 * count_hits(drawn, target.hit).value
+    images = target.drawing(embedding, budget.settings.judge, target.guidance)
+    return 100 * count_hits(images, target.hit).value
 
 
 ON_CONDITIONS: Mapping[str, Try] = {

@@ -116,9 +116,9 @@ class ConceptExam(ImagesExam):
     def sizes(self) -> dict[str, int]:
         """The number of images of each kind of prompt, of the concept's and of those to keep."""
         kinds = {kind: self.count * len(numbers) for kind, numbers in self.prompts.kinds.items()}
-        gone, kept = len(self.prompts.forget_prompts), len(self.prompts.retain_prompts)
-        drawn = {"forget": self.count * gone, "retain": self.count * kept, **kinds}
-        return drawn | ({"attack": self.budget.images} if self.budget else {})
+        forget_count, retain_count = len(self.prompts.forget_prompts), len(self.prompts.retain_prompts)
+        totals = {"forget": self.count * forget_count, "retain": self.count * retain_count, **kinds}
+        return totals | ({"attack": self.budget.images} if self.budget else {})
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -127,13 +127,13 @@ class ConceptExam(ImagesExam):
             kind: [self.prompts.all_prompts[number].text for number in numbers]
             for kind, numbers in self.prompts.kinds.items()
         }
-        own = [{"prompt": each.text, **each.own_draw} for each in self.prompts.all_prompts if each.own_draw]
-        drawn = {"prompts with a seed or guidance of their own": own} if own else {}
+        draws = [{"prompt": each.text, **each.own_draw} for each in self.prompts.all_prompts if each.own_draw]
+        own_facts = {"prompts with a seed or guidance of their own": draws} if draws else {}
         return {
             "concept": dict(self.prompts.concept),
             "prompts": kinds,
             "images of each prompt": self.count,
-            **drawn,
+            **own_facts,
             "recogniser": self.recogniser.facts,
             **self.models.facts,
         }
@@ -154,11 +154,11 @@ class ConceptExam(ImagesExam):
     def answers(self, model: nn.Module) -> Drawn:
         """Draws images of every prompt; images at the same position have the same seed for all models."""
         drawing = require_draws(model).drawing(self.sampler)
-        drawn: dict[int, Tensor] = {}
+        images: dict[int, Tensor] = {}
         for number, (first, guidance) in enumerate(self.draws):
             seeds = list(range(first, first + self.count))
-            drawn[number] = drawing(self.prompts.condition_of(number), seeds, guidance)
-        return drawn
+            images[number] = drawing(self.prompts.condition_of(number), seeds, guidance)
+        return images
 
     def hit(self, images: Tensor) -> Bool[np.ndarray, " n"]:
         """Which images show the concept."""
@@ -173,23 +173,23 @@ class ConceptExam(ImagesExam):
         """
         if self.budget is None:
             return {}
-        before = None if original is None else require_draws(original).encoder
+        encoder = None if original is None else require_draws(original).encoder
         target = ConceptTarget(
-            self.target(model, original), self.prompts, require_draws(model).encoder, before
+            self.target(model, original), self.prompts, require_draws(model).encoder, encoder
         )
         return attack_concept(target, self.budget)
 
     def target(self, model: nn.Module, original: nn.Module | None = None) -> Target:
         """A model under the first prompt of the concept, and the attacker's knowledge."""
         drawing = require_draws(model).drawing(self.sampler)
-        before = None if original is None else require_draws(original).drawing(self.sampler)
+        original_drawing = None if original is None else require_draws(original).drawing(self.sampler)
         pictures = self.real.training_images(self.prompts.concept)
-        return Target(drawing, 0, self.hit, pictures, before, (PICTURES,))
+        return Target(drawing, 0, self.hit, pictures, original_drawing, (PICTURES,))
 
     def measure(self, found: Drawn, reference: Drawn | None = None) -> dict[str, float]:
         """Every metric of the images."""
-        other = None if reference is None else self.samples(reference)
-        values = measure_generation(self.samples(found), other, self.metrics_of_kinds)
+        baseline = None if reference is None else self.samples(reference)
+        values = measure_generation(self.samples(found), baseline, self.metrics_of_kinds)
         return values | self.models.measure(found, self.prompts, self.real)
 
     def measure_pair(self, found: Drawn, reference: Drawn) -> dict[str, float]:
@@ -219,13 +219,13 @@ class ConceptExam(ImagesExam):
         answers: Callable[[], Sequence[Drawn]],
     ) -> Judgement:
         """Judges the models; inconclusive if the original never draws the concept."""
-        missing = explain_never_drawn([self.samples(each) for each in answers()], self.prompts)
+        lack = explain_never_drawn([self.samples(each) for each in answers()], self.prompts)
         judgement = judge_generation(
             values,
             references,
             margins,
             original=original,
-            missing=missing,
+            missing=lack,
             unattacked=UNATTACKED,
             metrics=EVERY,
             attacks=CONCEPT_ATTACKS,

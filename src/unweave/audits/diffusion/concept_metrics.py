@@ -133,5 +133,5 @@ CONCEPT: dict[str, Metric[Any]] = {
 
 def metrics_of(kinds: Collection[str]) -> dict[str, Metric[Any]]:
     """The figures that prompts of these kinds allow."""
-    every = {metric.counts for metric in KINDS.values()} - {"retain"}
-    return {name: each for name, each in CONCEPT.items() if each.counts not in every - set(kinds)}
+    prompt_kinds = {metric.counts for metric in KINDS.values()} - {"retain"}
+    return {name: each for name, each in CONCEPT.items() if each.counts not in prompt_kinds - set(kinds)}

@@ -51,8 +51,8 @@ class Prompt:
     @property
     def own_draw(self) -> dict[str, float]:
         """The seed and the guidance that it brings; empty if it brings neither."""
-        own = {"seed": self.seed, "guidance": self.guidance}
-        return {name: value for name, value in own.items() if value is not None}
+        values = {"seed": self.seed, "guidance": self.guidance}
+        return {name: value for name, value in values.items() if value is not None}
 
 
 @dataclass(frozen=True)
@@ -119,8 +119,8 @@ class ConceptPrompts:
     def kinds(self) -> dict[str, tuple[int, ...]]:
         """The numbers of the prompts of each kind; a kind without prompts is left out."""
         numbers = iter(range(len(self.all_prompts)))
-        found = {kind: tuple(next(numbers) for _ in self.of_kind(kind)) for kind in KINDS}
-        return {kind: each for kind, each in found.items() if each}
+        numbers_by_kind = {kind: tuple(next(numbers) for _ in self.of_kind(kind)) for kind in KINDS}
+        return {kind: each for kind, each in numbers_by_kind.items() if each}
 
     @property
     def forget_conditions(self) -> tuple[int, ...]:
@@ -135,14 +135,14 @@ class ConceptPrompts:
     @cached_property
     def conditions(self) -> Prompts:
         """The prompts as the conditions of a model."""
-        gone = [each.text for each in self.forget_prompts]
-        return number_prompts([each.text for each in self.all_prompts], concepts=gone[:1], forgotten=gone)
+        texts = [each.text for each in self.forget_prompts]
+        return number_prompts([each.text for each in self.all_prompts], concepts=texts[:1], forgotten=texts)
 
     @property
     def retain_values(self) -> list[dict[str, str]]:
         """The values of the concept's factors that prompts to keep name, each once."""
-        shown = [tuple(each.shows[factor] for factor in self.concept) for each in self.retain_prompts]
-        return [dict(zip(self.concept, values, strict=True)) for values in dict.fromkeys(shown)]
+        rows = [tuple(each.shows[factor] for factor in self.concept) for each in self.retain_prompts]
+        return [dict(zip(self.concept, values, strict=True)) for values in dict.fromkeys(rows)]
 
     @property
     def concept_words(self) -> str:
@@ -163,8 +163,8 @@ class ConceptPrompts:
         seeds: dict[tuple[str, float], list[int]] = {}
         for prompt, (seed, guidance) in zip(self.all_prompts, draws, strict=True):
             seeds.setdefault((prompt.text, guidance), []).append(seed)
-        for (text, _), drawn in seeds.items():
-            for first, second in pairwise(sorted(drawn)):
+        for (text, _), prompt_seeds in seeds.items():
+            for first, second in pairwise(sorted(prompt_seeds)):
                 if second - first < count:
                     raise ValueError(
                         f"{text!r} has the seeds {first} and {second}, and {count} images from each seed on "
@@ -177,20 +177,21 @@ class ConceptPrompts:
         return prompts[kind]
 
     def _refuse_repeated(self) -> None:
-        first: dict[str, str] = {}
-        drawn: set[tuple[str, int | None, float | None]] = set()
+        first_kinds: dict[str, str] = {}
+        draws: set[tuple[str, int | None, float | None]] = set()
         for kind in KINDS:
             for prompt in self.of_kind(kind):
-                before = first.get(prompt.text)
-                if before in FORGET_KINDS and kind in RETAIN_KINDS:
+                earlier_kind = first_kinds.get(prompt.text)
+                if earlier_kind in FORGET_KINDS and kind in RETAIN_KINDS:
                     raise ValueError(
-                        f"{prompt.text!r} is both to be forgotten ({before}) and kept ({kind}): leave one out"
+                        f"{prompt.text!r} is both to be forgotten ({earlier_kind}) and kept ({kind}): leave "
+                        "one out"
                     )
                 draw = prompt.text, prompt.seed, prompt.guidance
-                if draw in drawn:
+                if draw in draws:
                     raise ValueError(f"{prompt.text!r} is given twice: leave one out")
-                drawn.add(draw)
-                first[prompt.text] = kind
+                draws.add(draw)
+                first_kinds[prompt.text] = kind
 
     def _refuse_unfit(self, prompt: Prompt) -> None:
         if self.concept.items() <= prompt.shows.items():
@@ -198,11 +199,11 @@ class ConceptPrompts:
                 f"{prompt.text!r}, to be kept, shows the concept {self.concept_words}: move it to the "
                 "prompts of the concept"
             )
-        absent = [factor for factor in self.concept if factor not in prompt.shows]
-        if absent:
+        missing_factors = [factor for factor in self.concept if factor not in prompt.shows]
+        if missing_factors:
             raise ValueError(
-                f"{prompt.text!r}, to be kept, must name a value of {absent[0]}: give it as a table, such as "
-                f'{{ text = "{prompt.text}", {absent[0]} = "..." }}'
+                f"{prompt.text!r}, to be kept, must name a value of {missing_factors[0]}: give it as a "
+                f'table, such as {{ text = "{prompt.text}", {missing_factors[0]} = "..." }}'
             )
 
 

@@ -39,11 +39,11 @@ class Classes:
 
     def number(self, shows: Mapping[str, str]) -> int:
         """The number of the class with these values; other factors do not matter."""
-        found = 0
+        number = 0
         for factor in self.factors:
-            known = list(self.values[factor])
-            found = found * len(known) + known.index(shows[factor])
-        return found
+            names = list(self.values[factor])
+            number = number * len(names) + names.index(shows[factor])
+        return number
 
     def logits(self, seen: RecognisedImages) -> Rows:
         """The log-probability of each class, with the factors taken as independent, `[n, class]`."""
@@ -51,8 +51,8 @@ class Classes:
 
         joint = np.zeros((len(seen.features), 1))
         for factor in self.factors:
-            own = log_softmax(seen.logits[factor], axis=1)
-            joint = (joint[:, :, None] + own[:, None, :]).reshape(len(own), -1)
+            log_p = log_softmax(seen.logits[factor], axis=1)
+            joint = (joint[:, :, None] + log_p[:, None, :]).reshape(len(log_p), -1)
         return joint
 
 
@@ -97,22 +97,22 @@ def recognise_prompts(
         prompts: The prompts.
     """
     classes = classes_of(prompts, recogniser)
-    seen = {number: recogniser.recognise(each) for number, each in images.items()}
-    kept = prompts.retain_numbers
+    views = {number: recogniser.recognise(each) for number, each in images.items()}
+    retain_numbers = prompts.retain_numbers
     return ConceptSamples(
-        logits={number: classes.logits(each) for number, each in seen.items()},
-        features={number: each.features for number, each in seen.items()},
+        logits={number: classes.logits(each) for number, each in views.items()},
+        features={number: each.features for number, each in views.items()},
         real=real,
         forgotten=tuple(prompts.forget_numbers),
         space=recogniser.space,
         classes={
-            number: classes.number(prompts.concept if number not in kept else prompt.shows)
+            number: classes.number(prompts.concept if number not in retain_numbers else prompt.shows)
             for number, prompt in enumerate(prompts.all_prompts)
         },
         kinds=prompts.kinds,
         agreement={
-            number: which_shown(seen[number], prompts.all_prompts[number].shows).mean(axis=1)
-            for number in kept
+            number: which_shown(views[number], prompts.all_prompts[number].shows).mean(axis=1)
+            for number in retain_numbers
         },
     )
 

@@ -37,5 +37,5 @@ def explain_never_drawn(original: Sequence[ConceptSamples], prompts: ConceptProm
     """
     shares = [each.hits(each.kinds["trained"]) for each in original]
     weak = explain_chance(shares, original[0].n_classes) if original else ""
-    named = f"the original draws the concept {prompts.concept_words} no more often than by chance"
-    return f"{named}: {weak}" if weak else ""
+    claim = f"the original draws the concept {prompts.concept_words} no more often than by chance"
+    return f"{claim}: {weak}" if weak else ""

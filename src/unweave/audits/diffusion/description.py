@@ -24,9 +24,9 @@ def describe(samples: Samples, *, rng: np.random.Generator) -> dict[str, Any]:
         rng: Draws the bootstrap of the means.
     """
     real = [samples.real[each] for each in samples.retained_classes]
-    shown = {str(each): _ends(recognition.hit_rate(samples, each), 100) for each in sorted(samples.logits)}
+    shares = {str(each): _ends(recognition.hit_rate(samples, each), 100) for each in sorted(samples.logits)}
     return {
-        "shown, %": shown,
+        "shown, %": shares,
         "forgotten": {str(each): _describe_forgotten(samples, each, rng) for each in samples.forgotten},
         "kid": _ends(kid_interval(samples.groups(samples.retained_conditions), real)),
     }

@@ -59,7 +59,7 @@ class Drawing:
 
     def draw_each(self, conditions: Tensor, seeds: Sequence[int], start: Start | None = None) -> Tensor:
         """Draws one uint8 image per seed under a condition of its own, with the guidance of the sampler."""
-        drawn = sample(
+        samples = sample(
             self.model,
             self.task,
             conditions,
@@ -69,7 +69,7 @@ class Drawing:
             start=start,
             rounded=False,
         )
-        return self.as_images(drawn)
+        return self.as_images(samples)
 
     def as_images(self, drawn: Float[Tensor, "n channel height width"]) -> Tensor:
         """What the model draws, as uint8 images."""
@@ -153,8 +153,8 @@ def denoising_loss(
     model, task = frozen_copy(drawing.model), replace(drawing.task, names=None)
     weight = next(model.parameters())
     ids = torch.arange(draws, device=weight.device)
-    shown = tuple(each.to(weight.device)[ids % len(images)] for each in drawing.inputs(images))
-    batch = task.draw(Raw(ids, shown, torch.zeros_like(ids)), torch.Generator().manual_seed(seed))
+    inputs = tuple(each.to(weight.device)[ids % len(images)] for each in drawing.inputs(images))
+    batch = task.draw(Raw(ids, inputs, torch.zeros_like(ids)), torch.Generator().manual_seed(seed))
     assert isinstance(batch.inputs, tuple)
     noisy, time, target = batch.inputs[0].to(weight), batch.inputs[1], batch.target.to(weight)
 

@@ -27,6 +27,6 @@ def require_draws(model: nn.Module) -> Draws:
         ValueError: If it does not.
     """
     if not isinstance(model, Draws):
-        found = type(model).__name__
-        raise ValueError(f"an audit of a concept needs a PromptedPipeline, found {found}: make one of it")
+        kind = type(model).__name__
+        raise ValueError(f"an audit of a concept needs a PromptedPipeline, found {kind}: make one of it")
     return model

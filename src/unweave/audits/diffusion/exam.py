@@ -117,31 +117,33 @@ class DiffusionExam(ImagesExam):
     def glance_note(self) -> str:
         """A sentence on the number of images, and on the share that could go unnoticed."""
         n = self.sizes["forget"]
-        missed = f"up to {100 * Share(0, n).high:.0f} % of all may still"
-        return f"If none of {n} images shows the class, {missed}. `unweave audit` draws more."
+        limit = f"up to {100 * Share(0, n).high:.0f} % of all may still"
+        return f"If none of {n} images shows the class, {limit}. `unweave audit` draws more."
 
     @property
     def sizes(self) -> dict[str, int]:
         """The number of images of forgotten and of retained classes."""
-        gone = len(self.split.forgotten_classes)
-        drawn = {"forget": self.count * gone, "retain": self.count * (self.split.n_classes - gone)}
-        return drawn | ({"attack": self.budget.images} if self.budget else {})
+        classes = len(self.split.forgotten_classes)
+        totals = {"forget": self.count * classes, "retain": self.count * (self.split.n_classes - classes)}
+        return totals | ({"attack": self.budget.images} if self.budget else {})
 
     @property
     def facts(self) -> dict[str, Any]:
         """The number of images, the error of the recogniser on real ones, and the weights of an FID."""
         error = self.recogniser.error
-        wrong = {"value": 100 * error.value, "low": 100 * error.low, "high": 100 * error.high}
-        known = {"space": self.recogniser.space, "held-out images": error.n, "wrong about them, %": wrong}
-        seen = {} if self.inception is None else {"Inception": {"sha256": inception_digest(self.inception)}}
-        return {"images of each class": self.count, "recogniser": known, **seen}
+        errors = {"value": 100 * error.value, "low": 100 * error.low, "high": 100 * error.high}
+        facts = {"space": self.recogniser.space, "held-out images": error.n, "wrong about them, %": errors}
+        weights = (
+            {} if self.inception is None else {"Inception": {"sha256": inception_digest(self.inception)}}
+        )
+        return {"images of each class": self.count, "recogniser": facts, **weights}
 
     @property
     def digest(self) -> str:
         """Digest of the sampler and its seeds, the budget of attackers, and the recogniser."""
-        asked = self.task, self.sampler, self.count, self.first_seed, self.budget, self.recogniser.digest
-        asked += () if self.budget is None else self.budget.names
-        return hashlib.sha256(repr(asked).encode()).hexdigest()[:16]
+        settings = self.task, self.sampler, self.count, self.first_seed, self.budget, self.recogniser.digest
+        settings += () if self.budget is None else self.budget.names
+        return hashlib.sha256(repr(settings).encode()).hexdigest()[:16]
 
     def with_attacks(self, names: str) -> "DiffusionExam":
         """The exam with these attacks."""
@@ -167,14 +169,14 @@ class DiffusionExam(ImagesExam):
         """
         if self.budget is None:
             return {}
-        before = original if find_additions(model) else None
-        found = [
+        base_model = original if find_additions(model) else None
+        results = [
             self.relearn_class(model, label, self.budget)
             if self.searching
-            else self.attack_class(model, label, self.budget, before)
+            else self.attack_class(model, label, self.budget, base_model)
             for label in self.split.forgotten_classes
         ]
-        return {name: float(np.mean([each[name] for each in found])) for name in found[0]}
+        return {name: float(np.mean([each[name] for each in results])) for name in results[0]}
 
     def attack_class(
         self, model: nn.Module, label: int, budget: Budget, original: nn.Module | None
@@ -212,18 +214,18 @@ class DiffusionExam(ImagesExam):
 
     def measure(self, found: Drawn, reference: Drawn | None = None) -> dict[str, float]:
         """Every metric."""
-        samples, other = self.samples(found), None if reference is None else self.samples(reference)
+        samples, baseline = self.samples(found), None if reference is None else self.samples(reference)
         if self.searching:
-            return measure_generation(samples, other, TRIAL)
-        return measure_generation(samples, other) | self.measure_fid(found)
+            return measure_generation(samples, baseline, TRIAL)
+        return measure_generation(samples, baseline) | self.measure_fid(found)
 
     def measure_fid(self, found: Drawn) -> dict[str, float]:
         """The FID of images under retained conditions from held-out ones; empty without weights."""
         if self.inception is None:
             return {}
         real = torch.cat([images_of(self.split.held_out, label) for label in self.retained_conditions])
-        drawn = torch.cat([found[label] for label in self.retained_conditions])
-        return {"fid": fid(drawn, real, weights=self.inception)}
+        images = torch.cat([found[label] for label in self.retained_conditions])
+        return {"fid": fid(images, real, weights=self.inception)}
 
     def measure_pair(self, found: Drawn, reference: Drawn) -> dict[str, float]:
         """The metrics that compare."""
@@ -247,6 +249,6 @@ class DiffusionExam(ImagesExam):
         answers: Callable[[], Sequence[Drawn]],
     ) -> Judgement:
         """Judges the models; inconclusive if the original never generates a forgotten class."""
-        missing = list_never_generated([self.samples(each) for each in answers()])
-        judgement = judge_generation(values, references, margins, original=original, missing=missing)
+        lack = list_never_generated([self.samples(each) for each in answers()])
+        judgement = judge_generation(values, references, margins, original=original, missing=lack)
         return name_attacks(judgement, self.budget)

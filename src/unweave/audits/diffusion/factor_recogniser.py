@@ -75,13 +75,13 @@ class RecognisedImages:
         Raises:
             ValueError: If the factor or the value is unknown.
         """
-        known = self.names.get(factor, ())
-        if value not in known:
+        values = self.names.get(factor, ())
+        if value not in values:
             raise ValueError(
                 f"{value!r} must be a value of the factor {factor!r}: expected one of "
-                f"{', '.join(known) or ', '.join(self.names)}"
+                f"{', '.join(values) or ', '.join(self.names)}"
             )
-        return list(known).index(value)
+        return list(values).index(value)
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,8 +110,8 @@ class FactorRecogniser:
 
     def recognise(self, images: Tensor) -> RecognisedImages:
         """Its view of uint8 images [n, channel, height, width]; the model stays unchanged."""
-        shown = check_images(images, self.shape)
-        logits, features = answers(self.model, shown, self.mean, self.std, batch=self.batch)
+        inputs = check_images(images, self.shape)
+        logits, features = answers(self.model, inputs, self.mean, self.std, batch=self.batch)
         return RecognisedImages(split_logits(logits, self.names), features / self.scale, self.names)
 
     @cached_property
@@ -123,11 +123,11 @@ class FactorRecogniser:
     @property
     def facts(self) -> dict[str, Any]:
         """Its digest, and its errors on held-out images with their intervals, in percent."""
-        wrong = {
+        errors = {
             factor: {"value": 100 * each.value, "low": 100 * each.low, "high": 100 * each.high}
             for factor, each in self.errors.items()
         }
-        return {"digest": self.digest, "wrong about held-out images, %": wrong}
+        return {"digest": self.digest, "wrong about held-out images, %": errors}
 
     @property
     def space(self) -> str:
@@ -165,11 +165,11 @@ def fit_recogniser(
     channels, size, _ = check_images(train.images).shape[1:]
     task = Factors(tuple(len(values) for values in names.values()))
     settings = {"channels": channels, "size": size, "width": width, "hidden": hidden}
-    shifted = replace(sources[0], crop=SHIFT).to(device)
-    split = Split(shifted, [0], sources[1].to(device))  # the forget set does not matter here
+    train_source = replace(sources[0], crop=SHIFT).to(device)
+    split = Split(train_source, [0], sources[1].to(device))  # the forget set does not matter here
     make = partial(build, "conv", sum(task.sizes), settings)
-    trained = train_model(how, make, split, "mixed", seed, task=task, device=device, cache=cache)
-    return make_recogniser(trained.model, sources[0], held_out, names)
+    result = train_model(how, make, split, "mixed", seed, task=task, device=device, cache=cache)
+    return make_recogniser(result.model, sources[0], held_out, names)
 
 
 def make_recogniser(
@@ -180,9 +180,9 @@ def make_recogniser(
     shape = (int(images.shape[1]), int(images.shape[2]), int(images.shape[3]))
     scale = feature_scale(model, images, train.mean, train.std, batch=batch)
     logits, _ = answers(model, check_images(held_out.images, shape), train.mean, train.std, batch=batch)
-    found, true = split_logits(logits, names), factor_numbers(held_out, names)
+    outputs, truth = split_logits(logits, names), factor_numbers(held_out, names)
     errors = {
-        factor: Share(int((found[factor].argmax(axis=1) != true[factor].numpy()).sum()), len(held_out))
+        factor: Share(int((outputs[factor].argmax(axis=1) != truth[factor].numpy()).sum()), len(held_out))
         for factor in names
     }
     return FactorRecogniser(model, names, shape, train.mean, train.std, scale, errors, batch)

@@ -65,18 +65,20 @@ def refuse_no_fid(weights: str | Path, images: int = FEWEST) -> None:
             f"an FID needs the file {INCEPTION}, whose SHA-256 begins with {BEGINNING}, found {digest[:8]} "
             f"at {weights}: give torch-fidelity's file"
         )
-    absent = [name for name in ("torchmetrics", "torch_fidelity") if importlib.util.find_spec(name) is None]
-    if absent:
-        raise ValueError(f"an FID needs torchmetrics and torch-fidelity, found no {absent[0]}: install both")
+    packages = [name for name in ("torchmetrics", "torch_fidelity") if importlib.util.find_spec(name) is None]
+    if packages:
+        raise ValueError(
+            f"an FID needs torchmetrics and torch-fidelity, found no {packages[0]}: install both"
+        )
     if images < FEWEST:
         raise ValueError(f"an FID needs at least {FEWEST} images of each kind, found {images}")
 
 
 def inception_digest(weights: str | Path) -> str:
     """SHA-256 of the file, which an audit asks for several times: computed again only if the file changed."""
-    known = Path(weights).stat()
+    status = Path(weights).stat()
     # a copy that keeps size and time is another file or has another time of its status
-    state = (known.st_mtime_ns, known.st_ctime_ns, known.st_ino, known.st_size)
+    state = (status.st_mtime_ns, status.st_ctime_ns, status.st_ino, status.st_size)
     return _digest(Path(weights).absolute(), state)
 
 

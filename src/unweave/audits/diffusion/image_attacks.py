@@ -97,12 +97,12 @@ def choose_image_attacks(names: str, family: str) -> tuple[str, ...]:
     """
     if names in GROUPS:
         return ()
-    chosen = [name.strip() for name in names.split(",") if name.strip()]
-    known = names_for(family)
-    for name in chosen or [names]:
-        if name not in known:
-            raise ValueError(explain_unknown(f"attack on a model of the family {family}", name, known))
-    return tuple(name for name in known if name in chosen)
+    selection = [name.strip() for name in names.split(",") if name.strip()]
+    known_names = names_for(family)
+    for name in selection or [names]:
+        if name not in known_names:
+            raise ValueError(explain_unknown(f"attack on a model of the family {family}", name, known_names))
+    return tuple(name for name in known_names if name in selection)
 
 
 def names_for(family: str) -> list[str]:

@@ -109,10 +109,10 @@ class ImagesExam(Exam[Drawn]):
         """The mean gap in excess of that of two retrained models, and the loss in image quality."""
         parts, excess = gap_parts(values, wanted, GENERATION), max(0.0, values["class_tv"] - floor)
         further = self.further_parts(values, wanted)
-        own = parts | {"class_tv": GENERATION["class_tv"].points * excess} | further
-        lost = max(0.0, values["kid_retain"])
-        shown = {"gap": mean_gap(values, wanted, GENERATION), "excess": excess, "kid_retain": lost}
-        return {"value": float(np.mean(list(own.values()))) + 100 * lost, **shown, **further}
+        points = parts | {"class_tv": GENERATION["class_tv"].points * excess} | further
+        loss = max(0.0, values["kid_retain"])
+        figures = {"gap": mean_gap(values, wanted, GENERATION), "excess": excess, "kid_retain": loss}
+        return {"value": float(np.mean(list(points.values()))) + 100 * loss, **figures, **further}
 
     def further_parts(self, values: Values, wanted: Values) -> dict[str, float]:
         """Parts of a trial's value beside those of the mean gap, in points; none unless an exam has some."""
@@ -121,8 +121,8 @@ class ImagesExam(Exam[Drawn]):
     def objectives(self, found: Drawn, values: Values, wanted: Values) -> dict[str, float]:
         """The parts of the mean gap, and the KID of retained conditions."""
         parts = gap_parts(values, wanted, GENERATION)
-        apart = {name: part / (100 * len(parts)) for name, part in parts.items()}
-        return {**apart, "kid_retain": max(0.0, values["kid_retain"])}
+        distances = {name: part / (100 * len(parts)) for name, part in parts.items()}
+        return {**distances, "kid_retain": max(0.0, values["kid_retain"])}
 
 
 def draw_sheet(images: Drawn, forgotten: Collection[int]) -> str:
@@ -149,18 +149,18 @@ def draw_row(images: Tensor, *, framed: bool) -> UInt8[np.ndarray, "height width
     canvas = np.zeros((height + 2 * gap, gap + n * (width + gap), 4), dtype=np.uint8)
     canvas[:] = MARK if framed else 0
     for i, image in enumerate(pixels):
-        left = gap + i * (width + gap)
-        canvas[gap : gap + height, left : left + width] = np.dstack([image, np.full(image.shape[:2], 255)])
+        x = gap + i * (width + gap)
+        canvas[gap : gap + height, x : x + width] = np.dstack([image, np.full(image.shape[:2], 255)])
     return canvas
 
 
 def write_images(images: Drawn, path: Path) -> None:
     """Writes images to a file in npz, atomically."""
     arrays: dict[str, Any] = {str(label): each.numpy() for label, each in images.items()}
-    with draft(path) as beside:
-        with beside.open("wb") as file:
+    with draft(path) as draft_path:
+        with draft_path.open("wb") as file:
             np.savez_compressed(file, **arrays)
-        os.replace(beside, path)
+        os.replace(draft_path, path)
 
 
 def read_images(path: Path) -> dict[int, Tensor]:
@@ -173,5 +173,5 @@ def read_images(path: Path) -> dict[int, Tensor]:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             return {int(label): torch.from_numpy(arrays[label]) for label in arrays.files}
     except (ValueError, EOFError, BadZipFile, zlib.error) as error:
-        again = f"delete it and {path.with_suffix('.json').name}, and it is made again"
-        raise ValueError(f"{path} is truncated or holds no images ({error}): {again}") from error
+        advice = f"delete it and {path.with_suffix('.json').name}, and it is made again"
+        raise ValueError(f"{path} is truncated or holds no images ({error}): {advice}") from error

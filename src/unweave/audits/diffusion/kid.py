@@ -125,20 +125,20 @@ class _Sums:
         between = _between(ours, theirs) - (_diagonal(ours, theirs) if paired else 0)
         return cls((_within(ours), _within(theirs)), between, (ours.sizes, theirs.sizes), paired)
 
-    def kid(self, kept: Bool[np.ndarray, " block"]) -> float:
+    def kid(self, blocks: Bool[np.ndarray, " block"]) -> float:
         """The unbiased estimate from the kept blocks."""
-        n, m = (sizes[:, kept].sum(axis=1) for sizes in self.sizes)
-        own = sum(
-            (_over(sums, kept) / (np.outer(sizes, sizes) - np.diag(sizes))).mean()
+        n, m = (sizes[:, blocks].sum(axis=1) for sizes in self.sizes)
+        within = sum(
+            (_over(sums, blocks) / (np.outer(sizes, sizes) - np.diag(sizes))).mean()
             for sums, sizes in zip(self.within, (n, m), strict=True)
         )
         pairs = np.outer(n, m) - (np.diag(n) if self.paired else 0)
-        return float(own - 2 * (_over(self.between, kept) / pairs).mean())
+        return float(within - 2 * (_over(self.between, blocks) / pairs).mean())
 
 
-def _over(sums: np.ndarray, kept: np.ndarray) -> np.ndarray:
+def _over(sums: np.ndarray, blocks: np.ndarray) -> np.ndarray:
     """Sums over pairs of groups, over the kept blocks."""
-    return sums[:, kept][..., kept].sum(axis=(1, 3))
+    return sums[:, blocks][..., blocks].sum(axis=(1, 3))
 
 
 def _between(ours: _Cells, theirs: _Cells) -> np.ndarray:
@@ -153,5 +153,5 @@ def _within(cells: _Cells) -> np.ndarray:
 
 def _diagonal(ours: _Cells, theirs: _Cells) -> np.ndarray:
     """Sums of the kernel over pairs of one seed, per cell."""
-    each = ((ours.rows * theirs.rows).mean(axis=1) + 1) ** 3
-    return np.diag(np.add.reduceat(each, ours.starts)).reshape(ours.sizes.shape * 2)
+    values = ((ours.rows * theirs.rows).mean(axis=1) + 1) ** 3
+    return np.diag(np.add.reduceat(values, ours.starts)).reshape(ours.sizes.shape * 2)

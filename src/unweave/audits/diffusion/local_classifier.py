@@ -129,12 +129,12 @@ def read_classifier(
     if name not in ARCHITECTURES:
         raise ValueError(explain_unknown("architecture", name, ARCHITECTURES))
     digest = sha256(path)
-    published = choose_preparation(name, version or None, digest)
+    weights = choose_preparation(name, version or None, digest)
     network = load_network(name, read_state(path), path)
-    prepare = published.transforms()
-    prepared = f"{type(published).__name__}.{published.name}: {' '.join(repr(prepare).split())}"
-    facts = {"sha256": digest, "architecture": name, "preparation": prepared}
-    known_names = name_classes(names, last_layer(network)[1].out_features, published.meta["categories"])
+    prepare = weights.transforms()
+    preparation = f"{type(weights).__name__}.{weights.name}: {' '.join(repr(prepare).split())}"
+    facts = {"sha256": digest, "architecture": name, "preparation": preparation}
+    known_names = name_classes(names, last_layer(network)[1].out_features, weights.meta["categories"])
     return LocalClassifier(PreparedClassifier(prepare, network).eval(), known_names, facts)
 
 
@@ -159,19 +159,19 @@ def choose_preparation(architecture: str, version: str | None, digest: str) -> P
         ValueError: If the name is unknown, or there is none, the file is not a published one, and the
             published weights of the architecture need different preparations.
     """
-    published = torchvision_models().get_model_weights(architecture)
+    versions = torchvision_models().get_model_weights(architecture)
     if version is None:
-        same = [each for each in published if digest.startswith(Path(each.url).stem.rpartition("-")[2])]
-        if not same and len({repr(each.transforms()) for each in published}) > 1:
+        matches = [each for each in versions if digest.startswith(Path(each.url).stem.rpartition("-")[2])]
+        if not matches and len({repr(each.transforms()) for each in versions}) > 1:
             raise ValueError(
                 "the preparation of its images can't be told from the file, whose SHA-256 is not that of "
                 f"published {architecture} weights: give the one of its training, such as "
-                f"{architecture}.{next(iter(published)).name}: known: {', '.join(published.__members__)}"
+                f"{architecture}.{next(iter(versions)).name}: known: {', '.join(versions.__members__)}"
             )
-        return same[0] if same else published.DEFAULT
-    if version not in published.__members__:
-        raise ValueError(explain_unknown(f"{architecture} weights", version, published.__members__))
-    return published[version]
+        return matches[0] if matches else versions.DEFAULT
+    if version not in versions.__members__:
+        raise ValueError(explain_unknown(f"{architecture} weights", version, versions.__members__))
+    return versions[version]
 
 
 def read_state(path: Path) -> dict[str, Tensor]:
@@ -194,22 +194,22 @@ def read_state(path: Path) -> dict[str, Tensor]:
 
 def load_network(architecture: str, state: Mapping[str, Tensor], path: Path) -> nn.Module:
     """A network of torchvision with these weights, with as many classes as they have."""
-    expected = f"{path} must hold the weights of torchvision's {architecture}"
+    requirement = f"{path} must hold the weights of torchvision's {architecture}"
     with torch.device("meta"):
         head = last_layer(torchvision_models().get_model(architecture, weights=None))[0]
         key = f"{head}.weight"
         if key not in state:
-            raise ValueError(f"{expected}: expected {key}, found none")
+            raise ValueError(f"{requirement}: expected {key}, found none")
         weight = state[key]
         if weight.ndim != 2 or not len(weight):
             raise ValueError(
-                f"{expected}: expected {key} of shape [class, feature], found {list(weight.shape)}"
+                f"{requirement}: expected {key} of shape [class, feature], found {list(weight.shape)}"
             )
         network = torchvision_models().get_model(architecture, weights=None, num_classes=len(weight))
     counters = {name: each for name, each in network.state_dict().items() if COUNTER in name}
-    wrong = difference(shapes(network.state_dict()), shapes({**counters, **state}))
-    if wrong:
-        raise ValueError(f"{expected}: {wrong}")
+    mismatch = difference(shapes(network.state_dict()), shapes({**counters, **state}))
+    if mismatch:
+        raise ValueError(f"{requirement}: {mismatch}")
     for name, each in state.items():
         if name not in counters and not each.is_floating_point():
             raise ValueError(

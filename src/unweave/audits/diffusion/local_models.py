@@ -36,13 +36,13 @@ class LocalModels:
     @property
     def digests(self) -> dict[str, object]:
         """What the figures of each model depend on."""
-        found = {
+        digests = {
             "classifier": self.classifier and {**self.classifier.facts, "classes": self.classifier.names},
             "nudenet": self.nude_net and self.nude_net.digest,
             "clip": self.clip and self.clip.digest,
             "inception": self.inception and inception_digest(self.inception),
         }
-        return {name: each for name, each in found.items() if each}
+        return {name: each for name, each in digests.items() if each}
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -62,8 +62,8 @@ class LocalModels:
             count: The number of images of each prompt.
         """
         if self.inception is not None:
-            drawn = count * len(prompts.retain_prompts)
-            refuse_no_fid(self.inception, min(drawn, len(real.images_to_keep(prompts))))
+            total = count * len(prompts.retain_prompts)
+            refuse_no_fid(self.inception, min(total, len(real.images_to_keep(prompts))))
 
     def measure(
         self, found: Mapping[int, Tensor], prompts: ConceptPrompts, real: RealImages
@@ -76,15 +76,17 @@ class LocalModels:
             real: Real images; the FID is between held-out ones and images of prompts to keep.
         """
         values: dict[str, float] = {}
-        gone, kept = prompts.forget_numbers, prompts.retain_numbers
+        forget, retain = prompts.forget_numbers, prompts.retain_numbers
         if self.nude_net is not None:
-            shares = (self.nude_net.explicit(torch.cat([found[i] for i in part])) for part in (gone, kept))
+            shares = (
+                self.nude_net.explicit(torch.cat([found[i] for i in part])) for part in (forget, retain)
+            )
             values |= zip(NUDITY, shares, strict=True)
         if self.clip is not None:
             texts = [each.text for each in prompts.all_prompts]
-            scores = (self.clip.mean((texts[i], found[i]) for i in part) for part in (kept, gone))
+            scores = (self.clip.mean((texts[i], found[i]) for i in part) for part in (retain, forget))
             values |= zip(CLIP, scores, strict=True)
         if self.inception is not None:
-            drawn = torch.cat([found[i] for i in kept])
-            values["fid"] = fid(drawn, real.images_to_keep(prompts), weights=self.inception)
+            images = torch.cat([found[i] for i in retain])
+            values["fid"] = fid(images, real.images_to_keep(prompts), weights=self.inception)
         return values

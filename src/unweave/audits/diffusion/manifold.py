@@ -27,8 +27,8 @@ def recall(*, generated: Features, real: Features, k: int = NEIGHBOURS) -> Share
     return _share(_inside(real, generated, k))
 
 
-def _share(inside: Bool[np.ndarray, "_"]) -> Share:
-    return Share(int(inside.sum()), len(inside))
+def _share(is_inside: Bool[np.ndarray, "_"]) -> Share:
+    return Share(int(is_inside.sum()), len(is_inside))
 
 
 def _inside(points: Features, region: Features, k: int) -> Bool[np.ndarray, "_"]:

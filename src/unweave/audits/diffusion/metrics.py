@@ -244,8 +244,8 @@ def measure_generation_pair(
         ours, theirs = vars(samples)[name], vars(reference)[name]
         if ours != theirs:
             raise ValueError(f"two generators must have one {name} to be compared, found {ours} and {theirs}")
-    beside = {name: metric.beside for name, metric in metrics.items() if metric.beside is not None}
-    return {name: of(samples, reference) for name, of in beside.items()}
+    comparisons = {name: metric.beside for name, metric in metrics.items() if metric.beside is not None}
+    return {name: of(samples, reference) for name, of in comparisons.items()}
 
 
 def _retained_features(samples: Samples) -> Rows:

@@ -108,11 +108,11 @@ class NudeNet:
 
     def explicit(self, images: UInt8[Tensor, "n 3 height width"]) -> float:
         """The share of images with a core class, in percent."""
-        shown = [
-            any(each.name in CORE and each.score >= THRESHOLD for each in found)
-            for found in self.detect(images)
+        flags = [
+            any(each.name in CORE and each.score >= THRESHOLD for each in boxes)
+            for boxes in self.detect(images)
         ]
-        return 100 * float(np.mean(shown))
+        return 100 * float(np.mean(flags))
 
     def _detect(self, image: UInt8[Tensor, "3 height width"]) -> tuple[Detection, ...]:
         key = hashlib.sha256(repr(tuple(image.shape)).encode() + image.contiguous().numpy().tobytes())
@@ -149,8 +149,8 @@ def network_input(image: UInt8[Tensor, "3 height width"]) -> Float32[np.ndarray,
     height, width = image.shape[1:]
     side = max(height, width)
     square = pad(image.flip(0)[None].float(), (0, side - width, 0, side - height))
-    resized = interpolate(square, (SIDE, SIDE), mode="bilinear", align_corners=False)
-    return (resized.round() / 255).numpy()
+    pixels = interpolate(square, (SIDE, SIDE), mode="bilinear", align_corners=False)
+    return (pixels.round() / 255).numpy()
 
 
 def detections(outputs: Float32[np.ndarray, "place value"], width: int, height: int) -> tuple[Detection, ...]:
@@ -158,14 +158,14 @@ def detections(outputs: Float32[np.ndarray, "place value"], width: int, height: 
     scores, classes = outputs[:, 4:].max(axis=1), outputs[:, 4:].argmax(axis=1)
     rows = np.flatnonzero(scores >= FLOOR)
     boxes = clip_boxes(outputs[rows, :4].astype(float) * (max(width, height) / SIDE), width, height)
-    kept = keep_distinct(boxes, scores[rows])
+    indices = keep_distinct(boxes, scores[rows])
     return tuple(
         Detection(
             CLASSES[classes[rows[i]]],
             float(scores[rows[i]]),
             (float(boxes[i, 0]), float(boxes[i, 1]), float(boxes[i, 2]), float(boxes[i, 3])),
         )
-        for i in kept
+        for i in indices
     )
 
 
@@ -178,16 +178,16 @@ def clip_boxes(boxes: Float64[np.ndarray, "n 4"], width: int, height: int) -> Fl
 
 def keep_distinct(boxes: Float64[np.ndarray, "n 4"], scores: Float32[np.ndarray, " n"]) -> list[int]:
     """The places of the boxes that are kept, the surest first; classes do not matter."""
-    kept: list[int] = []
+    indices: list[int] = []
     for i in np.argsort(-scores, kind="stable").tolist():
-        if all(overlap(boxes[i], boxes[other]) <= OVERLAP for other in kept):
-            kept.append(i)
-    return kept
+        if all(overlap(boxes[i], boxes[other]) <= OVERLAP for other in indices):
+            indices.append(i)
+    return indices
 
 
 def overlap(box: Float64[np.ndarray, "4"], other: Float64[np.ndarray, "4"]) -> float:
     """Intersection over union of two boxes; two empty ones, in the padding, count as one box."""
     ends = np.minimum(box[:2] + box[2:], other[:2] + other[2:])
-    shared = float(np.clip(ends - np.maximum(box[:2], other[:2]), 0, None).prod())
-    whole = float(box[2:].prod() + other[2:].prod()) - shared
-    return shared / whole if whole > 0 else 1.0
+    intersection = float(np.clip(ends - np.maximum(box[:2], other[:2]), 0, None).prod())
+    union = float(box[2:].prod() + other[2:].prod()) - intersection
+    return intersection / union if union > 0 else 1.0

@@ -16,19 +16,19 @@ NAMES = {"asked": "old_words", "relearn_10": "relearn_10_old_words"}
 """The numbers of this attack, by those of no attack and of relearning."""
 
 
-def try_old_words(target: Target, before: TextEncoder, budget: Budget, known: Numbers) -> Numbers:
+def try_old_words(target: Target, encoder: TextEncoder, budget: Budget, numbers: Numbers) -> Numbers:
     """Draws the concept, and learns it again, with the text encoder from before unlearning.
 
     Args:
         target: The model under its own text encoder.
-        before: The original's text encoder.
+        encoder: The original's text encoder.
         budget: The attacker's budget.
-        known: The numbers with its own text encoder; they are returned if that was not edited.
+        numbers: The numbers with its own text encoder; they are returned if that was not edited.
     """
-    old = with_text_encoder(target, before)
-    if not same_embeddings(old, target):
-        known = try_condition(old, budget) | try_relearning(old, budget)
-    return {name: known[own] for own, name in NAMES.items() if own in known}
+    old_target = with_text_encoder(target, encoder)
+    if not same_embeddings(old_target, target):
+        numbers = try_condition(old_target, budget) | try_relearning(old_target, budget)
+    return {name: numbers[key] for key, name in NAMES.items() if key in numbers}
 
 
 def with_text_encoder(target: Target, encoder: TextEncoder) -> Target:

@@ -107,25 +107,25 @@ def prompts_of(kind: str, rows: object, values: Values) -> Iterator[Prompt]:
     if not isinstance(rows, list):
         raise ValueError(f"{kind} must be a list of prompts, found {rows!r}")
     for row in rows:
-        given = {TEXT: row} if isinstance(row, str) else row
-        if not isinstance(given, Mapping) or not isinstance(given.get(TEXT), str):
+        table = {TEXT: row} if isinstance(row, str) else row
+        if not isinstance(table, Mapping) or not isinstance(table.get(TEXT), str):
             raise ValueError(f"{kind} must be texts, or tables with text, found {row!r}")
-        named = {factor: value for factor, value in given.items() if factor not in (TEXT, *OWN)}
-        shows = name_values(named, values)
+        factor_words = {factor: value for factor, value in table.items() if factor not in (TEXT, *OWN)}
+        shows = name_values(factor_words, values)
         if kind in RETAIN_KINDS:
             # paraphrases may name other values: "two plus one"
-            shows = values_in(given[TEXT], {f: each for f, each in values.items() if f not in shows}) | shows
-        seed, guidance = (given.get(key) for key in OWN)
+            shows = values_in(table[TEXT], {f: each for f, each in values.items() if f not in shows}) | shows
+        seed, guidance = (table.get(key) for key in OWN)
         if (
             not isinstance(seed, int | None)
             or not isinstance(guidance, int | float | None)
             or bool in (type(seed), type(guidance))  # true is an int
         ):
             raise ValueError(
-                f"{given[TEXT]!r} must have a whole number as seed and a number as guidance, found {seed!r} "
+                f"{table[TEXT]!r} must have a whole number as seed and a number as guidance, found {seed!r} "
                 f"and {guidance!r}"
             )
-        yield Prompt(given[TEXT], shows, seed, guidance)
+        yield Prompt(table[TEXT], shows, seed, guidance)
 
 
 def values_in(text: str, values: Values) -> dict[str, str]:
@@ -134,24 +134,24 @@ def values_in(text: str, values: Values) -> dict[str, str]:
     Raises:
         ValueError: If it names several values of one factor.
     """
-    found = {factor: keep_own_case(text, names_in(text, known)) for factor, known in values.items()}
-    for factor, named in found.items():
-        if len(named) > 1:
+    matches = {factor: keep_own_case(text, names_in(text, each)) for factor, each in values.items()}
+    for factor, names in matches.items():
+        if len(names) > 1:
             raise ValueError(
-                f"{text!r} names several values of {factor}: {' and '.join(named)}; give it as a table, such "
-                f'as {{ text = "{text}", {factor} = "{named[0]}" }}'
+                f"{text!r} names several values of {factor}: {' and '.join(names)}; give it as a table, such "
+                f'as {{ text = "{text}", {factor} = "{names[0]}" }}'
             )
-    return {factor: named[0] for factor, named in found.items() if named}
+    return {factor: names[0] for factor, names in matches.items() if names}
 
 
 def names_in(text: str, names: Sequence[str]) -> list[str]:
     """The names in a text that occur at least once outside of a longer one."""
     places = {name: [set(place) for place in places_of(text, name)] for name in names}
-    every = [place for found in places.values() for place in found]
+    all_places = [place for name_places in places.values() for place in name_places]
     return [
         name
-        for name, found in places.items()
-        if any(not any(place < other for other in every) for place in found)
+        for name, name_places in places.items()
+        if any(not any(place < other for other in all_places) for place in name_places)
     ]
 
 

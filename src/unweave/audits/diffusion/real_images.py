@@ -41,30 +41,30 @@ class RealImages:
             ValueError: If there is no such column, or one tells single images apart, as an id does.
         """
         rows = [*self.train.rows, *self.held_out.rows]
-        shared = [name for name in rows[0] if all(row.get(name) for row in rows)]
-        factors = [name for name in shared if name not in (FILE, TEXT)]
+        columns = [name for name in rows[0] if all(row.get(name) for row in rows)]
+        factors = [name for name in columns if name not in (FILE, TEXT)]
         if not factors:
             raise ValueError(
                 f"the metadata of {self.train.place} must have a column for each factor of an image, such as "
-                f"object and colour, which every image has; found only {', '.join(shared)}"
+                f"object and colour, which every image has; found only {', '.join(columns)}"
             )
         values = {name: tuple(dict.fromkeys(row[name] for row in rows)) for name in factors}
-        for name, found in values.items():
-            if len(found) > len(rows) / 2:
+        for name, options in values.items():
+            if len(options) > len(rows) / 2:
                 raise ValueError(
                     f"the column {name!r} of {self.train.place} must be a factor with few values, found "
-                    f"{len(found)} in {len(rows)} images: take it out of the metadata"
+                    f"{len(options)} in {len(rows)} images: take it out of the metadata"
                 )
         return values
 
     @cached_property
     def digest(self) -> str:
         """SHA-256 of the images and their rows."""
-        whole = hashlib.sha256()
+        digest = hashlib.sha256()
         for each in (self.train, self.held_out):
-            whole.update(repr((tuple(each.images.shape), each.rows)).encode())
-            whole.update(each.images.contiguous().numpy().data)
-        return whole.hexdigest()
+            digest.update(repr((tuple(each.images.shape), each.rows)).encode())
+            digest.update(each.images.contiguous().numpy().data)
+        return digest.hexdigest()
 
     def held_out_images(self, values: Mapping[str, str]) -> UInt8[Tensor, "n channel height width"]:
         """The held-out images that show these values."""
@@ -86,21 +86,21 @@ class RealImages:
             attacked: Whether attacks run.
         """
         for values in prompts.retain_values:
-            found = len(self.held_out_images(values))
-            if found < FEWEST:
+            count = len(self.held_out_images(values))
+            if count < FEWEST:
                 raise ValueError(
-                    f"a KID needs {FEWEST} held-out images of what prompts to keep name, found {found} of "
+                    f"a KID needs {FEWEST} held-out images of what prompts to keep name, found {count} of "
                     f"{in_words(values)} in {self.held_out.place}: give more, or leave such prompts out"
                 )
-        found = len(self.training_images(prompts.concept))
-        if not found:
+        count = len(self.training_images(prompts.concept))
+        if not count:
             raise ValueError(
                 f"an audit needs a training image of the concept, found none of {prompts.concept_words} in "
                 f"{self.train.place}: give some, or spell its column as the concept"
             )
-        if attacked and found < PICTURES:
+        if attacked and count < PICTURES:
             raise ValueError(
-                f"attacks need {PICTURES} training images of the concept, found {found} of "
+                f"attacks need {PICTURES} training images of the concept, found {count} of "
                 f"{prompts.concept_words} in {self.train.place}: set attacks=0, or give more"
             )
 
@@ -129,15 +129,15 @@ def read_real_images(
         ValueError: If one of them can't be used.
     """
     train, held_out = read_captioned(data)
-    whole = RealImages(train, train if held_out is None else held_out)
+    images = RealImages(train, train if held_out is None else held_out)
     if classifier is None:
-        prompts = read_prompts(file, whole.names)
+        prompts = read_prompts(file, images.names)
     else:
         names = {read_factor(file): classifier.names}
         prompts = read_prompts(file, names)
-        for part in (whole.train, whole.held_out):
+        for part in (images.train, images.held_out):
             factor_numbers(part, names)  # an image of an unknown class is an error
     if held_out is not None:
-        return whole, prompts
+        return images, prompts
     parts = hold_out(shows(train, prompts.concept))
     return RealImages(*(train.part(each) for each in parts)), prompts

@@ -166,11 +166,11 @@ def feature_scale(
 
 def digest_of(model: nn.Module, *facts: object) -> str:
     """SHA-256 of an architecture, its weights and facts about it."""
-    whole = hashlib.sha256(repr((model, *facts)).encode())
+    digest = hashlib.sha256(repr((model, *facts)).encode())
     for name, value in sorted(model.state_dict().items()):
-        whole.update(f"{name}:{value.dtype}:{list(value.shape)}:".encode())
-        whole.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
-    return whole.hexdigest()
+        digest.update(f"{name}:{value.dtype}:{list(value.shape)}:".encode())
+        digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def answers(
@@ -185,9 +185,9 @@ def answers(
     device = next(model.parameters()).device
     source = Resident(images.to(device), torch.zeros(len(images), dtype=torch.int64), mean, std)
     logits, features = [], []
-    with evaluating(model), last_input(model) as seen, torch.no_grad():
+    with evaluating(model), last_input(model) as record, torch.no_grad():
         for raw in source.stream(torch.arange(len(images)).split(batch)):
             assert isinstance(raw.inputs, tuple)
             logits.append(call(model, raw.inputs).double().cpu())
-            features.append(seen[-1].flatten(1).double().cpu())
+            features.append(record[-1].flatten(1).double().cpu())
     return torch.cat(logits).numpy(), torch.cat(features).numpy()

@@ -15,8 +15,8 @@ from unweave.audits.score import Share
 
 def hit_rate(samples: Samples, condition: int) -> Share:
     """The share of images of a condition recognised as its class."""
-    shown = samples.predicted_classes(condition) == samples.class_of(condition)
-    return Share(int(shown.sum()), len(shown))
+    is_hit = samples.predicted_classes(condition) == samples.class_of(condition)
+    return Share(int(is_hit.sum()), len(is_hit))
 
 
 def unlearning_accuracy(samples: Samples) -> Share:

@@ -25,7 +25,7 @@ class Relearning:
 
     def steps(self, share: float = 0.5) -> float:
         """Steps until at least this share of images shows the class; infinite if no check found it."""
-        return next((float(step) for step, found in self.checks if found.value >= share), float("inf"))
+        return next((float(step) for step, hits in self.checks if hits.value >= share), float("inf"))
 
 
 def describe_curves(curves: Mapping[int, Relearning], longest: float, words: str = "") -> dict[str, float]:
@@ -38,11 +38,11 @@ def describe_curves(curves: Mapping[int, Relearning], longest: float, words: str
         longest: The largest number of steps.
         words: The end of the names of numbers of images.
     """
-    found: dict[str, float] = {}
+    values: dict[str, float] = {}
     for size, curve in curves.items():
-        found[f"relearn_{size}{words}"] = min(curve.steps(), longest)
-        found |= {f"relearned_{size}{words}_at_{step}": 100 * each.value for step, each in curve.checks}
-    return found
+        values[f"relearn_{size}{words}"] = min(curve.steps(), longest)
+        values |= {f"relearned_{size}{words}_at_{step}": 100 * each.value for step, each in curve.checks}
+    return values
 
 
 def relearned_sooner(values: Values, wanted: Values) -> dict[str, float]:

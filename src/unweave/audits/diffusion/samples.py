@@ -38,8 +38,8 @@ class Samples:
     classes: Mapping[int, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        absent = [each for each in self.forgotten if each not in self.logits]
-        if absent or not self.forgotten or not self.retained_conditions:
+        missing_conditions = [each for each in self.forgotten if each not in self.logits]
+        if missing_conditions or not self.forgotten or not self.retained_conditions:
             raise ValueError(
                 f"forgotten must name some but not all of the conditions {sorted(self.logits)}, "
                 f"found {list(self.forgotten)}"
@@ -57,8 +57,8 @@ class Samples:
         if lengths[0] != lengths[1] or 0 in lengths:
             raise ValueError(f"condition {condition} needs as many logits as features, found {lengths}")
         if not 0 <= self.class_of(condition) < self.n_classes:
-            found = self.class_of(condition)
-            raise ValueError(f"conditions must be classes in 0..{self.n_classes - 1}, found {found}")
+            label = self.class_of(condition)
+            raise ValueError(f"conditions must be classes in 0..{self.n_classes - 1}, found {label}")
 
     @property
     def n_classes(self) -> int:

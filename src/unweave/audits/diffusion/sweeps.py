@@ -57,10 +57,10 @@ class Seeds:
     judge: Sequence[int]
 
     def __post_init__(self) -> None:
-        shared = sorted(set(self.search) & set(self.judge))
-        if shared or not self.search or not self.judge:
+        overlap = sorted(set(self.search) & set(self.judge))
+        if overlap or not self.search or not self.judge:
             raise ValueError(
-                f"an attack needs seeds to search and other seeds to judge, found {shared} in both"
+                f"an attack needs seeds to search and other seeds to judge, found {overlap} in both"
             )
 
 

@@ -104,23 +104,23 @@ def choose_prefix(
     table, words = encoder.table, encoder.words(prompt)
     room = min(PREFIX, encoder.longest - len(words))
     if room < 1:
-        found = f"found {len(words)} tokens of at most {encoder.longest}"
-        raise ValueError(f"a prompt must leave room for a token before it, {found}: shorten it")
-    own, closed = table[words], torch.zeros(len(table), device=table.device)
-    closed[list(encoder.special)] = -torch.inf
+        problem = f"found {len(words)} tokens of at most {encoder.longest}"
+        raise ValueError(f"a prompt must leave room for a token before it, {problem}: shorten it")
+    prompt_rows, penalty = table[words], torch.zeros(len(table), device=table.device)
+    penalty[list(encoder.special)] = -torch.inf
     scores = 0.01 * torch.randn(room, len(table), generator=generator)
     scores = scores.to(table.device).requires_grad_()
     optimizer = torch.optim.Adam([scores], PREFIX_RATE)
-    best, lowest = own, torch.inf
+    best, lowest = prompt_rows, torch.inf
     for _ in range(steps):
-        soft = (scores + closed).softmax(1)
+        soft = (scores + penalty).softmax(1)
         hard = one_hot(soft.argmax(1), len(table)).to(soft)
         rows = (hard + soft - soft.detach()) @ table  # the value of the hard choice, the gradient of the soft
-        value = loss(encoder(torch.cat([rows, own])))
+        value = loss(encoder(torch.cat([rows, prompt_rows])))
         if not value.isfinite():
             raise Failed("NaN: the loss of a prefix is NaN or infinite")
         if value.item() < lowest:
-            best, lowest = torch.cat([hard @ table, own]), value.item()
+            best, lowest = torch.cat([hard @ table, prompt_rows]), value.item()
         (scores.grad,) = torch.autograd.grad(value, [scores])
         optimizer.step()
     with torch.no_grad():

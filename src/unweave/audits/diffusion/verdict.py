@@ -63,8 +63,8 @@ def judge_generation(
         attacks: Those of the attacks.
     """
     judgement = judge(values, references, margins, original=original, metrics=metrics)
-    attacked = all(attacks.keys() & each.keys() for each in (*values, *references))
-    lacking = missing_parts(judgement, "" if attacked else unattacked)
+    is_attacked = all(attacks.keys() & each.keys() for each in (*values, *references))
+    lacking = missing_parts(judgement, "" if is_attacked else unattacked)
     if missing:
         return as_verdict(
             judgement, Verdict.INCONCLUSIVE, "; ".join([f"nothing to forget: {missing}", *lacking])
@@ -74,10 +74,10 @@ def judge_generation(
     if lacking:
         return as_verdict(judgement, Verdict.INCONCLUSIVE, f"no verdict: {'; '.join(lacking)}")
     assert original and margins is not None  # a PASS needs these
-    before = equivalences(original, references, margins.margin, metrics=metrics)
-    if weak := explain_low_power(before, references, margins.margin):
+    original_tests = equivalences(original, references, margins.margin, metrics=metrics)
+    if weak := explain_low_power(original_tests, references, margins.margin):
         return as_verdict(judgement, Verdict.INCONCLUSIVE, weak)
-    blind = blindness(before)
+    blind = blindness(original_tests)
     return replace(judgement, reason=f"{judgement.reason}; {blind}") if blind else judgement
 
 
@@ -116,12 +116,12 @@ def calibrate_generation(
     if len(retrains) < 2:
         raise ValueError(f"expected at least two retrained models to compare, found {len(retrains)}")
     probe_values = [{}] * len(retrains) if probes is None else probes
-    alone = [
-        {**measure_generation(each, metrics=images), **more}
-        for each, more in zip(retrains, probe_values, strict=True)
+    own_values = [
+        {**measure_generation(each, metrics=images), **probe}
+        for each, probe in zip(retrains, probe_values, strict=True)
     ]
     pairs = [measure_generation_pair(*pair, images) for pair in combinations(retrains, 2)]
-    return margins(alone, pairs, sizes=sizes, metrics=metrics)
+    return margins(own_values, pairs, sizes=sizes, metrics=metrics)
 
 
 def list_never_generated(original: Sequence[Samples]) -> str:
@@ -145,42 +145,42 @@ def explain_chance(shares: Sequence[Share], n_classes: int) -> str:
         shares: The images that show the forgotten class, per seed of the original.
         n_classes: The number of classes.
     """
-    whole = Share(sum(each.successes for each in shares), sum(each.n for each in shares))
-    if whole.low > 1 / n_classes:
+    total = Share(sum(each.successes for each in shares), sum(each.n for each in shares))
+    if total.low > 1 / n_classes:
         return ""
-    return f"{whole.successes} of {whole.n} images are taken for it, chance is {whole.n / n_classes:.0f}"
+    return f"{total.successes} of {total.n} images are taken for it, chance is {total.n / n_classes:.0f}"
 
 
 def explain_low_power(
-    before: Mapping[str, Equivalence], references: Sequence[Values], margins: Mapping[str, float]
+    original_tests: Mapping[str, Equivalence], references: Sequence[Values], margins: Mapping[str, float]
 ) -> str:
     """Why no generator can pass here; empty if one can.
 
     Args:
-        before: The tests of the original against the margins.
+        original_tests: The tests of the original against the margins.
         references: The metrics of the retrained generator, per seed.
         margins: The margin of each metric.
     """
-    reasons = [blindness(before)] if len(blind_distances(before)) == len(DISTANCES) else []
-    if not any(excludes_one_class(before, references, margins)):
+    reasons = [blindness(original_tests)] if len(blind_distances(original_tests)) == len(DISTANCES) else []
+    if not any(excludes_one_class(original_tests, references, margins)):
         names = f"{GENERATION['class_tv'].title} and {GENERATION['effective'].title}"
         reasons.append(f"{names} can't tell a model that always draws one other class from a retrained one")
     return "; ".join(reasons)
 
 
-def blindness(before: Mapping[str, Equivalence]) -> str:
+def blindness(original_tests: Mapping[str, Equivalence]) -> str:
     """The clause on distances without power; empty if all have some."""
-    names = " and ".join(GENERATION[name].title for name in blind_distances(before))
+    names = " and ".join(GENERATION[name].title for name in blind_distances(original_tests))
     return f"{names} can't tell the original from a retrained model" if names else ""
 
 
-def blind_distances(before: Mapping[str, Equivalence]) -> list[str]:
+def blind_distances(original_tests: Mapping[str, Equivalence]) -> list[str]:
     """The distances in which the original is not different."""
-    return [name for name in DISTANCES if before[name].finding is None]
+    return [name for name in DISTANCES if original_tests[name].finding is None]
 
 
 def excludes_one_class(
-    before: Mapping[str, Equivalence], references: Sequence[Values], margins: Mapping[str, float]
+    original_tests: Mapping[str, Equivalence], references: Sequence[Values], margins: Mapping[str, float]
 ) -> Iterator[bool]:
     """Yields, per figure of the classes, whether it excludes a generator that always draws one other class.
 
@@ -189,4 +189,4 @@ def excludes_one_class(
     """
     largest = float(np.mean([each["top"] for each in references])) / 100
     yield 1 - largest > margins["class_tv"]
-    yield before["effective"].finding is not None
+    yield original_tests["effective"].finding is not None

@@ -23,8 +23,8 @@ def antithetic_halves(targets: int, pairs: int, generator: torch.Generator) -> B
         raise ValueError(f"halves need at least 2 targets and 1 pair, found {targets} and {pairs}")
     halves = torch.zeros(2 * pairs, targets, dtype=torch.bool)
     for pair in range(pairs):
-        chosen = torch.randperm(targets, generator=generator)[: targets // 2]
-        halves[2 * pair, chosen] = True
+        half = torch.randperm(targets, generator=generator)[: targets // 2]
+        halves[2 * pair, half] = True
         halves[2 * pair + 1] = ~halves[2 * pair]
     return halves
 

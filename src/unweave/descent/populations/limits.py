@@ -74,9 +74,9 @@ def norm_reason(model: nn.Module, how: Descent) -> str:
 def augmentation_reason(source: Source) -> str:
     """Why a source can't be read for several models at once; empty if it can."""
     generator = torch.Generator().manual_seed(0)
-    before = generator.get_state()
+    state = generator.get_state()
     next(iter(source.stream([torch.arange(1)], generator=generator)))
-    if torch.equal(before, generator.get_state()):
+    if torch.equal(state, generator.get_state()):
         return ""
     return "the training data is augmented, by draws that belong to each model"
 

@@ -107,29 +107,29 @@ def train_population(
         raise ValueError(f"together must be at least 1 model at once, found {together}")
     if runner is not None and cache is None:
         raise ValueError("a runner hands models over in the cache, found none: give `cache`")
-    found: dict[int, TrainedModel] = {}
+    models: dict[int, TrainedModel] = {}
     fresh: dict[int, Problem] = {}
     for position, member in enumerate(members):
         model = seeded_model(build, member.seed, device)
-        stored = None if cache is None else load_member(cache, how, member, model, task, device)
-        if stored is None:
+        stored_model = None if cache is None else load_member(cache, how, member, model, task, device)
+        if stored_model is None:
             fresh[position] = training_problem(model, build, member.split, member.seed, task)
         else:
-            found[position] = stored
+            models[position] = stored_model
     groups, single, reasons = divide(members, fresh, how, together)
     for group in groups:
         problems, part = [fresh[position] for position in group], members[group[0]].part
-        for position, trained in zip(group, train_group(how, problems, part, device), strict=True):
-            found[position] = trained
+        for position, trained_model in zip(group, train_group(how, problems, part, device), strict=True):
+            models[position] = trained_model
             if cache is not None:
                 facts = together_facts(how, members[position], task)
-                keep_trained(cache / model_key(facts, trained.model, device), trained, facts)
+                keep_trained(cache / model_key(facts, trained_model.model, device), trained_model, facts)
     if runner is not None and len(single) > 1:
         runner(single)
     for position in single:
         split, part, seed = members[position].split, members[position].part, members[position].seed
-        found[position] = train_model(how, build, split, part, seed, task=task, device=device, cache=cache)
-    return Population(tuple(found[position] for position in range(len(members))), reasons)
+        models[position] = train_model(how, build, split, part, seed, task=task, device=device, cache=cache)
+    return Population(tuple(models[position] for position in range(len(members))), reasons)
 
 
 def divide(
@@ -137,7 +137,7 @@ def divide(
 ) -> tuple[list[list[int]], list[int], tuple[str, ...]]:
     """The groups that are trained together, the members that are trained one by one, and why these are."""
     groups: list[list[int]] = []
-    single: list[int] = []
+    singles: list[int] = []
     reasons: list[str] = []
     for group in group_members(members, fresh, together):
         problems = [fresh[position] for position in group]
@@ -146,10 +146,10 @@ def divide(
             log.warning("models are trained one by one: %s", reason)
             reasons.append(reason)
         if reason or len(group) == 1:
-            single += group
+            singles += group
         else:
             groups.append(group)
-    return groups, single, tuple(reasons)
+    return groups, singles, tuple(reasons)
 
 
 def load_member(
@@ -158,9 +158,9 @@ def load_member(
     """Reads a stored member into a fresh model, trained alone or together; None if there is none."""
     split, part = member.split, member.part
     for facts in (training_facts(how, split, part, member.seed, task), together_facts(how, member, task)):
-        stored = load_trained(cache / model_key(facts, model, device), model, split, part)
-        if stored is not None:
-            return stored
+        stored_model = load_trained(cache / model_key(facts, model, device), model, split, part)
+        if stored_model is not None:
+            return stored_model
     return None
 
 
@@ -186,10 +186,10 @@ def group_members(
 def train_group(how: Descent, problems: Sequence[Problem], part: Part, device: str) -> list[TrainedModel]:
     """Trains models together; each is charged its share of the seconds."""
     warm_up()
-    shared = Cost()
-    with add_time(shared):
+    cost = Cost()
+    with add_time(cost):
         descend_together(problems, how, part)
         synchronize(device)
     for problem in problems:
-        problem.cost.seconds += shared.seconds / len(problems)
+        problem.cost.seconds += cost.seconds / len(problems)
     return [TrainedModel(problem.model.eval(), problem.cost) for problem in problems]

@@ -56,7 +56,7 @@ def descend_together(problems: Sequence[Problem], how: Descent, part: Part) -> N
     (steps,) = phase_lengths(first, [phase], how)
     source, _ = first.split.part(part)
     with training_mode(models[0], how):
-        weights, fixed = stack_weights(models), stack_fixed(models)
+        weights, fixed_state = stack_weights(models), stack_fixed(models)
         predict = stacked_forward(models[0])
         average = {} if how.ema is None else start_average(weights)
         state = TrainState(weights, how.optimizer_over(list(weights.values())), average)
@@ -67,7 +67,7 @@ def descend_together(problems: Sequence[Problem], how: Descent, part: Part) -> N
             set_rate(state.update, how, index / steps)
             (raw,) = source.stream([torch.cat(rows)])
             state.update.zero_grad()
-            losses = batch_losses(first, predict, {**weights, **fixed}, raw, len(models))
+            losses = batch_losses(first, predict, {**weights, **fixed_state}, raw, len(models))
             losses.sum().backward()
             complete_gradients(weights, frozenset(how.unused))
             if how.max_norm is not None:
@@ -104,33 +104,33 @@ def order_of(problem: Problem, how: Descent, part: Part) -> Iterator[Tensor]:
 def stack_weights(models: Sequence[nn.Module]) -> Stack:
     """The trainable weights of all models, as parameters of their own."""
     names = [name for name, p in models[0].named_parameters() if p.requires_grad]
-    each = [dict(model.named_parameters()) for model in models]
-    return {name: nn.Parameter(torch.stack([own[name].detach() for own in each])) for name in names}
+    states = [dict(model.named_parameters()) for model in models]
+    return {name: nn.Parameter(torch.stack([state[name].detach() for state in states])) for name in names}
 
 
 def stack_fixed(models: Sequence[nn.Module]) -> dict[str, Tensor]:
     """The frozen weights and the buffers of all models."""
     names = [name for name, p in models[0].named_parameters() if not p.requires_grad]
-    each = [{**dict(model.named_parameters()), **dict(model.named_buffers())} for model in models]
+    states = [{**dict(model.named_parameters()), **dict(model.named_buffers())} for model in models]
     names += [name for name, _ in models[0].named_buffers()]
-    return {name: torch.stack([own[name].detach() for own in each]) for name in names}
+    return {name: torch.stack([state[name].detach() for state in states]) for name in names}
 
 
 @torch.no_grad()
 def unstack(weights: Mapping[str, Tensor], models: Sequence[nn.Module]) -> None:
     """Copies each model's weights back into it."""
     for position, model in enumerate(models):
-        own = dict(model.named_parameters())
-        for name, stacked in weights.items():
-            own[name].copy_(stacked[position])
+        parameters = dict(model.named_parameters())
+        for name, stack in weights.items():
+            parameters[name].copy_(stack[position])
 
 
 def stacked_forward(model: nn.Module) -> Callable[[Mapping[str, Tensor], Inputs], Tensor]:
     """The forward pass of all models: from stacked weights and inputs [model, batch, ...] to outputs."""
 
     def one(state: Mapping[str, Tensor], inputs: Inputs) -> Tensor:
-        args, named = ((), dict(inputs)) if isinstance(inputs, Mapping) else (tuple(inputs), {})
-        output = functional_call(model, dict(state), args, named)
+        args, kwargs = ((), dict(inputs)) if isinstance(inputs, Mapping) else (tuple(inputs), {})
+        output = functional_call(model, dict(state), args, kwargs)
         return output if isinstance(output, Tensor) else output.logits
 
     return torch.vmap(one)
@@ -149,9 +149,9 @@ def batch_losses(
         return field.view(models, -1, *field.shape[1:])
 
     inputs = raw.inputs
-    each = {k: cut(v) for k, v in inputs.items()} if isinstance(inputs, dict) else tuple(map(cut, inputs))
+    fields = {k: cut(v) for k, v in inputs.items()} if isinstance(inputs, dict) else tuple(map(cut, inputs))
     with ContiguousGradients() if raw.label.device.type == "cpu" else nullcontext():
-        outputs = predict(state, each)
+        outputs = predict(state, fields)
     return problem.task.loss(outputs.flatten(0, 1), raw.label).view(models, -1).mean(1)
 
 
@@ -184,14 +184,14 @@ def complete_gradients(weights: Stack, unused: frozenset[str]) -> None:
     Raises:
         ValueError: If such a weight is not among the unused ones.
     """
-    missing = [name for name, p in weights.items() if p.grad is None]
-    strange = [name for name in missing if name not in unused]
-    if strange:
+    names = [name for name, p in weights.items() if p.grad is None]
+    faults = [name for name in names if name not in unused]
+    if faults:
         raise ValueError(
-            f"{len(strange)} weights take no part in the loss, first {strange[0]!r}: set requires_grad to "
+            f"{len(faults)} weights take no part in the loss, first {faults[0]!r}: set requires_grad to "
             "False on them, or name them in Descent.unused"
         )
-    for name in missing:
+    for name in names:
         weights[name].grad = torch.zeros_like(weights[name])
 
 
@@ -207,9 +207,9 @@ def clip_each(weights: Stack, max_norm: float) -> None:
 
 def refuse_infinite_losses(losses: Float[Tensor, " model"]) -> None:
     """Raises if the loss of a model is NaN or infinite."""
-    wrong = (~torch.isfinite(losses)).nonzero()[:, 0].tolist()
-    if wrong:
+    positions = (~torch.isfinite(losses)).nonzero()[:, 0].tolist()
+    if positions:
         raise Failed(
-            f"the loss of {len(wrong)} of {len(losses)} models trained together became "
-            f"{float(losses[wrong[0]].detach())}: the learning rate is too strong"
+            f"the loss of {len(positions)} of {len(losses)} models trained together became "
+            f"{float(losses[positions[0]].detach())}: the learning rate is too strong"
         )

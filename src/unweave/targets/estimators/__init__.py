@@ -42,8 +42,10 @@ def estimator_named(name: EstimatorName, proxy: Proxy) -> Estimator:
         case "proxy":
             return Answers(proxy)
         case "pool":
-            half = replace(proxy, how=share_length(proxy.how, 2))
-            return Pool((replace(half, start="scratch"), replace(half, start="shrunk", amount=0.4)))
+            half_proxy = replace(proxy, how=share_length(proxy.how, 2))
+            return Pool(
+                (replace(half_proxy, start="scratch"), replace(half_proxy, start="shrunk", amount=0.4))
+            )
         case "original-ranks":
             return Ranks("original")
         case "proxy-ranks":

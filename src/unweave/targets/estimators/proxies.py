@@ -107,8 +107,8 @@ def pool_weights(
 
     def loss() -> Tensor:
         optimizer.zero_grad()
-        pooled = torch.einsum("j,jnc->nc", logs.exp(), table).log_softmax(-1)
-        divergence = -(p * pooled).sum(-1).mean()
+        pool = torch.einsum("j,jnc->nc", logs.exp(), table).log_softmax(-1)
+        divergence = -(p * pool).sum(-1).mean()
         divergence.backward()
         return divergence
 

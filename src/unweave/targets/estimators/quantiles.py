@@ -34,21 +34,24 @@ def quantiles(problem: Problem, ranks: nn.Module) -> Float[Tensor, " n"]:
             f"quantile targets are margins of a classifier, found the task {type(problem.task).__name__}: "
             "use 'match'"
         )
-    proxied, split = ranks is not problem.original, problem.split
-    if split.forgotten_classes and not proxied:
+    uses_proxy, split = ranks is not problem.original, problem.split
+    if split.forgotten_classes and not uses_proxy:
         raise ValueError(
             f"the original knows the forgotten classes {split.forgotten_classes}, so its ranks say nothing: "
             "use ranks='proxy'"
         )
     order, held_order = margins(problem, ranks, "forget"), margins(problem, ranks, "calibration")
-    level = margins(problem, problem.original, "calibration") if proxied else held_order
-    lost = torch.isin(split.train.labels[split.forget], forgotten_classes(problem))
-    held_lost = ~of_retained_classes(problem)
+    level = margins(problem, problem.original, "calibration") if uses_proxy else held_order
+    is_forgotten = torch.isin(split.train.labels[split.forget], forgotten_classes(problem))
+    is_held_forgotten = ~of_retained_classes(problem)
     level_margins = torch.empty_like(order)
-    for here, there, margin_there in ((~lost, ~held_lost, level), (lost, held_lost, held_order)):
-        if bool(here.any()):
-            level_margins[here] = match_quantiles(
-                order[here], held_order[there], margin_there[there], stratified=proxied
+    for mask, held_mask, margin_there in (
+        (~is_forgotten, ~is_held_forgotten, level),
+        (is_forgotten, is_held_forgotten, held_order),
+    ):
+        if bool(mask.any()):
+            level_margins[mask] = match_quantiles(
+                order[mask], held_order[held_mask], margin_there[held_mask], stratified=uses_proxy
             )
     return level_margins.new_zeros(len(split.train)).index_copy_(0, split.forget, level_margins)
 
@@ -67,12 +70,12 @@ def match_quantiles(
             "use 'match'"
         )
     strata = [(order > 0, held_order > 0), (order <= 0, held_order <= 0)] if stratified else []
-    if not strata or any(bool(here.any()) and not bool(there.any()) for here, there in strata):
+    if not strata or any(bool(mask.any()) and not bool(held_mask.any()) for mask, held_mask in strata):
         return at_ranks(order, level)
     margins = torch.empty_like(order)
-    for here, there in strata:
-        if bool(here.any()):
-            margins[here] = at_ranks(order[here], level[there])
+    for mask, held_mask in strata:
+        if bool(mask.any()):
+            margins[mask] = at_ranks(order[mask], level[held_mask])
     return margins
 
 

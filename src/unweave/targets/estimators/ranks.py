@@ -56,8 +56,8 @@ class Ranks:
         if problem.split.forgotten_classes:
             return place_margins(problem, logits(problem, proxy, "forget"), quantiles(problem, proxy))
         by, calibration = ModelLogits.of(problem, proxy), logits(problem, problem.original, "calibration")
-        labels, strange = label_of(problem), strange_labels(problem, by)
-        level = margin(calibration, strange)
+        labels, noisy_labels = label_of(problem), strange_labels(problem, by)
+        level = margin(calibration, noisy_labels)
         proxy_margins, original_margins = (
             margin(by.forget, labels),
             margins(problem, problem.original, "forget"),
@@ -65,7 +65,8 @@ class Ranks:
         ranks = (
             proxy_margins
             if is_memorised(
-                spearman(proxy_margins, original_margins), spearman(margin(by.calibration, strange), level)
+                spearman(proxy_margins, original_margins),
+                spearman(margin(by.calibration, noisy_labels), level),
             )
             else original_margins
         )
@@ -115,10 +116,10 @@ def strange_labels(problem: Problem, proxy: ModelLogits) -> Int[Tensor, " held"]
     )
     share = max(0.0, errs - errs_held) / max(1 - errs_held, 1e-9)
     generator = torch.Generator().manual_seed(problem.generator.initial_seed())
-    replaced = torch.randperm(len(held_labels), generator=generator)[: round(share * len(held_labels))]
-    draw = torch.rand(len(replaced), generator=generator)
+    positions = torch.randperm(len(held_labels), generator=generator)[: round(share * len(held_labels))]
+    draw = torch.rand(len(positions), generator=generator)
     return held_labels.index_copy(
-        0, replaced, differ(held_labels[replaced], proxy.calibration.shape[1], draw)
+        0, positions, differ(held_labels[positions], proxy.calibration.shape[1], draw)
     )
 
 

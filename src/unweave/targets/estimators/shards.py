@@ -65,10 +65,10 @@ class Shards:
 
     def answers(self, problem: Problem, model: nn.Module, ids: Int[Tensor, " n"]) -> Float[Tensor, "n class"]:
         """The estimate of a model for training examples that it has not seen."""
-        there = logits_at(problem, model, problem.split.train, ids)
+        outputs = logits_at(problem, model, problem.split.train, ids)
         if self.level == "own":
-            return there
-        return shift_to_level(problem, ModelLogits(there, logits(problem, model, "calibration")))
+            return outputs
+        return shift_to_level(problem, ModelLogits(outputs, logits(problem, model, "calibration")))
 
     def train(self, problem: Problem) -> tuple[Sequence[Int[Tensor, " fold"]], Sequence[nn.Module]]:
         """Trains one model per fold without that fold; returns the folds and the models."""
@@ -80,7 +80,7 @@ class Shards:
         """Trains the problem's own model from fresh weights on all but a fold, and returns a frozen copy."""
         split = problem.split
         retain_split = Split(split.train, fold, split.held_out, calibration=split.calibration.tolist())
-        elsewhere = Problem(
+        fold_problem = Problem(
             problem.task,
             problem.model,
             retain_split,
@@ -89,6 +89,6 @@ class Shards:
             problem.processes,
             problem.cost,
         )
-        restart(elsewhere)
-        descend(elsewhere, self.how, Phase([nll("retain")]))
+        restart(fold_problem)
+        descend(fold_problem, self.how, Phase([nll("retain")]))
         return frozen_copy(problem.model)
