@@ -35,7 +35,7 @@ from unweave.record.record import environment
 PARTS = {"forget": 0.01, "retain": 0.89, "calibration": 0.05, "test": 0.05}
 """The share of the examples in each part."""
 
-METRICS_OF_ONE = tuple(name for name, metric in METRICS.items() if metric.alone)
+METRICS_OF_ONE = tuple(name for name, metric in METRICS.items() if metric.of_one)
 WORK = ("write", "read", "read the unseen", "the digest", *METRICS_OF_ONE, "a comparison", "an audit")
 
 
@@ -72,7 +72,7 @@ def use(what: str, found: Evidence, place: Path) -> None:
     elif what == "a comparison":
         measure_pair(found, load(place))
     elif what != "read":
-        alone = METRICS[what].alone
+        alone = METRICS[what].of_one
         assert alone is not None
         alone(found)
 

@@ -69,7 +69,7 @@ class Errors(Exam[np.ndarray]):
             cannot="Whether the rest is known.",
             below="under-forgetting",
             above="over-forgetting",
-            alone=lambda found: float(np.abs(found).mean()),
+            of_one=lambda found: float(np.abs(found).mean()),
             primary=True,
             floor=0.01,
             points=100.0,

@@ -36,8 +36,8 @@ class Metric(Generic[Outputs]):
         unit: "%", "bits", "steps" or nothing (a share or correlation).
         below: The fault of a model whose value is below that of retrained models; None if that is no fault.
         above: The fault of a model whose value is above.
-        alone: Computes it from one model's evidence.
-        beside: Computes it from a model's evidence and a retrained model's.
+        of_one: Computes it from one model's evidence.
+        of_two: Computes it from a model's evidence and a retrained model's.
         primary: Whether a verdict uses it.
         floor: The smallest margin of a verdict, in the metric's unit: the smallest difference that matters to
             a person. Every metric that a verdict tests has one.
@@ -45,7 +45,7 @@ class Metric(Generic[Outputs]):
         maximum: The largest value, in the metric's unit; a percentage needs none.
         counts: The part whose examples it counts: the margin is then at least one example.
         points: The value of one unit in the mean gap, in percentage points; zero leaves the metric out.
-        drawn: The axis of a report's figures that shows it; None if none does.
+        axis: The axis of a report's figures that shows it; None if none does.
         of_features: Whether it uses the features below the last layer, which a change of that layer can't
             satisfy.
     """
@@ -58,15 +58,15 @@ class Metric(Generic[Outputs]):
     unit: str = ""
     below: Finding | None = None
     above: Finding | None = None
-    alone: Callable[[Outputs], float] | None = None
-    beside: Callable[[Outputs, Outputs], float] | None = None
+    of_one: Callable[[Outputs], float] | None = None
+    of_two: Callable[[Outputs, Outputs], float] | None = None
     primary: bool = False
     floor: float = 0.0
     minimum: float = 0.0
     maximum: float = math.inf
     counts: str | None = None
     points: float = 0.0
-    drawn: Axis | None = None
+    axis: Axis | None = None
     of_features: bool = False
 
     @property
@@ -84,12 +84,12 @@ class Metric(Generic[Outputs]):
     @property
     def needs_reference(self) -> bool:
         """Whether it compares two models example by example."""
-        return self.beside is not None
+        return self.of_two is not None
 
     @property
     def needs_model(self) -> bool:
         """Whether it needs the model, not only logits (such as `unweave.audits.classifier.probes`)."""
-        return self.alone is None and self.beside is None
+        return self.of_one is None and self.of_two is None
 
 
 def gap_parts(values: Values, reference_values: Values, metrics: Mapping[str, Metric]) -> dict[str, float]:

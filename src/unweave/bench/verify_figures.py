@@ -126,7 +126,7 @@ def check_evidence(stage: Stage, path: Path) -> Iterator[str]:
     known_figures = {each: value for each, value in figures.items() if value is not None}
     if known_figures:
         evidence = parquet.load(path)
-        functions = {each: METRICS[each].alone for each in known_figures}
+        functions = {each: METRICS[each].of_one for each in known_figures}
         values = {each: function(evidence) for each, function in functions.items() if function is not None}
         yield from compare_figures(name, known_figures, values, f"{path.name} next to it gives")
 

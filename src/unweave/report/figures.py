@@ -137,7 +137,7 @@ def _shares(counts: Sequence[float]) -> list[float]:
 def drawn_metric(stage: Mapping[str, Any], axis: Axis) -> str | None:
     """The metric of the stage's family that an axis shows; None if there is none."""
     metrics = family_of_stage(stage).metrics
-    return next((name for name, metric in metrics.items() if metric.drawn == axis), None)
+    return next((name for name, metric in metrics.items() if metric.axis == axis), None)
 
 
 def _point(row: Row, forgetting: str, utility: str) -> Point | None:

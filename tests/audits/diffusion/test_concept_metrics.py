@@ -53,7 +53,7 @@ def test_figures_are_by_kind_of_prompt():
     assert values["ra"] == pytest.approx(92.5)
     # a wrong object is one of two values named: 6 of 80 images show half
     assert values["agreement"] == pytest.approx(100 * (1 - 6 / 80 / 2))
-    assert set(values) == {name for name, metric in CONCEPT.items() if metric.alone}
+    assert set(values) == {name for name, metric in CONCEPT.items() if metric.of_one}
 
 
 def test_kinds_without_prompts_have_no_figures():

@@ -131,7 +131,7 @@ def test_what_was_drawn_and_cut_off_is_refused_by_name(tmp_path, kept) -> None:
 
 def test_a_model_that_makes_every_class_and_one_that_remaps_one() -> None:
     own, remapped = (exam().measure(exam().answers(model)) for model in (Shades(), Shades({1: 2})))
-    assert own.keys() == {name for name, metric in GENERATION.items() if metric.alone}
+    assert own.keys() == {name for name, metric in GENERATION.items() if metric.of_one}
     assert (own["ua"], own["ra"]) == (0, 100)
     assert (remapped["ua"], remapped["ra"], remapped["effective"]) == (100, 100, pytest.approx(1, abs=0.3))
     answers = exam().answers(Shades({1: 2}))
@@ -231,7 +231,7 @@ def test_the_kernel_distance_to_a_retrained_model_is_that_of_retained_conditions
     known = exam()
     one, other = known.samples(known.answers(Shades())), known.samples(known.answers(Shades({1: 2, 2: 0})))
     expected = kid(one.groups((0, 2)), other.groups((0, 2)), paired=True)
-    assert GENERATION["kid_retain"].beside(one, other) == expected > 0.1
+    assert GENERATION["kid_retain"].of_two(one, other) == expected > 0.1
 
 
 def test_an_fid_is_refused_before_anything_is_drawn_where_it_can_not_be_had(tmp_path, monkeypatch):

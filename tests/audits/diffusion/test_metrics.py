@@ -44,7 +44,7 @@ def test_measure_gives_each_metric_of_its_function():
 
 def test_without_reference_the_metrics_of_two_generators_are_absent():
     assert set(measure_generation(samples(1))) == {
-        name for name, metric in GENERATION.items() if metric.alone
+        name for name, metric in GENERATION.items() if metric.of_one
     }
     assert set(measure_generation_pair(samples(1), samples(2))) == {"class_tv", "kid_forget", "kid_retain"}
 

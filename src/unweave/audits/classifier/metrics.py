@@ -24,12 +24,12 @@ _ALL: tuple[Metric[Evidence], ...] = (
         cannot="Which of them are wrong, and how confident the right ones are.",
         below="under-forgetting",
         above="over-forgetting",
-        alone=accuracy.ua,
+        of_one=accuracy.ua,
         primary=True,
         floor=0.5,
         counts="forget",
         points=1.0,
-        drawn="forgetting",
+        axis="forgetting",
     ),
     Metric(
         id="ra",
@@ -40,7 +40,7 @@ _ALL: tuple[Metric[Evidence], ...] = (
         cannot="Small losses of confidence; it saturates at 100 on a memorised training set.",
         below="damage",
         above="unlike retraining",
-        alone=accuracy.ra,
+        of_one=accuracy.ra,
         primary=True,
         floor=0.5,
         counts="retain",
@@ -55,12 +55,12 @@ _ALL: tuple[Metric[Evidence], ...] = (
         cannot="Damage to a group too small to move the mean.",
         below="damage",
         above="unlike retraining",
-        alone=accuracy.ta,
+        of_one=accuracy.ta,
         primary=True,
         floor=0.5,
         counts="test",
         points=1.0,
-        drawn="utility",
+        axis="utility",
     ),
     Metric(
         id="mia",
@@ -71,7 +71,7 @@ _ALL: tuple[Metric[Evidence], ...] = (
         cannot="What a stronger attack finds; it treats all examples alike, and is noisy.",
         below="under-forgetting",
         above="over-forgetting",
-        alone=membership.mia,
+        of_one=membership.mia,
         points=1.0,
     ),
     Metric(
@@ -83,7 +83,7 @@ _ALL: tuple[Metric[Evidence], ...] = (
         cannot="Single examples that stand out: it averages over all pairs.",
         below="over-forgetting",
         above="under-forgetting",
-        alone=membership.auc,
+        of_one=membership.auc,
         primary=True,
         floor=0.02,
         maximum=1.0,
@@ -95,7 +95,7 @@ _ALL: tuple[Metric[Evidence], ...] = (
         says="Mean distance of the probabilities on F from a retrained model's: right on the right examples?",
         cannot="Which examples differ, and whether it matters.",
         above="other answers than retraining",
-        beside=distance.tv,
+        of_two=distance.tv,
         primary=True,
         floor=0.01,  # a hundredth of the probability, of the average example
         maximum=1.0,
@@ -107,7 +107,7 @@ _ALL: tuple[Metric[Evidence], ...] = (
         says="Rank correlation of the margins on F with a retrained model's: are the same examples hard?",
         cannot="The level: a model that is sure of everything can order it rightly.",
         below="other answers than retraining",
-        beside=distance.rank,
+        of_two=distance.rank,
         minimum=-1.0,
         maximum=1.0,
     ),
@@ -119,7 +119,7 @@ _ALL: tuple[Metric[Evidence], ...] = (
         says="Mean Jensen-Shannon divergence of the predictions on F from a retrained model's.",
         cannot="More than calibration where both models agree on the class.",
         above="other answers than retraining",
-        beside=distance.js,
+        of_two=distance.js,
         maximum=1.0,
     ),
     Metric(
@@ -130,7 +130,7 @@ _ALL: tuple[Metric[Evidence], ...] = (
         says="Share of the forget examples on which it names the same class as a retrained model.",
         cannot="How sure they are; two retrained models also disagree.",
         below="other answers than retraining",
-        beside=distance.agreement_forget,
+        of_two=distance.agreement_forget,
     ),
     Metric(
         id="agreement_test",
@@ -140,7 +140,7 @@ _ALL: tuple[Metric[Evidence], ...] = (
         says="Share of the test examples on which it names the same class as a retrained model.",
         cannot="Anything about the forget examples.",
         below="damage",
-        beside=distance.agreement_test,
+        of_two=distance.agreement_test,
     ),
     Metric(
         id="streisand",
@@ -150,7 +150,7 @@ _ALL: tuple[Metric[Evidence], ...] = (
         says="Share of the forget examples whose loss is above a retrained model's 99 % quantile on them.",
         cannot="Much on a small forget set: of a few hundred examples 1 % is a handful.",
         above="over-forgetting",
-        beside=distance.streisand,
+        of_two=distance.streisand,
     ),
     Metric(
         id="probe",
@@ -220,7 +220,7 @@ def measure(
         if not reference.finite:
             raise ValueError("the reference model's logits contain NaN or infinity: retrain it")
         evidence = evidence.like(reference)
-    metrics = [metric for metric in METRICS.values() if metric.alone or (metric.beside and reference)]
+    metrics = [metric for metric in METRICS.values() if metric.of_one or (metric.of_two and reference)]
     if not evidence.finite:
         return {metric.id: float("nan") for metric in metrics}
     return {metric.id: _value(metric, evidence, reference) for metric in metrics}
@@ -229,11 +229,11 @@ def measure(
 def measure_pair(evidence: Evidence, reference: Evidence, *, on: HeldOut = "test") -> dict[str, float]:
     """The metrics that compare two models, and no others."""
     evidence, reference = evidence.with_test(on).like(reference.with_test(on)), reference.with_test(on)
-    return {metric.id: metric.beside(evidence, reference) for metric in METRICS.values() if metric.beside}
+    return {metric.id: metric.of_two(evidence, reference) for metric in METRICS.values() if metric.of_two}
 
 
 def _value(metric: Metric[Evidence], evidence: Evidence, reference: Evidence | None) -> float:
-    if metric.alone is not None:
-        return metric.alone(evidence)
-    assert metric.beside is not None and reference is not None
-    return metric.beside(evidence, reference)
+    if metric.of_one is not None:
+        return metric.of_one(evidence)
+    assert metric.of_two is not None and reference is not None
+    return metric.of_two(evidence, reference)

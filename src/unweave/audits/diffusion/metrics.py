@@ -59,12 +59,12 @@ _ALL: tuple[Metric[Samples], ...] = (
         cannot="What they show instead: noise has a UA of 100.",
         below="under-forgetting",
         above="over-forgetting",
-        alone=recognition.ua,
+        of_one=recognition.ua,
         primary=True,
         floor=0.5,
         counts="forget",
         points=1.0,
-        drawn="forgetting",
+        axis="forgetting",
     ),
     Metric(
         id="ra",
@@ -74,12 +74,12 @@ _ALL: tuple[Metric[Samples], ...] = (
         says="Share of the images under retained conditions that are taken for their class.",
         cannot="Damage to one class of many, lost variety, and what the recogniser itself gets wrong.",
         below="damage",
-        alone=recognition.ra,
+        of_one=recognition.ra,
         primary=True,
         floor=1.0,
         counts="retain",
         points=1.0,
-        drawn="utility",
+        axis="utility",
     ),
     Metric(
         id="kid",
@@ -88,7 +88,7 @@ _ALL: tuple[Metric[Samples], ...] = (
         says="Kernel distance, for the recogniser, of the images under retained conditions from real ones.",
         cannot="What the recogniser ignores; a KID in Inception's space is another number.",
         above="damage",
-        alone=kid_retained,
+        of_one=kid_retained,
         primary=True,
         floor=0.01,
     ),
@@ -110,7 +110,7 @@ _ALL: tuple[Metric[Samples], ...] = (
         cannot="How the images of a class look. A mixture of many retrained models is nearer to each of them "
         "than they are to one another.",
         above="unlike retraining",
-        beside=recognition.class_tv,
+        of_two=recognition.class_tv,
         primary=True,
         floor=0.01,
         maximum=1.0,
@@ -124,7 +124,7 @@ _ALL: tuple[Metric[Samples], ...] = (
         says="Kernel distance of the images under forgotten conditions from a retrained model's.",
         cannot="Which of the two looks better.",
         above="unlike retraining",
-        beside=kid_forgotten,
+        of_two=kid_forgotten,
         primary=True,
         floor=0.01,
     ),
@@ -135,7 +135,7 @@ _ALL: tuple[Metric[Samples], ...] = (
         says="Kernel distance of the images under retained conditions from a retrained model's.",
         cannot="Which of the two is nearer to real images.",
         above="damage",
-        beside=kid_kept,
+        of_two=kid_kept,
     ),
     Metric(
         id="p_forget",
@@ -145,7 +145,7 @@ _ALL: tuple[Metric[Samples], ...] = (
         cannot="Whether few images show it clearly or many faintly.",
         below="over-forgetting",
         above="under-forgetting",
-        alone=recognition.probability,
+        of_one=recognition.probability,
         maximum=1.0,
     ),
     Metric(
@@ -157,7 +157,7 @@ _ALL: tuple[Metric[Samples], ...] = (
         cannot="That a clear image is a good one: a classifier can be sure of noise.",
         below="unlike retraining",
         above="unlike retraining",
-        alone=recognition.entropy,
+        of_one=recognition.entropy,
     ),
     Metric(
         id="effective",
@@ -167,7 +167,7 @@ _ALL: tuple[Metric[Samples], ...] = (
         cannot="Which classes they are.",
         below="unlike retraining",
         above="unlike retraining",
-        alone=recognition.effective_classes,
+        of_one=recognition.effective_classes,
         primary=True,
         floor=0.1,
     ),
@@ -180,7 +180,7 @@ _ALL: tuple[Metric[Samples], ...] = (
         cannot="Which class it is.",
         below="unlike retraining",
         above="unlike retraining",
-        alone=recognition.top_share,
+        of_one=recognition.top_share,
     ),
     Metric(
         id="precision",
@@ -190,7 +190,7 @@ _ALL: tuple[Metric[Samples], ...] = (
         says="Share of the images under retained conditions that lie among real ones.",
         cannot="Whether variety was lost.",
         below="damage",
-        alone=precision_retained,
+        of_one=precision_retained,
     ),
     Metric(
         id="recall",
@@ -200,7 +200,7 @@ _ALL: tuple[Metric[Samples], ...] = (
         says="Share of the real images of retained classes that lie among generated ones.",
         cannot="Whether images are broken: a few that are far out reach over everything.",
         below="damage",
-        alone=recall_retained,
+        of_one=recall_retained,
     ),
     Metric(
         id="drift_pixel",
@@ -228,7 +228,7 @@ def measure_generation(
     samples: Samples, reference: Samples | None = None, metrics: Mapping[str, Metric[Any]] = GENERATION
 ) -> dict[str, float]:
     """Every metric of one generator; those that need a retrained one are left out without it."""
-    values = {name: metric.alone(samples) for name, metric in metrics.items() if metric.alone is not None}
+    values = {name: metric.of_one(samples) for name, metric in metrics.items() if metric.of_one is not None}
     return values if reference is None else values | measure_generation_pair(samples, reference, metrics)
 
 
@@ -244,7 +244,7 @@ def measure_generation_pair(
         ours, theirs = vars(samples)[name], vars(reference)[name]
         if ours != theirs:
             raise ValueError(f"two generators must have one {name} to be compared, found {ours} and {theirs}")
-    comparisons = {name: metric.beside for name, metric in metrics.items() if metric.beside is not None}
+    comparisons = {name: metric.of_two for name, metric in metrics.items() if metric.of_two is not None}
     return {name: of(samples, reference) for name, of in comparisons.items()}
 
 
