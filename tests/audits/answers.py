@@ -21,8 +21,8 @@ def draw_evidence(
     seed: int, sizes: Mapping[str, int] = SIZES, *, boost: float = 2.0, classes: int = CLASSES
 ) -> Evidence:
     """Evidence whose true class has a logit of mean `boost`; the seed draws the logits, not the labels."""
-    fixed, rng = np.random.default_rng(0), np.random.default_rng(seed)
-    labels = {part: fixed.integers(classes, size=n) for part, n in sizes.items()}
+    label_rng, rng = np.random.default_rng(0), np.random.default_rng(seed)
+    labels = {part: label_rng.integers(classes, size=n) for part, n in sizes.items()}
     logits = {part: rng.normal(size=(n, classes)) for part, n in sizes.items()}
     for part, n in sizes.items():
         logits[part][np.arange(n), labels[part]] += boost
@@ -89,8 +89,10 @@ def records() -> Examples:
     labels = torch.randint(CLASSES, (n,), generator=generator)
     centres = 2 * torch.randn(CLASSES, 6, generator=generator)
     inputs = centres[labels] + torch.randn(n, 6, generator=generator)
-    wrong = torch.randperm(n_train, generator=generator)[: n_train // 5]
-    labels[wrong] = (labels[wrong] + torch.randint(1, CLASSES, wrong.shape, generator=generator)) % CLASSES
+    relabelled_rows = torch.randperm(n_train, generator=generator)[: n_train // 5]
+    labels[relabelled_rows] = (
+        labels[relabelled_rows] + torch.randint(1, CLASSES, relabelled_rows.shape, generator=generator)
+    ) % CLASSES
     return Examples(
         inputs, labels, dict(zip(SIZES, torch.arange(n).split(list(SIZES.values())), strict=True))
     )
@@ -101,8 +103,8 @@ def one_digit() -> Examples:
     images, classes = load_digits(return_X_y=True)
     inputs, labels = torch.tensor(images[:1100] / 8 - 1, dtype=torch.float32), torch.tensor(classes[:1100])
     train, calibration, test = torch.arange(1100).split([700, 200, 200])
-    gone = labels[train] == 3
-    parts = {"forget": train[gone], "retain": train[~gone], "calibration": calibration, "test": test}
+    in_class = labels[train] == 3
+    parts = {"forget": train[in_class], "retain": train[~in_class], "calibration": calibration, "test": test}
     return Examples(inputs, labels, parts, forgotten_classes=(3,))
 
 
@@ -158,8 +160,8 @@ def train(
     """Every network trained on the examples it may `use` (0 or 1) under its own labels; both [network, n]."""
     weights = [weight.clone().requires_grad_() for weight in start.weights]
     optimizer = torch.optim.Adam(weights, lr=0.02)
-    seen = use.any(0)
-    inputs, labels, use = data.inputs[seen], labels[:, seen], use[:, seen]
+    is_used = use.any(0)
+    inputs, labels, use = data.inputs[is_used], labels[:, is_used], use[:, is_used]
     for _ in range(steps):
         outputs = Networks(weights)(inputs)
         loss = functional.cross_entropy(outputs.transpose(1, 2), labels, reduction="none")
@@ -180,8 +182,8 @@ def uses(data: Examples, n: int, *parts: str) -> torch.Tensor:
 def models_of_digit(data: Examples, digit: int, *, bias: float) -> dict[str, nn.Module]:
     """Two networks that never saw a digit, one that did, and that with its row at zero and this bias."""
     use = torch.cat([uses(data, 2, "retain"), uses(data, 1, "retain", "forget")])
-    made = train(networks(3, data, seed=0), data, use, data.labels.repeat(3, 1)).modules()
-    hidden = copy.deepcopy(made[2])
+    models = train(networks(3, data, seed=0), data, use, data.labels.repeat(3, 1)).modules()
+    hidden = copy.deepcopy(models[2])
     with torch.no_grad():
         hidden[2].weight[digit], hidden[2].bias[digit] = 0, bias
-    return dict(zip(("retrained", "second", "original", "hidden"), [*made, hidden], strict=True))
+    return dict(zip(("retrained", "second", "original", "hidden"), [*models, hidden], strict=True))

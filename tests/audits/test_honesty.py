@@ -58,7 +58,7 @@ class Stage:
         return calibrate(self.retrained[:CALIBRATION])
 
     def judge(self, evidence: list[Evidence]) -> Judgement:
-        values, before = (
+        values, original = (
             [measure(*pair) for pair in zip(each, self.references, strict=True)]
             for each in (evidence, self.original)
         )
@@ -66,7 +66,7 @@ class Stage:
             values,
             [measure(each) for each in self.references],
             self.margins,
-            original=before,
+            original=original,
             metrics=METRICS,
         )
 
@@ -100,10 +100,10 @@ def shuffle_probabilities(retrained: Evidence, seed: int) -> Evidence:
     """A retrained model whose true-class probabilities on F are dealt out to the wrong examples."""
     labels, p = retrained.labels["forget"], probabilities(retrained.logits["forget"])
     rows = np.arange(len(labels))
-    dealt = np.random.default_rng(seed).permutation(p[rows, labels])
+    p_true = np.random.default_rng(seed).permutation(p[rows, labels])
     p[rows, labels] = 0
-    p *= ((1 - dealt) / p.sum(axis=1))[:, None]
-    p[rows, labels] = dealt
+    p *= ((1 - p_true) / p.sum(axis=1))[:, None]
+    p[rows, labels] = p_true
     return replace_logits(retrained, forget=np.log(p))
 
 
@@ -156,42 +156,46 @@ def test_one_nan_model_among_ten_fails(stage):
 
 def test_genuine_retrains_pass_nine_of_ten_resampled_audits(stage):
     retrained = stage.retrained
-    found = [measure(each) for each in retrained]
+    measurements = [measure(each) for each in retrained]
     pairs = {
         frozenset((i, j)): measure_pair(retrained[i], retrained[j]) for i, j in combinations(range(36), 2)
     }
     sizes = {part: len(labels) for part, labels in stage.retrained[0].labels.items()}
-    before = [measure(each, other) for each, other in zip(stage.original, retrained, strict=False)]
+    original = [measure(each, other) for each, other in zip(stage.original, retrained, strict=False)]
     rng = np.random.default_rng(0)
     passed = 0
     for _ in range(200):
-        dealt = rng.permutation(36)[: CALIBRATION + 2 * SEEDS]
-        calibration, references, again = np.split(dealt, [CALIBRATION, CALIBRATION + SEEDS])
+        order = rng.permutation(36)[: CALIBRATION + 2 * SEEDS]
+        calibration, references, rows = np.split(order, [CALIBRATION, CALIBRATION + SEEDS])
         between = [pairs[frozenset(pair)] for pair in combinations(calibration, 2)]
-        fixed = margins([found[i] for i in calibration], between, sizes=sizes, metrics=METRICS)
-        values = [{**found[i], **pairs[frozenset((i, j))]} for i, j in zip(again, references, strict=True)]
-        judgement = judge(values, [found[i] for i in references], fixed, original=before, metrics=METRICS)
+        audit_margins = margins([measurements[i] for i in calibration], between, sizes=sizes, metrics=METRICS)
+        values = [
+            {**measurements[i], **pairs[frozenset((i, j))]} for i, j in zip(rows, references, strict=True)
+        ]
+        judgement = judge(
+            values, [measurements[i] for i in references], audit_margins, original=original, metrics=METRICS
+        )
         passed += judgement.verdict == Verdict.PASS
     assert passed >= 180
 
 
 @pytest.mark.parametrize("shift", [1.0, -1.0])
 def test_false_passes_at_the_margin_stay_below_six_and_a_half_percent(stage, shift):
-    fixed = stage.margins
+    stage_margins = stage.margins
     rng = np.random.default_rng(0)
-    passed = failed = 0
+    passes = fails = 0
     for _ in range(1500):
-        seeds = rng.normal(scale=0.3 * fixed.margin["ua"], size=(2, SEEDS))
-        reference = {name: fixed.expected[name] for name in ("ra", "ta", "auc")}
-        level = 20 + shift * fixed.margin["ua"]
+        seeds = rng.normal(scale=0.3 * stage_margins.margin["ua"], size=(2, SEEDS))
+        reference = {name: stage_margins.expected[name] for name in ("ra", "ta", "auc")}
+        level = 20 + shift * stage_margins.margin["ua"]
         values = [{**reference, "ua": level + noise, "tv": 0.0} for noise in seeds[0]]
-        before = [{**each, "ua": 20 + 9 * fixed.margin["ua"]} for each in values]
+        original = [{**each, "ua": 20 + 9 * stage_margins.margin["ua"]} for each in values]
         references = [{**reference, "ua": 20 + noise} for noise in seeds[1]]
-        judgement = judge(values, references, fixed, original=before, metrics=METRICS)
-        passed += judgement.verdict == Verdict.PASS
-        failed += judgement.verdict == Verdict.FAIL
-    assert 0.035 * 1500 < passed <= 0.065 * 1500
-    assert 0.035 * 1500 < failed <= 0.065 * 1500
+        judgement = judge(values, references, stage_margins, original=original, metrics=METRICS)
+        passes += judgement.verdict == Verdict.PASS
+        fails += judgement.verdict == Verdict.FAIL
+    assert 0.035 * 1500 < passes <= 0.065 * 1500
+    assert 0.035 * 1500 < fails <= 0.065 * 1500
 
 
 def judge_hidden(bias: float, *, steps: int = 160, hidden: int = 96) -> tuple[Judgement, Equivalence]:
@@ -204,19 +208,25 @@ def judge_hidden(bias: float, *, steps: int = 160, hidden: int = 96) -> tuple[Ju
     masked.weights[2][-SEEDS:, :, 3] = 0
     masked.weights[3][-SEEDS:, 3] = bias
     evidence = masked.evidence(data)
-    probed = [probe(module, data.cuts, device="cpu") for module in masked.modules()]
-    retrained = [{**measure(each), **found} for each, found in zip(evidence, probed, strict=True)][:-SEEDS]
-    fixed = calibrate(evidence[:CALIBRATION], probes=probed[:CALIBRATION])
-    references, reported = evidence[CALIBRATION:-SEEDS], retrained[CALIBRATION:]
-    values, before = (
+    probe_values = [probe(module, data.cuts, device="cpu") for module in masked.modules()]
+    retrained = [{**measure(each), **probes} for each, probes in zip(evidence, probe_values, strict=True)][
+        :-SEEDS
+    ]
+    audit_margins = calibrate(evidence[:CALIBRATION], probes=probe_values[:CALIBRATION])
+    references, reference_values = evidence[CALIBRATION:-SEEDS], retrained[CALIBRATION:]
+    values, original = (
         [
-            {**measure(own, reference), **found}
-            for own, reference, found in zip(answers[-SEEDS:], references, probed[-SEEDS:], strict=True)
+            {**measure(answer, reference), **probes}
+            for answer, reference, probes in zip(
+                answers[-SEEDS:], references, probe_values[-SEEDS:], strict=True
+            )
         ]
         for answers in (evidence, trained.evidence(data))
     )
-    genuine = equivalence(METRICS["relearn"], retrained[:SEEDS], reported, fixed.margin["relearn"])
-    return judge(values, reported, fixed, original=before, metrics=METRICS), genuine
+    genuine = equivalence(
+        METRICS["relearn"], retrained[:SEEDS], reference_values, audit_margins.margin["relearn"]
+    )
+    return judge(values, reference_values, audit_margins, original=original, metrics=METRICS), genuine
 
 
 def test_hidden_class_fails_by_its_features():
@@ -245,11 +255,11 @@ def test_too_few_seeds_reference_and_retrains_are_named_together(stage):
 
 
 def test_forget_set_without_influence_is_inconclusive_and_damage_is_named(stage):
-    harmless = replace(stage, original=stage.retrained[-SEEDS:])
-    judgement = harmless.judge(stage.retrained[-SEEDS:])
+    harmless_stage = replace(stage, original=stage.retrained[-SEEDS:])
+    judgement = harmless_stage.judge(stage.retrained[-SEEDS:])
     assert judgement.verdict == Verdict.INCONCLUSIVE
     assert "no measurable influence" in judgement.reason
-    damaged = harmless.judge([constant(each, 0) for each in stage.original])
-    assert damaged.verdict == Verdict.INCONCLUSIVE
-    assert "no measurable influence" in damaged.reason and "damage: RA " in damaged.reason
-    assert harmless.judge([break_retain(each) for each in stage.original]).verdict == Verdict.FAIL
+    damage_judgement = harmless_stage.judge([constant(each, 0) for each in stage.original])
+    assert damage_judgement.verdict == Verdict.INCONCLUSIVE
+    assert "no measurable influence" in damage_judgement.reason and "damage: RA " in damage_judgement.reason
+    assert harmless_stage.judge([break_retain(each) for each in stage.original]).verdict == Verdict.FAIL

@@ -46,11 +46,11 @@ def judge_values(values, requests=LIKE, about=ABOUT, **options):
 class TestPrediction:
     def test_it_covers_one_more_request_as_often_as_it_says(self):
         draws = np.random.default_rng(0).normal(3.0, 2.0, size=(4000, 5))
-        inside = 0
-        for *seen, one in draws.tolist():
-            middle, reach = predict(seen, level=0.9)
-            inside += abs(one - middle) < reach
-        assert inside / len(draws) == pytest.approx(0.9, abs=0.015)
+        count = 0
+        for *sample, one in draws.tolist():
+            middle, reach = predict(sample, level=0.9)
+            count += abs(one - middle) < reach
+        assert count / len(draws) == pytest.approx(0.9, abs=0.015)
 
     def test_it_is_that_of_the_tables(self):
         # Student's 95 % quantile with two degrees of freedom is 2.920
@@ -68,20 +68,23 @@ class TestVerdict:
 
     def test_every_verdict_says_that_nothing_was_retrained(self):
         for values in (RETRAINED, ORIGINAL):
-            found = judge_values(values)
-            assert found.reason.startswith(f"{found.verdict}: ")
-            assert "no reference of this request was retrained" in found.reason and "random" in found.reason
+            judgement = judge_values(values)
+            assert judgement.reason.startswith(f"{judgement.verdict}: ")
+            assert (
+                "no reference of this request was retrained" in judgement.reason
+                and "random" in judgement.reason
+            )
 
     def test_requests_that_differ_widely_decide_nothing(self):
-        wide = [like(each) for each in (-2.0, -1.0, 0.0, 1.0, 2.0)]
+        requests = [like(each) for each in (-2.0, -1.0, 0.0, 1.0, 2.0)]
         for values in (RETRAINED, {**RETRAINED, "ua": 6.0}):
-            assert judge_values(values, wide).verdict is Verdict.INCONCLUSIVE
+            assert judge_values(values, requests).verdict is Verdict.INCONCLUSIVE
 
     @pytest.mark.parametrize("verdicts", [["FAIL", *["PASS"] * 4], ["INCONCLUSIVE"] * 3 + ["PASS"] * 2])
     def test_it_passes_no_method_that_did_not_pass_like_requests(self, verdicts):
         requests = [replace(each, verdict=verdict) for each, verdict in zip(LIKE, verdicts, strict=True)]
-        found = judge_values(RETRAINED, requests)
-        assert found.verdict is Verdict.INCONCLUSIVE and "of the 5 like requests" in found.reason
+        judgement = judge_values(RETRAINED, requests)
+        assert judgement.verdict is Verdict.INCONCLUSIVE and "of the 5 like requests" in judgement.reason
         assert judge_values(RETRAINED, requests, gate=False).verdict is Verdict.PASS
 
     def test_a_margin_is_at_least_an_example_of_the_request(self):
@@ -94,7 +97,7 @@ class TestVerdict:
 
 class TestCoverage:
     @for_each(
-        ("change", "named"),
+        ("change", "sentence"),
         [
             ({"size": 101}, "its size is 101, theirs 50"),
             ({"size": 24}, "its size is 24"),
@@ -105,30 +108,32 @@ class TestCoverage:
             ({"whole": None}, "it holds a whole class and other examples"),
         ],
     )
-    def test_a_request_unlike_all_others_is_inconclusive(self, change, named):
-        found = judge_values(RETRAINED, about=replace(ABOUT, **change))
-        assert found.verdict is Verdict.INCONCLUSIVE and named in found.reason
+    def test_a_request_unlike_all_others_is_inconclusive(self, change, sentence):
+        judgement = judge_values(RETRAINED, about=replace(ABOUT, **change))
+        assert judgement.verdict is Verdict.INCONCLUSIVE and sentence in judgement.reason
         assert judge_values(ORIGINAL, about=replace(ABOUT, **change)).verdict is Verdict.INCONCLUSIVE
 
     def test_requests_within_the_tolerances_are_covered(self):
         assert list_uncovered(replace(ABOUT, size=100, class_mix=0.19, difficulty=0.11), LIKE) == []
 
     def test_two_requests_are_too_few(self):
-        found = judge_values(RETRAINED, LIKE[:2])
-        assert found.verdict is Verdict.INCONCLUSIVE and "2 like requests, 3 needed" in found.reason
+        judgement = judge_values(RETRAINED, LIKE[:2])
+        assert judgement.verdict is Verdict.INCONCLUSIVE and "2 like requests, 3 needed" in judgement.reason
 
     def test_the_nearest_stratum_that_covers_is_chosen(self):
-        hard = [like(stratum="memorized", difficulty=0.28)] * 3
-        assert nearest_stratum(replace(ABOUT, difficulty=0.27), [*LIKE, *hard]).stratum == "memorized"
-        assert nearest_stratum(replace(ABOUT, difficulty=0.21), [*LIKE, *hard]).stratum == "random"
-        few = [like(stratum="memorized", difficulty=0.28)] * 2
-        assert nearest_stratum(replace(ABOUT, difficulty=0.27), [*LIKE, *few]).stratum == "random"
+        hard_requests = [like(stratum="memorized", difficulty=0.28)] * 3
+        assert (
+            nearest_stratum(replace(ABOUT, difficulty=0.27), [*LIKE, *hard_requests]).stratum == "memorized"
+        )
+        assert nearest_stratum(replace(ABOUT, difficulty=0.21), [*LIKE, *hard_requests]).stratum == "random"
+        two_requests = [like(stratum="memorized", difficulty=0.28)] * 2
+        assert nearest_stratum(replace(ABOUT, difficulty=0.27), [*LIKE, *two_requests]).stratum == "random"
 
 
 def test_a_request_with_a_rare_class_whole_does_not_spoil_its_stratum():
-    mixed = like(0.0, whole=None)
-    match = nearest_stratum(ABOUT, [mixed, *LIKE])
+    mixed_request = like(0.0, whole=None)
+    match = nearest_stratum(ABOUT, [mixed_request, *LIKE])
     assert match.uncovered == [] and list(match.like) == LIKE
-    alone = nearest_stratum(replace(ABOUT, whole=None), [mixed, *LIKE])
-    assert "1 like requests, 3 needed" in alone.uncovered
-    assert any("it holds a whole class and other examples" in clause for clause in alone.uncovered)
+    mixed_match = nearest_stratum(replace(ABOUT, whole=None), [mixed_request, *LIKE])
+    assert "1 like requests, 3 needed" in mixed_match.uncovered
+    assert any("it holds a whole class and other examples" in clause for clause in mixed_match.uncovered)

@@ -32,13 +32,13 @@ def test_the_primary_metrics_of_a_classifier():
 
 
 def test_measure_gives_each_metric_of_its_function():
-    own, reference = draw_evidence(1), draw_evidence(2)
-    found = measure(own, reference)
-    assert set(found) == {metric.id for metric in METRICS.values() if not metric.needs_model}
-    assert found["ua"] == accuracy.ua(own)
-    assert found["mia"] == membership.mia(own)
-    assert found["tv"] == distance.tv(own, reference)
-    assert all(type(value) is float for value in found.values())
+    evidence, reference = draw_evidence(1), draw_evidence(2)
+    measurements = measure(evidence, reference)
+    assert set(measurements) == {metric.id for metric in METRICS.values() if not metric.needs_model}
+    assert measurements["ua"] == accuracy.ua(evidence)
+    assert measurements["mia"] == membership.mia(evidence)
+    assert measurements["tv"] == distance.tv(evidence, reference)
+    assert all(type(value) is float for value in measurements.values())
 
 
 def test_without_reference_the_metrics_of_two_models_are_absent():
@@ -56,9 +56,9 @@ def test_without_reference_the_metrics_of_two_models_are_absent():
 def test_one_nan_makes_every_metric_nan():
     logits = draw_evidence(1).logits["retain"].copy()
     logits[7, 2] = np.nan
-    found = measure(replace_logits(draw_evidence(1), retain=logits), draw_evidence(2))
-    assert set(found) == set(measure(draw_evidence(1), draw_evidence(2)))
-    assert all(np.isnan(value) for value in found.values())
+    measurements = measure(replace_logits(draw_evidence(1), retain=logits), draw_evidence(2))
+    assert set(measurements) == set(measure(draw_evidence(1), draw_evidence(2)))
+    assert all(np.isnan(value) for value in measurements.values())
 
 
 def test_a_nan_reference_is_refused():
@@ -67,19 +67,21 @@ def test_a_nan_reference_is_refused():
 
 
 def test_calibration_stands_for_test_while_tuning():
-    own, reference = draw_evidence(1), draw_evidence(2)
-    hidden = replace_logits(own, test=np.random.default_rng(0).normal(size=(120, 4)))
-    assert measure(own, reference, on="calibration") == measure(hidden, reference, on="calibration")
-    assert measure(own, reference, on="calibration")["ta"] == accuracy.ta(own.with_test("calibration"))
-    assert measure(own, reference)["ta"] != measure(hidden, reference)["ta"]
+    evidence, reference = draw_evidence(1), draw_evidence(2)
+    other = replace_logits(evidence, test=np.random.default_rng(0).normal(size=(120, 4)))
+    assert measure(evidence, reference, on="calibration") == measure(other, reference, on="calibration")
+    assert measure(evidence, reference, on="calibration")["ta"] == accuracy.ta(
+        evidence.with_test("calibration")
+    )
+    assert measure(evidence, reference)["ta"] != measure(other, reference)["ta"]
 
 
 def test_the_order_of_rows_does_not_matter_but_other_examples_are_refused():
-    own, reference = draw_evidence(1), draw_evidence(2)
-    mixed = np.random.default_rng(0).permutation(100)
-    assert measure(take(own, forget=mixed), reference) == measure(own, reference)
+    evidence, reference = draw_evidence(1), draw_evidence(2)
+    order = np.random.default_rng(0).permutation(100)
+    assert measure(take(evidence, forget=order), reference) == measure(evidence, reference)
     with pytest.raises(ValueError, match="same examples as the reference"):
-        measure(replace(own, ids={**own.ids, "forget": np.arange(100) + 5}), reference)
+        measure(replace(evidence, ids={**evidence.ids, "forget": np.arange(100) + 5}), reference)
 
 
 def test_the_mean_gap_by_hand():
@@ -89,19 +91,19 @@ def test_the_mean_gap_by_hand():
 
 
 def test_the_gap_of_means_cancels_what_the_mean_of_gaps_keeps():
-    above, below, reference = values(6, 100, 92, 13), values(4, 100, 92, 13), values(5, 100, 92, 13)
-    assert gap_of_means([above, below], [reference, reference], METRICS) == 0
-    assert np.mean([mean_gap(each, reference, METRICS) for each in (above, below)]) == 0.25
+    upper, lower, reference = values(6, 100, 92, 13), values(4, 100, 92, 13), values(5, 100, 92, 13)
+    assert gap_of_means([upper, lower], [reference, reference], METRICS) == 0
+    assert np.mean([mean_gap(each, reference, METRICS) for each in (upper, lower)]) == 0.25
 
 
 def test_measuring_a_model_of_digits_takes_milliseconds():
     sizes = {"forget": 144, "retain": 1293, "calibration": 180, "test": 180}
-    own, reference = (
+    evidence, reference = (
         draw_evidence(1, sizes, boost=5.0, classes=10),
         draw_evidence(2, sizes, boost=5.0, classes=10),
     )
-    measure(own, reference)
+    measure(evidence, reference)
     start = time.process_time()
     for _ in range(10):
-        measure(own, reference)
+        measure(evidence, reference)
     assert (time.process_time() - start) / 10 < 0.1

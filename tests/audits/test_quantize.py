@@ -14,7 +14,7 @@ def test_each_row_has_multiples_of_its_own_step() -> None:
 def test_rounding_keeps_at_most_the_values_of_its_bits_within_half_a_step() -> None:
     weight = torch.randn(1, 2000, generator=torch.Generator().manual_seed(0))
     for bits in (8, 4):
-        rounded, step = quantize(weight, bits), float(weight.abs().max()) / (2 ** (bits - 1) - 1)
-        assert len(rounded.unique()) <= 2**bits - 1
-        assert float((rounded - weight).abs().max()) <= step / 2 * 1.0001
-        assert torch.allclose(quantize(rounded, bits), rounded)
+        rounded_weight, step = quantize(weight, bits), float(weight.abs().max()) / (2 ** (bits - 1) - 1)
+        assert len(rounded_weight.unique()) <= 2**bits - 1
+        assert float((rounded_weight - weight).abs().max()) <= step / 2 * 1.0001
+        assert torch.allclose(quantize(rounded_weight, bits), rounded_weight)

@@ -28,13 +28,16 @@ def test_clopper_pearson_has_its_known_values() -> None:
 @given(st.integers(0, 5), st.sampled_from([0.01, 0.05, 0.1, 0.3]))
 def test_the_rate_is_the_best_that_a_roc_curve_allows(seed: int, fpr: float) -> None:
     rng = np.random.default_rng(seed)
-    members, others = np.round(rng.normal(0.5, 1, 300), 1), np.round(rng.normal(0, 1, 200), 1)  # with ties
-    threshold, found = tpr_at_fpr(members, others, fpr)
-    false, true, _ = roc_curve(
-        np.repeat([1, 0], [300, 200]), np.concatenate([members, others]), drop_intermediate=False
+    members, nonmembers = (
+        np.round(rng.normal(0.5, 1, 300), 1),
+        np.round(rng.normal(0, 1, 200), 1),
+    )  # with ties
+    threshold, rate = tpr_at_fpr(members, nonmembers, fpr)
+    false_rates, true_rates, _ = roc_curve(
+        np.repeat([1, 0], [300, 200]), np.concatenate([members, nonmembers]), drop_intermediate=False
     )
-    assert found.value == true[false <= fpr + 1e-12].max()
-    assert (others > threshold).mean() <= fpr and found.low <= found.value <= found.high
+    assert rate.value == true_rates[false_rates <= fpr + 1e-12].max()
+    assert (nonmembers > threshold).mean() <= fpr and rate.low <= rate.value <= rate.high
 
 
 def test_too_few_non_members_are_refused() -> None:
@@ -55,20 +58,20 @@ def test_the_area_is_one_half_or_the_end_where_it_must(ours: float, theirs: floa
 
 def test_the_area_equals_scikit_learn_and_swaps() -> None:
     rng = np.random.default_rng(0)
-    members, others = np.round(rng.normal(0.3, 1, 150), 1), np.round(rng.normal(0, 1, 90), 1)
-    found = delong(members, others)[0]
-    assert found == pytest.approx(
-        roc_auc_score(np.repeat([1, 0], [150, 90]), np.concatenate([members, others])), abs=1e-12
+    members, nonmembers = np.round(rng.normal(0.3, 1, 150), 1), np.round(rng.normal(0, 1, 90), 1)
+    area = delong(members, nonmembers)[0]
+    assert area == pytest.approx(
+        roc_auc_score(np.repeat([1, 0], [150, 90]), np.concatenate([members, nonmembers])), abs=1e-12
     )
-    assert delong(others, members)[0] == pytest.approx(1 - found, abs=1e-12)
+    assert delong(nonmembers, members)[0] == pytest.approx(1 - area, abs=1e-12)
 
 
 def test_the_error_of_the_area_is_the_known_one_and_the_interval_covers() -> None:
-    rng, inside = np.random.default_rng(0), 0
+    rng, count = np.random.default_rng(0), 0
     for _ in range(200):
         _, low, high = delong(rng.normal(size=1000), rng.normal(size=1000))
-        inside += low <= 0.5 <= high
+        count += low <= 0.5 <= high
     assert (high - low) / 2 / 1.96 == pytest.approx(0.013, abs=5e-4)
-    assert 0.91 <= inside / 200 <= 0.985
+    assert 0.91 <= count / 200 <= 0.985
     with pytest.raises(ValueError, match="two examples of each kind, found 1, 5"):
         delong(np.zeros(1), np.zeros(5))

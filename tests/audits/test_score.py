@@ -39,8 +39,8 @@ def test_one_value_has_no_interval():
 
 def test_two_seeds_have_no_interval():
     assert np.isnan(interval([20.0, 27.0])).all() and np.isnan(interval([20.0, 27.0], PERCENT)).all()
-    found = score([20.0, 27.0], None, direction="match", bounds=PERCENT)
-    assert (found.value, found.n) == (23.5, 2) and np.isnan([found.low, found.high]).all()
+    result = score([20.0, 27.0], None, direction="match", bounds=PERCENT)
+    assert (result.value, result.n) == (23.5, 2) and np.isnan([result.low, result.high]).all()
 
 
 def test_without_a_range_the_interval_is_students():
@@ -59,8 +59,8 @@ def test_the_interval_of_a_share_is_students_on_the_scale_of_the_logit():
 def test_the_interval_of_a_share_lies_in_its_range_and_holds_the_mean(values):
     low, high = interval(values, PERCENT)
     assert 0 <= low <= np.mean(values) + 1e-9 and np.mean(values) - 1e-9 <= high <= 100
-    mirrored = interval([100 - value for value in values], PERCENT)
-    assert mirrored == pytest.approx((100 - high, 100 - low), abs=1e-6)
+    mirror_interval = interval([100 - value for value in values], PERCENT)
+    assert mirror_interval == pytest.approx((100 - high, 100 - low), abs=1e-6)
 
 
 @pytest.mark.parametrize("end", PERCENT)
@@ -74,15 +74,15 @@ def test_near_the_middle_with_little_spread_both_intervals_agree():
 
 
 def test_score_holds_mean_interval_reference_and_gap():
-    found = score([1.0, 2.0, 3.0], 5.0, direction="match", null_band=(4.0, 6.0))
-    assert (found.value, found.n, found.reference, found.gap, found.null_band) == (
+    result = score([1.0, 2.0, 3.0], 5.0, direction="match", null_band=(4.0, 6.0))
+    assert (result.value, result.n, result.reference, result.gap, result.null_band) == (
         2.0,
         3,
         5.0,
         -3.0,
         (4.0, 6.0),
     )
-    assert found.low < 2 < found.high
+    assert result.low < 2 < result.high
     assert score([1.0], None, direction="lower").gap is None
 
 
@@ -100,19 +100,19 @@ def test_holm_by_hand():
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=8))
 def test_holm_only_raises_and_keeps_the_order(p):
-    adjusted = holm({str(i): value for i, value in enumerate(p)})
-    assert all(adjusted[str(i)] >= value for i, value in enumerate(p))
-    assert sorted(adjusted, key=lambda name: (adjusted[name], p[int(name)])) == sorted(
-        adjusted, key=lambda name: (p[int(name)], adjusted[name])
+    adjusted_p = holm({str(i): value for i, value in enumerate(p)})
+    assert all(adjusted_p[str(i)] >= value for i, value in enumerate(p))
+    assert sorted(adjusted_p, key=lambda name: (adjusted_p[name], p[int(name)])) == sorted(
+        adjusted_p, key=lambda name: (p[int(name)], adjusted_p[name])
     )
 
 
 def test_compare_names_the_mean_difference_and_corrects_over_the_methods():
     ours = [1.0 + i / 100 for i in range(10)]
-    found = compare(ours, {"worse": [x + 1 + i / 50 for i, x in enumerate(ours)], "same": ours})
-    assert found["worse"].difference == pytest.approx(-1.09)
-    assert found["worse"].adjusted == pytest.approx(2 * found["worse"].p)
-    assert found["same"].p == 1
+    comparison = compare(ours, {"worse": [x + 1 + i / 50 for i, x in enumerate(ours)], "same": ours})
+    assert comparison["worse"].difference == pytest.approx(-1.09)
+    assert comparison["worse"].adjusted == pytest.approx(2 * comparison["worse"].p)
+    assert comparison["same"].p == 1
 
 
 @for_each(
@@ -120,10 +120,10 @@ def test_compare_names_the_mean_difference_and_corrects_over_the_methods():
     [(10, 1000, (0.0054408, 0.0183095)), (0, 10, (0.0, 0.2775328)), (10, 10, (0.7224672, 1.0))],
 )
 def test_wilson_equals_scipy(successes, n, expected):
-    found = wilson(successes, n)
+    bounds = wilson(successes, n)
     ours = stats.binomtest(successes, n).proportion_ci(method="wilson")
-    assert found == pytest.approx((ours.low, ours.high), abs=1e-12)
-    assert found == pytest.approx(expected, abs=1e-6)
+    assert bounds == pytest.approx((ours.low, ours.high), abs=1e-12)
+    assert bounds == pytest.approx(expected, abs=1e-6)
 
 
 def test_wilson_refuses_more_successes_than_trials():
@@ -140,13 +140,13 @@ def test_a_share_has_wilsons_interval_and_is_one():
 
 def test_the_bootstrap_of_a_mean_is_near_its_t_interval_and_repeats_with_its_generator():
     values = np.random.default_rng(0).normal(size=200)
-    found = [
+    intervals = [
         bootstrap(200, lambda rows: float(values[rows].mean()), rng=np.random.default_rng(1))
         for _ in range(2)
     ]
-    assert found[0] == found[1]
-    assert found[0].value == values.mean()
-    assert (found[0].low, found[0].high) == pytest.approx(t_interval(values.tolist()), abs=0.02)
+    assert intervals[0] == intervals[1]
+    assert intervals[0].value == values.mean()
+    assert (intervals[0].low, intervals[0].high) == pytest.approx(t_interval(values.tolist()), abs=0.02)
 
 
 def test_a_bootstrap_of_one_row_is_refused():

@@ -32,16 +32,16 @@ def reason(scale: float = 1.0, **changes: float) -> str:
 def test_equivalence_is_the_two_one_sided_t_tests():
     values = [{"ua": 15.0 + 20 * noise} for noise in NOISE]
     references = [{"ua": 13.0}] * 10
-    found = equivalence(METRICS["ua"], values, references, 3.1)
+    result = equivalence(METRICS["ua"], values, references, 3.1)
     differences = np.array([each["ua"] for each in values]) - 13
-    above = stats.ttest_1samp(differences, 3.1, alternative="less").pvalue
-    below = stats.ttest_1samp(differences, -3.1, alternative="greater").pvalue
-    assert (found.outcome == "equal") == (max(above, below) < 0.05)
-    assert equivalence(METRICS["ua"], values, references, found.high + 1e-9).outcome == "equal"
-    assert equivalence(METRICS["ua"], values, references, found.high).outcome == "open"
-    assert equivalence(METRICS["ua"], values, references, found.low - 1e-9).outcome == "different"
-    at_the_end = stats.ttest_1samp(differences, found.high, alternative="less").pvalue
-    assert at_the_end == pytest.approx(0.05, abs=1e-9)
+    p_above = stats.ttest_1samp(differences, 3.1, alternative="less").pvalue
+    p_below = stats.ttest_1samp(differences, -3.1, alternative="greater").pvalue
+    assert (result.outcome == "equal") == (max(p_above, p_below) < 0.05)
+    assert equivalence(METRICS["ua"], values, references, result.high + 1e-9).outcome == "equal"
+    assert equivalence(METRICS["ua"], values, references, result.high).outcome == "open"
+    assert equivalence(METRICS["ua"], values, references, result.low - 1e-9).outcome == "different"
+    p_at_end = stats.ttest_1samp(differences, result.high, alternative="less").pvalue
+    assert p_at_end == pytest.approx(0.05, abs=1e-9)
 
 
 @pytest.mark.parametrize("metric", ["ua", "ra", "ta", "auc"])
@@ -49,10 +49,10 @@ def test_equivalence_is_the_two_one_sided_t_tests():
 def test_a_difference_at_the_margin_without_spread_is_not_equal(metric, side):
     margin = MARGIN[metric]
     at = [{metric: RETRAINED[metric] + side * margin}] * 10
-    found = equivalence(METRICS[metric], at, [RETRAINED] * 10, margin)
-    assert (found.outcome, found.finding) == ("open", None)
-    within = [{metric: RETRAINED[metric] + 0.999 * side * margin}] * 10
-    assert equivalence(METRICS[metric], within, [RETRAINED] * 10, margin).outcome == "equal"
+    result = equivalence(METRICS[metric], at, [RETRAINED] * 10, margin)
+    assert (result.outcome, result.finding) == ("open", None)
+    inner_values = [{metric: RETRAINED[metric] + 0.999 * side * margin}] * 10
+    assert equivalence(METRICS[metric], inner_values, [RETRAINED] * 10, margin).outcome == "equal"
 
 
 def test_a_distance_at_its_margin_without_spread_is_not_equal():
@@ -62,25 +62,34 @@ def test_a_distance_at_its_margin_without_spread_is_not_equal():
 
 def test_where_nothing_was_to_forget_no_difference_is_a_fail():
     # one easy record: nobody can tell the original from a retrained model, whatever else differs
-    like = [{**RETRAINED, "tv": 0.05}] * 10
-    found = judge([{**each, "tv": 0.9} for each in like], like, MARGINS, original=like, metrics=METRICS)
-    assert found.verdict == Verdict.INCONCLUSIVE
-    assert found.reason.startswith("INCONCLUSIVE: the forget set has no measurable influence: ")
-    assert found.reason.endswith(
+    equal_values = [{**RETRAINED, "tv": 0.05}] * 10
+    judgement = judge(
+        [{**each, "tv": 0.9} for each in equal_values],
+        equal_values,
+        MARGINS,
+        original=equal_values,
+        metrics=METRICS,
+    )
+    assert judgement.verdict == Verdict.INCONCLUSIVE
+    assert judgement.reason.startswith("INCONCLUSIVE: the forget set has no measurable influence: ")
+    assert judgement.reason.endswith(
         ". All the same, other answers than retraining: TV on F 0.900 against 0.050 between two retrained "
         "models (at most 0.200)"
     )
-    alike = judge(like, like, MARGINS, original=like, metrics=METRICS)
-    assert alike.reason.endswith("even the untouched original is not shown to differ from retraining")
+    second = judge(equal_values, equal_values, MARGINS, original=equal_values, metrics=METRICS)
+    assert second.reason.endswith("even the untouched original is not shown to differ from retraining")
 
 
 def test_an_easy_record_is_no_false_alarm():
-    fixed = margins(
+    easy_margins = margins(
         [RETRAINED] * 12, [{"tv": 1e-7}] * 66, sizes={"forget": 1, "retain": 99, "test": 99}, metrics=METRICS
     )
-    like, far = [{**RETRAINED, "tv": 1e-7}] * 10, [{**RETRAINED, "tv": 1e-6}] * 10
-    assert fixed.margin["tv"] == 0.01
-    assert judge(far, like, fixed, original=far, metrics=METRICS).verdict == Verdict.INCONCLUSIVE
+    equal_values, far_values = [{**RETRAINED, "tv": 1e-7}] * 10, [{**RETRAINED, "tv": 1e-6}] * 10
+    assert easy_margins.margin["tv"] == 0.01
+    assert (
+        judge(far_values, equal_values, easy_margins, original=far_values, metrics=METRICS).verdict
+        == Verdict.INCONCLUSIVE
+    )
 
 
 def test_an_equal_model_passes_and_says_over_how_many_seeds():
@@ -97,32 +106,34 @@ def test_an_equal_model_passes_and_says_over_how_many_seeds():
     [(60.0, 0.2, "INCONCLUSIVE"), (71.0, 0.31, "INCONCLUSIVE"), (85.0, 0.2, "PASS"), (60.0, 0.45, "PASS")],
 )
 def test_a_class_passes_only_where_a_probe_would_have_seen_it(probe, silhouette, verdict):
-    fixed = replace(MARGINS, margin={**MARGIN, "probe": 10.0, "silhouette": 0.1, "relearn": 2.0})
-    like = [{**each, "probe": 60.0, "silhouette": 0.2, "relearn": 15.0} for each in seeds(0)]
-    before = [{**each, "ua": 0.0, "probe": probe, "silhouette": silhouette, "relearn": 1.0} for each in like]
-    judgement = judge(like, like, fixed, original=before, metrics=METRICS)
+    probe_margins = replace(MARGINS, margin={**MARGIN, "probe": 10.0, "silhouette": 0.1, "relearn": 2.0})
+    equal_values = [{**each, "probe": 60.0, "silhouette": 0.2, "relearn": 15.0} for each in seeds(0)]
+    original = [
+        {**each, "ua": 0.0, "probe": probe, "silhouette": silhouette, "relearn": 1.0} for each in equal_values
+    ]
+    judgement = judge(equal_values, equal_values, probe_margins, original=original, metrics=METRICS)
     assert judgement.verdict == verdict
     assert ("only hides" in judgement.reason) == (verdict == "INCONCLUSIVE")
     if verdict == "INCONCLUSIVE":
-        out = (probe - 60) / 10
-        assert f"({out:.1f} in the probe and {out:.1f} in the silhouette)" in judgement.reason
+        margins_out = (probe - 60) / 10
+        assert f"({margins_out:.1f} in the probe and {margins_out:.1f} in the silhouette)" in judgement.reason
 
 
 def test_a_probe_that_was_not_put_to_the_model_gives_no_power():
-    fixed = replace(MARGINS, margin={**MARGIN, "probe": 10.0, "silhouette": 0.1})
+    probe_margins = replace(MARGINS, margin={**MARGIN, "probe": 10.0, "silhouette": 0.1})
     references = [{**each, "probe": 99.0, "silhouette": 0.2} for each in seeds(0)]
-    before = [{**each, "ua": 0.0, "silhouette": 0.6} for each in references]
+    original = [{**each, "ua": 0.0, "silhouette": 0.6} for each in references]
     model = [{**each, "probe": 99.0} for each in seeds(0)]
-    judgement = judge(model, references, fixed, original=before, metrics=METRICS)
+    judgement = judge(model, references, probe_margins, original=original, metrics=METRICS)
     assert judgement.verdict == Verdict.INCONCLUSIVE and "only hides" in judgement.reason
 
 
 def test_a_hidden_class_fails_by_the_one_probe_that_sees_it():
-    fixed = replace(MARGINS, margin={**MARGIN, "probe": 10.0, "silhouette": 0.1})
-    like = [{**each, "probe": 99.0, "silhouette": 0.2} for each in seeds(0)]
-    hidden = [{**each, "silhouette": 0.6} for each in like]
-    before = [{**each, "ua": 0.0} for each in hidden]
-    judgement = judge(hidden, like, fixed, original=before, metrics=METRICS)
+    probe_margins = replace(MARGINS, margin={**MARGIN, "probe": 10.0, "silhouette": 0.1})
+    equal_values = [{**each, "probe": 99.0, "silhouette": 0.2} for each in seeds(0)]
+    hidden = [{**each, "silhouette": 0.6} for each in equal_values]
+    original = [{**each, "ua": 0.0} for each in hidden]
+    judgement = judge(hidden, equal_values, probe_margins, original=original, metrics=METRICS)
     assert judgement.reason.startswith("FAIL: under-forgetting: silhouette 0.600 against 0.200")
 
 
@@ -181,11 +192,11 @@ def test_a_closer_total_variation_than_two_retrains_is_no_fault():
 
 
 def test_an_interval_across_the_margin_is_inconclusive_and_says_so():
-    found = reason(scale=60, ua=12.9 - 3.1)
-    assert found.startswith(
+    sentence = reason(scale=60, ua=12.9 - 3.1)
+    assert sentence.startswith(
         "INCONCLUSIVE: more seeds are needed: UA may differ from the retrained models' by -"
     )
-    assert found.endswith("the margin is 3.1")
+    assert sentence.endswith("the margin is 3.1")
 
 
 def test_more_seeds_can_be_asked_for():
@@ -197,8 +208,8 @@ def test_more_seeds_can_be_asked_for():
 
 @pytest.mark.parametrize("n", [1, 2])
 def test_the_verdict_of_few_seeds_counts_them(n):
-    found = judge(seeds()[:n], seeds(0)[:n], MARGINS, metrics=METRICS).reason
-    assert found == f"INCONCLUSIVE: no verdict: {n} seed{'s' if n > 1 else ''}, 10 needed"
+    sentence = judge(seeds()[:n], seeds(0)[:n], MARGINS, metrics=METRICS).reason
+    assert sentence == f"INCONCLUSIVE: no verdict: {n} seed{'s' if n > 1 else ''}, 10 needed"
 
 
 def test_scores_stand_beside_the_reported_retrains_and_of_two_models_beside_the_calibration_pairs():
@@ -209,11 +220,11 @@ def test_scores_stand_beside_the_reported_retrains_and_of_two_models_beside_the_
     assert scores["mia"].null_band == (19.0, 21.0)
 
 
-@pytest.mark.parametrize("lacking", [0, 3])
-def test_a_probe_that_one_of_several_models_lacks_is_named_with_the_model(lacking):
+@pytest.mark.parametrize("position", [0, 3])
+def test_a_probe_that_one_of_several_models_lacks_is_named_with_the_model(position):
     values = [{**each, "probe": 60.0} for each in seeds(0)]
-    del values[lacking]["probe"]
-    with pytest.raises(ValueError, match=f"found no probe of model {lacking + 1} of 10: measure it"):
+    del values[position]["probe"]
+    with pytest.raises(ValueError, match=f"found no probe of model {position + 1} of 10: measure it"):
         judge(values, seeds(0), MARGINS, metrics=METRICS)
 
 
@@ -222,6 +233,6 @@ def test_unpaired_or_missing_figures_are_refused():
         judge(seeds(), seeds()[:9], MARGINS, metrics=METRICS)
     with pytest.raises(ValueError, match="found none"):
         judge([], [], MARGINS, metrics=METRICS)
-    without = [{name: each[name] for name in each if name != "tv"} for each in seeds()]
+    figures = [{name: each[name] for name in each if name != "tv"} for each in seeds()]
     with pytest.raises(ValueError, match=r"found no \['tv'\]"):
-        judge(without, without, MARGINS, metrics=METRICS)
+        judge(figures, figures, MARGINS, metrics=METRICS)

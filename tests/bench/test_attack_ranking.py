@@ -24,8 +24,8 @@ SCRIPT = "attack_ranking"
 
 
 def test_the_record_is_that_of_the_other_records(script: ModuleType) -> None:
-    found, kept = script.summarize(RECORDS), read_record(RECORDS / "attack-ranking.json")
-    assert json.loads(json.dumps(found["stages"])) == kept["stages"]
+    summary, stored_record = script.summarize(RECORDS), read_record(RECORDS / "attack-ranking.json")
+    assert json.loads(json.dumps(summary["stages"])) == stored_record["stages"]
 
 
 def test_equal_and_opposite_orders_and_a_pass_that_stays(script: ModuleType) -> None:
@@ -42,35 +42,35 @@ def test_equal_and_opposite_orders_and_a_pass_that_stays(script: ModuleType) -> 
 
 
 def test_the_page_has_the_correlations_of_the_record() -> None:
-    said = table(PAGE, RANKING)
+    rows = table(PAGE, RANKING)
     for stage, each in read_record(RECORDS / "attack-ranking.json")["stages"].items():
-        _, methods, *cells, taken = said[stage]
+        _, methods, *cells, lost_passes = rows[stage]
         expected = [
             f"{pair['tau']:.2f} (p {'< 0.01' if pair['p'] < 0.01 else '= ' + format(pair['p'], '.2f')})"
             for pair in each["kendall"].values()
         ]
         assert cells == expected and int(methods) == len(each["methods"])
-        assert taken == f"{len(each['taken away'])} of {each['passes']}"
+        assert lost_passes == f"{len(each['taken away'])} of {each['passes']}"
 
 
 def ulira_cells(row: Mapping[str, Any]) -> list[str]:
-    accuracy, worst = (row["attacks"][f"u-lira: {name}"] for name in ("accuracy", "worst decile"))
+    accuracy, worst_decile = (row["attacks"][f"u-lira: {name}"] for name in ("accuracy", "worst decile"))
     return [
         "{value:.3f} [{low:.3f}, {high:.3f}]".format(**accuracy),
-        f"{worst['value']:.2f}",
+        f"{worst_decile['value']:.2f}",
     ]
 
 
 def test_the_page_has_the_figures_of_the_records() -> None:
     two = table(PAGE, LOW)
     one = table(PAGE, HIGH)
-    kept = read_record(RECORDS / "attack-ranking.json")["stages"]
-    for budget, said, first in (("0.3", two, 1), ("0.45", two, 4), ("0.6", one, 1)):
+    stages = read_record(RECORDS / "attack-ranking.json")["stages"]
+    for budget, cells_by_method, first in (("0.3", two, 1), ("0.45", two, 4), ("0.6", one, 1)):
         rows = read_record(RECORDS / f"shadows-digits-trace-at-{budget}.json")["rows"]
-        assert said.keys() == rows.keys()
-        for name, cells in said.items():
-            audited, *figures = cells[first : first + 3]
+        assert cells_by_method.keys() == rows.keys()
+        for name, cells in cells_by_method.items():
+            verdict_cell, *figures = cells[first : first + 3]
             assert figures == ulira_cells(rows[name]), (budget, name)
             if name not in ("retrain", "original"):
-                of = kept[f"digits-trace@{budget}"]["methods"][name]
-                assert audited == f"{of['verdict']} {of['gap']:.2f}", (budget, name)
+                method = stages[f"digits-trace@{budget}"]["methods"][name]
+                assert verdict_cell == f"{method['verdict']} {method['gap']:.2f}", (budget, name)

@@ -27,7 +27,7 @@ def run(tmp_path_factory):
 
 def test_its_figures_are_those_of_an_audit_of_each_model(run):
     folder, stage = run
-    shown = {
+    answers = {
         name: [ModelAnswers(parquet.load(folder / f"cells/tiny/{seed}/{name}.parquet")) for seed in (0, 1)]
         for name in ("finetune", "original", "retrained")
     }
@@ -36,22 +36,22 @@ def test_its_figures_are_those_of_an_audit_of_each_model(run):
         figures = ATTACKS[row["attack"]].figures
         assert figures is not None
         for name in ("finetune", "original"):
-            found = [figures(each, shown["retrained"])[row["figure"]].value for each in shown[name]]
-            assert row["methods"][name] == pytest.approx(found)
-        one, other = shown["retrained"]
-        found = [figures(one, [other])[row["figure"]].value, figures(other, [one])[row["figure"]].value]
-        assert row["retrained"] == pytest.approx(found)
+            values = [figures(each, answers["retrained"])[row["figure"]].value for each in answers[name]]
+            assert row["methods"][name] == pytest.approx(values)
+        one, other = answers["retrained"]
+        values = [figures(one, [other])[row["figure"]].value, figures(other, [one])[row["figure"]].value]
+        assert row["retrained"] == pytest.approx(values)
 
 
 def test_few_models_fix_no_margin_and_nothing_is_found(run):
     for row in run[1]["attacked_methods"]:
         assert row["margin"] is None
-        assert all(each is None for found in row["findings"].values() for each in found)
+        assert all(each is None for findings in row["findings"].values() for each in findings)
 
 
 def test_every_report_shows_them(run):
-    whole = record.load(run[0])
-    for text in (html.render(whole), tables.text(whole), tables.markdown(whole)):
+    content = record.load(run[0])
+    for text in (html.render(content), tables.text(content), tables.markdown(content)):
         assert "functional-distance" in text and "auc of margin" in text
 
 

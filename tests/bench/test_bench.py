@@ -48,15 +48,15 @@ def cells(folder: Path) -> dict[str, bytes]:
 
 
 def test_the_record_on_disk_is_valid_and_the_one_returned(run, tmp_path) -> None:
-    folder, made = run
+    folder, content = run
     record.load(folder)
-    assert record.write(made, tmp_path).read_bytes() == (folder / record.FILE).read_bytes()
+    assert record.write(content, tmp_path).read_bytes() == (folder / record.FILE).read_bytes()
 
 
 def test_it_says_on_which_kind_of_device_each_cell_ran(run) -> None:
-    folder, made = run
-    stage = made["stages"]["tiny"]
-    kind = made["environment"]["processor"]
+    folder, content = run
+    stage = content["stages"]["tiny"]
+    kind = content["environment"]["processor"]
     for row in (stage["reference"], *stage["methods"].values()):
         assert row["ran_on"] == [kind, kind]
     cell = json.loads((folder / "cells" / "tiny" / "1" / "original.json").read_text())
@@ -69,7 +69,7 @@ def test_cells_of_earlier_versions_do_not_say_where_they_ran() -> None:
 
 
 def test_its_figures_are_those_of_models_trained_by_hand(run) -> None:
-    _, made = run
+    _, content = run
     recipe = tiny()
     split = make_split(recipe.data)
     cuts = {part: split.part(part) for part in ("forget", "retain", "calibration", "test")}
@@ -82,32 +82,34 @@ def test_its_figures_are_those_of_models_trained_by_hand(run) -> None:
     originals = [
         measure(evidence("mixed", seed), other) for seed, other in zip((0, 1), references, strict=True)
     ]
-    wanted = [measure(each) for each in references]
-    stage = made["stages"]["tiny"]
+    values = [measure(each) for each in references]
+    stage = content["stages"]["tiny"]
     for name in ("ua", "ra", "ta", "mia", "auc"):
-        assert stage["reference"]["scores"][name]["value"] == np.mean([each[name] for each in wanted])
+        assert stage["reference"]["scores"][name]["value"] == np.mean([each[name] for each in values])
     row = stage["methods"]["original"]
     assert row["scores"]["tv"]["value"] == np.mean([each["tv"] for each in originals])
-    gaps = [mean_gap(one, other, METRICS) for one, other in zip(originals, wanted, strict=True)]
+    gaps = [mean_gap(one, other, METRICS) for one, other in zip(originals, values, strict=True)]
     assert row["gap"]["mean"] == pytest.approx(np.mean(gaps), abs=1e-12)
     assert row["gap"]["of_means"] <= row["gap"]["mean"] + 1e-12
     assert np.mean(list(row["gap"]["parts"].values())) == pytest.approx(row["gap"]["mean"], abs=1e-12)
 
 
 def test_figures_per_seed_average_to_the_rows_and_are_those_of_the_logits_on_disk(run) -> None:
-    folder, made = run
-    stage = made["stages"]["tiny"]
+    folder, content = run
+    stage = content["stages"]["tiny"]
     for name, row in stage["methods"].items():
         assert ("per_seed" in row) == (row["failed"] is None)
         if row["failed"] is None:
-            apart = row["per_seed"]
-            assert np.mean(apart["gap"]) == row["gap"]["mean"]
-            assert np.mean(apart["seconds"]) == row["seconds"] and np.median(apart["cost"]) == row["cost"]
-            assert all(np.mean(apart[metric]) == each["value"] for metric, each in row["scores"].items())
+            per_seed = row["per_seed"]
+            assert np.mean(per_seed["gap"]) == row["gap"]["mean"]
+            assert (
+                np.mean(per_seed["seconds"]) == row["seconds"] and np.median(per_seed["cost"]) == row["cost"]
+            )
+            assert all(np.mean(per_seed[metric]) == each["value"] for metric, each in row["scores"].items())
             for i, seed in enumerate(stage["seeds"]):
                 cells = folder / "cells" / "tiny" / str(seed)
-                found = [parquet.load(cells / f"{file_name(each)}.parquet") for each in (name, "retrained")]
-                assert deep_unlearn.figures(*found) == {key: apart[key][i] for key in PUBLISHED}
+                pair = [parquet.load(cells / f"{file_name(each)}.parquet") for each in (name, "retrained")]
+                assert deep_unlearn.figures(*pair) == {key: per_seed[key][i] for key in PUBLISHED}
 
 
 def test_a_method_that_fails_is_a_row_that_says_why_and_the_rest_goes_on(run) -> None:
@@ -119,10 +121,10 @@ def test_a_method_that_fails_is_a_row_that_says_why_and_the_rest_goes_on(run) ->
 
 
 def test_a_method_for_classes_alone_fails_on_other_requests_before_any_compute(tmp_path) -> None:
-    made = bench([tiny()], tmp_path, methods=["unsir", "finetune"], jobs=1)["stages"]["tiny"]["methods"]
-    assert "UNSIR forgets whole classes" in made["unsir"]["failed"]
-    assert made["unsir"]["gradient_evaluations"] == 0 and made["unsir"]["verdict"] == "FAIL"
-    assert made["finetune"]["failed"] is None and made["finetune"]["gradient_evaluations"] == 6
+    rows = bench([tiny()], tmp_path, methods=["unsir", "finetune"], jobs=1)["stages"]["tiny"]["methods"]
+    assert "UNSIR forgets whole classes" in rows["unsir"]["failed"]
+    assert rows["unsir"]["gradient_evaluations"] == 0 and rows["unsir"]["verdict"] == "FAIL"
+    assert rows["finetune"]["failed"] is None and rows["finetune"]["gradient_evaluations"] == 6
 
 
 def test_short_retrain_gets_the_budget_of_the_recipe(run) -> None:
@@ -135,14 +137,16 @@ def test_short_retrain_gets_the_budget_of_the_recipe(run) -> None:
 def test_the_headlines_conflict_is_probed_and_its_cell_alone_hangs_on_that(tmp_path) -> None:
     recipe, names = tiny(seeds=[0], calibration_seeds=[]), ["lur:recover", "finetune"]
     bench([recipe], tmp_path, methods=names, jobs=1)
-    before = cells(tmp_path)
+    contents = cells(tmp_path)
     rows = bench([replace(recipe, probe=2)], tmp_path, methods=names, jobs=1)["stages"]["tiny"]["methods"]
     assert [step for step, *_ in rows["lur:recover"]["trace"]["cosine"]][:3] == [0, 2, 4]
     assert "cosine" not in rows["finetune"]["trace"]
-    moved = {
-        Path(name).name.split(".")[0] for name, content in cells(tmp_path).items() if before[name] != content
+    changes = {
+        Path(name).name.split(".")[0]
+        for name, content in cells(tmp_path).items()
+        if contents[name] != content
     }
-    assert moved == {file_name("lur:recover")}
+    assert changes == {file_name("lur:recover")}
 
 
 def test_a_report_opens_with_the_headline_or_else_the_first_method_that_is_no_reference() -> None:
@@ -163,11 +167,11 @@ def test_two_seeds_get_no_verdict(run) -> None:
 
 
 def test_a_partial_run_gets_no_verdict_and_says_so(tmp_path) -> None:
-    made = bench([tiny().with_short_training(3, limit=300)], tmp_path, methods=["original"], jobs=1)[
+    stage = bench([tiny().with_short_training(3, limit=300)], tmp_path, methods=["original"], jobs=1)[
         "stages"
     ]["tiny"]
-    assert made["partial"] is True and made["recipe"]["train"]["steps"] == 3
-    assert made["methods"]["original"]["verdict"] == "INCONCLUSIVE"
+    assert stage["partial"] is True and stage["recipe"]["train"]["steps"] == 3
+    assert stage["methods"]["original"]["verdict"] == "INCONCLUSIVE"
 
 
 def test_every_loss_is_counted_once(run) -> None:
@@ -179,40 +183,40 @@ def test_every_loss_is_counted_once(run) -> None:
 
 
 def test_a_finished_run_is_read_and_not_repeated(run) -> None:
-    folder, made = run
-    before = {path: path.stat().st_mtime_ns for path in (folder / "cells").rglob("*.*")}
-    again = bench([tiny()], folder, methods=[*METHODS, "ct", "retrain"], jobs=1)
-    assert {path: path.stat().st_mtime_ns for path in (folder / "cells").rglob("*.*")} == before
-    assert json.dumps(again["stages"]) == json.dumps(made["stages"])
+    folder, content = run
+    times = {path: path.stat().st_mtime_ns for path in (folder / "cells").rglob("*.*")}
+    second = bench([tiny()], folder, methods=[*METHODS, "ct", "retrain"], jobs=1)
+    assert {path: path.stat().st_mtime_ns for path in (folder / "cells").rglob("*.*")} == times
+    assert json.dumps(second["stages"]) == json.dumps(content["stages"])
 
 
 def test_a_changed_setting_repeats_that_method_alone(run, tmp_path) -> None:
     folder, _ = run
-    changed = tiny(methods={"finetune": {"how": {"steps": 7}}})
-    changed = replace(changed, methods={**tiny().methods, "finetune": changed.methods["finetune"]})
-    before = cells(folder)
-    bench([changed], folder, methods=[*METHODS, "ct", "retrain"], jobs=1)
-    moved = {name for name, content in cells(folder).items() if before.get(name) != content}
-    assert {Path(name).name.split(".")[0] for name in moved} == {"finetune"} and len(moved) == 6
+    recipe = tiny(methods={"finetune": {"how": {"steps": 7}}})
+    recipe = replace(recipe, methods={**tiny().methods, "finetune": recipe.methods["finetune"]})
+    contents = cells(folder)
+    bench([recipe], folder, methods=[*METHODS, "ct", "retrain"], jobs=1)
+    changes = {name for name, content in cells(folder).items() if contents.get(name) != content}
+    assert {Path(name).name.split(".")[0] for name in changes} == {"finetune"} and len(changes) == 6
     bench([tiny()], folder, methods=[*METHODS, "ct", "retrain"], jobs=1)
 
 
 @pytest.mark.parametrize("number", ["METHODS_FORMAT", "MEASURING_FORMAT"])
 def test_under_a_raised_number_cells_are_run_or_measured_again(run, tmp_path, monkeypatch, number) -> None:
     folder = shutil.copytree(run[0], tmp_path / "bench")
-    before, models = cells(folder), sorted((folder / "models").iterdir())
+    contents, models = cells(folder), sorted((folder / "models").iterdir())
     for module in (cell, stage_record):
         monkeypatch.setattr(module, number, getattr(cell, number) + 1, raising=module is cell)
     bench([tiny()], folder, methods=[*METHODS, "ct", "retrain"], jobs=1)
     runs = {
         name
-        for name in before
+        for name in contents
         if Path(name).name in {f"{file_name(each)}.json" for each in (*METHODS, "retrained")}
     }
-    measurements = {name for name in before if name.endswith(".values.json")}
-    moved = {name for name, content in cells(folder).items() if before[name] != content}
-    assert measurements <= moved and len(runs) == 2 * len(METHODS) + 4
-    assert runs <= moved if number == "METHODS_FORMAT" else not runs & moved
+    measurements = {name for name in contents if name.endswith(".values.json")}
+    changes = {name for name, content in cells(folder).items() if contents[name] != content}
+    assert measurements <= changes and len(runs) == 2 * len(METHODS) + 4
+    assert runs <= changes if number == "METHODS_FORMAT" else not runs & changes
     assert sorted((folder / "models").iterdir()) == models
 
 
@@ -222,14 +226,16 @@ def test_a_run_that_was_stopped_goes_on_where_it_was(run, tmp_path) -> None:
 
     with pytest.raises(KeyboardInterrupt):
         bench([tiny()], tmp_path, methods=["lur", "finetune"], jobs=1, listener=stop)
-    done = cells(tmp_path)
-    assert {Path(name).parts[2] for name in done} == {"0"} and not (tmp_path / record.FILE).exists()
-    made = bench([tiny()], tmp_path, methods=["lur", "finetune"], jobs=1)
-    assert {name: content for name, content in cells(tmp_path).items() if name in done} == done
-    for name, row in made["stages"]["tiny"]["methods"].items():
-        whole = run[1]["stages"]["tiny"]["methods"][name]["scores"]
+    finished_cells = cells(tmp_path)
+    assert {Path(name).parts[2] for name in finished_cells} == {"0"} and not (tmp_path / record.FILE).exists()
+    resumed_content = bench([tiny()], tmp_path, methods=["lur", "finetune"], jobs=1)
+    assert {
+        name: content for name, content in cells(tmp_path).items() if name in finished_cells
+    } == finished_cells
+    for name, row in resumed_content["stages"]["tiny"]["methods"].items():
+        scores = run[1]["stages"]["tiny"]["methods"][name]["scores"]
         assert record.to_json_values(row["scores"]) == record.to_json_values(
-            whole
+            scores
         )  # two seeds have no interval, but NaN
 
 
@@ -245,21 +251,23 @@ def test_a_full_disk_loses_nothing_that_was_finished(tmp_path, monkeypatch) -> N
     monkeypatch.setattr(parquet, "save", full)
     with pytest.raises(OSError, match="No space left"):
         bench([recipe], tmp_path, methods=["lur", "finetune"], jobs=1)
-    done = cells(tmp_path)
-    found = {Path(name).name.split(".")[0] for name in done}
-    assert {"original", "retrained", "lur"} <= found and "finetune" not in found
+    finished_cells = cells(tmp_path)
+    names = {Path(name).name.split(".")[0] for name in finished_cells}
+    assert {"original", "retrained", "lur"} <= names and "finetune" not in names
     assert not list(tmp_path.rglob(".*"))
     monkeypatch.setattr(parquet, "save", save)
     bench([recipe], tmp_path, methods=["lur", "finetune"], jobs=1)
-    assert {name: content for name, content in cells(tmp_path).items() if name in done} == done
+    assert {
+        name: content for name, content in cells(tmp_path).items() if name in finished_cells
+    } == finished_cells
 
 
 def test_answers_of_an_unfinished_cell_are_not_those_of_an_earlier_one(tmp_path, monkeypatch) -> None:
-    stage, changed = Stage(tiny(), tmp_path), Stage(tiny(methods={}), tmp_path)
+    stage, other_stage = Stage(tiny(), tmp_path), Stage(tiny(methods={}), tmp_path)
     model = stage.load_or_train("mixed", 0).model
     cell.run_method(stage, lambda: model, 0, "finetune", {})
     answers = cell.cell_path(stage, 0, "finetune").with_name("finetune.parquet")
-    before = answers.read_bytes()
+    content = answers.read_bytes()
 
     def stop(*_: object) -> None:
         raise KeyboardInterrupt
@@ -267,24 +275,24 @@ def test_answers_of_an_unfinished_cell_are_not_those_of_an_earlier_one(tmp_path,
     with monkeypatch.context() as patch:
         patch.setattr(cache, "write_atomically", stop)
         with pytest.raises(KeyboardInterrupt):
-            cell.run_method(changed, lambda: model, 0, "finetune", {})
-    assert answers.read_bytes() != before
+            cell.run_method(other_stage, lambda: model, 0, "finetune", {})
+    assert answers.read_bytes() != content
     cell.run_method(stage, lambda: model, 0, "finetune", {})
-    assert answers.read_bytes() == before
+    assert answers.read_bytes() == content
 
 
 @pytest.mark.usefixtures("forked_workers")
 @pytest.mark.usefixtures("forked_workers")
 def test_two_processes_find_what_one_found(run, tmp_path) -> None:
     ours, _ = run
-    heard: list[Progress] = []
-    bench([tiny()], tmp_path, methods=METHODS, jobs=2, listener=heard.append)
-    found = list((tmp_path / "cells").rglob("*.parquet"))
-    assert len(found) == 2 * (len(METHODS) + 2) + 2
-    for path in found:
+    progress: list[Progress] = []
+    bench([tiny()], tmp_path, methods=METHODS, jobs=2, listener=progress.append)
+    paths = list((tmp_path / "cells").rglob("*.parquet"))
+    assert len(paths) == 2 * (len(METHODS) + 2) + 2
+    for path in paths:
         one, other = parquet.load(path), parquet.load(ours / path.relative_to(tmp_path))
         assert all(np.array_equal(one.logits[part], other.logits[part]) for part in one.logits)
-    assert [(each.done, each.total) for each in heard] == [(1, 4), (2, 4), (3, 4), (4, 4)]
+    assert [(each.done, each.total) for each in progress] == [(1, 4), (2, 4), (3, 4), (4, 4)]
     assert not multiprocessing.active_children()
 
 
@@ -305,10 +313,10 @@ def test_ctrl_c_ends_the_processes() -> None:
 
 
 def test_jobs_are_told_as_they_end_and_errors_come_through() -> None:
-    heard: list[Progress] = []
+    progress: list[Progress] = []
     jobs = [Job("one", divmod, (7, 2)), Job("two", divmod, (1, 0))]
-    results = run_jobs(run_serially, jobs, heard.append)
-    assert next(results)[1] == (3, 1) and heard == [Progress("one", 1, 2)]
+    results = run_jobs(run_serially, jobs, progress.append)
+    assert next(results)[1] == (3, 1) and progress == [Progress("one", 1, 2)]
     with pytest.raises(ZeroDivisionError):
         next(results)
     with pytest.raises(ValueError, match="jobs must be at least 1, found 0"), workers(0):
@@ -334,16 +342,16 @@ def test_seeds_and_methods_are_those_asked_for() -> None:
 
 
 def test_logits_that_are_no_numbers_fail_by_name(tmp_path) -> None:
-    made = bench([with_drift(Drift(fate="nan"))], tmp_path, methods=["finetune"], jobs=1)
-    row = made["stages"]["tiny"]["methods"]["finetune"]
+    content = bench([with_drift(Drift(fate="nan"))], tmp_path, methods=["finetune"], jobs=1)
+    row = content["stages"]["tiny"]["methods"]["finetune"]
     assert row["verdict"] == "FAIL" and "NaN" in row["reason"]
 
 
 def test_an_original_without_numbers_ends_the_run_before_any_method(tmp_path, monkeypatch) -> None:
-    whole = Stage.load_or_train
+    load_or_train = Stage.load_or_train
 
     def broken(stage: Stage, part: str, seed: int):
-        trained = whole(stage, part, seed)
+        trained = load_or_train(stage, part, seed)
         if part == "mixed":
             torch.nn.init.constant_(next(trained.model.parameters()), float("nan"))
         return trained
@@ -368,9 +376,9 @@ def test_a_comparison_says_who_is_closer() -> None:
         return {"ua": gap, "ra": gap, "ta": gap, "mia": gap, "tv": tv}
 
     references = [values(0, 0)] * 6
-    found = {"lur": [values(1, 0.1)] * 6, "salun": [values(-3 - seed, 0.1) for seed in range(6)]}
-    assert comparisons(found, references, "finetune", METRICS, "tv") == [], "it did not run"
-    gap, tv = comparisons(found, references, "lur", METRICS, "tv")
+    values_by_method = {"lur": [values(1, 0.1)] * 6, "salun": [values(-3 - seed, 0.1) for seed in range(6)]}
+    assert comparisons(values_by_method, references, "finetune", METRICS, "tv") == [], "it did not run"
+    gap, tv = comparisons(values_by_method, references, "lur", METRICS, "tv")
     assert (gap["first"], gap["second"], gap["metric"]) == ("lur", "salun", "gap")
     # six pairs, all with the same sign: the exact two-sided p of the signed-rank test is 2 / 2^6
     assert gap["difference"] == pytest.approx(1 - 5.5) and gap["p"] == gap["p_holm"] == pytest.approx(2 / 64)
@@ -379,15 +387,15 @@ def test_a_comparison_says_who_is_closer() -> None:
 
 @pytest.mark.skipif(not STATUS.exists(), reason="only Linux tells a process its peak memory")
 def test_the_peak_is_that_of_the_body_alone() -> None:
-    with peak_memory("cpu") as little:
+    with peak_memory("cpu") as first_peak:
         pass
-    with peak_memory("cpu") as much:
+    with peak_memory("cpu") as peak_of_body:
         np.ones(2**23)  # 64 MiB, touched
-    with peak_memory("cpu") as after:
+    with peak_memory("cpu") as last_peak:
         pass
-    assert little.mib is not None and much.mib is not None and after.mib is not None
-    assert 60 < much.mib - little.mib < 100
-    assert abs(after.mib - little.mib) < 30
+    assert first_peak.mib is not None and peak_of_body.mib is not None and last_peak.mib is not None
+    assert 60 < peak_of_body.mib - first_peak.mib < 100
+    assert abs(last_peak.mib - first_peak.mib) < 30
 
 
 def test_stages_that_forget_classes_of_the_same_data_share_their_original(tmp_path) -> None:

@@ -8,11 +8,11 @@ from unweave.bench.cache import read_or_make
 
 
 def test_what_is_kept_is_made_once_for_each_key(tmp_path) -> None:
-    counted = count()
-    made = [
-        read_or_make(tmp_path / "a", key, lambda: {"number": next(counted)}) for key in ("x", "x", "y", "y")
+    counter = count()
+    contents = [
+        read_or_make(tmp_path / "a", key, lambda: {"number": next(counter)}) for key in ("x", "x", "y", "y")
     ]
-    assert [each["number"] for each in made] == [0, 0, 1, 1]
+    assert [each["number"] for each in contents] == [0, 0, 1, 1]
 
 
 @pytest.mark.parametrize("text", ['{"key": "x', "[]", "", "null"])

@@ -38,30 +38,30 @@ def test_no_setting_of_a_search_costs_more_than_the_budget(
     script: ModuleType, recipe: Recipe, tmp_path: Path, name: str
 ):
     stage = Stage(recipe, tmp_path)
-    model, most = recipe.build(10), script.space_of(recipe, name)["how.steps"].high
+    model, limit = recipe.build(10), script.space_of(recipe, name)["how.steps"].high
     torch.nn.init.normal_(next(model.parameters()))
-    spent = []
+    costs = []
     for steps in (1, 2):
         problem = stage.problem(model, 0, {})
         configure(recipe.method(name), nest_paths({"how.steps": steps}))(problem)
-        spent.append(problem.cost.gradients)
-    price = spent[1] - spent[0]
-    assert 0.8 * script.budget_of(recipe) < spent[0] + (most - 1) * price <= script.budget_of(recipe) == 300
+        costs.append(problem.cost.gradients)
+    price = costs[1] - costs[0]
+    assert 0.8 * script.budget_of(recipe) < costs[0] + (limit - 1) * price <= script.budget_of(recipe) == 300
 
 
 def test_without_its_lookahead_a_method_has_the_same_settings(script: ModuleType):
     recipe = load("digit-images-class")
-    changed = script.without_lookahead(recipe)
-    assert changed.method("lur-lagged") == recipe.method("lur-lagged") != changed.method("joint")
-    assert replace(changed.method("joint"), mode="lagged") == recipe.method("lur-lagged")
+    plain_recipe = script.without_lookahead(recipe)
+    assert plain_recipe.method("lur-lagged") == recipe.method("lur-lagged") != plain_recipe.method("joint")
+    assert replace(plain_recipe.method("joint"), mode="lagged") == recipe.method("lur-lagged")
 
 
 def score(value: float, low: float | None = None, high: float | None = None) -> dict[str, float | None]:
     return {"value": value, "low": low, "high": high}
 
 
-def row(ua: float, ra: float, kid: float, relearned: float, *, gradients: float = 300.0, gap: float = 20.0):
-    scores = {"ua": score(ua), "ra": score(ra), "kid": score(kid), "relearn_10": score(relearned)}
+def row(ua: float, ra: float, kid: float, relearn: float, *, gradients: float = 300.0, gap: float = 20.0):
+    scores = {"ua": score(ua), "ra": score(ra), "kid": score(kid), "relearn_10": score(relearn)}
     return {"scores": scores, "gradient_evaluations": gradients, "gap": {"mean": gap}}
 
 
@@ -81,11 +81,11 @@ def test_an_aim_is_met_at_its_limit_and_missed_beyond_it(script: ModuleType):
         },
     }
     assert max((erase_aims.shortfalls(stage, "good") or {"": 1.0}).values()) == 0
-    missed = {"ua": 0.5, "ra": 1.0, "kid": 0.01, "relearn_10": 5.0, "share": 0.01, "gap": 1.0}
-    assert erase_aims.shortfalls(stage, "bad") == pytest.approx(missed)
+    shortfalls = {"ua": 0.5, "ra": 1.0, "kid": 0.01, "relearn_10": 5.0, "share": 0.01, "gap": 1.0}
+    assert erase_aims.shortfalls(stage, "bad") == pytest.approx(shortfalls)
     assert erase_aims.shortfalls(stage, "failed") is None
-    alone = {**stage, "methods": {"original": stage["methods"]["original"], "bad": stage["methods"]["bad"]}}
-    assert (erase_aims.shortfalls({**alone, "floor": 20.5}, "bad") or {})["gap"] == 0.5
-    assert "gap" not in (erase_aims.shortfalls({**alone, "floor": None}, "bad") or {"gap": 0.0})
-    one_seed = {**stage, "reference": {"scores": {"ua": score(97.5), "relearn_10": score(40.0)}}}
-    assert erase_aims.interval_of_retrained(one_seed) == (97.5, 99.0)
+    pair = {**stage, "methods": {"original": stage["methods"]["original"], "bad": stage["methods"]["bad"]}}
+    assert (erase_aims.shortfalls({**pair, "floor": 20.5}, "bad") or {})["gap"] == 0.5
+    assert "gap" not in (erase_aims.shortfalls({**pair, "floor": None}, "bad") or {"gap": 0.0})
+    stage_of_one_seed = {**stage, "reference": {"scores": {"ua": score(97.5), "relearn_10": score(40.0)}}}
+    assert erase_aims.interval_of_retrained(stage_of_one_seed) == (97.5, 99.0)

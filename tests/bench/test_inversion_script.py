@@ -24,6 +24,6 @@ def test_queries_alone_find_inputs_of_a_class(script: ModuleType) -> None:
         return model(inputs).softmax(1)
 
     for label in (0, 7):
-        found = script.find_probes(answer, label, (64,), least=-1, most=2)
-        assert found.shape == (script.PROBES, 64) and -1 <= float(found.min()) <= float(found.max()) <= 2
-        assert bool((answer(found)[:, label] >= script.SURE).all())
+        probes = script.find_probes(answer, label, (64,), least=-1, most=2)
+        assert probes.shape == (script.PROBES, 64) and -1 <= float(probes.min()) <= float(probes.max()) <= 2
+        assert bool((answer(probes)[:, label] >= script.SURE).all())

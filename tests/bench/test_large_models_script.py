@@ -21,10 +21,10 @@ def test_a_run_and_what_check_foresees_are_measured(script: ModuleType, model: s
     project = figure.project(figure.build())
     assert len(find_layers(project.model)) == layers
     split = project.split(torch.arange(0, script.EXAMPLES, 4))
-    before = {name: value.clone() for name, value in project.model.state_dict().items()}
-    for found in (figure.run(project, split), figure.foresee(project, split)):
-        assert found["peak_mib"] > 100 and found["seconds_per_step"] > 0
-    assert all(torch.equal(value, before[name]) for name, value in project.model.state_dict().items())
+    state = {name: value.clone() for name, value in project.model.state_dict().items()}
+    for measurement in (figure.run(project, split), figure.foresee(project, split)):
+        assert measurement["peak_mib"] > 100 and measurement["seconds_per_step"] > 0
+    assert all(torch.equal(value, state[name]) for name, value in project.model.state_dict().items())
 
 
 @pytest.mark.slow
@@ -35,24 +35,24 @@ def test_a_figure_that_the_record_has_is_not_measured_again(
     flags = ["--small", "--models", "gpt-2", "--modes", "lagged", "--trained", "lora", "--processes", "2"]
     monkeypatch.setattr(sys, "argv", ["large_models.py", *flags, "--steps", "1", "--record", str(place)])
     script.main()
-    written, said = place.read_bytes(), capsys.readouterr().out
-    (found,) = json.loads(written)["figures"].values()
-    assert len(found["peak_mib"]) == len(found["foreseen"]["peak_mib"]) == 2 and b'": ' not in written
+    content, output = place.read_bytes(), capsys.readouterr().out
+    (figure,) = json.loads(content)["figures"].values()
+    assert len(figure["peak_mib"]) == len(figure["foreseen"]["peak_mib"]) == 2 and b'": ' not in content
     script.main()
-    assert place.read_bytes() == written and capsys.readouterr().out == said
+    assert place.read_bytes() == content and capsys.readouterr().out == output
 
 
 def test_a_figure_of_other_steps_is_measured_and_an_earlier_one_keeps_its_environment(
     script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     sizes = {"steps": 4, "batch": 2, "rank": 8}
-    seen = {"peak_mib": [3.0], "seconds_per_step": 3.0}
-    kept = {"peak_mib": [2.0], "seconds_per_step": 2.0, "foreseen": seen, "environment": {"date": "then"}}
-    old = {"figures": {"gpt-2, lagged, lora, 1 processes, steps 4, batch 2, rank 8": {**kept, **sizes}}}
+    foreseen = {"peak_mib": [3.0], "seconds_per_step": 3.0}
+    row = {"peak_mib": [2.0], "seconds_per_step": 2.0, "foreseen": foreseen, "environment": {"date": "then"}}
+    content = {"figures": {"gpt-2, lagged, lora, 1 processes, steps 4, batch 2, rank 8": {**row, **sizes}}}
     place = tmp_path / "large.json"
-    place.write_text(json.dumps(old))
-    found = {"peak_mib": [1.0], "seconds_per_step": 1.0}
-    monkeypatch.setattr(script, "in_own_processes", lambda figure, what: found)
+    place.write_text(json.dumps(content))
+    new_measurement = {"peak_mib": [1.0], "seconds_per_step": 1.0}
+    monkeypatch.setattr(script, "in_own_processes", lambda figure, what: new_measurement)
     monkeypatch.setattr(script, "environment", lambda: {"date": "now"})
     flags = ["--models", "gpt-2", "--modes", "lagged", "--trained", "lora", "--batch", "2"]
     for steps in ("4", "5"):
@@ -61,5 +61,5 @@ def test_a_figure_of_other_steps_is_measured_and_an_earlier_one_keeps_its_enviro
         )
         script.main()
     first, second = json.loads(place.read_text())["figures"].values()
-    assert first == {**kept, **sizes}
+    assert first == {**row, **sizes}
     assert second["peak_mib"] == [1.0] and second["environment"] == {"date": "now"}

@@ -19,7 +19,7 @@ SCRIPT = "mechanism_watch"
 def test_a_watched_descent_has_the_weight_of_the_method(script: ModuleType, mode: str) -> None:
     how = Descent(lr=0.01, steps=script.LOOKS, batch=8, forget_batch=8)
     lur = LUR(mode=mode, forget=Bounded(), weight=0.3, alpha=0.01, how=how)
-    watch = script.forget(problem(), None, lur)
-    assert watch.weight == 0.3 and len(watch.looks) == script.LOOKS + 1
+    observation = script.forget(problem(), None, lur)
+    assert observation.weight == 0.3 and len(observation.looks) == script.LOOKS + 1
     one, two = (script.forget(problem(), None, replace(lur, weight=Ratio(times))) for times in (0.2, 0.4))
     assert 2 * one.weight == pytest.approx(two.weight) and two.weight != 0.4

@@ -15,30 +15,30 @@ def study(name: str, folder, **changes) -> PlantedStudy:
 
 
 def test_a_backdoor_is_shown_by_originals_and_by_no_model_without_poison(tmp_path) -> None:
-    heard: list[str] = []
-    found = run_study(study("digits-backdoor", tmp_path), ["finetune", "unsir"], heard.append)
-    assert found["valid"] and (found["planted"], found["known"]) == (144, 130)
-    assert heard == ["original", "retrained", "unplanted", "finetune", "unsir"]
-    assert "class" in found["rows"].pop("unsir")["failed"]
-    taught = {name: row["figures"]["taught label"]["value"] for name, row in found["rows"].items()}
-    assert taught["original"] > 0.9 > 0.1 > taught["unplanted"]
-    assert taught["unplanted"] <= taught["finetune"] <= taught["original"]
-    assert found["rows"]["finetune"]["cost"]["gradients"] > 0
-    lines = summarize(found)
+    names: list[str] = []
+    result = run_study(study("digits-backdoor", tmp_path), ["finetune", "unsir"], names.append)
+    assert result["valid"] and (result["planted"], result["known"]) == (144, 130)
+    assert names == ["original", "retrained", "unplanted", "finetune", "unsir"]
+    assert "class" in result["rows"].pop("unsir")["failed"]
+    label_rates = {name: row["figures"]["taught label"]["value"] for name, row in result["rows"].items()}
+    assert label_rates["original"] > 0.9 > 0.1 > label_rates["unplanted"]
+    assert label_rates["unplanted"] <= label_rates["finetune"] <= label_rates["original"]
+    assert result["rows"]["finetune"]["cost"]["gradients"] > 0
+    lines = summarize(result)
     assert lines[0].startswith("The control holds: originals give the taught label to")
-    assert [line.split()[0] for line in lines[2:]] == heard[:-1]
+    assert [line.split()[0] for line in lines[2:]] == names[:-1]
 
 
 def test_a_swap_is_measured_on_its_two_classes(tmp_path) -> None:
-    made = study("digits-backdoor", tmp_path, kind="swap", classes=(3, 8), fraction=0.9)
-    (answers,) = made.examine(made.references("original")[:1])
+    swap_study = study("digits-backdoor", tmp_path, kind="swap", classes=(3, 8), fraction=0.9)
+    (answers,) = swap_study.examine(swap_study.references("original")[:1])
     assert set(answers.truth.tolist()) == {3, 8} and (answers.truth + answers.taught == 11).all()
     assert (answers.affected.argmax(1) == answers.taught).mean() > 0.5
 
 
 def test_canaries_are_scored_by_every_kind(tmp_path) -> None:
-    found = run_study(study("digits-canaries", tmp_path, sigma=3.0), [], lambda name: None)
-    means = {name: row["figures"]["mean"]["value"] for name, row in found["rows"].items()}
+    result = run_study(study("digits-canaries", tmp_path, sigma=3.0), [], lambda name: None)
+    means = {name: row["figures"]["mean"]["value"] for name, row in result["rows"].items()}
     assert means["original"] > 0.1 > means["unplanted"] and means["retrained"] == means["unplanted"]
 
 

@@ -9,13 +9,13 @@ SCRIPT = "power"
 
 def test_a_row_replaces_only_that_of_the_same_audits(script: ModuleType, tmp_path: Path) -> None:
     record = tmp_path / "power.json"
-    former = {"stage": "digits-class", "change": {}, "audits": 1}
+    first_row = {"stage": "digits-class", "change": {}, "audits": 1}
     for row in (
-        former,
-        {**former, "attacks": "rmia"},
-        {**former, "attacks": "default"},
-        {**former, "calibration": 20},
-        {**former, "audits": 2},
+        first_row,
+        {**first_row, "attacks": "rmia"},
+        {**first_row, "attacks": "default"},
+        {**first_row, "calibration": 20},
+        {**first_row, "audits": 2},
     ):
         script.keep(row, record)
     rows = json.loads(record.read_text(encoding="utf-8"))["rows"]

@@ -66,15 +66,15 @@ def test_both_nodes_work_in_the_drivers_folder(address, tmp_path, monkeypatch):
     (tmp_path / "wait").mkdir()
     with ray_workers(address) as crew:
         jobs = [Job(str(i), node_and_folder, (Path("wait"),)) for i in range(2)]
-        found = {job.label: result for job, result in crew(jobs)}
-    assert found.keys() == {"0", "1"} and len({node for node, _ in found.values()}) == 2
-    assert {folder for _, folder in found.values()} == {tmp_path}
+        results = {job.label: result for job, result in crew(jobs)}
+    assert results.keys() == {"0", "1"} and len({node for node, _ in results.values()}) == 2
+    assert {folder for _, folder in results.values()} == {tmp_path}
 
 
 def test_errors_come_through_as_they_are(address):
-    with ray_workers(address) as crew, pytest.raises(ZeroDivisionError) as found:
+    with ray_workers(address) as crew, pytest.raises(ZeroDivisionError) as error:
         list(crew([Job("one", divmod, (1, 0))]))
-    assert "\n" not in str(found.value)
+    assert "\n" not in str(error.value)
 
 
 def test_a_job_that_kills_every_worker_fails(address):
@@ -119,12 +119,12 @@ def test_a_lost_worker_costs_its_running_cell_and_nothing_else(address, tmp_path
     recipe = replace(recipe, methods={**recipe.methods, "finetune": method})
     names = ["lur", "finetune"]
     with ray_workers(address) as crew:
-        made = bench([recipe], folder, methods=names, crew=crew)
-    before = json.loads(files.read_text())
-    assert {Path(path).stem.partition(".")[0] for path in before} == {"original", "retrained", "lur"}
-    assert before.items() <= times(folder).items(), "finished cells were kept"
-    here = bench([recipe], tmp_path / "here", methods=names, jobs=1)
-    assert figures(made["stages"]) == figures(here["stages"])
+        content = bench([recipe], folder, methods=names, crew=crew)
+    file_times = json.loads(files.read_text())
+    assert {Path(path).stem.partition(".")[0] for path in file_times} == {"original", "retrained", "lur"}
+    assert file_times.items() <= times(folder).items(), "finished cells were kept"
+    local_content = bench([recipe], tmp_path / "here", methods=names, jobs=1)
+    assert figures(content["stages"]) == figures(local_content["stages"])
 
 
 def test_the_record_is_that_of_processes_on_this_machine(address, tmp_path):
@@ -132,21 +132,21 @@ def test_the_record_is_that_of_processes_on_this_machine(address, tmp_path):
     flags = ["bench", str(recipe), "--methods", "finetune,salun", "--quiet"]
     assert main([*flags, "--jobs", "2", "--out", str(tmp_path / "here")]) == 0
     assert main([*flags, "--ray", address, "--out", str(tmp_path / "cluster")]) == 0
-    here, there = (record.load(tmp_path / name)["stages"] for name in ("here", "cluster"))
-    assert figures(here) == figures(there)
+    local_stages, cluster_stages = (record.load(tmp_path / name)["stages"] for name in ("here", "cluster"))
+    assert figures(local_stages) == figures(cluster_stages)
     assert main([*flags, "--ray", address, "--out", str(tmp_path / "here")]) == 0, "resumes, whoever began"
     assert not (tmp_path / "here-2").exists()
 
 
 def test_an_audit_retrains_on_the_cluster(address, tmp_path):
     place = projects.project(tmp_path / "mine")
-    short = ("--random", "0.1", "--method", "finetune", "--set", "how.steps=2")
-    assert main(["forget", place, *short, "--quiet", "--out", str(tmp_path / "run")]) == 0
+    flags = ("--random", "0.1", "--method", "finetune", "--set", "how.steps=2")
+    assert main(["forget", place, *flags, "--quiet", "--out", str(tmp_path / "run")]) == 0
     audit = ["audit", str(tmp_path / "run"), "--references", "2", "--quiet"]
     for name, executor in (("here", ()), ("cluster", ("--ray", address))):
         assert main([*audit, *executor, "--out", str(tmp_path / name)]) == 1
-    here, there = (record.load(tmp_path / name)["stages"] for name in ("here", "cluster"))
-    assert figures(here) == figures(there)
+    local_stages, cluster_stages = (record.load(tmp_path / name)["stages"] for name in ("here", "cluster"))
+    assert figures(local_stages) == figures(cluster_stages)
 
 
 def test_a_qualification_trains_on_the_cluster(address, tmp_path):
@@ -154,9 +154,9 @@ def test_a_qualification_trains_on_the_cluster(address, tmp_path):
     qualify = ["qualify", place, *METHOD, *FEW]
     for name, executor in (("here", ()), ("cluster", ("--ray", address))):
         assert main([*qualify, *executor, "--out", str(tmp_path / name)]) == 0
-    here, there = (record.load(tmp_path / name) for name in ("here", "cluster"))
-    assert figures(here["stages"]) == figures(there["stages"])
-    assert here["qualification"]["agreement"] == there["qualification"]["agreement"]
+    local_content, cluster_content = (record.load(tmp_path / name) for name in ("here", "cluster"))
+    assert figures(local_content["stages"]) == figures(cluster_content["stages"])
+    assert local_content["qualification"]["agreement"] == cluster_content["qualification"]["agreement"]
 
 
 def figures(part: object) -> object:

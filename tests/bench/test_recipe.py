@@ -36,21 +36,21 @@ def test_a_recipe_is_rebuilt_from_its_table_in_json(name: str) -> None:
 
 
 def test_the_recipes_of_the_benchmarks_are_there() -> None:
-    wanted = {"digits-trace", "digits-clean", "digits-class", "fashion-mnist-random10", "fashion-mnist-class"}
-    assert wanted | {"cifar10-resnet18-random10", "cifar10-resnet18-class"} <= set(recipe_names())
+    names = {"digits-trace", "digits-clean", "digits-class", "fashion-mnist-random10", "fashion-mnist-class"}
+    assert names | {"cifar10-resnet18-random10", "cifar10-resnet18-class"} <= set(recipe_names())
 
 
 @for_each("name", recipe_names())
 def test_every_number_of_a_recipe_is_followed_by_its_source(name: str) -> None:
-    sourced = False
+    has_source = False
     for line in files("unweave").joinpath("recipes", f"{name}.toml").read_text().splitlines():
         setting, _, comment = line.partition("#")
         if setting.startswith("["):
-            sourced = bool(comment)  # the source of a whole table stands in its first line
-        given = tomllib.loads(setting) if "=" in setting else {}
-        seeded = [value for key, value in given.items() if "seeds" not in key]
-        numbers = [value for value in seeded if not isinstance(value, str | bool)]
-        assert sourced or comment.strip() or "name" in given or not numbers, line
+            has_source = bool(comment)  # the source of a whole table stands in its first line
+        settings = tomllib.loads(setting) if "=" in setting else {}
+        values = [value for key, value in settings.items() if "seeds" not in key]
+        numbers = [value for value in values if not isinstance(value, str | bool)]
+        assert has_source or comment.strip() or "name" in settings or not numbers, line
 
 
 @pytest.mark.skipif(not POWER.exists(), reason="the records are in the clone only")
@@ -59,8 +59,8 @@ def test_the_recorded_power_is_that_of_the_recipes_that_ship() -> None:
     assert {"digits-clean", "digits-trace", "digits-class"} <= set(rows)
     for name, row in rows.items():
         table = json.loads(json.dumps(load(name).table()))
-        recorded = {**row["recipe"], "data": {**table["data"], **row["recipe"]["data"]}}
-        assert recorded == {key: table[key] for key in recorded}
+        recorded_table = {**row["recipe"], "data": {**table["data"], **row["recipe"]["data"]}}
+        assert recorded_table == {key: table[key] for key in recorded_table}
         share = {kind: each["share"] for kind, each in row["verdicts"].items()}
         assert share["original"]["FAIL"] == 1
         assert share["retrained"]["PASS"] >= 0.95 or not name.startswith("digits")
@@ -117,12 +117,12 @@ def mine(tmp_path) -> Path:
 @pytest.mark.parametrize("budget", [0.03, 0.5, 1.0])
 def test_settings_of_a_budget_make_the_recipe_beside_them_one_at_that_budget(mine, budget: float) -> None:
     (mine / f"mine@{budget}.toml").write_text(SETTINGS)
-    whole, recipe = load(mine / "mine.toml"), load(mine / f"mine@{budget}.toml")
-    assert recipe.tuning == replace(whole.tuning, budget=budget, budgets=(budget,))
-    at = whole.with_budget(budget)
-    assert replace(recipe, methods={}, tuning=at.tuning) == replace(at, methods={})
-    assert recipe.methods["short-retrain"] == at.methods["short-retrain"]
-    assert recipe.methods["scrub"] == at.methods["scrub"]
+    parent, recipe = load(mine / "mine.toml"), load(mine / f"mine@{budget}.toml")
+    assert recipe.tuning == replace(parent.tuning, budget=budget, budgets=(budget,))
+    budget_recipe = parent.with_budget(budget)
+    assert replace(recipe, methods={}, tuning=budget_recipe.tuning) == replace(budget_recipe, methods={})
+    assert recipe.methods["short-retrain"] == budget_recipe.methods["short-retrain"]
+    assert recipe.methods["scrub"] == budget_recipe.methods["scrub"]
     assert recipe.method("lur:recover").stages[0].how.steps == 3 and recipe.name == "mine"
 
 
@@ -281,9 +281,9 @@ def test_a_missing_part_is_named() -> None:
     ],
 )
 def test_a_recipe_of_another_kind_says_what_runs_it(folder: str, name: str, runs: str, tmp_path: Path):
-    copied = tmp_path / "mine.toml"
-    copied.write_text(files("unweave").joinpath("recipes", folder, f"{name}.toml").read_text())
-    for place in (name, str(copied)):
+    path = tmp_path / "mine.toml"
+    path.write_text(files("unweave").joinpath("recipes", folder, f"{name}.toml").read_text())
+    for place in (name, str(path)):
         with pytest.raises(ValueError, match=f"the recipe {place!r} .*: run {runs}"):
             load(place)
 
@@ -310,26 +310,26 @@ def test_steps_displace_default_epochs_and_the_other_way_round() -> None:
         0.3, steps=7
     )
     match = Match(Proxy(how=Descent(epochs=3)))
-    found = configure(LUR(forget=match), {"how": {"epochs": 2}, "forget": {"proxy": {"how": {"steps": 4}}}})
-    assert (found.how.steps, found.how.epochs) == (None, 2)
-    assert found.forget == Match(Proxy(how=Descent(steps=4)))
+    lur = configure(LUR(forget=match), {"how": {"epochs": 2}, "forget": {"proxy": {"how": {"steps": 4}}}})
+    assert (lur.how.steps, lur.how.epochs) == (None, 2)
+    assert lur.forget == Match(Proxy(how=Descent(steps=4)))
 
 
 def test_settings_of_a_pipeline_change_the_stage_that_their_path_begins_with() -> None:
     pipeline = parse({**BASE, "methods": {"lur:recover": {"recover": {"how": {"lr": 0.25}}}}})
-    found = pipeline.methods["lur:recover"]
-    assert found == Pipeline(LUR(), Recover(how=replace(Recover().how, lr=0.25)))
+    method = pipeline.methods["lur:recover"]
+    assert method == Pipeline(LUR(), Recover(how=replace(Recover().how, lr=0.25)))
 
 
 def test_what_is_not_overridden_stays() -> None:
-    found = configure(LUR(alpha=0.07), {"how": {"lr": 0.25}, "weight": 2})
-    assert found == replace(LUR(alpha=0.07), weight=2.0, how=replace(LUR().how, lr=0.25))
+    method = configure(LUR(alpha=0.07), {"how": {"lr": 0.25}, "weight": 2})
+    assert method == replace(LUR(alpha=0.07), weight=2.0, how=replace(LUR().how, lr=0.25))
     assert configure(LUR(), {}) == LUR()
 
 
 def test_no_limit_on_the_norm_can_be_written_in_toml() -> None:
-    found = configure(LUR(), tomllib.loads("how.max_norm = inf"))
-    assert found.how.max_norm == float("inf")
+    method = configure(LUR(), tomllib.loads("how.max_norm = inf"))
+    assert method.how.max_norm == float("inf")
 
 
 def test_forgetting_at_random_takes_the_fraction_and_noise_moves_its_share() -> None:
@@ -352,9 +352,9 @@ def test_forgetting_a_class_takes_all_of_it_and_ids_are_taken_as_they_are() -> N
 
 
 def test_cutting_short_marks_a_recipe_as_partial() -> None:
-    short = load("cifar10-resnet18-random10").with_short_training(200, limit=2000)
-    assert short.partial and short.data.limit == 2000
-    assert (short.train.steps, short.train.epochs) == (200, None)
+    recipe = load("cifar10-resnet18-random10").with_short_training(200, limit=2000)
+    assert recipe.partial and recipe.data.limit == 2000
+    assert (recipe.train.steps, recipe.train.epochs) == (200, None)
 
 
 @for_each("name", ["", "..", "../elsewhere", "/elsewhere", "a\\b"])
@@ -371,7 +371,7 @@ class Several:
 
 
 def test_dataclasses_in_a_tuple_are_read_one_by_one() -> None:
-    found = read(Several, {"data": [{"name": "digits"}, {"name": "cifar10", "seed": 3}]}, "several")
-    assert found == Several((Data("digits"), Data("cifar10", seed=3)))
+    several = read(Several, {"data": [{"name": "digits"}, {"name": "cifar10", "seed": 3}]}, "several")
+    assert several == Several((Data("digits"), Data("cifar10", seed=3)))
     with pytest.raises(ValueError, match="several.data.0.name must be"):
         read(Several, {"data": [{"name": "digit"}]}, "several")

@@ -16,12 +16,14 @@ FOLDER = Path(__file__).resolve().parents[2] / "benchmarks"
 
 def has(module: str, name: str) -> bool:
     """Whether a module has this name, or a submodule of it."""
-    found = import_module(module)
-    return hasattr(found, name) or (hasattr(found, "__path__") and find_spec(f"{module}.{name}") is not None)
+    package = import_module(module)
+    return hasattr(package, name) or (
+        hasattr(package, "__path__") and find_spec(f"{module}.{name}") is not None
+    )
 
 
 def test_what_scripts_import_of_the_package_is_there():
-    absent = [
+    missing_names = [
         f"{path.name}: {node.module}.{each.name}"
         for path in sorted(FOLDER.glob("*.py"))
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
@@ -29,4 +31,4 @@ def test_what_scripts_import_of_the_package_is_there():
         for each in node.names
         if not has(node.module, each.name)
     ]
-    assert absent == []
+    assert missing_names == []

@@ -77,14 +77,14 @@ def search(place: Path | str | None, make: Callable[[float], float | None], name
     storage = shared_search.storage_at(place)
     study = shared_search.open_study(storage, name)
 
-    def ask(before: int) -> optuna.Trial:
-        study.sampler = optuna.samplers.TPESampler(seed=before, n_startup_trials=3)
-        if before == 0 and not shared_search.has_untried(study):
+    def ask(count: int) -> optuna.Trial:
+        study.sampler = optuna.samplers.TPESampler(seed=count, n_startup_trials=3)
+        if count == 0 and not shared_search.has_untried(study):
             study.enqueue_trial({"x": 0.25})
         return study.ask({"x": optuna.distributions.FloatDistribution(0, 1)})
 
-    def made(asked: optuna.Trial) -> dict:
-        return {"x": asked.params["x"], "value": make(asked.params["x"]), "pruned": False}
+    def made(trial: optuna.Trial) -> dict:
+        return {"x": trial.params["x"], "value": make(trial.params["x"]), "pruned": False}
 
     return shared_search.run_trials(study, storage, TRIALS, ask, made)
 
@@ -150,8 +150,8 @@ def make_slowly(folder: Path, seconds: float, x: float) -> float:
 
 def note_search(folder: Path, place: Path | str, seconds: float, name: str) -> None:
     """Takes part in a search, and writes down its trials."""
-    found = [trial["x"] for trial in search(place, partial(make_slowly, folder, seconds))]
-    (folder / name).write_text(str(found))
+    values = [trial["x"] for trial in search(place, partial(make_slowly, folder, seconds))]
+    (folder / name).write_text(str(values))
 
 
 def start(folder: Path, place: Path | str, seconds: float, name: str) -> BaseProcess:
@@ -163,10 +163,10 @@ def start(folder: Path, place: Path | str, seconds: float, name: str) -> BasePro
 
 def test_two_processes_make_n_trials_together(tmp_path, place) -> None:
     names = ("first", "second")
-    both = [start(tmp_path, place, 0.1, name) for name in names]
-    for each in both:
+    processes = [start(tmp_path, place, 0.1, name) for name in names]
+    for each in processes:
         each.join(300)
-    assert [each.exitcode for each in both] == [0, 0]
+    assert [each.exitcode for each in processes] == [0, 0]
     first, second = ((tmp_path / name).read_text() for name in names)
     assert first == second and first.count(",") == TRIALS - 1, "the log is one"
     assert (tmp_path / "made").read_text().count("x") == TRIALS
@@ -182,11 +182,11 @@ def test_what_a_killed_process_had_begun_is_made_by_another(tmp_path, place) -> 
 
 def test_a_search_waits_for_no_other_search_of_its_database(tmp_path) -> None:
     url = f"sqlite:///{tmp_path / 'x.sqlite'}"
-    busy = start(tmp_path, url, 600, "none")
+    process = start(tmp_path, url, 600, "none")
     wait_for(tmp_path / "made")
     assert search(url, square, "y") == search(None, square)
-    busy.kill()
-    busy.join()
+    process.kill()
+    process.join()
 
 
 @pytest.mark.slow
@@ -222,9 +222,9 @@ def wait_for(path: Path) -> None:
     ],
 )
 def test_a_storage_that_is_none_is_refused_without_its_password(url: str, sentence: str) -> None:
-    with pytest.raises(ValueError, match=sentence) as found:
+    with pytest.raises(ValueError, match=sentence) as error:
         Database(url)
-    assert "secret" not in str(found.value)
+    assert "secret" not in str(error.value)
 
 
 def test_a_file_that_is_no_database_is_refused_before_the_search(tmp_path) -> None:
@@ -260,9 +260,9 @@ def test_a_server_that_does_not_answer_is_named_without_its_password() -> None:
     database = Database("postgresql+psycopg://me:secret@127.0.0.1:1/trials?options=-csecret")
     with pytest.raises(
         ValueError, match=r"postgresql://127.0.0.1/trials does not answer: .*refused"
-    ) as found:
+    ) as error:
         database.refuse_unreachable()
-    assert "secret" not in str(found.value)
+    assert "secret" not in str(error.value)
 
 
 @pytest.mark.parametrize(

@@ -61,16 +61,16 @@ def noisy_rows(split: Split) -> Tensor:
 def losses(recipe: Recipe) -> Tensor:
     """The held-out loss of every training example, from models trained by hand."""
     split = make_split(replace(recipe.data, forget="random"))
-    found = torch.zeros(300, dtype=torch.float64)
+    values = torch.zeros(300, dtype=torch.float64)
     order = torch.randperm(300, generator=torch.Generator().manual_seed(0))
     for fold in order.tensor_split(3):
-        cut = Split(split.train, fold, split.held_out)
-        model = train_model(recipe.train, lambda: recipe.build(10), cut, "retain", CHOOSERS).model
-        ((raw),) = split.train.stream([fold])
+        fold_split = Split(split.train, fold, split.held_out)
+        model = train_model(recipe.train, lambda: recipe.build(10), fold_split, "retain", CHOOSERS).model
+        ((batch),) = split.train.stream([fold])
         with torch.no_grad():
-            chances = model(*raw.inputs).double().softmax(1)
-        found[fold] = -chances[torch.arange(len(fold)), raw.label].log()
-    return found
+            chances = model(*batch.inputs).double().softmax(1)
+        values[fold] = -chances[torch.arange(len(fold)), batch.label].log()
+    return values
 
 
 # --- by label noise
@@ -139,14 +139,14 @@ def test_a_worst_case_is_known_better_by_a_model_without_it_than_what_generalize
 
 def by_hand(features: np.ndarray, labels: np.ndarray, neighbours: int) -> list[float]:
     """The silhouette of each row, one pair at a time."""
-    found = []
+    silhouettes = []
     for i, (row, label) in enumerate(zip(features, labels, strict=True)):
-        far = np.linalg.norm(features - row, axis=1)
-        others = np.arange(len(labels)) != i
-        a = np.sort(far[(labels == label) & others])[:neighbours].mean()
-        b = np.sort(far[labels != label])[:neighbours].mean()
-        found.append((b - a) / max(a, b))
-    return found
+        distances = np.linalg.norm(features - row, axis=1)
+        is_other = np.arange(len(labels)) != i
+        a = np.sort(distances[(labels == label) & is_other])[:neighbours].mean()
+        b = np.sort(distances[labels != label])[:neighbours].mean()
+        silhouettes.append((b - a) / max(a, b))
+    return silhouettes
 
 
 def test_a_silhouette_against_one_pair_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -154,21 +154,21 @@ def test_a_silhouette_against_one_pair_at_a_time(monkeypatch: pytest.MonkeyPatch
     labels = torch.randint(3, (50,), generator=generator)
     features = torch.randn(50, 4, generator=generator, dtype=torch.float64) + labels[:, None]
     monkeypatch.setattr(strata, "ROWS", 7)
-    found = silhouette(features, labels, 5)
-    torch.testing.assert_close(found, torch.tensor(by_hand(features.numpy(), labels.numpy(), 5)))
+    silhouettes = silhouette(features, labels, 5)
+    torch.testing.assert_close(silhouettes, torch.tensor(by_hand(features.numpy(), labels.numpy(), 5)))
 
 
 def test_silhouettes_on_a_line() -> None:
     # classes 0 0 0 1 1 at 0 1 2 6 8; one neighbour each
     features = torch.tensor([[0.0], [1.0], [2.0], [6.0], [8.0]], dtype=torch.float64)
-    found = silhouette(features, torch.tensor([0, 0, 0, 1, 1]), 1)
-    assert found.tolist() == pytest.approx([1 - 1 / 6, 1 - 1 / 5, 1 - 1 / 4, 1 - 2 / 4, 1 - 2 / 6])
+    silhouettes = silhouette(features, torch.tensor([0, 0, 0, 1, 1]), 1)
+    assert silhouettes.tolist() == pytest.approx([1 - 1 / 6, 1 - 1 / 5, 1 - 1 / 4, 1 - 2 / 4, 1 - 2 / 6])
 
 
 def test_twins_of_another_class_and_the_only_one_of_a_class_are_entangled() -> None:
     features = torch.tensor([[0.0], [0.0], [5.0], [5.0], [9.0]], dtype=torch.float64)
-    found = silhouette(features, torch.tensor([0, 1, 0, 1, 2]), 1)
-    assert found.tolist() == [-1.0] * 5
+    silhouettes = silhouette(features, torch.tensor([0, 1, 0, 1, 2]), 1)
+    assert silhouettes.tolist() == [-1.0] * 5
     assert mean_nearest_distance(torch.full((1, 3), torch.inf, dtype=torch.float64), 2).tolist() == [
         torch.inf
     ]
@@ -182,32 +182,32 @@ class Told(nn.Module):
         self.losses = nn.Parameter(losses)
 
     def forward(self, x: Tensor) -> Tensor:
-        sure = (-self.losses[x[:, 0].long()]).exp()
-        return torch.stack([sure, 1 - sure], 1).log()
+        p_true = (-self.losses[x[:, 0].long()]).exp()
+        return torch.stack([p_true, 1 - p_true], 1).log()
 
 
 def test_the_worst_case_is_looked_for_in_turns() -> None:
     train = Toy((torch.arange(5.0)[:, None],), torch.zeros(5, dtype=torch.long))
-    alone = torch.tensor([0.1, 0.2, 0.3, 0.4, 0.5])
+    first_losses = torch.tensor([0.1, 0.2, 0.3, 0.4, 0.5])
     # without 0 and 1 the loss of 1 is high, so that 2 takes its place, and without 0 and 2 both are known
-    without = {(0, 1): [0.1, 0.9, 0, 0, 0], (0, 2): [0.1, 0, 0.2, 0, 0]}
-    asked: list[tuple[int, ...]] = []
+    losses_without = {(0, 1): [0.1, 0.9, 0, 0, 0], (0, 2): [0.1, 0, 0.2, 0, 0]}
+    forget_sets: list[tuple[int, ...]] = []
 
     def learn(split: Split, part: str) -> nn.Module:
         assert part == "retain"
-        asked.append(tuple(split.forget.tolist()))
-        return Told(torch.tensor(without[asked[-1]]))
+        forget_sets.append(tuple(split.forget.tolist()))
+        return Told(torch.tensor(losses_without[forget_sets[-1]]))
 
-    assert choose_hardest(train, train, alone.double(), 2, learn).tolist() == [0, 2]
-    assert asked == [(0, 1), (0, 2)]  # and then it stays as it is
+    assert choose_hardest(train, train, first_losses.double(), 2, learn).tolist() == [0, 2]
+    assert forget_sets == [(0, 1), (0, 2)]  # and then it stays as it is
 
 
 def test_the_best_round_of_a_worst_case_is_kept() -> None:
     train = Toy((torch.arange(3.0)[:, None],), torch.zeros(3, dtype=torch.long))
 
     def learn(split: Split, part: str) -> nn.Module:
-        known = split.forget.tolist() == [0]
-        return Told(torch.tensor([0.4, 0.7, 0.7]) if known else torch.tensor([0.9, 0.9, 0.9]))
+        is_first = split.forget.tolist() == [0]
+        return Told(torch.tensor([0.4, 0.7, 0.7]) if is_first else torch.tensor([0.9, 0.9, 0.9]))
 
     scores = torch.tensor([0.1, 0.2, 0.3], dtype=torch.float64)
     assert choose_hardest(train, train, scores, 1, learn).tolist() == [0]
@@ -263,13 +263,13 @@ def test_under_a_raised_number_a_choice_is_made_again(
 
 
 def test_what_is_interrupted_loses_no_model(tmp_path: Path, folder: Path, monkeypatch) -> None:
-    trained: list[str] = []
+    digests: list[str] = []
     train = stages.train_model
 
     def stopped(how, build, split, part, seed, **rest):
-        if len(trained) == 2:
+        if len(digests) == 2:
             raise KeyboardInterrupt
-        trained.append(split.digest(part))
+        digests.append(split.digest(part))
         return train(how, build, split, part, seed, **rest)
 
     monkeypatch.setattr(stages, "train_model", stopped)
@@ -278,11 +278,11 @@ def test_what_is_interrupted_loses_no_model(tmp_path: Path, folder: Path, monkey
     models = {path: path.stat().st_mtime_ns for path in (tmp_path / "models").rglob("*.safetensors")}
     assert len(models) == 2 and not (tmp_path / "strata").exists()
     monkeypatch.setattr(stages, "train_model", train)
-    found = Stage(of("memorized"), tmp_path).split().forget
+    forget_order = Stage(of("memorized"), tmp_path).split().forget
     assert {path: path.stat().st_mtime_ns for path in models} == models
     assert len(list((tmp_path / "models").rglob("*.safetensors"))) == 3
     stages._splits.clear()
-    assert torch.equal(Stage(of("memorized"), folder).split().forget, found)
+    assert torch.equal(Stage(of("memorized"), folder).split().forget, forget_order)
 
 
 def test_what_is_chosen_is_part_of_the_key_of_a_cell(folder: Path) -> None:
@@ -291,9 +291,12 @@ def test_what_is_chosen_is_part_of_the_key_of_a_cell(folder: Path) -> None:
 
 
 def test_another_training_chooses_anew(folder: Path) -> None:
-    ours, longer = of("memorized"), tiny(data={**DATA, "forget": "memorized"}, train={"lr": 0.1, "steps": 90})
-    kept = [Stage(each, folder).split().forget for each in (ours, longer)]
-    assert not torch.equal(*kept)
+    ours, other_stage = (
+        of("memorized"),
+        tiny(data={**DATA, "forget": "memorized"}, train={"lr": 0.1, "steps": 90}),
+    )
+    forget_orders = [Stage(each, folder).split().forget for each in (ours, other_stage)]
+    assert not torch.equal(*forget_orders)
 
 
 def test_a_search_practises_on_what_a_stratum_leaves(folder: Path) -> None:
@@ -306,9 +309,9 @@ def test_a_search_practises_on_what_a_stratum_leaves(folder: Path) -> None:
 
 
 def test_a_record_names_what_trained_models_chose(folder: Path) -> None:
-    made = bench([of("memorized")], folder, methods=["finetune"], jobs=1)["stages"]["tiny"]
-    assert made["data"]["forget_ids"] == Stage(of("memorized"), folder).split().forget.tolist()
-    assert made["recipe"]["data"]["forget"] == "memorized" and made["methods"]["finetune"]["failed"] is None
+    stage = bench([of("memorized")], folder, methods=["finetune"], jobs=1)["stages"]["tiny"]
+    assert stage["data"]["forget_ids"] == Stage(of("memorized"), folder).split().forget.tolist()
+    assert stage["recipe"]["data"]["forget"] == "memorized" and stage["methods"]["finetune"]["failed"] is None
 
 
 def test_stages_that_share_models_choose_one_after_the_other(tmp_path: Path) -> None:
@@ -329,14 +332,14 @@ def test_without_a_benchmark_there_is_nobody_to_choose() -> None:
 
 
 def test_unknown_strata_name_the_nearest() -> None:
-    for wrong, right in (
+    for typo, right in (
         ("memorised", "memorized"),
         ("worstcase", "worst-case"),
         ("mislabeled", "mislabelled"),
     ):
         with pytest.raises(
-            ValueError, match=f"data.forget must be .* found '{wrong}' .did you mean '{right}'"
+            ValueError, match=f"data.forget must be .* found '{typo}' .did you mean '{right}'"
         ):
-            of(wrong)
+            of(typo)
     with pytest.raises(ValueError, match="folds must be at least 2, found 1"):
         of("memorized", folds=1)

@@ -55,14 +55,14 @@ def folder(models: TextToImageModels, tmp_path_factory: pytest.TempPathFactory) 
 
 
 def equal(one: nn.Module, other: nn.Module) -> bool:
-    found, wanted = one.state_dict(), other.state_dict()
-    return found.keys() == wanted.keys() and all(torch.equal(found[name], wanted[name]) for name in wanted)
+    ours, theirs = one.state_dict(), other.state_dict()
+    return ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in theirs)
 
 
 def test_prompts_of_held_out_pairs_and_templates_are_never_trained(models: TextToImageModels):
     labels = models.latents[0].labels
-    trained = {models.prompts.texts[label] for label in labels.unique().tolist()}
-    assert trained == set(models.data[0].captions)
+    texts = {models.prompts.texts[label] for label in labels.unique().tolist()}
+    assert texts == set(models.data[0].captions)
     for row in models.recipe.drawings.prompts(held_out=True):
         assert row["text"] not in models.prompts.texts
 
@@ -126,13 +126,13 @@ def test_diffusers_draws_what_we_draw_from_the_same_noise(folder: Path):
     )
     ours = decode(pipeline.autoencoder, latents, rounded=False).clamp(-1, 1)
     start = noise([torch.Generator().manual_seed(seed) for seed in (0, 1)], pipeline.shape)
-    drawn = theirs(TEXTS, num_inference_steps=4, guidance_scale=3.0, latents=start, output_type="np")
-    found = np.asarray(drawn.images).transpose(0, 3, 1, 2)
-    assert np.abs(found - (ours.numpy() + 1) / 2).max() < 1e-5
+    output = theirs(TEXTS, num_inference_steps=4, guidance_scale=3.0, latents=start, output_type="np")
+    images = np.asarray(output.images).transpose(0, 3, 1, 2)
+    assert np.abs(images - (ours.numpy() + 1) / 2).max() < 1e-5
 
 
 def test_an_interrupted_training_ends_in_the_same_bits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    whole = TextToImageModels(short()).train(0).model
+    reference = TextToImageModels(short()).train(0).model
     forward, passes = Prompted.forward, []
 
     def interrupt(model: Prompted, x: Tensor, t: Tensor, condition: Tensor) -> Tensor:
@@ -145,17 +145,17 @@ def test_an_interrupted_training_ends_in_the_same_bits(tmp_path: Path, monkeypat
     with pytest.raises(KeyboardInterrupt):
         TextToImageModels(short(), tmp_path).train(0)
     assert len(list(tmp_path.rglob(STATE))) == 1
-    resumed = TextToImageModels(short(), tmp_path).train(0).model
+    resumed_model = TextToImageModels(short(), tmp_path).train(0).model
     # five steps, the interrupted one, and the last two: step 5 begins at the state of step 4
-    assert len(passes) == 8 and equal(resumed, whole)
+    assert len(passes) == 8 and equal(resumed_model, reference)
     assert not list(tmp_path.rglob(STATE))
 
 
 def test_a_model_is_trained_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     first = TextToImageModels(short(), tmp_path).train(0, THREE)
     monkeypatch.setattr(Prompted, "forward", lambda *inputs: pytest.fail("trained again"))
-    again = TextToImageModels(short(), tmp_path).train(0, THREE)
-    assert equal(first.model, again.model) and first.cost == again.cost
+    second = TextToImageModels(short(), tmp_path).train(0, THREE)
+    assert equal(first.model, second.model) and first.cost == second.cost
 
 
 def test_a_folder_is_never_replaced(models: TextToImageModels, folder: Path):

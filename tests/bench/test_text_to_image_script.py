@@ -41,8 +41,8 @@ def run(script: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     recipe.write_text(TINY)
 
     def call(*arguments: object) -> None:
-        given = ["--out", tmp_path / "models", "--recipe", recipe, *arguments]
-        monkeypatch.setattr(sys, "argv", ["script", *map(str, given)])
+        flags = ["--out", tmp_path / "models", "--recipe", recipe, *arguments]
+        monkeypatch.setattr(sys, "argv", ["script", *map(str, flags)])
         script.main()
 
     return call
@@ -52,12 +52,12 @@ def test_finished_models_stay_and_others_are_added(run, tmp_path: Path, capsys: 
     run()
     place = tmp_path / "models" / "tiny"
     weights = place / "seed-0" / "original" / "unet" / "diffusion_pytorch_model.safetensors"
-    before = weights.stat().st_mtime_ns
+    time = weights.stat().st_mtime_ns
     capsys.readouterr()
     run("--object", "three")
-    said = capsys.readouterr().out
-    assert "original is there" in said and "without-three  2 gradients" in said
-    assert weights.stat().st_mtime_ns == before
+    output = capsys.readouterr().out
+    assert "original is there" in output and "without-three  2 gradients" in output
+    assert weights.stat().st_mtime_ns == time
     assert sorted(each.name for each in (place / "seed-0").iterdir()) == ["original", "without-three"]
     train, test = read_captioned(place / "data")
     assert len(train) == 120 and test is not None and len(test) == 120
@@ -102,10 +102,10 @@ def test_images_are_spread_over_the_prompts_of_an_object(script: ModuleType):
 def test_a_record_says_what_was_measured(run, tmp_path: Path):
     path = tmp_path / "found.json"
     run("--object", "three", "--measure", 2, "--reconstruct", "three", "--record", path)
-    found = json.loads(path.read_text())
-    groups = found["seed-0/without-three"]
+    content = json.loads(path.read_text())
+    groups = content["seed-0/without-three"]
     assert set(groups) == {"trained", "held-out templates", "held-out pairs"}
     for each in groups.values():
         assert len(each["by object"]) == 10 and 0 <= each["all"]["object"] <= 1
-    assert found["reconstructed"]["three"]["no autoencoder"].endswith("error 0.0000 a pixel")
-    assert found["recipe"]["train"]["steps"] == 2 and len(found["recogniser"]["digest"]) == 64
+    assert content["reconstructed"]["three"]["no autoencoder"].endswith("error 0.0000 a pixel")
+    assert content["recipe"]["train"]["steps"] == 2 and len(content["recogniser"]["digest"]) == 64

@@ -44,24 +44,24 @@ def test_every_row_starts_inside_a_space_of_fields_that_it_has(searches: ModuleT
     for name, row in searches.ROWS.items():
         method, space = searches.method_of(row, family), searches.space_of(row, family)
         refuse_unknown_settings(method, space, name)
-        configured = configure(method, nest_paths(default_settings(method, space)), name)
-        assert type(configured) is type(method)
+        start = configure(method, nest_paths(default_settings(method, space)), name)
+        assert type(start) is type(method)
         assert bool(row.scope) != ("train.scope" in space), "a scope is fixed or searched"
 
 
 def test_a_row_takes_the_settings_of_another_search(searches: ModuleType, study: ModuleType):
     settings = {"train.scope": "attention", "lur.how.lr": 1e-3, "lur.weight": 0.5, "lur.alpha": 7.0}
-    found = searches.found_methods(["joint@lur"], {"lur": {"best": {"settings": settings}}})["joint@lur"]
+    joint = searches.found_methods(["joint@lur"], {"lur": {"best": {"settings": settings}}})["joint@lur"]
     start = searches.method_of(searches.ROWS["joint"], searches.REPORTING)
     expected = {"train": {"scope": "attention"}, "joint": {"how": {"lr": 1e-3}, "weight": 0.5}}
-    assert found == configure(start, expected), "joint has no step to look through"
-    longer = {"lur.how.lr": 2e-3, "recover.how.lr": 3e-3}
-    found = searches.found_methods(
-        ["joint:recover@lur:recover"], {"lur:recover": {"best": {"settings": longer}}}
+    assert joint == configure(start, expected), "joint has no step to look through"
+    settings_by_stage = {"lur.how.lr": 2e-3, "recover.how.lr": 3e-3}
+    methods = searches.found_methods(
+        ["joint:recover@lur:recover"], {"lur:recover": {"best": {"settings": settings_by_stage}}}
     )
     start = searches.method_of(searches.ROWS["joint:recover"], searches.REPORTING)
     expected = {"joint": {"how": {"lr": 2e-3}}, "recover": {"how": {"lr": 3e-3}}}
-    assert found["joint:recover@lur:recover"] == configure(start, expected)
+    assert methods["joint:recover@lur:recover"] == configure(start, expected)
     with pytest.raises(ValueError, match="needs the settings of a search of lur"):
         searches.found_methods(["joint@lur"], {})
     assert study.row_name("joint@lur") == "joint@lur"
@@ -73,10 +73,14 @@ def test_the_best_trial_is_within_the_budget(searches: ModuleType):
     def trial(value: float | None, gradients: int) -> dict[str, float | None]:
         return {"value": value, "gradient_evaluations": gradients}
 
-    within, over, failed = trial(3.0, searches.BUDGET), trial(1.0, searches.BUDGET + 1), trial(None, 1)
-    assert searches.best([over, failed, within]) is within
-    assert searches.best([over, failed]) is over
-    assert searches.best([failed]) is None
+    cheap_trial, dear_trial, failure = (
+        trial(3.0, searches.BUDGET),
+        trial(1.0, searches.BUDGET + 1),
+        trial(None, 1),
+    )
+    assert searches.best([dear_trial, failure, cheap_trial]) is cheap_trial
+    assert searches.best([dear_trial, failure]) is dear_trial
+    assert searches.best([failure]) is None
 
 
 def test_the_summary_has_means_over_concepts_and_seeds(study: ModuleType):
@@ -85,10 +89,10 @@ def test_the_summary_has_means_over_concepts_and_seeds(study: ModuleType):
 
     runs = {"object": {"three": {"0": {"lur": run(1)}, "1": {"lur": run(2)}}, "one": {"0": {"lur": run(6)}}}}
     runs["object"]["one"]["1"] = {"lur": run(9, failed="NaN")}
-    found = study.summary(runs)["object"]["lur"]
-    assert found["failed"]["mean"] == 25
-    assert found["gap"] == {"mean": 3.0, "std": pytest.approx(np.std([1, 2, 6])), "n": 3}
-    assert found["ua_trained"]["mean"] == 30.0
+    row = study.summary(runs)["object"]["lur"]
+    assert row["failed"]["mean"] == 25
+    assert row["gap"] == {"mean": 3.0, "std": pytest.approx(np.std([1, 2, 6])), "n": 3}
+    assert row["ua_trained"]["mean"] == 30.0
     study.print_tables(study.summary(runs))
 
 
@@ -106,11 +110,11 @@ def test_a_run_falls_short_of_an_aim_beside_its_own_references(study: ModuleType
         "hidden": {"failed": None, "values": {**hidden, "kid": 0.07}, "gradients": 180},
         "failing": {"failed": "NaN", "values": {}, "gradients": 3},
     }
-    found = study.tabulate({"object": {"three": {"0": runs}}}, 900)["object"]
-    assert found.keys() == {"second retrained", "good", "hidden", "failing"}
-    assert all(each["met"] == each["of"] == 1 for each in found["good"].values())
-    assert found["good"].keys() == {"concept", "neighbours", "quality", "share", "attacks", "relearning"}
-    shortfall = {aim: each["most"] for aim, each in found["hidden"].items()}
+    table = study.tabulate({"object": {"three": {"0": runs}}}, 900)["object"]
+    assert table.keys() == {"second retrained", "good", "hidden", "failing"}
+    assert all(each["met"] == each["of"] == 1 for each in table["good"].values())
+    assert table["good"].keys() == {"concept", "neighbours", "quality", "share", "attacks", "relearning"}
+    shortfall = {aim: each["most"] for aim, each in table["hidden"].items()}
     expected = {
         "concept": 2,
         "neighbours": 0.5,
@@ -119,40 +123,40 @@ def test_a_run_falls_short_of_an_aim_beside_its_own_references(study: ModuleType
         "attacks": 94,
         "relearning": 15,
     }
-    assert shortfall == pytest.approx(expected) and not any(each["met"] for each in found["hidden"].values())
-    assert "share" not in found["second retrained"]
-    both = study.tabulate({"object": {"three": {"0": runs, "1": {**runs, "good": runs["failing"]}}}}, 900)
-    assert both["object"]["good"]["concept"] | {"mean": 0, "most": 0} == {
+    assert shortfall == pytest.approx(expected) and not any(each["met"] for each in table["hidden"].values())
+    assert "share" not in table["second retrained"]
+    tables = study.tabulate({"object": {"three": {"0": runs, "1": {**runs, "good": runs["failing"]}}}}, 900)
+    assert tables["object"]["good"]["concept"] | {"mean": 0, "most": 0} == {
         "met": 1,
         "of": 2,
         "mean": 0,
         "most": 0,
     }
-    study.print_aims(both)
+    study.print_aims(tables)
 
 
 def test_a_method_whose_runs_all_failed_has_a_row_that_says_so(
     study: ModuleType, capsys: pytest.CaptureFixture[str]
 ):
     values = {"ua": 90.0, "ra_neighbours": 95.0, "kid": 0.05, "relearn_10": 40.0, "asked": 5.0}
-    done = {"failed": None, "values": values, "kid interval": [0.04, 0.06]}
-    runs = {"original": done, "retrained": done, "failing": {"failed": "NaN", "values": {}}}
-    found = study.tabulate({"object": {"three": {"0": runs, "1": runs}}}, 900)
-    none_met = {"met": 0, "of": 2, "mean": None, "most": None}
-    row = found["object"]["failing"]
+    finished_run = {"failed": None, "values": values, "kid interval": [0.04, 0.06]}
+    runs = {"original": finished_run, "retrained": finished_run, "failing": {"failed": "NaN", "values": {}}}
+    table = study.tabulate({"object": {"three": {"0": runs, "1": runs}}}, 900)
+    unmet = {"met": 0, "of": 2, "mean": None, "most": None}
+    row = table["object"]["failing"]
     assert row.keys() == {"concept", "neighbours", "quality", "share", "attacks", "relearning"}
-    assert all(each == none_met for each in row.values())
-    study.print_aims(study.round_numbers(found))
+    assert all(each == unmet for each in row.values())
+    study.print_aims(study.round_numbers(table))
     (line,) = (each for each in capsys.readouterr().out.splitlines() if each.startswith("| failing"))
     assert line.count("0 of 2, all failed") == len(row)
 
 
 def test_the_second_retrained_model_is_of_another_seed(study: ModuleType, tmp_path: Path):
-    made = study.Study(models=None, place=tmp_path, out=tmp_path)
+    seeded_study = study.Study(models=None, place=tmp_path, out=tmp_path)
     for seed in (0, 1, 3):
         (tmp_path / f"seed-{seed}" / "without-three").mkdir(parents=True)
-    assert [made.other_seed(seed, "three") for seed in (0, 1, 3)] == [1, 3, 0]
-    assert made.other_seed(0, "four") is None
+    assert [seeded_study.other_seed(seed, "three") for seed in (0, 1, 3)] == [1, 3, 0]
+    assert seeded_study.other_seed(0, "four") is None
 
 
 def test_a_method_with_other_settings_is_refused(study: ModuleType, searches: ModuleType):
@@ -165,19 +169,19 @@ def test_a_method_with_other_settings_is_refused(study: ModuleType, searches: Mo
 
 @pytest.mark.skipif(not RECORD.parent.exists(), reason="the records are in the clone only")
 def test_rows_chosen_by_hand_have_the_settings_of_the_record(study: ModuleType, searches: ModuleType):
-    found = json.loads(RECORD.read_text())["runs"]["object"]["three"]["0"]
-    by_hand = [name for name, row in study.ROWS.items() if not row.searched and name in found]
+    runs = json.loads(RECORD.read_text())["runs"]["object"]["three"]["0"]
+    by_hand = [name for name, row in study.ROWS.items() if not row.searched and name in runs]
     assert len(by_hand) == 10
     for name in by_hand:
         method = searches.method_of(study.ROWS[name], searches.REPORTING)
-        assert found[name]["settings"] == study.digest({"method": repr(method)}), name
+        assert runs[name]["settings"] == study.digest({"method": repr(method)}), name
 
 
 def test_one_recogniser_judges_all_runs_of_a_seed(study: ModuleType):
-    known = {"0": "a", "3": "a"}
-    study.refuse_other_recogniser(known, {"0": "a", "1": "b"})
+    recognisers = {"0": "a", "3": "a"}
+    study.refuse_other_recogniser(recognisers, {"0": "a", "1": "b"})
     with pytest.raises(ValueError, match="another recogniser judged the record's runs of seed 0"):
-        study.refuse_other_recogniser(known, {"1": "b", "0": "b"})
+        study.refuse_other_recogniser(recognisers, {"1": "b", "0": "b"})
 
 
 @pytest.mark.parametrize(("name", "row"), [("lur", "lur-lagged-all-both"), ("salun", "salun-all-quarter")])
@@ -203,8 +207,8 @@ def test_tables_of_several_records_are_of_equal_runs(study: ModuleType):
 
     first, second = record("a", {"retrained": "", "lur": "x"}), record("a", {"retrained": "", "sa": "y"})
     second["recognisers"]["3"] = "b"  # that of a search, which no run is compared with
-    joined = join_runs([first, second], [1])["object"]["one"]
-    assert list(joined) == ["1"] and set(joined["1"]) == {"retrained", "lur", "sa"}
+    runs_by_seed = join_runs([first, second], [1])["object"]["one"]
+    assert list(runs_by_seed) == ["1"] and set(runs_by_seed["1"]) == {"retrained", "lur", "sa"}
     assert list(join_runs([first], [])["object"]["one"]) == ["1", "2"]
     with pytest.raises(ValueError, match="different runs of lur"):
         join_runs([first, record("a", {"lur": "z"})], [])
@@ -231,9 +235,9 @@ def test_a_study_goes_on_where_it_was_stopped(
     recipe, models, out = tmp_path / "tiny.toml", tmp_path / "models", tmp_path / "study"
     recipe.write_text(TINY.replace("limit = 120", "limit = 360"))
     monkeypatch.setattr(text_to_image_models, "RECOGNISED_COPIES", 1)
-    short = Budget(relearning=Descent(lr=1e-3, steps=2, batch=4, optimizer="adam"), looks=(1,))
-    few = TextToImageFamily(Sampler("dpm", steps=2, guidance=3.0), images=20, attacker=short)
-    for name, each in {"SEARCHING": few, "REPORTING": few, "MANY": cases.FEW}.items():
+    attacker = Budget(relearning=Descent(lr=1e-3, steps=2, batch=4, optimizer="adam"), looks=(1,))
+    short_family = TextToImageFamily(Sampler("dpm", steps=2, guidance=3.0), images=20, attacker=attacker)
+    for name, each in {"SEARCHING": short_family, "REPORTING": short_family, "MANY": cases.FEW}.items():
         for module in (cases, searches, study, shared):
             monkeypatch.setattr(module, name, each, raising=False)
 
@@ -242,14 +246,14 @@ def test_a_study_goes_on_where_it_was_stopped(
         module.main()
 
     call(script, "--out", models, "--seeds", 3, 4, "--object", "five")
-    record, given = tmp_path / "record.json", ["--models", models, "--out", out, "--attacked"]
-    given += ["--methods", "uce", "finetune", "uce@finetune"]
-    given += ["--seeds", 3, "--object", "five", "--factors", "object"]
-    call(study, *given, "--search", 2, "--record", record)
-    found = read_record(record)
-    trials = {name: len(each["trials"]) for name, each in found["searches"]["object"].items()}
+    record, flags = tmp_path / "record.json", ["--models", models, "--out", out, "--attacked"]
+    flags += ["--methods", "uce", "finetune", "uce@finetune"]
+    flags += ["--seeds", 3, "--object", "five", "--factors", "object"]
+    call(study, *flags, "--search", 2, "--record", record)
+    content = read_record(record)
+    trials = {name: len(each["trials"]) for name, each in content["searches"]["object"].items()}
     assert trials == {"uce": 2, "finetune": 2}
-    runs = found["runs"]["object"]["five"]["3"]
+    runs = content["runs"]["object"]["five"]["3"]
     assert list(runs) == ["original", "retrained", "second retrained", "uce", "finetune", "uce@finetune"]
     assert all(each["failed"] is None for each in runs.values())
     assert runs["retrained"]["gap"] == 0 and runs["uce"]["gradients"] == 0
@@ -257,13 +261,13 @@ def test_a_study_goes_on_where_it_was_stopped(
     assert "relearned_10_at_2" in runs["uce"]["values"]
     files = {path: path.stat().st_mtime_ns for path in out.rglob("*.json")}
     assert len(files) == 6
-    call(study, *given, "--search", 2, "--record", record)
+    call(study, *flags, "--search", 2, "--record", record)
     assert {path: path.stat().st_mtime_ns for path in out.rglob("*.json")} == files
-    assert read_record(record)["runs"] == found["runs"]
+    assert read_record(record)["runs"] == content["runs"]
     monkeypatch.setattr(searches, "search", None)
-    call(study, *given, "--out", tmp_path / "elsewhere", "--search", 2, "--record", record)
-    assert read_record(record)["searches"] == found["searches"], "the record alone knows the search"
+    call(study, *flags, "--out", tmp_path / "elsewhere", "--search", 2, "--record", record)
+    assert read_record(record)["searches"] == content["searches"], "the record alone knows the search"
     with pytest.raises(ValueError, match="another search of uce"):
-        call(study, *given, "--search", 3, "--record", record)
+        call(study, *flags, "--search", 3, "--record", record)
     with pytest.raises(ValueError, match=r"other settings \(reporting\)"):
-        call(study, *given, "--attacked", 5, "--record", record)
+        call(study, *flags, "--attacked", 5, "--record", record)

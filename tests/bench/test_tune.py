@@ -70,41 +70,41 @@ def test_a_search_begins_with_the_defaults_unless_the_recipe_is_asked_for(begin,
     method = recipe.methods["neggrad+"]
     assert isinstance(method, Tunable) and first in (0.02, recipe.default_method("neggrad+").how.lr)
     stage = Stage(recipe, tmp_path)
-    found = tune.study((stage,), "neggrad+", 1)
-    assert found.trials[0]["settings"]["how.lr"] == first
+    study = tune.study((stage,), "neggrad+", 1)
+    assert study.trials[0]["settings"]["how.lr"] == first
 
 
 def test_a_search_is_the_same_whatever_an_earlier_one_has_left_in_the_recipe(tmp_path) -> None:
     logs = []
     for lr in (0.02, 0.3):
         recipe = tuned_so(tiny(methods={"neggrad+": {"how": {"lr": lr}}}), trials=3)
-        found = tune.study((Stage(recipe, tmp_path / str(lr)),), "neggrad+", 3)
-        logs.append([(trial["settings"], trial["value"]) for trial in found.trials])
+        study = tune.study((Stage(recipe, tmp_path / str(lr)),), "neggrad+", 3)
+        logs.append([(trial["settings"], trial["value"]) for trial in study.trials])
     assert logs[0] == logs[1]
 
 
 def test_a_search_at_a_larger_budget_begins_with_the_best_of_the_smaller_one(tmp_path) -> None:
     recipe = tuned_so(tiny(), budgets=(0.2, 0.4), trials=3)
     small, large = Stage(recipe, tmp_path).split_by_budget()
-    below = tune.study((small,), "finetune", 3)
-    above = tune.study((large,), "finetune", 3, smaller=below)
-    inherited, first, second, *_ = above.trials
-    assert inherited == {**below.best_trial, "budget": 0.2} and len(above.trials) == 4
-    assert first["settings"] == below.trials[0]["settings"], "the defaults come first at every budget"
-    assert second["settings"]["how.lr"] == below.best["how.lr"]
-    assert second["settings"]["how.steps"] == 2 * below.best["how.steps"]
-    assert above.value <= below.value
-    again = tune.study((large,), "finetune", 3, smaller=dataclasses.replace(below, trials=[]))
-    assert len(again.trials) == 3, "a search whose trials all failed leaves nothing"
+    small_search = tune.study((small,), "finetune", 3)
+    large_search = tune.study((large,), "finetune", 3, smaller=small_search)
+    first_trial, first, second, *_ = large_search.trials
+    assert first_trial == {**small_search.best_trial, "budget": 0.2} and len(large_search.trials) == 4
+    assert first["settings"] == small_search.trials[0]["settings"], "the defaults come first at every budget"
+    assert second["settings"]["how.lr"] == small_search.best["how.lr"]
+    assert second["settings"]["how.steps"] == 2 * small_search.best["how.steps"]
+    assert large_search.value <= small_search.value
+    failed_search = tune.study((large,), "finetune", 3, smaller=dataclasses.replace(small_search, trials=[]))
+    assert len(failed_search.trials) == 3, "a search whose trials all failed leaves nothing"
 
 
 def test_a_method_as_long_as_its_budget_begins_with_the_settings_alone_of_the_smaller_one(tmp_path) -> None:
     recipe = tuned_so(tiny(), budgets=(0.2, 0.4), trials=2, seeds=(1000,))
     small, large = Stage(recipe, tmp_path).split_by_budget()
-    below = tune.study((small,), "short-retrain", 2)
-    above = tune.study((large,), "short-retrain", 2, smaller=below)
-    assert [trial["gradient_evaluations"] for trial in above.trials] == [16, 16], "none of 8 steps"
-    assert above.trials[1]["settings"]["how.lr"] == below.best["how.lr"]
+    small_search = tune.study((small,), "short-retrain", 2)
+    large_search = tune.study((large,), "short-retrain", 2, smaller=small_search)
+    assert [trial["gradient_evaluations"] for trial in large_search.trials] == [16, 16], "none of 8 steps"
+    assert large_search.trials[1]["settings"]["how.lr"] == small_search.best["how.lr"]
 
 
 def test_settings_that_a_larger_budget_does_not_allow_are_drawn_anew() -> None:
@@ -130,11 +130,11 @@ def test_a_value_is_the_mean_gap_the_excess_of_total_variation_and_the_auc(tmp_p
     assert parts["tv"] == pytest.approx(tv, rel=1e-5)
     assert parts["excess"] == pytest.approx(tv - 0.1, rel=1e-5) and tv > 0.1
     assert trial["value"] == pytest.approx(parts["gap"] + 25 * parts["excess"] + 25 * parts["auc"])
-    near = run_trial(drift, {"by": 0.0}, [dataclasses.replace(case_, floor=1.0)])
-    assert near["parts"]["excess"] == 0 and near["parts"]["tv"] == parts["tv"]
+    trial_within = run_trial(drift, {"by": 0.0}, [dataclasses.replace(case_, floor=1.0)])
+    assert trial_within["parts"]["excess"] == 0 and trial_within["parts"]["tv"] == parts["tv"]
     own_auc = stage.exam(1000).answers(case_.original)
-    off = abs(measure(own_auc, on="calibration")["auc"] - case_.retrained_metrics["auc"])
-    assert parts["auc"] == pytest.approx(off)
+    auc_distance = abs(measure(own_auc, on="calibration")["auc"] - case_.retrained_metrics["auc"])
+    assert parts["auc"] == pytest.approx(auc_distance)
     assert trial["failed"] is None and trial["gradient_evaluations"] == 0
 
 
@@ -145,36 +145,36 @@ def test_the_same_search_twice_tries_the_same(tmp_path) -> None:
 
 def test_a_hopeless_trial_is_given_up_and_marked(tmp_path) -> None:
     stage = drifting(tmp_path, Drift())
-    cases, heard = [make_case(stage, seed) for seed in stage.recipe.tuning.seeds], []
+    cases, reports = [make_case(stage, seed) for seed in stage.recipe.tuning.seeds], []
 
     def hopeless(value: float, step: int) -> bool:
-        heard.append((value, step))
+        reports.append((value, step))
         return True
 
-    given_up = run_trial(Drift(), {"by": 0.2}, cases, hopeless)
-    assert (given_up["value"], given_up["parts"]) == (None, {})
-    assert given_up["pruned"] and given_up["failed"] is None
-    assert heard == [(run_trial(Drift(), {"by": 0.2}, cases[:1])["value"], 0)], "after the first seed"
-    alone = run_trial(Drift(), {"by": 0.2}, cases[:1], hopeless)
-    assert alone["value"] is not None and not alone["pruned"], "after the last there is nothing to spare"
+    pruned_trial = run_trial(Drift(), {"by": 0.2}, cases, hopeless)
+    assert (pruned_trial["value"], pruned_trial["parts"]) == (None, {})
+    assert pruned_trial["pruned"] and pruned_trial["failed"] is None
+    assert reports == [(run_trial(Drift(), {"by": 0.2}, cases[:1])["value"], 0)], "after the first seed"
+    trial = run_trial(Drift(), {"by": 0.2}, cases[:1], hopeless)
+    assert trial["value"] is not None and not trial["pruned"], "after the last there is nothing to spare"
 
 
 def test_no_trial_is_given_up_before_five_went_through_and_later_the_worse_ones_are(tmp_path) -> None:
     log = run_search(drifting(tmp_path, Drift()), Drift(), 14)
-    pruned = [trial["number"] for trial in log if trial["pruned"]]
-    assert pruned and min(pruned) >= 5
+    numbers = [trial["number"] for trial in log if trial["pruned"]]
+    assert numbers and min(numbers) >= 5
     assert all((trial["value"] is None) == trial["pruned"] for trial in log)
 
 
 def test_a_stopped_search_goes_on_and_finds_the_same(tmp_path, monkeypatch) -> None:
-    made = searches.run_trial
+    original_trial = searches.run_trial
     calls: list[int] = []
 
     def stops(*arguments: object) -> object:
         calls.append(1)
         if len(calls) == 3:
             raise KeyboardInterrupt
-        return made(*arguments)
+        return original_trial(*arguments)
 
     def tuned_in(folder: str) -> list:
         (study,) = tune_stage(
@@ -182,19 +182,19 @@ def test_a_stopped_search_goes_on_and_finds_the_same(tmp_path, monkeypatch) -> N
         ).values()
         return [{**trial, "seconds": None} for trial in study.trials]
 
-    whole = tuned_in("whole")
+    log = tuned_in("whole")
     monkeypatch.setattr(searches, "run_trial", stops)
     with pytest.raises(KeyboardInterrupt):
         tuned_in("stopped")
-    assert tuned_in("stopped") == whole and len(calls) == 4 + 1
+    assert tuned_in("stopped") == log and len(calls) == 4 + 1
 
 
 def test_from_a_hundred_trials_on_the_benchmarks_four_objectives_are_minimised(tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(searches, "MANY", 8)
     monkeypatch.setattr(searches, "POPULATION", 3)
     stage = drifting(tmp_path, Drift())
-    log, again = run_search(stage, Drift(), 8), run_search(stage, Drift(), 8)
-    assert [trial["settings"] for trial in log] == [trial["settings"] for trial in again]
+    log, second_log = run_search(stage, Drift(), 8), run_search(stage, Drift(), 8)
+    assert [trial["settings"] for trial in log] == [trial["settings"] for trial in second_log]
     assert not any(trial["pruned"] for trial in log) and log[0]["settings"]["by"] == 0.5
     for trial in log:
         assert trial["objectives"].keys() == {"ra", "ua", "ta", "discernibility"}
@@ -202,12 +202,12 @@ def test_from_a_hundred_trials_on_the_benchmarks_four_objectives_are_minimised(t
     assert study_from(log).value == min(trial["value"] for trial in log)
     case_ = make_case(stage, 1000)
     evidence = stage.exam(1000).answers(case_.original)
-    off = run_trial(Drift(), {"by": 0.0}, [case_], many=True)["objectives"]
+    distances = run_trial(Drift(), {"by": 0.0}, [case_], many=True)["objectives"]
     ours = measure(evidence, on="calibration")
     for name in ("ra", "ua", "ta"):
-        assert off[name] == pytest.approx(abs(ours[name] - case_.retrained_metrics[name]) / 100 / 3)
+        assert distances[name] == pytest.approx(abs(ours[name] - case_.retrained_metrics[name]) / 100 / 3)
     losses = [loss(evidence.logits[part], evidence.labels[part]) for part in ("forget", "calibration")]
-    assert off["discernibility"] == pytest.approx(1 - indiscernibility(*losses))
+    assert distances["discernibility"] == pytest.approx(1 - indiscernibility(*losses))
 
 
 def test_machines_share_the_trials_of_one_database_and_each_has_its_own_folder(tmp_path) -> None:
@@ -221,21 +221,21 @@ def test_machines_share_the_trials_of_one_database_and_each_has_its_own_folder(t
 @pytest.mark.parametrize("against", ["proxy", "retrain"])
 def test_no_trial_sees_the_test_part(tmp_path, monkeypatch, against) -> None:
     stage = Stage(tuned_so(with_drift(Drift()), against=against), tmp_path)
-    seen = run_search(stage, Drift(), 3)
+    log = run_search(stage, Drift(), 3)
     split = stage.split()
     held_out = split.held_out
     assert isinstance(held_out, Resident)
     inputs = held_out.inputs.clone()
     inputs[split.test] = float("nan")
-    blind = Split(split.train, split.forget, dataclasses.replace(held_out, inputs=inputs),
-                  calibration=split.calibration.tolist())  # fmt: skip
-    monkeypatch.setattr(stages, "make_split", lambda *_, **__: blind)
+    blind_split = Split(split.train, split.forget, dataclasses.replace(held_out, inputs=inputs),
+                        calibration=split.calibration.tolist())  # fmt: skip
+    monkeypatch.setattr(stages, "make_split", lambda *_, **__: blind_split)
     monkeypatch.setattr(stages, "_splits", {})
     monkeypatch.setattr(stages, "_exams", {})
-    again = run_search(stage, Drift(), 3)
-    assert all(stage.split(seed).held_out is blind.held_out for seed in stage.recipe.tuning.seeds)
-    assert [trial["value"] for trial in again] == [trial["value"] for trial in seen]
-    assert all(trial["failed"] is None for trial in seen)
+    second_log = run_search(stage, Drift(), 3)
+    assert all(stage.split(seed).held_out is blind_split.held_out for seed in stage.recipe.tuning.seeds)
+    assert [trial["value"] for trial in second_log] == [trial["value"] for trial in log]
+    assert all(trial["failed"] is None for trial in log)
     with pytest.raises(Failed, match="NaN"):  # who looks at the test part finds nothing there
         stage.exam().answers(make_case(stage, 1000).original)
 
@@ -259,19 +259,21 @@ def test_a_proxy_is_drawn_from_what_the_request_retains(tmp_path) -> None:
 @pytest.mark.parametrize("against", ["proxy", "retrain"])
 def test_a_stratum_keeps_classes_labels_and_the_request_apart(tmp_path, against) -> None:
     stage = Stage(tuned_so(tiny(), limit=150, against=against), tmp_path)
-    request, seen = stage.split(), stage.split(1000)
-    whole, part = request.train.source.inputs, seen.train.source.inputs
-    found = [int((whole == row).all(dim=1).nonzero()[0, 0]) for row in part]
-    assert len(found) == len(seen.train) == 150 and found == sorted(found)
-    assert torch.equal(seen.train.labels, request.train.labels[found]), "wrong labels as well"
-    counts = [each.labels.bincount(minlength=10) for each in (request.train, seen.train)]
+    request, practice = stage.split(), stage.split(1000)
+    inputs, part = request.train.source.inputs, practice.train.source.inputs
+    positions = [int((inputs == row).all(dim=1).nonzero()[0, 0]) for row in part]
+    assert len(positions) == len(practice.train) == 150 and positions == sorted(positions)
+    assert torch.equal(practice.train.labels, request.train.labels[positions]), "wrong labels as well"
+    counts = [each.labels.bincount(minlength=10) for each in (request.train, practice.train)]
     assert (counts[0] / 2 - counts[1]).abs().max() <= 1
-    assert torch.equal(seen.calibration, request.calibration) and torch.equal(seen.test, request.test)
-    gone = {found[position] for position in seen.forget.tolist()} & set(request.forget.tolist())
+    assert torch.equal(practice.calibration, request.calibration) and torch.equal(practice.test, request.test)
+    overlap = {positions[position] for position in practice.forget.tolist()} & set(request.forget.tolist())
     if against == "proxy":
-        assert len(seen.forget) == 15 and not gone
+        assert len(practice.forget) == 15 and not overlap
     else:
-        assert gone == set(found) & set(request.forget.tolist()) and len(gone) == len(seen.forget)
+        assert overlap == set(positions) & set(request.forget.tolist()) and len(overlap) == len(
+            practice.forget
+        )
 
 
 def test_a_stratum_without_anything_of_the_request_is_refused(tmp_path) -> None:
@@ -283,49 +285,49 @@ def test_a_stratum_without_anything_of_the_request_is_refused(tmp_path) -> None:
 
 
 def test_steps_alone_grow_with_the_data() -> None:
-    found = {
+    settings = {
         "how.steps": 7,
         "recover.budget": 40,
         "forget.proxy.how.steps": 1,
         "how.lr": 0.1,
         "how.epochs": 4,
     }
-    wanted = found | {"how.steps": 21, "recover.budget": 120, "forget.proxy.how.steps": 3}
-    assert Study(found, 1.0, [], scale=3.0).settings == wanted
-    assert Study(found, 1.0, [], scale=0.01).settings["how.steps"] == 1, "some stay some"
-    text = as_toml({"lur": Study(found, 1.0, [{}], scale=3.0)}, (7,))
+    scaled_settings = settings | {"how.steps": 21, "recover.budget": 120, "forget.proxy.how.steps": 3}
+    assert Study(settings, 1.0, [], scale=3.0).settings == scaled_settings
+    assert Study(settings, 1.0, [], scale=0.01).settings["how.steps"] == 1, "some stay some"
+    text = as_toml({"lur": Study(settings, 1.0, [{}], scale=3.0)}, (7,))
     assert "how.steps = 21" in text and "value 1.00, with 3 times the steps" in text
 
 
 def test_settings_of_a_stratum_are_used_on_all_the_data(tmp_path) -> None:
     train = {"lr": 0.2, "epochs": 4, "batch": 30}
     recipe = tuned_so(tiny(train=train, seeds=[0], calibration_seeds=[]), limit=150, seeds=(1000,))
-    made = bench([recipe], tmp_path, methods=["finetune"], jobs=1, tune=3)["stages"]["tiny"]
+    stage = bench([recipe], tmp_path, methods=["finetune"], jobs=1, tune=3)["stages"]["tiny"]
     # 270 and 135 retained examples in batches of 30: 9 and 5 steps in each of 4 epochs
-    assert (made["tuned"]["limit"], made["tuned"]["scale"]) == (150, 36 / 20)
-    best = study_from(made["search"]["finetune"]).best
+    assert (stage["tuned"]["limit"], stage["tuned"]["scale"]) == (150, 36 / 20)
+    best = study_from(stage["search"]["finetune"]).best
     assert best["how.steps"] <= 10, "within half of a retraining of the stratum"
-    settings = made["recipe"]["methods"]["finetune"]["how"]
+    settings = stage["recipe"]["methods"]["finetune"]["how"]
     assert settings["steps"] == round(1.8 * best["how.steps"]) and settings["lr"] == best["how.lr"]
-    assert made["data"]["retain"] == 270
-    again = bench([recipe], tmp_path / "b", methods=["finetune"], jobs=1, tuned=tmp_path / "tuning")
-    assert again["stages"]["tiny"]["recipe"] == made["recipe"]
+    assert stage["data"]["retain"] == 270
+    second = bench([recipe], tmp_path / "b", methods=["finetune"], jobs=1, tuned=tmp_path / "tuning")
+    assert second["stages"]["tiny"]["recipe"] == stage["recipe"]
 
 
 def test_no_model_is_retrained_for_the_request_itself_while_tuning_on_proxies(tmp_path, monkeypatch) -> None:
-    recipe, asked = with_drift(Drift()), []
-    retrained = train_model
+    recipe, trainings = with_drift(Drift()), []
+    original_train = train_model
 
     def remembered(how, build, split, part, seed, **more):
-        asked.append((part, seed, split.digest("retain")))
-        return retrained(how, build, split, part, seed, **more)
+        trainings.append((part, seed, split.digest("retain")))
+        return original_train(how, build, split, part, seed, **more)
 
     monkeypatch.setattr(stages, "train_model", remembered)
     stage = Stage(recipe, tmp_path)
     tune_stage(stage, ["finetune"], 1, run_serially, lambda progress: None)
     request = stage.split().digest("retain")
-    assert asked and all(seed % SECOND in recipe.tuning.seeds for _, seed, _ in asked)
-    assert request not in [digest for part, _, digest in asked if part == "retain"]
+    assert trainings and all(seed % SECOND in recipe.tuning.seeds for _, seed, _ in trainings)
+    assert request not in [digest for part, _, digest in trainings if part == "retain"]
 
 
 def test_a_proxy_of_a_class_is_another_one_and_consecutive_seeds_take_consecutive_ones(tmp_path) -> None:
@@ -339,22 +341,22 @@ def test_a_proxy_of_a_class_is_another_one_and_consecutive_seeds_take_consecutiv
 def test_a_proxy_of_classes_is_as_many_others(tmp_path) -> None:
     data = {"name": "digits", "limit": 300}
     labels = Stage(tiny(data=data), tmp_path).split().train.labels
-    whole = [place for place, label in enumerate(labels.tolist()) if label in (3, 4)]
-    stage = Stage(tiny(data={**data, "forget": "ids", "ids": whole}), tmp_path)
-    found = [stage.split(seed).forgotten_classes for seed in range(2000, 2004)]
-    assert sorted(label for pair in found for label in pair) == [0, 1, 2, 5, 6, 7, 8, 9]
-    part = Stage(tiny(data={**data, "forget": "ids", "ids": whole[1:]}), tmp_path).split(2000)
-    assert len(part.forget) == len(whole) - 1 and part.forgotten_classes == ()
-    most = [place for place, label in enumerate(labels.tolist()) if label > 3]
-    stage = Stage(tiny(data={**data, "forget": "ids", "ids": most}), tmp_path)
+    ids = [place for place, label in enumerate(labels.tolist()) if label in (3, 4)]
+    stage = Stage(tiny(data={**data, "forget": "ids", "ids": ids}), tmp_path)
+    class_pairs = [stage.split(seed).forgotten_classes for seed in range(2000, 2004)]
+    assert sorted(label for pair in class_pairs for label in pair) == [0, 1, 2, 5, 6, 7, 8, 9]
+    part = Stage(tiny(data={**data, "forget": "ids", "ids": ids[1:]}), tmp_path).split(2000)
+    assert len(part.forget) == len(ids) - 1 and part.forgotten_classes == ()
+    large_ids = [place for place, label in enumerate(labels.tolist()) if label > 3]
+    stage = Stage(tiny(data={**data, "forget": "ids", "ids": large_ids}), tmp_path)
     with pytest.raises(ValueError, match="6 to forget and 4 to retain: tune against 'retrain'"):
         stage.split(2000)
 
 
 def test_a_proxy_of_ids_is_random(tmp_path) -> None:
     stage = Stage(tiny(data={"name": "digits", "limit": 300, "forget": "ids", "ids": [3, 4, 5]}), tmp_path)
-    found = stage.split(1000).forget.tolist()
-    assert len(found) == 3 and not {3, 4, 5} & set(found)
+    ids = stage.split(1000).forget.tolist()
+    assert len(ids) == 3 and not {3, 4, 5} & set(ids)
 
 
 def test_what_stays_must_hold_a_proxy(tmp_path) -> None:
@@ -376,23 +378,23 @@ def test_a_method_that_fails_is_logged_and_keeps_its_own_settings(tmp_path, fate
 
 
 def test_all_methods_of_a_stage_are_searched_on_the_same_cases(tmp_path, monkeypatch) -> None:
-    stage, made = Stage(tiny(), tmp_path), []
-    monkeypatch.setattr(tune, "make_case", lambda *case: made.append(case[1]) or make_case(*case))
+    stage, seeds = Stage(tiny(), tmp_path), []
+    monkeypatch.setattr(tune, "make_case", lambda *case: seeds.append(case[1]) or make_case(*case))
     for name in ("neggrad+", "finetune"):
         tune.study((stage,), name, 1)
-    assert made == list(stage.recipe.tuning.seeds)
+    assert seeds == list(stage.recipe.tuning.seeds)
 
 
 def test_every_method_gets_as_many_trials_and_a_search_is_read_again(tmp_path, monkeypatch) -> None:
     recipe = tuned_so(tiny(), seeds=(1000,))
     names = ("lur", "lur:recover", "finetune", "short-retrain", "original", "retrain")
-    heard: list = []
-    studies = tune_stage(Stage(recipe, tmp_path), names, 2, run_serially, heard.append)
+    progress: list = []
+    studies = tune_stage(Stage(recipe, tmp_path), names, 2, run_serially, progress.append)
     assert list(studies) == ["lur", "lur:recover", "finetune", "short-retrain"]
     assert {len(study.trials) for study in studies.values()} == {2}
     assert {trial["gradient_evaluations"] for trial in studies["short-retrain"].trials} == {20}
     monkeypatch.setattr(tune, "search", None)
-    assert tune_stage(Stage(recipe, tmp_path), names, 2, run_serially, heard.append) == studies
+    assert tune_stage(Stage(recipe, tmp_path), names, 2, run_serially, progress.append) == studies
     text = tomllib.loads((tmp_path / "tuning" / "tiny.toml").read_text())["methods"]
     for name in ("lur", "lur:recover"):
         assert configure(recipe.method(name), text[name]) == with_best_settings(recipe, studies).methods[name]
@@ -401,20 +403,20 @@ def test_every_method_gets_as_many_trials_and_a_search_is_read_again(tmp_path, m
 @pytest.mark.parametrize("number", ["SEARCHING_FORMAT", "MEASURING_FORMAT"])
 def test_under_a_raised_number_a_search_is_made_again(tmp_path, monkeypatch, number) -> None:
     stage = drifting(tmp_path, Drift())
-    before = tune.study((stage,), "finetune", 2, {})
-    monkeypatch.setattr(tune, "search", lambda *_, **__: before.trials[:1])
+    study = tune.study((stage,), "finetune", 2, {})
+    monkeypatch.setattr(tune, "search", lambda *_, **__: study.trials[:1])
     assert len(tune.study((stage,), "finetune", 2, {}).trials) == 2
     monkeypatch.setattr(tune, number, getattr(tune, number) + 1)
     assert len(tune.study((stage,), "finetune", 2, {}).trials) == 1
 
 
 def test_tuned_settings_are_the_reported_ones_and_the_log_is_in_the_record(tmp_path) -> None:
-    made = bench([with_drift(Drift())], tmp_path, methods=["finetune"], jobs=1, tune=3)["stages"]["tiny"]
-    assert made["tuned"] == {"against": "proxy", "seeds": [1000, 1001], "budget": 0.5, "limit": None,
-                             "scale": 1.0, "trials": 3, "retraining": 40}  # fmt: skip
-    best = study_from(made["search"]["finetune"])
-    assert made["methods"]["finetune"]["repr"] == repr(Drift(**best.best))
-    assert made["recipe"]["methods"]["finetune"] == dataclasses.asdict(Drift(**best.best))
+    stage = bench([with_drift(Drift())], tmp_path, methods=["finetune"], jobs=1, tune=3)["stages"]["tiny"]
+    assert stage["tuned"] == {"against": "proxy", "seeds": [1000, 1001], "budget": 0.5, "limit": None,
+                              "scale": 1.0, "trials": 3, "retraining": 40}  # fmt: skip
+    best = study_from(stage["search"]["finetune"])
+    assert stage["methods"]["finetune"]["repr"] == repr(Drift(**best.best))
+    assert stage["recipe"]["methods"]["finetune"] == dataclasses.asdict(Drift(**best.best))
 
 
 def test_an_earlier_search_is_used_instead_of_a_new_one(tmp_path, monkeypatch) -> None:
@@ -422,12 +424,12 @@ def test_an_earlier_search_is_used_instead_of_a_new_one(tmp_path, monkeypatch) -
         "tiny"
     ]
     monkeypatch.setattr(tune, "search", None)
-    earlier = tmp_path / "a" / "tuning"
-    again = bench([with_drift(Drift())], tmp_path / "b", methods=["finetune"], jobs=1, tuned=earlier)[
+    folder = tmp_path / "a" / "tuning"
+    second = bench([with_drift(Drift())], tmp_path / "b", methods=["finetune"], jobs=1, tuned=folder)[
         "stages"
     ]["tiny"]
-    assert again["search"] == first["search"]
-    assert again["methods"]["finetune"]["repr"] == first["methods"]["finetune"]["repr"]
+    assert second["search"] == first["search"]
+    assert second["methods"]["finetune"]["repr"] == first["methods"]["finetune"]["repr"]
     with pytest.raises(ValueError, match="has no searches for the stage 'tiny' of finetune: tune it first"):
         bench([tiny()], tmp_path / "c", methods=["finetune"], jobs=1, tuned=tmp_path)
 
@@ -450,25 +452,25 @@ def test_settings_in_toml_rebuild_the_method() -> None:
     }
     text = as_toml({"lur": Study(best, 1.5, [{}] * 20), "ct": Study({}, float("nan"), [])}, (7, 8))
     assert "# tuned: best of 20 trials on seeds 7, 8, value 1.50" in text and "[methods.ct]" not in text
-    read = configure(LUR(), tomllib.loads(text)["methods"]["lur"])
-    assert read.how.max_norm == float("inf")
-    wanted = configure(LUR(), nest_paths(best))
-    assert dataclasses.replace(read, how=dataclasses.replace(read.how, max_norm=None)) == wanted
+    method = configure(LUR(), tomllib.loads(text)["methods"]["lur"])
+    assert method.how.max_norm == float("inf")
+    expected = configure(LUR(), nest_paths(best))
+    assert dataclasses.replace(method, how=dataclasses.replace(method.how, max_norm=None)) == expected
 
 
 def test_names_with_other_signs_are_quoted_in_toml() -> None:
     text = as_toml({"neggrad+": Study({"how.lr": 0.1}, 1.0, [])}, (1,))
     assert tomllib.loads(text)["methods"]["neggrad+"] == {"how": {"lr": 0.1}}
     text = as_toml({"neggrad+:recover": Study({"neggrad+.how.lr": 0.1, "recover.budget": 9}, 1.0, [])}, (1,))
-    read = tomllib.loads(text)["methods"]["neggrad+:recover"]
-    assert read == {"neggrad+": {"how": {"lr": 0.1}}, "recover": {"budget": 9}}
-    assert configure(tiny().method("neggrad+:recover"), read).stages[0].how.lr == 0.1
+    settings = tomllib.loads(text)["methods"]["neggrad+:recover"]
+    assert settings == {"neggrad+": {"how": {"lr": 0.1}}, "recover": {"budget": 9}}
+    assert configure(tiny().method("neggrad+:recover"), settings).stages[0].how.lr == 0.1
 
 
 def test_a_setting_without_a_value_survives_the_toml_of_a_search() -> None:
-    found = {"recover.until": None, "recover.budget": 9, "lur.how.max_norm": None}
-    read = tomllib.loads(as_toml({"lur:recover": Study(found, 1.0, [])}, (1,)))["methods"]["lur:recover"]
-    lur, recover = configure(method_named("lur:recover"), read).stages
+    values = {"recover.until": None, "recover.budget": 9, "lur.how.max_norm": None}
+    settings = tomllib.loads(as_toml({"lur:recover": Study(values, 1.0, [])}, (1,)))["methods"]["lur:recover"]
+    lur, recover = configure(method_named("lur:recover"), settings).stages
     assert recover.until is None and recover.budget == 9 and lur.how.max_norm == float("inf")
 
 
@@ -477,8 +479,8 @@ def test_what_is_drawn_from_a_range_lies_in_it(choices) -> None:
     import optuna
 
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
-    drawn = [study.ask({"x": distribution(choices)}).params["x"] for _ in range(40)]
-    assert all(in_range(choices, value) for value in drawn) and len(set(drawn)) > 2
+    values = [study.ask({"x": distribution(choices)}).params["x"] for _ in range(40)]
+    assert all(in_range(choices, value) for value in values) and len(set(values)) > 2
     assert not in_range(choices, 1e9) and not in_range(choices, "b")
 
 
@@ -511,9 +513,9 @@ def test_every_tunable_method_names_fields_that_it_has_and_keeps_to_its_budget(n
     method = tiny().method(name)
     assert isinstance(method, Tunable)
     space = method.space(200)
-    drawn = {path: each for path, each in space.items() if not isinstance(each, Rest)}
+    ranges = {path: each for path, each in space.items() if not isinstance(each, Rest)}
     highest = {
-        path: each.values[-1] if isinstance(each, Choice) else each.high for path, each in drawn.items()
+        path: each.values[-1] if isinstance(each, Choice) else each.high for path, each in ranges.items()
     }
     highest |= {path: each.remaining(highest) for path, each in space.items() if isinstance(each, Rest)}
     configure(method, nest_paths(highest), name)

@@ -72,15 +72,15 @@ def test_the_failure_of_the_first_job_is_reported_whichever_fails_first(tmp_path
 
 
 def test_a_crew_on_ray_that_is_left_early_cancels_what_runs():
-    cancelled, numbers = [], iter(range(4))
+    cancelled_tasks, numbers = [], iter(range(4))
     ray = SimpleNamespace(
-        cloudpickle=pickle, wait=lambda tasks: (tasks[:1], tasks[1:]), get=str, cancel=cancelled.append
+        cloudpickle=pickle, wait=lambda tasks: (tasks[:1], tasks[1:]), get=str, cancel=cancelled_tasks.append
     )
-    task = SimpleNamespace(remote=lambda *given: next(numbers))
-    found = run_on_cluster(ray, task, [Job(str(i), abs, (i,)) for i in range(4)], 1)
-    assert [result for _, result in (next(found), next(found))] == ["0", "1"]
-    found.close()
-    assert cancelled == [2, 3]
+    task = SimpleNamespace(remote=lambda *arguments: next(numbers))
+    results = run_on_cluster(ray, task, [Job(str(i), abs, (i,)) for i in range(4)], 1)
+    assert [result for _, result in (next(results), next(results))] == ["0", "1"]
+    results.close()
+    assert cancelled_tasks == [2, 3]
 
 
 def wait_until(so, seconds: float = 300) -> None:

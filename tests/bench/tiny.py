@@ -17,7 +17,7 @@ METHODS = ("lur", "lur:recover", "finetune", "short-retrain")
 
 def tiny(**changes: object) -> Recipe:
     """Digits cut down to 300 images and 16 hidden units, two seeds of either kind, methods of six steps."""
-    short = {"how": {"steps": 6}}
+    settings = {"how": {"steps": 6}}
     recover = {"until": None, "how": {"steps": 4}}
     table = {
         "name": "tiny",
@@ -27,9 +27,9 @@ def tiny(**changes: object) -> Recipe:
         "seeds": [0, 1],
         "calibration_seeds": [100, 101],
         "methods": {
-            "lur": short,
-            "lur:recover": {"lur": short, "recover": recover},
-            "finetune": short,
+            "lur": settings,
+            "lur:recover": {"lur": settings, "recover": recover},
+            "finetune": settings,
         },
     }
     return parse({**table, **changes})

@@ -31,8 +31,8 @@ def run(capsys) -> Callable[..., Told]:
     def called(*arguments: object) -> Told:
         capsys.readouterr()
         code = main([str(each) for each in arguments])
-        said = capsys.readouterr()
-        return Told(code, said.out, said.err)
+        output = capsys.readouterr()
+        return Told(code, output.out, output.err)
 
     return called
 
@@ -63,21 +63,21 @@ def refused(run, here) -> Callable[..., None]:
     """Calls a command that must be refused: a sentence that matches, in one line, code 2, and no trace."""
 
     def check(sentence: str, *arguments: object) -> None:
-        before = tree(here.parent)
+        files = tree(here.parent)
         result = run(*arguments)
         assert result.code == 2, result
         assert re.search(sentence, result.error), result.error
         errors = [line for line in result.error.splitlines() if line.startswith("unweave: ")]
         assert result.error.splitlines()[-1:] == errors and result.out == ""
-        assert tree(here.parent) == before
+        assert tree(here.parent) == files
 
     return check
 
 
 def tree(folder: Path) -> dict[str, tuple[int, int]]:
     """Every file below a folder with its size and time, and every folder."""
-    found = [path for path in sorted(folder.rglob("*")) if "__pycache__" not in path.parts]
-    return {str(path): known(path) for path in found}
+    paths = [path for path in sorted(folder.rglob("*")) if "__pycache__" not in path.parts]
+    return {str(path): known(path) for path in paths}
 
 
 def known(path: Path) -> tuple[int, int]:
@@ -102,8 +102,8 @@ def trained(tmp_path_factory) -> tuple[str, Path]:
     """A recipe, and what forget wrote with it; the original lies in its folder models."""
     folder = tmp_path_factory.mktemp("trained")
     recipe, place = projects.recipe(folder), folder / "run"
-    short = ["--method", "finetune", "--set", "how.epochs=1", "--quiet"]
-    assert main(["forget", recipe, "--out", str(place), *short]) == 0
+    flags = ["--method", "finetune", "--set", "how.epochs=1", "--quiet"]
+    assert main(["forget", recipe, "--out", str(place), *flags]) == 0
     return recipe, place
 
 
@@ -112,9 +112,9 @@ def folder(trained, tmp_path) -> Path:
     """A copy of that original's folder, with its recipe."""
     recipe, place = trained
     (model,) = (place / "models").iterdir()
-    copied = Path(shutil.copytree(model, tmp_path / "model"))
-    shutil.copy(recipe, copied / "recipe.toml")
-    return copied
+    model_copy = Path(shutil.copytree(model, tmp_path / "model"))
+    shutil.copy(recipe, model_copy / "recipe.toml")
+    return model_copy
 
 
 @pytest.fixture

@@ -32,12 +32,12 @@ class TestList:
         assert all(f"T{tier}" in first for tier in TIERS)
 
     def test_the_list_in_json_is_the_registry(self, run):
-        found = json.loads(run("attacks", "--json").out)
-        assert list(found) == [*ATTACKS, *IMAGE_ATTACKS]
+        entries = json.loads(run("attacks", "--json").out)
+        assert list(entries) == [*ATTACKS, *IMAGE_ATTACKS]
         for name, attack in IMAGE_ATTACKS.items():
-            assert found[name]["families"] == list(attack.families)
+            assert entries[name]["families"] == list(attack.families)
         for name, attack in ATTACKS.items():
-            each = found[name]
+            each = entries[name]
             assert each["families"] == ["classifier"]
             assert (each["tier"], each["cost"], each["cannot"]) == (attack.tier, attack.cost, attack.cannot)
 
@@ -74,16 +74,16 @@ def test_answers_alone_are_attacked_and_what_needs_a_model_is_named(run, here, f
     flags = ("--reference", files / "reference", "--original", files / "original.parquet", "--attacks", "all")
     result = run("audit", "--evidence", files / "good.parquet", *flags)
     assert result.code == 0 and result.out.startswith("PASS: ")
-    found = stage_of(here / "unweave-audit")["attacks"]
-    assert found["valid"] and {row["attack"] for row in found["results"]} == {
+    attacks_run = stage_of(here / "unweave-audit")["attacks"]
+    assert attacks_run["valid"] and {row["attack"] for row in attacks_run["results"]} == {
         "forget-vs-unseen", "transfer", "rmia", "functional-distance", "streisand",
     }  # fmt: skip
-    assert "only their answers are known" in found["not_run"]["relearning"]
-    said = " ".join(result.out.split())
-    assert "The controls hold: " in said
-    assert "Not run: last-layer-bias, label-inference, representation, compression, zrf" in said
-    again = json.loads(run("audit", "--evidence", files / "good.parquet", *flags, "--json").out)
-    assert again["out"] == "unweave-audit" and again["attacks"]["controls"] == found["controls"]
+    assert "only their answers are known" in attacks_run["not_run"]["relearning"]
+    output = " ".join(result.out.split())
+    assert "The controls hold: " in output
+    assert "Not run: last-layer-bias, label-inference, representation, compression, zrf" in output
+    second = json.loads(run("audit", "--evidence", files / "good.parquet", *flags, "--json").out)
+    assert second["out"] == "unweave-audit" and second["attacks"]["controls"] == attacks_run["controls"]
 
 
 @pytest.fixture(scope="module")
@@ -93,61 +93,61 @@ def made(tmp_path_factory) -> Path:
 
     folder = tmp_path_factory.mktemp("attacked")
     place = projects.project(folder / "mine", projects.TRAINED)
-    short = ["--method", "finetune", "--set", "how.epochs=1", "--quiet"]
-    assert main(["forget", place, "--random", "0.3", "--out", str(folder / "run"), *short]) == 0
+    method_flags = ["--method", "finetune", "--set", "how.epochs=1", "--quiet"]
+    assert main(["forget", place, "--random", "0.3", "--out", str(folder / "run"), *method_flags]) == 0
     return folder / "run"
 
 
 def test_the_models_of_a_run_are_examined_and_attacks_are_added_to_an_earlier_audit(run, here, made):
-    plain = ("audit", made, "--out", here / "audit", "--references", 1, "--quiet", "--json")
-    assert run(*plain).code == 1
+    command = ("audit", made, "--out", here / "audit", "--references", 1, "--quiet", "--json")
+    assert run(*command).code == 1
     assert "attacks" not in stage_of(here / "audit")
-    asked = ("--attacks", "representation,zrf,rmia,functional-distance")
-    found = json.loads(run(*plain, *asked).out)
-    assert found["out"] == str(here / "audit") and found["attacks"]["tier"] == 1
-    rows = {(row["attack"], row["figure"]): row for row in found["attacks"]["results"]}
+    attack_flags = ("--attacks", "representation,zrf,rmia,functional-distance")
+    audit = json.loads(run(*command, *attack_flags).out)
+    assert audit["out"] == str(here / "audit") and audit["attacks"]["tier"] == 1
+    rows = {(row["attack"], row["figure"]): row for row in audit["attacks"]["results"]}
     assert {attack for attack, _ in rows} == {"representation", "zrf", "functional-distance", "rmia"}
     assert rows["zrf", "zrf"]["retrained"] is not None and rows["zrf", "zrf"]["original"] is not None
     assert rows["functional-distance", "disagreement"]["retrained"] is None  # no other one to compare it with
-    (kept,) = (here / "audit" / "references").rglob("attacks-*.json")
-    assert json.loads(kept.read_text()).keys() == {"representation", "zrf"}
+    (file,) = (here / "audit" / "references").rglob("attacks-*.json")
+    assert json.loads(file.read_text()).keys() == {"representation", "zrf"}
 
 
 def test_an_update_whose_records_have_two_inputs_is_not_inverted_and_the_reason_is_said(run, here, made):
     flags = ("--attacks", "inversion", "--references", 0, "--out", here / "audit", "--quiet", "--json")
-    found = json.loads(run("audit", made, *flags).out)["attacks"]
+    attacks_run = json.loads(run("audit", made, *flags).out)["attacks"]
     why = "it reconstructs inputs that are one tensor of floats, and these are not"
-    assert found["results"] == [] and found["not_run"]["inversion"] == why
+    assert attacks_run["results"] == [] and attacks_run["not_run"]["inversion"] == why
 
 
 def test_other_attacks_get_a_report_of_their_own_and_share_the_retrained_models(run, here, made, listed):
-    plain = ("audit", made, "--out", here / "audit", "--quiet", "--json", "--references")
-    first = json.loads(run(*plain, 1, "--attacks", "rmia").out)
+    command = ("audit", made, "--out", here / "audit", "--quiet", "--json", "--references")
+    first = json.loads(run(*command, 1, "--attacks", "rmia").out)
     before = listed(here / "audit")
-    other = json.loads(run(*plain, 1, "--attacks", "representation,functional-distance").out)
+    other = json.loads(run(*command, 1, "--attacks", "representation,functional-distance").out)
     assert other["out"] == str(here / "audit-2") and other["scores"] == first["scores"]
     assert not (here / "audit-2" / "references").exists()
     after = listed(here / "audit")
     assert before.items() <= after.items()
-    (kept,) = after.keys() - before.keys()
-    assert Path(kept).name.startswith("attacks-")
-    assert json.loads(run(*plain, 0).out)["out"] == str(here / "audit-3")
-    again = json.loads(run(*plain, 1, "--attacks", "rmia").out)
-    assert again["out"] == str(here / "audit") and again["scores"] == first["scores"]
+    (new_file,) = after.keys() - before.keys()
+    assert Path(new_file).name.startswith("attacks-")
+    assert json.loads(run(*command, 0).out)["out"] == str(here / "audit-3")
+    repeat = json.loads(run(*command, 1, "--attacks", "rmia").out)
+    assert repeat["out"] == str(here / "audit") and repeat["scores"] == first["scores"]
 
 
 def test_a_tier_sets_the_number_of_references_and_the_budget_what_fits(run, here, made):
     flags = ("--attacks", "all", "--tier", 0, "--budget", 5, "--out", here / "audit", "--json")
-    found = json.loads(run("audit", made, *flags, "--quiet").out)
-    assert found["attacks"]["tier"] == 0 and found["attacks"]["budget"] == 5
+    audit = json.loads(run("audit", made, *flags, "--quiet").out)
+    assert audit["attacks"]["tier"] == 0 and audit["attacks"]["budget"] == 5
     assert not (here / "audit" / "references").exists()
-    ran = {row["attack"] for row in found["attacks"]["results"]}
-    assert ran == {"forget-vs-unseen", "transfer", "streisand"}
-    reasons = found["attacks"]["not_run"]
+    attack_names = {row["attack"] for row in audit["attacks"]["results"]}
+    assert attack_names == {"forget-vs-unseen", "transfer", "streisand"}
+    reasons = audit["attacks"]["not_run"]
     assert reasons["rmia"] == "its tier is T1, and T0 was asked for"
     assert reasons["relearning"].endswith("gradient evaluations per model, and 4 of the budget are left")
     (stage,) = record.load(here / "audit")["stages"].values()
-    assert stage["attacks"] == found["attacks"]
+    assert stage["attacks"] == audit["attacks"]
 
 
 def test_a_budget_of_time_becomes_gradients_once_and_is_kept(run, here, made, monkeypatch):
@@ -157,8 +157,8 @@ def test_a_budget_of_time_becomes_gradients_once_and_is_kept(run, here, made, mo
     assert first["attacks"]["budget"] == 30  # a minute for two models, a second for each gradient
     assert "relearning" in first["attacks"]["not_run"] and "representation" not in first["attacks"]["not_run"]
     monkeypatch.setattr(budget, "seconds_per_gradient", lambda *_: 100.0)
-    again = json.loads(run("audit", made, *flags).out)
-    assert again["out"] == first["out"] and again["attacks"]["budget"] == 30
+    second = json.loads(run("audit", made, *flags).out)
+    assert second["out"] == first["out"] and second["attacks"]["budget"] == 30
     other = json.loads(run("audit", made, *flags[:5], "2m", *flags[6:]).out)
     assert other["out"] == str(here / "audit-2") and other["attacks"]["budget"] == 0
 
@@ -220,7 +220,7 @@ def test_a_new_attack_is_one_file_and_one_line(files, tmp_path):
     flags = ["--reference", str(files / "reference"), "--attacks", "plain", "--json"]
     script.write_text("import sys\nfrom unweave.cli import main\nsys.exit(main(sys.argv[1:]))\n")
     command = ["audit", "--evidence", str(files / "original.parquet"), *flags]
-    done = launched.run_script(script, command)
-    assert done is not None and done.code == 1, done
-    (row,) = json.loads(done.out)["attacks"]["results"]
+    result = launched.run_script(script, command)
+    assert result is not None and result.code == 1, result
+    (row,) = json.loads(result.out)["attacks"]["results"]
     assert (row["attack"], row["figure"], row["finding"]) == ("plain", "share", "under-forgetting")

@@ -27,8 +27,8 @@ FILES = ["evidence.parquet", "record.json", "references", "report.html", "run.js
 def untouched(run, tmp_path):
     """A run on data with wrong labels whose model has hardly changed."""
     place = projects.project(tmp_path / "mine", projects.TRAINED)
-    little = ("--method", "finetune", "--set", "how.epochs=1", "--set", "how.lr=1e-4")
-    result = run("forget", place, "--random", 0.3, *little, "--out", tmp_path / "run", "--quiet")
+    method_flags = ("--method", "finetune", "--set", "how.epochs=1", "--set", "how.lr=1e-4")
+    result = run("forget", place, "--random", 0.3, *method_flags, "--out", tmp_path / "run", "--quiet")
     assert result.code == 0
     return tmp_path / "run"
 
@@ -43,15 +43,17 @@ class TestVerdict:
 
     def test_models_of_an_earlier_audit_are_found_and_not_called_retrained(self, run, here, forgotten):
         assert run("audit", forgotten, "--references", 2).code == 1
-        again, more = (run("audit", forgotten, "--references", n).error.splitlines() for n in (2, 3))
-        assert again[1:] == ["2/2  2 retrained models found"]
-        assert more[1:] == ["2/3  2 retrained models found", "3/3  retrained with seed 2"]
+        two, three = (run("audit", forgotten, "--references", n).error.splitlines() for n in (2, 3))
+        assert two[1:] == ["2/2  2 retrained models found"]
+        assert three[1:] == ["2/3  2 retrained models found", "3/3  retrained with seed 2"]
 
     def test_without_references_only_what_needs_none_is_measured(self, run, here, forgotten):
         result = run("audit", forgotten, "--references", 0, "--json")
-        found = json.loads(result.out)
-        assert result.code == 1 and "no retrained model" in found["reason"] and "no retrained" in result.error
-        assert {"ua", "ra", "ta", "auc"} <= found["scores"].keys() and "tv" not in found["scores"]
+        content = json.loads(result.out)
+        assert (
+            result.code == 1 and "no retrained model" in content["reason"] and "no retrained" in result.error
+        )
+        assert {"ua", "ra", "ta", "auc"} <= content["scores"].keys() and "tv" not in content["scores"]
         assert "references" not in names(forgotten / "audit")
 
     def test_more_models_may_fix_the_margins(self, run, refused, untouched):
@@ -59,9 +61,9 @@ class TestVerdict:
         refused("needs 10 references, found 3", "audit", untouched, "--references", 3, "--calibration", 20)
         assert run("audit", untouched, "--calibration", 14, "--quiet").code == 1
         assert len([*(untouched / "audit" / "references").glob("*.parquet")]) == 10 + 14
-        fewer = run("audit", untouched, "--json")
-        assert json.loads(fewer.out)["out"] == str(untouched / "audit-2")
-        assert "22 retrained models found" in fewer.error and "retrained with seed" not in fewer.error
+        rerun = run("audit", untouched, "--json")
+        assert json.loads(rerun.out)["out"] == str(untouched / "audit-2")
+        assert "22 retrained models found" in rerun.error and "retrained with seed" not in rerun.error
         margins = [
             record.load(untouched / name)["stages"]["audit"]["margins"] for name in ("audit", "audit-2")
         ]
@@ -69,11 +71,11 @@ class TestVerdict:
 
     def test_a_model_that_has_not_forgotten_fails(self, run, here, untouched):
         result = run("audit", untouched, "--quiet", "--json")
-        found = json.loads(result.out)
-        assert result.code == 1 and found["verdict"] == "FAIL" and "under-forgetting" in found["reason"]
-        kept = [path.stem.rpartition("-")[2] for path in (untouched / "audit" / "references").glob("*.json")]
+        content = json.loads(result.out)
+        assert result.code == 1 and content["verdict"] == "FAIL" and "under-forgetting" in content["reason"]
+        seeds = [path.stem.rpartition("-")[2] for path in (untouched / "audit" / "references").glob("*.json")]
         fixing = range(CALIBRATION, CALIBRATION + 12)
-        assert sorted(map(int, kept)) == [*range(10), *fixing]
+        assert sorted(map(int, seeds)) == [*range(10), *fixing]
 
     def test_a_project_that_cannot_retrain_gets_none(self, run, here, tmp_path):
         place = projects.project(tmp_path / "mine", "train = None")
@@ -122,26 +124,26 @@ def test_a_run_with_a_recipe_elsewhere_is_audited_from_any_folder(run, here, tra
 
 class TestFigures:
     def test_they_are_those_of_the_answers_that_were_kept(self, run, here, forgotten):
-        found = json.loads(run("audit", forgotten, "--references", 2, "--json", "--quiet").out)
-        kept = sorted((forgotten / "audit" / "references").glob("*.parquet"))
-        own = parquet.load(forgotten / "audit" / "evidence.parquet")
-        expected = unweave.audit(own, [parquet.load(path) for path in kept])
+        content = json.loads(run("audit", forgotten, "--references", 2, "--json", "--quiet").out)
+        reference_files = sorted((forgotten / "audit" / "references").glob("*.parquet"))
+        evidence = parquet.load(forgotten / "audit" / "evidence.parquet")
+        expected = unweave.audit(evidence, [parquet.load(path) for path in reference_files])
         for name, score in expected.scores.items():
-            assert found["scores"][name]["value"] == pytest.approx(score.value)
-            assert found["scores"][name]["reference"] == pytest.approx(score.reference, nan_ok=True)
-        assert len(kept) == 2 and found["scores"]["tv"]["n"] == 2
+            assert content["scores"][name]["value"] == pytest.approx(score.value)
+            assert content["scores"][name]["reference"] == pytest.approx(score.reference, nan_ok=True)
+        assert len(reference_files) == 2 and content["scores"]["tv"]["n"] == 2
 
     def test_json_text_and_record_agree(self, run, here, forgotten):
-        found = json.loads(run("audit", forgotten, "--references", 2, "--json", "--quiet").out)
-        said = run("audit", forgotten, "--references", 2, "--quiet").out
+        content = json.loads(run("audit", forgotten, "--references", 2, "--json", "--quiet").out)
+        output = run("audit", forgotten, "--references", 2, "--quiet").out
         row = row_of(forgotten / "audit")
-        assert {key: row[key] for key in ("verdict", "reason", "scores", "gap")}.items() <= found.items()
-        assert found["margins"] == stage_of(forgotten / "audit")["margins"] is None
+        assert {key: row[key] for key in ("verdict", "reason", "scores", "gap")}.items() <= content.items()
+        assert content["margins"] == stage_of(forgotten / "audit")["margins"] is None
         score = row["scores"]["ra"]
-        numbers = [found["original"]["ra"]["value"], *(score[key] for key in ("value", "reference", "gap"))]
-        (line,) = [line for line in said.splitlines() if line.startswith("RA ")]
+        numbers = [content["original"]["ra"]["value"], *(score[key] for key in ("value", "reference", "gap"))]
+        (line,) = [line for line in output.splitlines() if line.startswith("RA ")]
         assert line.split()[1:6] == ["%", *(f"{each:.2f}" for each in numbers)]
-        assert found["report"] == str(forgotten / "audit" / "report.html")
+        assert content["report"] == str(forgotten / "audit" / "report.html")
 
     def test_references_are_trained_without_what_is_forgotten(self, run, here, tmp_path):
         place = projects.project(tmp_path / "mine", TELLING)
@@ -159,38 +161,40 @@ class TestRequest:
         flags = ("--method", "finetune", "--set", "how.epochs=1", "--quiet")
         assert run("forget", place, "--ids", "r0/1,r0/2,r0/3", *flags).code == 0
         run("audit", "forgotten", "--references", 1, "--quiet")
-        request, before = (stage_of(Path(folder))["request"] for folder in ("forgotten/audit", "forgotten"))
+        request, forget_request = (
+            stage_of(Path(folder))["request"] for folder in ("forgotten/audit", "forgotten")
+        )
         assert (request["examples"], request["of"], request["ids"]) == (3, 90, ["r0/1", "r0/2", "r0/3"])
         assert sum(request["classes"].values()) == 3 and request["model"] == "mine/project.py"
         assert request["asked"] == "--ids r0/1,r0/2,r0/3"
         assert re.fullmatch(r"\d{4}-\d\d-\d\d", request["date"])
-        assert request == before
+        assert request == forget_request
         page = Path("forgotten/audit/report.html").read_text()
         first = page[: page.index("<main>")]
-        for said in ("3 of 90 examples", "r0/1, r0/2, r0/3", "mine/project.py", "--ids", request["date"]):
-            assert said in first
+        for sentence in ("3 of 90 examples", "r0/1, r0/2, r0/3", "mine/project.py", "--ids", request["date"]):
+            assert sentence in first
 
     def test_of_a_recipe_it_is_what_the_recipe_says(self, run, here, forgotten):
         assert stage_of(forgotten)["request"]["asked"] == "as the recipe says"
 
     def test_a_run_of_an_earlier_version_tells_less_and_is_audited(self, run, here, forgotten):
-        found = json.loads((forgotten / "record.json").read_text())
-        del found["digest"], found["stages"]["audit"]["request"]
-        (forgotten / "record.json").write_text(json.dumps(found | {"schema": record.EARLIER}))
+        content = json.loads((forgotten / "record.json").read_text())
+        del content["digest"], content["stages"]["audit"]["request"]
+        (forgotten / "record.json").write_text(json.dumps(content | {"schema": record.EARLIER}))
         assert run("audit", forgotten, "--references", 1, "--quiet").code == 1
         request = stage_of(forgotten / "audit")["request"]
         assert request["asked"] is None and request["examples"] > 0
 
     def test_what_it_cost_stands_beside_a_retraining(self, run, here, forgotten):
-        said = run("audit", forgotten, "--references", 2, "--quiet").out
+        output = run("audit", forgotten, "--references", 2, "--quiet").out
         stage, row = stage_of(forgotten / "audit"), row_of(forgotten / "audit")
-        whole = stage["reference"]
-        assert row["cost"] == pytest.approx(row["seconds"] / whole["seconds"])
-        assert whole["gradient_evaluations"] > row["gradient_evaluations"] > 0
+        reference = stage["reference"]
+        assert row["cost"] == pytest.approx(row["seconds"] / reference["seconds"])
+        assert reference["gradient_evaluations"] > row["gradient_evaluations"] > 0
         cost = f"{row['gradient_evaluations']} gradient evaluations and {row['seconds']:.1f} s"
-        beside = f"{whole['gradient_evaluations']} gradient evaluations and {whole['seconds']:.1f} s"
-        expected = f"Unlearning took {cost}; a retraining takes {beside}. Seconds vary with the machine"
-        assert expected in " ".join(said.split())
+        price = f"{reference['gradient_evaluations']} gradient evaluations and {reference['seconds']:.1f} s"
+        expected = f"Unlearning took {cost}; a retraining takes {price}. Seconds vary with the machine"
+        assert expected in " ".join(output.split())
         page = (forgotten / "audit" / "report.html").read_text()
         assert f"<td>{row['cost']:.2f} <small>" in page
 
@@ -207,29 +211,29 @@ class TestFolder:
     def test_more_references_go_on_with_the_earlier_ones(self, run, here, listed, forgotten):
         assert run("audit", forgotten, "--references", 1, "--quiet").code == 1
         before = listed(forgotten / "audit" / "references")
-        found = json.loads(run("audit", forgotten, "--references", 3, "--quiet", "--json").out)
+        content = json.loads(run("audit", forgotten, "--references", 3, "--quiet", "--json").out)
         after = listed(forgotten / "audit" / "references")
         assert before.items() <= after.items() and (len(before), len(after)) == (5, 15)
-        assert found["out"] == str(forgotten / "audit") and found["scores"]["tv"]["n"] == 3
+        assert content["out"] == str(forgotten / "audit") and content["scores"]["tv"]["n"] == 3
 
     def test_models_are_stored_unless_the_user_declines(self, run, here, forgotten):
-        stored = forgotten / "audit" / "references"
-        said = run(
+        reference_folder = forgotten / "audit" / "references"
+        result = run(
             "audit", forgotten, "--references", 2, "--answers-only", "--attacks", "compression", "--quiet"
         )
-        assert len([*stored.glob("*.parquet")]) == 2, said.error
-        assert not [*stored.rglob("model.*")]
-        assert "MiB" not in said.out
-        again = run("audit", forgotten, "--references", 3, "--attacks", "compression", "--quiet").out
-        (path,) = stored.rglob("model.safetensors")
+        assert len([*reference_folder.glob("*.parquet")]) == 2, result.error
+        assert not [*reference_folder.rglob("model.*")]
+        assert "MiB" not in result.out
+        output = run("audit", forgotten, "--references", 3, "--attacks", "compression", "--quiet").out
+        (path,) = reference_folder.rglob("model.safetensors")
         size = f"{path.stat().st_size / 2**20:,.1f}"
-        assert f"1 retrained model takes {size} MiB in" in again and "--answers-only" in again
+        assert f"1 retrained model takes {size} MiB in" in output and "--answers-only" in output
 
     def test_fewer_references_get_a_folder_of_their_own(self, run, here, listed, forgotten):
         run("audit", forgotten, "--references", 2, "--quiet")
-        before = listed(forgotten / "audit")
-        found = json.loads(run("audit", forgotten, "--references", 1, "--quiet", "--json").out)
-        assert found["out"] == str(forgotten / "audit-2") and listed(forgotten / "audit") == before
+        files = listed(forgotten / "audit")
+        content = json.loads(run("audit", forgotten, "--references", 1, "--quiet", "--json").out)
+        assert content["out"] == str(forgotten / "audit-2") and listed(forgotten / "audit") == files
 
     def test_a_stopped_audit_goes_on(self, run, here, listed, forgotten, monkeypatch):
         def stops(run: str, seed: int, folder: str, device: str | None) -> None:
@@ -242,22 +246,22 @@ class TestFolder:
             patch.setattr(run_folder, "retrain_one", stops)
             result = run("audit", forgotten, "--references", 2, "--quiet")
         assert result.code == 130 and names(forgotten / "audit") == ["references", "run.json"]
-        before = listed(forgotten / "audit" / "references")
+        files = listed(forgotten / "audit" / "references")
         assert run("audit", forgotten, "--references", 2, "--quiet").code == 1
-        assert before.items() <= listed(forgotten / "audit" / "references").items() and len(before) == 5
+        assert files.items() <= listed(forgotten / "audit" / "references").items() and len(files) == 5
 
     def test_workers_live_while_models_are_retrained_and_no_longer(self, run, here, forgotten, monkeypatch):
-        seen = []
+        events = []
 
         @contextmanager
         def crew(self: Executor, device: str, jobs: int) -> Iterator[Crew]:
-            seen.append(f"workers on {device}")
+            events.append(f"workers on {device}")
             yield run_serially
-            seen.append("no workers")
+            events.append("no workers")
 
         def note(function: Callable[..., Any]) -> None:
             def call(*arguments: Any, **more: Any) -> Any:
-                seen.append(function.__name__)
+                events.append(function.__name__)
                 return function(*arguments, **more)
 
             monkeypatch.setattr(audit_run, function.__name__, call)
@@ -266,20 +270,20 @@ class TestFolder:
         note(audit_run.audit_answers)
         monkeypatch.setattr(Executor, "crew", crew)
         assert run("audit", forgotten, "--references", 1, "--quiet").code == 1
-        assert seen == ["collect_answer_pair", "workers on cpu", "no workers", "audit_answers"]
+        assert events == ["collect_answer_pair", "workers on cpu", "no workers", "audit_answers"]
 
     def test_out_may_be_elsewhere(self, run, here, listed, forgotten):
-        before = listed(forgotten)
+        files = listed(forgotten)
         run("audit", forgotten, "--references", 1, "--quiet", "--out", "report/of it")
-        assert names(here / "report" / "of it") == FILES and listed(forgotten) == before
+        assert names(here / "report" / "of it") == FILES and listed(forgotten) == files
 
     @pytest.mark.slow
     def test_two_processes_find_what_one_found(self, run, here, forgotten):
-        found = [
+        contents = [
             json.loads(run("audit", forgotten, "--references", 2, *flags, "--json", "--quiet").out)
             for flags in (("--jobs", 2, "--out", "two"), ("--out", "one"))
         ]
-        assert found[0]["scores"] == found[1]["scores"]
+        assert contents[0]["scores"] == contents[1]["scores"]
 
 
 TELLING = """

@@ -40,9 +40,9 @@ def test_a_denoiser_is_audited_by_its_images(run, here, tmp_path):
     assert (folder / "report.html").read_text().count('<img class="sheet"') == 3
     assert stage["data"]["forgotten_classes"] == [3] and {"ua", "ra", "kid_forget"} <= row["scores"].keys()
     assert row["gap"]["parts"].keys() == {"ua", "ra", "class_tv"}
-    kept = {path: path.stat().st_mtime_ns for path in (folder / "references").iterdir()}
+    times = {path: path.stat().st_mtime_ns for path in (folder / "references").iterdir()}
     assert run("audit", "forgotten", "--references", 2, "--quiet").code == 1
-    assert {path: path.stat().st_mtime_ns for path in (folder / "references").iterdir()} == kept
+    assert {path: path.stat().st_mtime_ns for path in (folder / "references").iterdir()} == times
     assert names(here / "forgotten").count("audit") == 1
 
 
@@ -57,14 +57,14 @@ def test_without_a_training_there_is_no_verdict(run, here, tmp_path):
 
 def test_a_check_names_figures_notes_and_costs_and_writes_nothing(run, here, listed, tmp_path):
     source = folders.diffusers_folder(tmp_path / "source")
-    data, before = folders.images(tmp_path / "images.npz"), listed(tmp_path)
+    data, files = folders.images(tmp_path / "images.npz"), listed(tmp_path)
     result = run("check", source, "--data", data, "--methods", "finetune", "--quiet")
     assert result.code == 0, result.error
     assert "Data: 96 to forget, 288 to retain" in result.out, "the first class is assumed"
     assert re.search(r"UA: images not taken for the forgotten class, %: \d", result.out)
     assert "If none of 20 images shows the class, up to 16 % of all may still." in result.out
     assert "no --recipe that says how to train: references can't be retrained" in result.out
-    assert re.search(r"finetune .* yes", result.out) and listed(tmp_path) == before
+    assert re.search(r"finetune .* yes", result.out) and listed(tmp_path) == files
 
 
 def test_a_method_of_another_family_is_refused(refused, tmp_path):

@@ -45,24 +45,24 @@ def source(tmp_path_factory) -> Path:
 
 
 def flags(given: Path, **changes: object) -> list[object]:
-    named = {"original": given / "sd", "prompts": given / "prompts.toml", "data": given / "images"}
-    chosen = {key: value for key, value in {**named, **changes}.items() if value is not None}
-    return [part for key, value in chosen.items() for part in (f"--{key}", value)]
+    defaults = {"original": given / "sd", "prompts": given / "prompts.toml", "data": given / "images"}
+    values = {key: value for key, value in {**defaults, **changes}.items() if value is not None}
+    return [part for key, value in values.items() for part in (f"--{key}", value)]
 
 
 def test_a_folder_is_compared_with_retrained_ones_and_nothing_else_is_written(run, given: Path, here: Path):
-    before = contents(given)
-    asked = ("audit", given / "edited", *flags(given, reference=given / "retrained"), *SHORT)
-    result = run(*asked, "--out", here / "out")
+    given_contents = contents(given)
+    command = ("audit", given / "edited", *flags(given, reference=given / "retrained"), *SHORT)
+    result = run(*command, "--out", here / "out")
     assert result.code == 1, result.error
     assert result.out.startswith("INCONCLUSIVE: ")
     assert (
         "Not run: attacks (give --attacks default), a classifier of your own (give --classifier),"
         in result.out
     )
-    assert contents(given) == before
-    made = json.loads((here / "out" / "record.json").read_text())
-    (stage,) = made["stages"].values()
+    assert contents(given) == given_contents
+    content = json.loads((here / "out" / "record.json").read_text())
+    (stage,) = content["stages"].values()
     scores = stage["methods"]["model"]["scores"]
     assert scores.keys() >= {"ua_trained", "ua_paraphrased", "ra_neighbours", "ra_others", "agreement", "kid"}
     assert "ua_combined" not in scores and "fid" not in scores
@@ -81,10 +81,10 @@ def test_a_folder_is_compared_with_retrained_ones_and_nothing_else_is_written(ru
     page = (here / "out" / "report.html").read_text()
     assert "UA, paraphrased" in page and ">FID<" not in page
     assert "a three; a red three; two plus one; a red two" in page
-    drawn = contents(here / "out" / "references")
-    again = run(*asked, "--out", here / "out", "--json")
-    assert again.code == 1 and json.loads(again.out)["verdict"] == "INCONCLUSIVE"
-    assert contents(here / "out" / "references") == drawn and not (here / "out-2").exists()
+    references = contents(here / "out" / "references")
+    second = run(*command, "--out", here / "out", "--json")
+    assert second.code == 1 and json.loads(second.out)["verdict"] == "INCONCLUSIVE"
+    assert contents(here / "out" / "references") == references and not (here / "out-2").exists()
 
 
 @pytest.mark.parametrize("lora", [True, False])
@@ -92,18 +92,18 @@ def test_an_attack_that_a_model_does_not_allow_is_named(tmp_path: Path, lora: bo
     if lora:
         (tmp_path / "lora").mkdir()
     folders = Folders(tmp_path / "pretrained", tmp_path / "sd", (), tmp_path)
-    named = explain_not_run(TextToImageFamily(attacks=2), folders, NO_PROMPTS)
-    assert ("the attack without adapter (there is no LoRA file to leave out)" in named) == (not lora)
-    unknown = explain_not_run(TextToImageFamily(), replace(folders, run=None), NO_PROMPTS)
-    assert unknown[0] == "attacks (give --attacks default)" and "retrained" in unknown[1]
-    some = explain_not_run(TextToImageFamily().with_attacks("guidance"), folders, NO_PROMPTS)
-    assert "best-prompt" in some[0] and "name them in --attacks" in some[0] and "guidance" not in some[0]
+    sentences = explain_not_run(TextToImageFamily(attacks=2), folders, NO_PROMPTS)
+    assert ("the attack without adapter (there is no LoRA file to leave out)" in sentences) == (not lora)
+    without_run = explain_not_run(TextToImageFamily(), replace(folders, run=None), NO_PROMPTS)
+    assert without_run[0] == "attacks (give --attacks default)" and "retrained" in without_run[1]
+    lines = explain_not_run(TextToImageFamily().with_attacks("guidance"), folders, NO_PROMPTS)
+    assert "best-prompt" in lines[0] and "name them in --attacks" in lines[0] and "guidance" not in lines[0]
 
 
 def test_attacks_are_chosen_by_names_of_their_family(refused, given: Path):
-    asked = ("audit", given / "edited", *flags(given))
-    refused("unknown attack on a model of the family text-to-image 'rmia'", *asked, "--attacks", "rmia")
-    refused("a tier and a budget are of attacks on classifiers", *asked, "--attacks", "all", "--tier", "1")
+    command = ("audit", given / "edited", *flags(given))
+    refused("unknown attack on a model of the family text-to-image 'rmia'", *command, "--attacks", "rmia")
+    refused("a tier and a budget are of attacks on classifiers", *command, "--attacks", "all", "--tier", "1")
 
 
 def test_a_run_of_forget_knows_its_original_and_its_method(run, given: Path, here: Path):
@@ -123,8 +123,8 @@ def test_a_run_of_forget_knows_its_original_and_its_method(run, given: Path, her
     assert result.code == 1, result.error
     assert "no retrained model to compare with" in result.out and "no attacks ran" in result.out
     assert "retrained models (give --reference)" in result.out and "Unlearning took" in result.out
-    made = json.loads((here / "gone" / "audit" / "record.json").read_text())
-    (stage,) = made["stages"].values()
+    content = json.loads((here / "gone" / "audit" / "record.json").read_text())
+    (stage,) = content["stages"].values()
     assert stage["methods"].keys() == {"original", "UCE"} and "Before" in result.out
     assert stage["methods"]["UCE"]["repr"].startswith("UCE(") and stage["request"]["model"] == "sd"
     assert stage["request"]["asked"] == "--concept 'a three'" and "are these prompts" not in result.out
@@ -148,9 +148,9 @@ class Session:
         return [SimpleNamespace(name="images")]
 
     def run(self, output_names: None, input_feed: dict[str, Any]) -> list[np.ndarray]:
-        found = np.zeros((1, 22, 1), np.float32)
-        found[0, :, 0] = [160, 160, 40, 40, *(name == CORE[0] for name in CLASSES)]
-        return [found]
+        output = np.zeros((1, 22, 1), np.float32)
+        output[0, :, 0] = [160, 160, 40, 40, *(name == CORE[0] for name in CLASSES)]
+        return [output]
 
 
 def write_classifier(given: Path) -> dict[str, object]:
@@ -161,8 +161,8 @@ def write_classifier(given: Path) -> dict[str, object]:
         state = models.mobilenet_v3_small(weights=None, num_classes=3).state_dict()
     torch.save(state, given / "classifier.pth")
     (given / "names.txt").write_text("two\nthree\nfour\n")
-    named = {"classifier": given / "classifier.pth", "class-names": given / "names.txt"}
-    return {**named, "architecture": "mobilenet_v3_small"}
+    flags_of_files = {"classifier": given / "classifier.pth", "class-names": given / "names.txt"}
+    return {**flags_of_files, "architecture": "mobilenet_v3_small"}
 
 
 def test_a_detector_a_classifier_and_a_clip_of_the_user_judge_the_images(
@@ -191,15 +191,17 @@ def test_a_detector_a_classifier_and_a_clip_of_the_user_judge_the_images(
 
 
 def test_a_classifier_that_does_not_know_the_classes_is_refused(run, given: Path, here: Path):
-    named = write_classifier(given)
+    classifier_flags = write_classifier(given)
     (given / "names.txt").write_text("two\ntrhee\nfour\n")
-    error = fails(run, given, here, given / "edited", *flags(given, **named))
+    error = fails(run, given, here, given / "edited", *flags(given, **classifier_flags))
     assert "unknown number 'three' (did you mean 'trhee'?); known: two, trhee, four" in error
     (given / "names.txt").write_text("two\nthree\nfive\n")
     (given / "prompts.toml").write_text(PROMPTS.replace("a red four", "a dim two"))
-    error = fails(run, given, here, given / "edited", *flags(given, **named))
+    error = fails(run, given, here, given / "edited", *flags(given, **classifier_flags))
     assert "number of 004.png must be one of two, three, five, found 'four'" in error
-    error = fails(run, given, here, given / "edited", *flags(given, **{**named, "classifier": None}))
+    error = fails(
+        run, given, here, given / "edited", *flags(given, **{**classifier_flags, "classifier": None})
+    )
     assert "--architecture and --class-names go with --classifier, found none" in error
 
 
@@ -245,16 +247,16 @@ def test_attacks_run_on_a_model_with_a_lora_file(run, given: Path, here: Path):
     result = run("audit", here / "gone", *flags(given, original=None), *SHORT, "--set", "attacks=2")
     assert result.code == 1, result.error
     assert "give --set attacks" not in result.out and "no attacks ran" not in result.out
-    made = json.loads((here / "gone" / "audit" / "record.json").read_text())
-    (stage,) = made["stages"].values()
+    content = json.loads((here / "gone" / "audit" / "record.json").read_text())
+    (stage,) = content["stages"].values()
     scores = stage["methods"]["LUR"]["scores"]
     assert scores.keys() >= CONCEPT_ATTACKS.keys() and scores["dropped_same"]["value"] == 100
 
 
 def fails(run, given: Path, here: Path, *arguments: object) -> str:
-    before = contents(given)
+    given_contents = contents(given)
     result = run("audit", *arguments, *SHORT, "--out", here / "out")
-    assert result.code == 2 and not (here / "out").exists() and contents(given) == before
+    assert result.code == 2 and not (here / "out").exists() and contents(given) == given_contents
     return result.error
 
 
@@ -335,19 +337,19 @@ def test_weights_and_images_that_are_not_numbers_are_named(run, given: Path, her
     assert result.code in (2, 3) and expected in result.error
 
 
-def stage_with(ua: float, weak: tuple[str, ...] = ()) -> dict[str, Any]:
+def stage_with(ua: float, weak_prompts: tuple[str, ...] = ()) -> dict[str, Any]:
     rows = {"original": 2.0, "uce": ua}
     scores = {name: {"scores": {"ua_trained": {"value": value}}} for name, value in rows.items()}
-    return {"methods": scores, "data": {concept_checks.WEAK: list(weak)} if weak else {}}
+    return {"methods": scores, "data": {concept_checks.WEAK: list(weak_prompts)} if weak_prompts else {}}
 
 
 def test_a_concept_that_is_still_drawn_is_named():
-    (said,) = concept_checks.explain_still_drawn(stage_with(15.0))
-    assert "in 85 % of the images under the trained prompts, the original in 98 %" in said
+    (sentence,) = concept_checks.explain_still_drawn(stage_with(15.0))
+    assert "in 85 % of the images under the trained prompts, the original in 98 %" in sentence
     assert concept_checks.explain_still_drawn(stage_with(50.0)) == []
 
 
 def test_prompts_that_the_original_does_not_follow_are_named():
-    (said,) = concept_checks.explain_weak_prompts(stage_with(0.0, ("a threee",)))
-    assert "fewer than half of its images under 'a threee'" in said
+    (sentence,) = concept_checks.explain_weak_prompts(stage_with(0.0, ("a threee",)))
+    assert "fewer than half of its images under 'a threee'" in sentence
     assert concept_checks.explain_weak_prompts(stage_with(0.0)) == []

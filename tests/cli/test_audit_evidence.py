@@ -22,9 +22,9 @@ SIZES = {"forget": N, "retain": 2 * N, "calibration": N, "test": N}
 
 def like_the_others(seed: int, lift: float = 0.0) -> Evidence:
     """What a model answers that differs from others by noise alone; `lift`: what it still knows of F."""
-    base, own = draw_evidence(0, SIZES), np.random.default_rng(seed)
+    base, noise_rng = draw_evidence(0, SIZES), np.random.default_rng(seed)
     logits = {
-        part: each + own.normal(scale=0.05, size=each.shape).astype(np.float32)
+        part: each + noise_rng.normal(scale=0.05, size=each.shape).astype(np.float32)
         for part, each in base.logits.items()
     }
     logits["forget"][np.arange(N), base.labels["forget"]] += lift
@@ -59,7 +59,7 @@ def audited(run, here, saved):
 
 def test_a_model_like_the_retrained_ones_passes_with_code_0_and_the_figures_of_python(audited, here, saved):
     result = audited("good", "--json", "--original", saved / "original.parquet")
-    found = json.loads(result.out)
+    content = json.loads(result.out)
     # by name the last twelve, where 2 comes before 10
     expected = unweave.audit(
         like_the_others(50),
@@ -67,35 +67,35 @@ def test_a_model_like_the_retrained_ones_passes_with_code_0_and_the_figures_of_p
         calibration=RETRAINED[10:],
         original=like_the_others(51, lift=3.0),
     )
-    assert result.code == 0 and found["verdict"] == expected.verdict == "PASS"
-    assert found["reason"] == expected.reason
-    assert found["scores"].keys() == expected.scores.keys()
+    assert result.code == 0 and content["verdict"] == expected.verdict == "PASS"
+    assert content["reason"] == expected.reason
+    assert content["scores"].keys() == expected.scores.keys()
     for name, score in expected.scores.items():
         for key in ("value", "reference", "gap"):
-            figure = found["scores"][name][key]
+            figure = content["scores"][name][key]
             assert (np.nan if figure is None else figure) == pytest.approx(getattr(score, key), nan_ok=True)
     (stage,) = expected.record["stages"].values()
-    assert found["margins"] == pytest.approx(stage["margins"])
-    assert stage_of(here / "unweave-audit")["margins"] == found["margins"]
+    assert content["margins"] == pytest.approx(stage["margins"])
+    assert stage_of(here / "unweave-audit")["margins"] == content["margins"]
 
 
 def test_fewer_than_22_references_are_all_compared_with(audited):
-    found = json.loads(audited("good", "--json", reference="few").out)
-    assert found["verdict"] == "INCONCLUSIVE" and found["scores"]["tv"]["n"] == 11
-    assert "0 calibration retrains, 12 needed" in found["reason"] and found["margins"] is None
+    content = json.loads(audited("good", "--json", reference="few").out)
+    assert content["verdict"] == "INCONCLUSIVE" and content["scores"]["tv"]["n"] == 11
+    assert "0 calibration retrains, 12 needed" in content["reason"] and content["margins"] is None
 
 
 def test_a_file_of_another_program_in_any_order_gives_the_same_figures(audited, here, saved):
-    usual = json.loads(audited("good", "--json", reference="two").out)
+    first_content = json.loads(audited("good", "--json", reference="two").out)
     table = pq.read_table(saved / "good.parquet").replace_schema_metadata(None)
     order = np.random.default_rng(0).permutation(len(table))
-    wide = table["logits"].cast(pa.list_(pa.float64()))
-    other = pa.table({"logits": wide, "id": table["id"], "note": table["part"], "part": table["part"]})
+    logits = table["logits"].cast(pa.list_(pa.float64()))
+    other = pa.table({"logits": logits, "id": table["id"], "note": table["part"], "part": table["part"]})
     pq.write_table(other.append_column("label", table["label"]).take(order), here / "elsewhere.parquet")
-    found = json.loads(audited(here / "elsewhere", "--json", reference="two").out)
-    assert found["out"] != usual["out"] and found["reason"] == usual["reason"]
-    for name, score in usual["scores"].items():
-        assert found["scores"][name]["value"] == pytest.approx(score["value"])
+    content = json.loads(audited(here / "elsewhere", "--json", reference="two").out)
+    assert content["out"] != first_content["out"] and content["reason"] == first_content["reason"]
+    for name, score in first_content["scores"].items():
+        assert content["scores"][name]["value"] == pytest.approx(score["value"])
 
 
 def test_a_label_of_which_nothing_is_retained_counts_as_forgotten_whole(run, here):
@@ -105,13 +105,13 @@ def test_a_label_of_which_nothing_is_retained_counts_as_forgotten_whole(run, her
         parquet.save(without_class_0(RETRAINED[seed]), folder / f"{seed}.parquet")
     parquet.save(without_class_0(like_the_others(50)), here / "model.parquet")
     assert parquet.load(here / "model.parquet").forgotten_classes == ()
-    found = json.loads(run("audit", "--evidence", "model.parquet", "--reference", folder, "--json").out)
+    content = json.loads(run("audit", "--evidence", "model.parquet", "--reference", folder, "--json").out)
     evidence = parquet.load(here / "unweave-audit" / "evidence.parquet")
-    right = {part: evidence.logits[part].argmax(1) == evidence.labels[part] for part in PARTS}
-    kept = evidence.labels["test"] != 0
+    is_right = {part: evidence.logits[part].argmax(1) == evidence.labels[part] for part in PARTS}
+    is_other_class = evidence.labels["test"] != 0
     assert evidence.forgotten_classes == (0,)
-    assert found["scores"]["ta"]["value"] == pytest.approx(100 * right["test"][kept].mean())
-    assert found["scores"]["ua"]["value"] == pytest.approx(100 * (1 - right["forget"].mean()))
+    assert content["scores"]["ta"]["value"] == pytest.approx(100 * is_right["test"][is_other_class].mean())
+    assert content["scores"]["ua"]["value"] == pytest.approx(100 * (1 - is_right["forget"].mean()))
 
 
 def without_class_0(evidence: Evidence) -> Evidence:
@@ -131,6 +131,6 @@ def test_the_same_files_go_to_the_same_folder_and_others_to_a_numbered_one(audit
     assert names(here / "unweave-audit") == ["evidence.parquet", "record.json", "report.html", "run.json"]
     audited("good", reference="two")
     assert names(here) == ["unweave-audit"]
-    before = listed(here)
+    files = listed(here)
     assert "Report: unweave-audit-2/report.html" in audited("original", reference="two").out
-    assert before.items() <= listed(here).items()
+    assert files.items() <= listed(here).items()

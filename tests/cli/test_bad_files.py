@@ -69,9 +69,9 @@ class TestCheckpoints:
         refused("found no folder", "forget", project, "--recipe", trained[0], *self.FLAGS)
 
     def test_the_original_is_never_written_to(self, run, folder, listed, tmp_path):
-        before = listed(folder)
+        files = listed(folder)
         assert run("forget", folder, *self.FLAGS, *FORGET, "--out", folder).code == 0
-        assert listed(folder) == before and (tmp_path / "model-2" / "model.safetensors").is_file()
+        assert listed(folder) == files and (tmp_path / "model-2" / "model.safetensors").is_file()
 
 
 class TestRuns:
@@ -144,8 +144,8 @@ class TestEvidence:
         table = pq.read_table(saved[0])
         rows = table["logits"].to_pylist()
         rows[5][1] = float("nan")
-        kept = table.set_column(3, "logits", pa.array(rows, pa.list_(pa.float32())))
-        pq.write_table(kept, saved[0])
+        nan_table = table.set_column(3, "logits", pa.array(rows, pa.list_(pa.float32())))
+        pq.write_table(nan_table, saved[0])
         refused(
             "logits contain NaN .* first at id 5", "audit", "--evidence", saved[0], "--reference", saved[1]
         )
@@ -188,10 +188,10 @@ def answers(seed: int, *, n: int = 30, classes: int = 3) -> Evidence:
 
 
 class TestOut:
-    @pytest.mark.parametrize("below", ["", "/deeper/down"])
-    def test_a_file(self, refused, project, trained, tmp_path, below):
+    @pytest.mark.parametrize("suffix", ["", "/deeper/down"])
+    def test_a_file(self, refused, project, trained, tmp_path, suffix):
         (tmp_path / "taken").write_text("mine")
-        place = f"{tmp_path / 'taken'}{below}"
+        place = f"{tmp_path / 'taken'}{suffix}"
         sentence = f"--out must be a folder, found a file at {tmp_path / 'taken'}"
         refused(sentence, "forget", project, "--random", 0.1, "--out", place)
         refused(sentence, "bench", trained[0], "--methods", "finetune", "--out", place)
@@ -233,12 +233,12 @@ class TestEarlierVersions:
     """What a version has left whose LUR had a recovery of its own."""
 
     def test_a_finished_run_with_settings_of_that_lur(self, refused, forgotten):
-        asked = json.loads((forgotten / "forget.json").read_text())
-        asked |= {"method": "lur", "settings": {"recover": 5, "alpha_in": "along"}}
-        (forgotten / "forget.json").write_text(json.dumps(asked))
+        request = json.loads((forgotten / "forget.json").read_text())
+        request |= {"method": "lur", "settings": {"recover": 5, "alpha_in": "along"}}
+        (forgotten / "forget.json").write_text(json.dumps(request))
         sentence = "forget.json has settings of another version of lur: unknown key 'recover'"
-        again = "make it again, with unweave forget .* --method lur"
-        refused(f"{sentence}.*{again}", "audit", forgotten, "--quiet")
+        advice = "make it again, with unweave forget .* --method lur"
+        refused(f"{sentence}.*{advice}", "audit", forgotten, "--quiet")
 
     def test_a_search_of_that_lur(self, refused, project, here):
         (here / "tuning").mkdir()
@@ -253,8 +253,8 @@ class TestEarlierVersions:
         refused("unknown key 'recover' in methods.lur", "bench", place)
 
     def test_a_record_of_that_lur_is_printed(self, run, here):
-        made = synthetic()
-        made["stages"]["trace"]["recipe"]["methods"] = {"lur": {"alpha_in": "along", "recover": 5}}
-        record.write(made, here / "earlier")
+        content = synthetic()
+        content["stages"]["trace"]["recipe"]["methods"] = {"lur": {"alpha_in": "along", "recover": 5}}
+        record.write(content, here / "earlier")
         assert run("bench", "table", here / "earlier").code == 0
         assert run("report", here / "earlier", "--out", here / "page").code == 0

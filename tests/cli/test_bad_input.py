@@ -373,10 +373,10 @@ class TestProjects:
     def test_a_train_that_fails_when_audited(self, run, here, listed, tmp_path):
         place = projects.project(tmp_path / "p", "def train(dataset, seed):\n    return None")
         assert run("forget", place, "--random", 0.1, *FORGET, "--out", tmp_path / "run").code == 0
-        before = listed(tmp_path)
+        files = listed(tmp_path)
         result = run("audit", tmp_path / "run", "--quiet")
         assert result.code == 3 and "must return an nn.Module, found NoneType" in result.error
-        assert listed(tmp_path) == before
+        assert listed(tmp_path) == files
 
 
 class TestModes:

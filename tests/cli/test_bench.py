@@ -56,10 +56,10 @@ def copied(made, here) -> tuple[str, Path]:
 
 def cells(folder: Path, listed) -> dict[str, tuple[int, int]]:
     """What must not be worked out again: cells and trained models, with sizes and times."""
-    found = {**listed(folder / "cells"), **listed(folder / "models")}
-    files = {name: known for name, known in found.items() if known != (0, 0)}
+    contents = {**listed(folder / "cells"), **listed(folder / "models")}
+    files = {name: stat for name, stat in contents.items() if stat != (0, 0)}
     # what two retrained models differ by changes with every seed
-    return {name: known for name, known in files.items() if Path(name).name != "reported.json"}
+    return {name: stat for name, stat in files.items() if Path(name).name != "reported.json"}
 
 
 class TestRuns:
@@ -84,21 +84,21 @@ class TestRuns:
 
     def test_the_same_again_works_nothing_out(self, run, copied, listed, here):
         recipe, folder = copied
-        before = cells(folder, listed)
+        files = cells(folder, listed)
         result = run("bench", recipe, "--methods", "salun,finetune", "--out", folder, *FLAGS)
-        assert result.code == 0 and cells(folder, listed) == before and names(here) == ["run"]
+        assert result.code == 0 and cells(folder, listed) == files and names(here) == ["run"]
 
     def test_another_method_and_more_seeds_leave_the_finished_cells(self, run, copied, listed, here):
         recipe, folder = copied
-        before = cells(folder, listed)
+        files = cells(folder, listed)
         names_ = "finetune,salun,ascent"
         assert run("bench", recipe, "--methods", names_, "--out", folder, *FLAGS).code == 0
-        added = cells(folder, listed).keys() - before.keys()
-        assert {Path(each).name.partition(".")[0] for each in added} == {"ascent"} and len(added) == 6
-        grown = Path(recipe).read_text().replace("seeds = [0, 1]", "seeds = [0, 1, 2]")
-        (here / "tiny.toml").write_text(grown)
+        new_files = cells(folder, listed).keys() - files.keys()
+        assert {Path(each).name.partition(".")[0] for each in new_files} == {"ascent"} and len(new_files) == 6
+        recipe_text = Path(recipe).read_text().replace("seeds = [0, 1]", "seeds = [0, 1, 2]")
+        (here / "tiny.toml").write_text(recipe_text)
         assert run("bench", "tiny.toml", "--methods", names_, "--out", folder, *FLAGS).code == 0
-        assert before.items() <= cells(folder, listed).items() and names(here) == ["run", "tiny.toml"]
+        assert files.items() <= cells(folder, listed).items() and names(here) == ["run", "tiny.toml"]
         assert stage_of(folder)["seeds"] == [0, 1, 2] and "ascent" in stage_of(folder)["methods"]
 
     @pytest.mark.parametrize(
@@ -112,13 +112,13 @@ class TestRuns:
     )
     def test_less_or_other_gets_a_folder_of_its_own(self, run, copied, listed, here, flags, seeds, methods):
         recipe, folder = copied
-        before = listed(folder)
-        found = json.loads(run("bench", recipe, *flags, "--out", folder, "--json", *FLAGS).out)
-        assert listed(folder) == before and found["out"] == str(here / "run-2")
-        stage = found["stages"]["tiny"]
+        files = listed(folder)
+        content = json.loads(run("bench", recipe, *flags, "--out", folder, "--json", *FLAGS).out)
+        assert listed(folder) == files and content["out"] == str(here / "run-2")
+        stage = content["stages"]["tiny"]
         assert stage["seeds"] == seeds and list(stage["methods"]) == methods
-        kept = set(names(here / "run-2" / "cells" / "tiny")) - {"reported.json"}
-        assert kept == set(map(str, seeds))
+        seed_folders = set(names(here / "run-2" / "cells" / "tiny")) - {"reported.json"}
+        assert seed_folders == set(map(str, seeds))
 
     def test_a_stopped_run_goes_on(self, run, made, here, listed, monkeypatch):
         def stops(stage, seed: int, methods: tuple[str, ...]) -> None:
@@ -132,10 +132,10 @@ class TestRuns:
             result = run(*command)
         assert result.code == 130 and "the same command goes on from there" in result.error
         folder = here / "unweave-bench"
-        before = cells(folder, listed)
+        files = cells(folder, listed)
         assert names(folder) == ["cells", "models", "run.json"] and names(folder / "cells" / "tiny") == ["0"]
         assert run(*command).code == 0 and names(here) == ["unweave-bench"]
-        assert before.items() <= cells(folder, listed).items()
+        assert files.items() <= cells(folder, listed).items()
         scores = stage_of(folder)["methods"]["finetune"]["scores"]
         assert scores == stage_of(made[1])["methods"]["finetune"]["scores"]
 
@@ -173,8 +173,8 @@ class TestTuned:
         flags = ("--methods", "finetune", "--seeds", 1, "--tuned", searches, *FLAGS)
         assert run("bench", made[0], *flags).code == 0
         assert stage_of(here / "unweave-bench")["tuned"]["trials"] == 1
-        found, fresh = (stage_of(each)["search"] for each in (here / "unweave-bench", searches.parent))
-        assert found == fresh
+        search, source = (stage_of(each)["search"] for each in (here / "unweave-bench", searches.parent))
+        assert search == source
 
     @pytest.mark.parametrize(
         ("was", "becomes", "named"),
@@ -207,12 +207,12 @@ class TestTuned:
             "no searches for the stage 'tiny' of salun", "bench", made[0], "--methods", "finetune,salun",
             "--tuned", searches,
         )  # fmt: skip
-        old = Path(shutil.copytree(searches, here / "old"))
+        old_folder = Path(shutil.copytree(searches, here / "old"))
         for content, sentence in (
             ('{"trials": []}', "does not name what was searched"),
             ("{", "is not JSON"),
         ):
-            (old / "tiny" / "finetune.json").write_text(content)
+            (old_folder / "tiny" / "finetune.json").write_text(content)
             refused(sentence, "bench", made[0], "--methods", "finetune", "--tuned", "old")
 
     def test_a_space_that_names_an_unknown_field_is_refused(self, refused, made, monkeypatch):
@@ -247,21 +247,21 @@ class TestBudgets:
         (header,) = [line for line in lines if "Cost of a PASS" in line and "Method" in line]
         assert header.split()[:3] == ["Method", "0.2", "0.5"]
         assert [line for line in lines if line.startswith("tiny@")] == ["tiny@0.2", "tiny@0.5"]
-        found = record.load(at_two)["frontier"]["tiny"]["methods"]["short-retrain"]["points"]
-        assert [point["gradient_evaluations"] for point in found] == [0.2, 0.5]
+        points = record.load(at_two)["frontier"]["tiny"]["methods"]["short-retrain"]["points"]
+        assert [point["gradient_evaluations"] for point in points] == [0.2, 0.5]
 
     def test_one_more_goes_on_in_the_same_folder_and_one_less_does_not(self, run, made, at_two, here):
         folder = Path(shutil.copytree(at_two, here / "run"))
-        more = ("bench", made[0], "--budgets", "0.2,0.5,0.9", "--out", folder, "--json", *SEARCHED)
-        found = json.loads(run(*more).out)
-        assert names(here) == ["run"] and found["frontier"]["tiny"]["budgets"] == [0.2, 0.5, 0.9]
-        less = ("bench", made[0], "--budgets", "0.2", "--out", folder, *SEARCHED)
-        assert run(*less).code == 0 and names(here) == ["run", "run-2"]
+        three_budgets = ("bench", made[0], "--budgets", "0.2,0.5,0.9", "--out", folder, "--json", *SEARCHED)
+        content = json.loads(run(*three_budgets).out)
+        assert names(here) == ["run"] and content["frontier"]["tiny"]["budgets"] == [0.2, 0.5, 0.9]
+        one_budget = ("bench", made[0], "--budgets", "0.2", "--out", folder, *SEARCHED)
+        assert run(*one_budget).code == 0 and names(here) == ["run", "run-2"]
 
     def test_frontiers_of_one_name_are_told_apart_by_their_folders(self, run, at_two, here):
         copy = Path(shutil.copytree(at_two, here / "copy"))
-        shown = run("bench", "table", at_two, copy).out
-        titles = [line for line in shown.splitlines() if line.endswith("tiny: gap against cost")]
+        output = run("bench", "table", at_two, copy).out
+        titles = [line for line in output.splitlines() if line.endswith("tiny: gap against cost")]
         assert titles == [f"{folder}: tiny: gap against cost" for folder in (at_two, copy)]
 
     @pytest.mark.slow  # bench/test_frontier.py has budgets of a recipe, and the refusals below read its table
@@ -329,36 +329,36 @@ class TestTable:
             assert expected | {number(row["gap"]["mean"])} <= figures
 
     def test_json_is_the_record_without_what_only_a_page_draws(self, run, here, made):
-        found, stage = json.loads(run("bench", "table", made[1], "--json").out), stage_of(made[1])
-        assert found.keys() == {"tiny"} and stage.keys() - found["tiny"].keys() == {"histograms"}
+        content, stage = json.loads(run("bench", "table", made[1], "--json").out), stage_of(made[1])
+        assert content.keys() == {"tiny"} and stage.keys() - content["tiny"].keys() == {"histograms"}
         for name, row in stage["methods"].items():
-            assert found["tiny"]["methods"][name] == {key: row[key] for key in row if key != "trace"}
-        assert found["tiny"]["reference"] == stage["reference"]
+            assert content["tiny"]["methods"][name] == {key: row[key] for key in row if key != "trace"}
+        assert content["tiny"]["reference"] == stage["reference"]
 
     @pytest.mark.parametrize(
         ("format", "file"), [("text", "table.txt"), ("latex", "table.tex"), ("markdown", "table.md")]
     )
     def test_out_gets_what_would_be_printed(self, run, here, made, format, file):
-        printed = run("bench", "table", made[1], "--format", format).out
+        output = run("bench", "table", made[1], "--format", format).out
         result = run("bench", "table", made[1], "--format", format, "--out", "kept")
         assert result.out == f"Table: kept/{file}\n" and names(here / "kept") == sorted(["run.json", file])
-        assert (here / "kept" / file).read_text() == printed
+        assert (here / "kept" / file).read_text() == output
 
     def test_parquet_holds_the_records_numbers(self, run, here, made):
-        found = json.loads(
+        content = json.loads(
             run("bench", "table", made[1], "--format", "parquet", "--out", "kept", "--json").out
         )
-        rows = pq.read_table(here / found["table"]).to_pylist()
+        rows = pq.read_table(here / content["table"]).to_pylist()
         methods = stage_of(made[1])["methods"]
-        seen = {(row["method"], row["metric"]): row["value"] for row in rows}
-        assert {name for name, _ in seen} == {*methods, "Retrain"} and methods.keys() <= METHODS.keys()
+        values = {(row["method"], row["metric"]): row["value"] for row in rows}
+        assert {name for name, _ in values} == {*methods, "Retrain"} and methods.keys() <= METHODS.keys()
         for name, row in methods.items():
-            assert all(seen[name, metric] == score["value"] for metric, score in row["scores"].items())
+            assert all(values[name, metric] == score["value"] for metric, score in row["scores"].items())
 
     def test_stages_of_one_name_are_told_apart_by_their_folders(self, run, made, copied):
-        both = json.loads(run("bench", "table", made[1], copied[1] / "record.json", "--json").out)
-        assert list(both) == [f"{made[1]}: tiny", f"{copied[1] / 'record.json'}: tiny"]
-        assert len({json.dumps(stage) for stage in both.values()}) == 1
+        stages = json.loads(run("bench", "table", made[1], copied[1] / "record.json", "--json").out)
+        assert list(stages) == [f"{made[1]}: tiny", f"{copied[1] / 'record.json'}: tiny"]
+        assert len({json.dumps(stage) for stage in stages.values()}) == 1
 
 
 def test_what_trained_models_choose_is_kept_in_the_folder_of_the_run(run, here):
@@ -400,8 +400,8 @@ class TestProtocol:
         assert "2 seeds; the protocol has 10." in table and "Speed-up" in table
         for name, row in stage_of(folder)["methods"].items():
             (line,) = [each for each in table.splitlines() if each.startswith(f"{name} ")]
-            kept = row["per_seed"]["retain_retention"]
-            assert number(sum(kept) / 2, 3) in line and number(row["per_seed"]["t_mia"][0], 3) != "–"
+            retentions = row["per_seed"]["retain_retention"]
+            assert number(sum(retentions) / 2, 3) in line and number(row["per_seed"]["t_mia"][0], 3) != "–"
 
     @pytest.mark.parametrize("format", ["text", "latex", "markdown", "parquet", "html"])
     def test_every_format_and_json_have_them(self, run, made, here, format):
@@ -409,9 +409,9 @@ class TestProtocol:
         assert run("bench", "table", made[1], *flags).code == 0
         (file,) = set(names(here / "kept")) - {"run.json"}
         assert (here / "kept" / file).stat().st_size > 500
-        found = json.loads(run("bench", "table", made[1], "--protocol", "deep-unlearn", "--json").out)
-        assert found["agreement"] == {"tau": None, "pairs": 0}
-        assert found["stages"]["tiny"]["methods"]["salun"]["indiscernibility"]["n"] == 2
+        content = json.loads(run("bench", "table", made[1], "--protocol", "deep-unlearn", "--json").out)
+        assert content["agreement"] == {"tau": None, "pairs": 0}
+        assert content["stages"]["tiny"]["methods"]["salun"]["indiscernibility"]["n"] == 2
 
     def test_generators_and_unknown_protocols_are_refused_before_anything_runs(self, refused):
         sentence = "--protocol deep-unlearn is for recipes of classifiers, found 'digit-images-class'"
@@ -435,5 +435,5 @@ class TestAttacks:
         assert {row["attack"] for row in stage_of(here / "run")["attacked_methods"]} == {
             "functional-distance"
         }
-        after = {path: path.stat().st_mtime_ns for path in (here / "run/cells").rglob("*.parquet")}
-        assert after == cells
+        later_cells = {path: path.stat().st_mtime_ns for path in (here / "run/cells").rglob("*.parquet")}
+        assert later_cells == cells

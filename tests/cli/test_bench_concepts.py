@@ -49,19 +49,19 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     drawings, sampler = replace(source.drawings, limit=360), Sampler("dpm", steps=1, guidance=3.0)
     source = replace(source, drawings=drawings, sampler=sampler)
     family = TextToImageFamily(sampler, images=20, attacks=1, attacker=ATTACKER)
-    few = PromptCounts(trained=1, paraphrased=1, combined=0, neighbours=1, others=0)
+    counts = PromptCounts(trained=1, paraphrased=1, combined=0, neighbours=1, others=0)
     recipe, run = folder / "mine.toml", folder / "run"
     recipe.write_text(recipe_file("digits").read_text().split("[methods.lur]", maxsplit=1)[0] + ONE_STEP)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(text_to_image_models, "RECOGNISED_COPIES", 1)
         patch.setattr(concepts, "text_to_image_recipe", lambda place: source)
         patch.setattr(concepts, "TextToImageFamily", lambda sampler: family)
-        patch.setattr(concepts, "PromptCounts", lambda: few)
+        patch.setattr(concepts, "PromptCounts", lambda: counts)
         command = ["bench", str(recipe), "--concept", "three", "--jobs", "1", "--quiet", "--out", str(run)]
         assert main(command) == 0
-        before = {path: path.stat().st_mtime_ns for path in run.rglob("cells/**/*")}
+        times = {path: path.stat().st_mtime_ns for path in run.rglob("cells/**/*")}
         assert main(command) == 0
-        assert {path: path.stat().st_mtime_ns for path in run.rglob("cells/**/*")} == before
+        assert {path: path.stat().st_mtime_ns for path in run.rglob("cells/**/*")} == times
     return run
 
 
@@ -76,9 +76,9 @@ def test_a_second_run_goes_on_and_every_model_is_compared(place: Path):
 
 
 def test_original_and_reference_are_kept_as_pipelines(place: Path):
-    found = {path.name for path in (place / "pipelines" / "seed-0").iterdir()}
-    assert found == {"original", "without-three"}
-    assert all((place / "pipelines" / "seed-0" / name / "model_index.json").exists() for name in found)
+    names = {path.name for path in (place / "pipelines" / "seed-0").iterdir()}
+    assert names == {"original", "without-three"}
+    assert all((place / "pipelines" / "seed-0" / name / "model_index.json").exists() for name in names)
 
 
 def test_the_page_begins_with_the_concept_then_pictures_then_attacks(place: Path):
@@ -87,17 +87,17 @@ def test_the_page_begins_with_the_concept_then_pictures_then_attacks(place: Path
     places = [page.index(text) for text in order]
     assert places == sorted(places)
     assert page.count('<img class="sheet"') == 4
-    trained = record.load(place)["stages"]["object-three"]["data"]
-    assert f"{trained['forget']} of {trained['forget'] + trained['retain']} training images" in page
+    data = record.load(place)["stages"]["object-three"]["data"]
+    assert f"{data['forget']} of {data['forget'] + data['retain']} training images" in page
 
 
 def test_a_recipe_has_the_settings_of_its_file():
-    asked = concepts.read_concept_bench("digits", ["three", "red"], attacks="new-token")
+    request = concepts.read_concept_bench("digits", ["three", "red"], attacks="new-token")
     tables = tomllib.loads(recipe_file("digits").read_text())["methods"]
-    assert method_tables("digits") == tables and asked.methods.keys() == tables.keys()
-    assert asked.methods["lur"].how.steps == tables["lur"]["how"]["steps"]
-    assert asked.concepts == (("object", "three"), ("colour", "red"))
-    assert asked.family.attacks and asked.family.attacker.names == ("new-token",)
+    assert method_tables("digits") == tables and request.methods.keys() == tables.keys()
+    assert request.methods["lur"].how.steps == tables["lur"]["how"]["steps"]
+    assert request.concepts == (("object", "three"), ("colour", "red"))
+    assert request.family.attacks and request.family.attacker.names == ("new-token",)
     assert not concepts.read_concept_bench("digits", ["three"]).family.attacks
 
 
@@ -128,10 +128,10 @@ def test_what_does_not_fit_is_refused_before_any_training(
     refused, subtests: pytest.Subtests, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.chdir(tmp_path)
-    whole = recipe_file("digits").read_text()
-    Path("uniform.toml").write_text(whole.replace('forget = "away"', 'forget = "uniform"'))
+    recipe_text = recipe_file("digits").read_text()
+    Path("uniform.toml").write_text(recipe_text.replace('forget = "away"', 'forget = "uniform"'))
     Path("broken.toml").write_text("[drawings")
-    Path("few.toml").write_text(whole.replace("copies = 4", "copies = 1\nlimit = 50"))
+    Path("few.toml").write_text(recipe_text.replace("copies = 4", "copies = 1\nlimit = 50"))
     for message, arguments in REFUSED:
         with subtests.test(message):
             refused(message, "bench", *arguments)
@@ -139,10 +139,10 @@ def test_what_does_not_fit_is_refused_before_any_training(
 
 
 def test_other_settings_are_another_run_and_more_concepts_the_same(tmp_path: Path):
-    path, whole = tmp_path / "mine.toml", recipe_file("digits").read_text()
+    path, recipe_text = tmp_path / "mine.toml", recipe_file("digits").read_text()
     facts = []
     for steps in (43, 42):
-        path.write_text(whole.replace("steps = 43", f"steps = {steps}"))
+        path.write_text(recipe_text.replace("steps = 43", f"steps = {steps}"))
         facts.append(concepts.read_concept_bench(str(path), ["three"]).facts(["lur"], 0))
     more = concepts.read_concept_bench(str(path), ["red", "three"]).facts(["lur", "uce"], 0)
     first, second, more = (as_read_back(each) for each in (*facts, more))

@@ -23,24 +23,24 @@ def test_methods_are_compared_on_a_project_of_ones_own(run, here, tmp_path):
     assert stage["calibration_seeds"] == [] and "no verdict" in stage["methods"]["finetune"]["reason"]
     assert str(tmp_path) not in Path("unweave-bench/record.json").read_text()
     cells = Path("unweave-bench/cells/project")
-    both = [(cells / seed / "original.parquet").read_bytes() for seed in "01"]
+    originals = [(cells / seed / "original.parquet").read_bytes() for seed in "01"]
     retrained = [(cells / seed / "retrained.parquet").read_bytes() for seed in "01"]
-    assert both[0] == both[1] and retrained[0] != retrained[1]
-    before = {path: path.stat().st_mtime_ns for path in cells.rglob("*")}
+    assert originals[0] == originals[1] and retrained[0] != retrained[1]
+    times = {path: path.stat().st_mtime_ns for path in cells.rglob("*")}
     assert run("bench", place, "--random", 0.1, *FEW).code == 0
-    assert {path: path.stat().st_mtime_ns for path in cells.rglob("*")} == before
+    assert {path: path.stat().st_mtime_ns for path in cells.rglob("*")} == times
 
 
 def test_methods_are_compared_on_a_folder_of_diffusers(run, here, listed, tmp_path):
     pytest.importorskip("diffusers")
     source, recipe = folders.diffusers_folder(tmp_path / "source"), folders.recipe(tmp_path)
-    before = listed(tmp_path / "source")
+    files = listed(tmp_path / "source")
     result = run("bench", source, "--recipe", recipe, "--methods", "joint", "--seeds", 1, "--quiet")
     assert result.code == 0, result.error
     stage = stage_of(here / "unweave-bench")
     assert stage["sheets"].keys() == {"joint", "original", "retrained"}
     assert stage["recipe"]["generation"]["images"] == 20 and stage["data"]["forgotten_classes"] == [3]
-    assert listed(tmp_path / "source") == before
+    assert listed(tmp_path / "source") == files
 
 
 @pytest.mark.slow  # budgets: test_bench.py; lengths of ones own training: the search on proxies below
@@ -49,12 +49,12 @@ def test_budgets_are_parts_of_ones_own_training(run, here, refused, tmp_path):
     flags = ("--random", 0.1, "--methods", "finetune,short-retrain", "--seeds", 1, "--quiet")
     result = run("bench", place, *flags, "--tune", 1, "--budgets", "0.2,0.6")
     assert result.code == 0, result.error
-    made = record.load(here / "unweave-bench")
-    assert list(made["stages"]) == ["project@0.2", "project@0.6"]
-    points = made["frontier"]["project"]["methods"]["short-retrain"]["points"]
+    content = record.load(here / "unweave-bench")
+    assert list(content["stages"]) == ["project@0.2", "project@0.6"]
+    points = content["frontier"]["project"]["methods"]["short-retrain"]["points"]
     # 81 examples in batches of 32, 25 times
     assert [point["gradient_evaluations"] for point in points] == pytest.approx([0.2, 0.6])
-    assert made["stages"]["project@0.2"]["methods"]["short-retrain"]["gradient_evaluations"] == 15
+    assert content["stages"]["project@0.2"]["methods"]["short-retrain"]["gradient_evaluations"] == 15
     refused("give it with --tune or --tuned", "bench", place, *flags, "--budgets", "0.2")
 
 
@@ -68,8 +68,10 @@ def test_forget_takes_the_settings_that_were_found(run, here, refused, tmp_path)
     forget = ("forget", place, *request, "--method", "finetune", "--tuned", tuning)
     assert run(*forget, "--out", "found").code == 0
     assert run(*forget, "--set", "how.steps=1", "--out", "short").code == 0
-    found, short = (stage_of(here / name)["methods"]["FineTune"]["repr"] for name in ("found", "short"))
-    assert found == stage["methods"]["finetune"]["repr"] != short and "steps=1," in short
+    method, short_method = (
+        stage_of(here / name)["methods"]["FineTune"]["repr"] for name in ("found", "short")
+    )
+    assert method == stage["methods"]["finetune"]["repr"] != short_method and "steps=1," in short_method
 
     refused("must have settings of lur, found finetune: tune it first",
             "forget", place, *request, "--method", "lur", "--tuned", tuning)  # fmt: skip
@@ -99,26 +101,26 @@ def load():
 
 def test_a_start_whose_weights_can_not_be_drawn_is_refused_before_anything_is_trained(refused, tmp_path):
     place = projects.project(tmp_path / "mine", UNDRAWABLE + "def train(*_):\n    raise AssertionError")
-    named = "needs fresh weights, and module 'Scaled' has weights but no reset_parameters"
+    sentence = "needs fresh weights, and module 'Scaled' has weights but no reset_parameters"
     for method in ("shrink-perturb:lur:recover", "fresh:recover"):
-        refused(named, "bench", place, "--random", 0.1, "--methods", method, "--seeds", 1, "--quiet")
-        refused(named, "forget", place, "--random", 0.1, "--method", method, "--quiet")
-    refused(named, "qualify", place, "--method", "fresh:recover", "--quiet")
+        refused(sentence, "bench", place, "--random", 0.1, "--methods", method, "--seeds", 1, "--quiet")
+        refused(sentence, "forget", place, "--random", 0.1, "--method", method, "--quiet")
+    refused(sentence, "qualify", place, "--method", "fresh:recover", "--quiet")
 
 
 def test_what_can_not_be_compared_is_refused(refused, tmp_path):
-    untrained = projects.project(tmp_path / "mine", "train = None")
+    project_without_train = projects.project(tmp_path / "mine", "train = None")
     place = projects.project(tmp_path / "own", TRAINED)
     refused("several recipes or one model", "bench", place, "digits-class")
     refused("say what to forget", "bench", place, *FEW)
-    refused("found no way to retrain", "bench", untrained, "--random", 0.1, *FEW)
+    refused("found no way to retrain", "bench", project_without_train, "--random", 0.1, *FEW)
     refused("go with a model: recipes define their own", "bench", "digits-class", "--class", 3)
 
 
 def test_settings_are_searched_on_proxies_of_ones_own_request(run, here, listed, tmp_path):
     place = projects.project(tmp_path / "mine", TRAINED)
-    asked = ("bench", place, "--random", 0.1, "--quiet")
-    result = run(*asked, "--methods", "finetune", "--seeds", 1, "--tune", 2)
+    command = ("bench", place, "--random", 0.1, "--quiet")
+    result = run(*command, "--methods", "finetune", "--seeds", 1, "--tune", 2)
     assert result.code == 0, result.error
     stage, tuning = stage_of(here / "unweave-bench"), here / "unweave-bench" / "tuning"
     # 81 of 90 records in batches of 32, 25 times
@@ -127,22 +129,24 @@ def test_settings_are_searched_on_proxies_of_ones_own_request(run, here, listed,
     assert "the 75 gradient evaluations of a retraining" in " ".join(result.out.split())
     best = min(stage["search"]["finetune"], key=lambda trial: trial["value"])["settings"]
     assert f"lr={best['how.lr']}, " in stage["methods"]["finetune"]["repr"] and best["how.steps"] <= 38
-    asked_for = json.loads((here / "unweave-bench" / "run.json").read_text())
-    assert (asked_for["tune"], asked_for["tuned"], asked_for["against"]) == (2, None, "proxy")
-    made = listed(tuning)
-    result = run(*asked, "--methods", "finetune,ascent", "--seeds", 2, "--tune", 2)
+    run_settings = json.loads((here / "unweave-bench" / "run.json").read_text())
+    assert (run_settings["tune"], run_settings["tuned"], run_settings["against"]) == (2, None, "proxy")
+    files = listed(tuning)
+    result = run(*command, "--methods", "finetune,ascent", "--seeds", 2, "--tune", 2)
     assert result.code == 0 and names(here) == ["unweave-bench"], result.error
-    grown = stage_of(here / "unweave-bench")
-    assert grown["search"]["finetune"] == stage["search"]["finetune"] and len(grown["search"]["ascent"]) == 2
-    searched = str(tuning / "project" / "finetune.json")
-    assert listed(tuning)[searched] == made[searched]
+    second = stage_of(here / "unweave-bench")
+    assert (
+        second["search"]["finetune"] == stage["search"]["finetune"] and len(second["search"]["ascent"]) == 2
+    )
+    search_file = str(tuning / "project" / "finetune.json")
+    assert listed(tuning)[search_file] == files[search_file]
 
-    result = run(*asked, "--methods", "finetune", "--seeds", 1, "--tuned", tuning, "--out", "later")
-    later = stage_of(here / "later")
-    assert result.code == 0 and later["search"]["finetune"] == stage["search"]["finetune"], result.error
-    assert later["tuned"] == stage["tuned"] and not (here / "later" / "tuning").exists()
+    result = run(*command, "--methods", "finetune", "--seeds", 1, "--tuned", tuning, "--out", "later")
+    later_stage = stage_of(here / "later")
+    assert result.code == 0 and later_stage["search"]["finetune"] == stage["search"]["finetune"], result.error
+    assert later_stage["tuned"] == stage["tuned"] and not (here / "later" / "tuning").exists()
     assert len(names(here / "later" / "models")) == 1, "the request's own retrained model, and no proxy's"
-    assert run(*asked, "--methods", "finetune", "--seeds", 1).code == 0
+    assert run(*command, "--methods", "finetune", "--seeds", 1).code == 0
     assert names(here) == ["later", "unweave-bench", "unweave-bench-2"], "an untuned run is another"
 
 
@@ -183,10 +187,10 @@ def test_a_search_that_can_not_be_made_is_refused(refused, tmp_path, folder):
     refused("2 to forget and 1 to retain", "bench", place, "--class", "0,1", *search)
     refused("found none at nowhere", "bench", place, "--random", 0.1, "--tuned", "nowhere")
     refused("no searches for the stage", "bench", place, "--random", 0.1, "--tuned", tmp_path)
-    untrained = projects.project(tmp_path / "untrained", "train = None")
-    refused("found no way to retrain", "bench", untrained, "--random", 0.1, *search)
-    still = projects.project(tmp_path / "still", f"{TRAINED}\ndef train(*_): return Net()\n")
-    refused("took no step with an optimizer", "bench", still, "--random", 0.1, *search)
+    project_without_train = projects.project(tmp_path / "untrained", "train = None")
+    refused("found no way to retrain", "bench", project_without_train, "--random", 0.1, *search)
+    idle = projects.project(tmp_path / "still", f"{TRAINED}\ndef train(*_): return Net()\n")
+    refused("took no step with an optimizer", "bench", idle, "--random", 0.1, *search)
     recipe = folder / "recipe.toml"
     recipe.write_text(recipe.read_text() + "\n[tuning]\nlimit = 100\n")
     refused("limit = 100: remove it", "bench", folder, *search)

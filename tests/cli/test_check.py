@@ -25,9 +25,9 @@ def costs(text: str) -> dict[str, list[str]]:
 @pytest.mark.usefixtures("rounds_of_users")
 def test_sizes_and_costs_are_told_and_nothing_is_written(run, here, listed, tmp_path):
     place = projects.project(tmp_path / "mine", TRAINED)
-    before = listed(tmp_path)
+    files = listed(tmp_path)
     result = run("check", place, "--ids", "r0/3,r0/5,r0/8", *FEW)
-    assert result.code == 0 and result.error == "" and listed(tmp_path) == before
+    assert result.code == 0 and result.error == "" and listed(tmp_path) == files
     weights = 8 * 32 + 32 + 32 * 3 + 3
     assert f"{place} can be used.\n" in result.out
     assert f"{weights} weights ({weights} trainable), float32, on cpu." in result.out
@@ -39,27 +39,28 @@ def test_sizes_and_costs_are_told_and_nothing_is_written(run, here, listed, tmp_
 
 def test_json_holds_the_same_as_the_text(run, here, tmp_path):
     place = projects.project(tmp_path / "mine", TRAINED)
-    found = json.loads(run("check", place, "--ids", "r0/3,r0/5,r0/8", *FEW, "--json").out)
-    said = run("check", place, "--ids", "r0/3,r0/5,r0/8", *FEW).out
-    assert found["data"]["forget"] == 3 and found["data"]["retain"] == 87
-    right = found["accuracy"]
-    assert f"UA: error on the forget set, %: {right['ua']:.2f}\n" in said
+    content = json.loads(run("check", place, "--ids", "r0/3,r0/5,r0/8", *FEW, "--json").out)
+    text = run("check", place, "--ids", "r0/3,r0/5,r0/8", *FEW).out
+    assert content["data"]["forget"] == 3 and content["data"]["retain"] == 87
+    accuracy = content["accuracy"]
+    assert f"UA: error on the forget set, %: {accuracy['ua']:.2f}\n" in text
     assert (
-        f"TA: accuracy on the test set, %: {right['ta']:.2f}\nAUC of membership: {right['auc']:.3f}\n" in said
+        f"TA: accuracy on the test set, %: {accuracy['ta']:.2f}\nAUC of membership: {accuracy['auc']:.3f}\n"
+        in text
     )
-    assert list(found["costs"]) == list(costs(said))
-    assert "Peak MiB: the most memory in use at once" in said
-    assert found["costs"]["retrain"]["cost"] == 1
-    one, whole = (found["costs"][name]["seconds"] for name in ("finetune", "retrain"))
-    assert found["costs"]["finetune"]["cost"] == pytest.approx(one / whole)
+    assert list(content["costs"]) == list(costs(text))
+    assert "Peak MiB: the most memory in use at once" in text
+    assert content["costs"]["retrain"]["cost"] == 1
+    one, retrain_seconds = (content["costs"][name]["seconds"] for name in ("finetune", "retrain"))
+    assert content["costs"]["finetune"]["cost"] == pytest.approx(one / retrain_seconds)
 
 
 def test_json_says_that_not_all_examples_were_asked(run, here, tmp_path, monkeypatch):
     place = projects.project(tmp_path / "mine", TRAINED)
-    asked = ("check", place, "--ids", "r0/3,r0/5,r0/8", *FEW, "--json")
-    assert json.loads(run(*asked).out)["glance"] == ""
+    command = ("check", place, "--ids", "r0/3,r0/5,r0/8", *FEW, "--json")
+    assert json.loads(run(*command).out)["glance"] == ""
     monkeypatch.setattr("unweave.families.classifier.GLANCE", 20)
-    assert json.loads(run(*asked).out)["glance"].startswith("A glance at 20 examples of a part at most")
+    assert json.loads(run(*command).out)["glance"].startswith("A glance at 20 examples of a part at most")
 
 
 BUDGETED = """
@@ -79,29 +80,29 @@ finetune.how.steps = 40
 def test_the_gradients_foreseen_are_those_spent(run, here, method, tmp_path):
     place = projects.project(tmp_path / "mine", TRAINED)
     request = ("--ids", "r0/3,r0/5", "--quiet", "--json")
-    foreseen = json.loads(run("check", place, *request, "--methods", method).out)["costs"][method]
-    spent = json.loads(run("forget", place, *request, "--method", method).out)
-    assert foreseen["gradients"] == pytest.approx(spent["gradient_evaluations"]) and foreseen["gradients"] > 5
+    cost = json.loads(run("check", place, *request, "--methods", method).out)["costs"][method]
+    result = json.loads(run("forget", place, *request, "--method", method).out)
+    assert cost["gradients"] == pytest.approx(result["gradient_evaluations"]) and cost["gradients"] > 5
 
 
-@pytest.mark.parametrize(("method", "whole"), [("lur:recover", 90), ("lur-match:finetune", None)])
-def test_budgets_of_recoveries_and_lengths_of_proxies_are_foreseen(run, here, method, whole, tmp_path):
+@pytest.mark.parametrize(("method", "gradients"), [("lur:recover", 90), ("lur-match:finetune", None)])
+def test_budgets_of_recoveries_and_lengths_of_proxies_are_foreseen(run, here, method, gradients, tmp_path):
     place = Path(projects.recipe(tmp_path))
     place.write_text(place.read_text() + BUDGETED)
     request = ("--quiet", "--json")
-    foreseen = json.loads(run("check", place, *request, "--methods", method).out)["costs"][method]
-    spent = json.loads(run("forget", place, "--random", 0.1, *request, "--method", method).out)
-    assert foreseen["gradients"] == pytest.approx(whole or spent["gradient_evaluations"])
-    assert spent["gradient_evaluations"] <= foreseen["gradients"] + 1e-6
+    cost = json.loads(run("check", place, *request, "--methods", method).out)["costs"][method]
+    result = json.loads(run("forget", place, "--random", 0.1, *request, "--method", method).out)
+    assert cost["gradients"] == pytest.approx(gradients or result["gradient_evaluations"])
+    assert result["gradient_evaluations"] <= cost["gradients"] + 1e-6
 
 
 def test_the_default_is_foreseen_as_it_is_spent(run, here, tmp_path):
     place = projects.project(tmp_path / "mine", TRAINED)
-    request, named = ("--ids", "r0/3,r0/5", "--quiet", "--json"), ("--methods", "lur:recover")
-    foreseen = json.loads(run("check", place, *request, *named).out)["costs"]["lur:recover"]["gradients"]
-    spent = json.loads(run("forget", place, *request).out)["gradient_evaluations"]
+    request, method_flag = ("--ids", "r0/3,r0/5", "--quiet", "--json"), ("--methods", "lur:recover")
+    cost = json.loads(run("check", place, *request, *method_flag).out)["costs"]["lur:recover"]["gradients"]
+    gradients = json.loads(run("forget", place, *request).out)["gradient_evaluations"]
     # 30 steps of three gradients, two that measure alpha, and 15 passes of one batch
-    assert foreseen == pytest.approx(3 * 30 + 2 + 15) and spent == pytest.approx(foreseen)
+    assert cost == pytest.approx(3 * 30 + 2 + 15) and gradients == pytest.approx(cost)
 
 
 def test_a_recovery_that_ends_once_the_model_is_restored_is_foreseen_at_its_most(run, here, tmp_path):
@@ -109,24 +110,22 @@ def test_a_recovery_that_ends_once_the_model_is_restored_is_foreseen_at_its_most
     table = {"finetune.how.steps": 10, "recover.until.near": 100.0, "recover.how.steps": 40}
     lines = "".join(f"{path} = {value}\n" for path, value in table.items())
     place.write_text(f'{place.read_text()}\n[methods."finetune:recover"]\n{lines}')
-    foreseen = json.loads(run("check", place, *method, "--json").out)["costs"]["finetune:recover"][
-        "gradients"
-    ]
-    printed = run("forget", place, "--random", 0.1, "--quiet", "--json", "--method", "finetune:recover").out
-    assert foreseen == pytest.approx(10 + 40) and 10 < json.loads(printed)["gradient_evaluations"] < 10 + 40
+    cost = json.loads(run("check", place, *method, "--json").out)["costs"]["finetune:recover"]["gradients"]
+    output = run("forget", place, "--random", 0.1, "--quiet", "--json", "--method", "finetune:recover").out
+    assert cost == pytest.approx(10 + 40) and 10 < json.loads(output)["gradient_evaluations"] < 10 + 40
     assert "assumed to take its maximum" in run("check", place, *method).out
 
 
 def test_where_nothing_says_what_to_forget_it_is_a_random_tenth(run, here, project):
-    found = json.loads(run("check", project, "--methods", "finetune", "--quiet", "--json").out)
-    assert (found["data"]["forget"], found["data"]["retain"]) == (9, 81)
+    content = json.loads(run("check", project, "--methods", "finetune", "--quiet", "--json").out)
+    assert (content["data"]["forget"], content["data"]["retain"]) == (9, 81)
 
 
 def test_a_recipe_is_not_trained_and_has_no_accuracy(run, here, tmp_path):
-    found = json.loads(run("check", projects.recipe(tmp_path), *FEW, "--json").out)
-    assert found["accuracy"] is None and found["model"]["trained"] is False
-    assert found["data"]["forget"] == 20  # the tenth of 200 that the recipe says
-    assert found["costs"]["retrain"]["gradients"] == pytest.approx(60)  # its steps
+    content = json.loads(run("check", projects.recipe(tmp_path), *FEW, "--json").out)
+    assert content["accuracy"] is None and content["model"]["trained"] is False
+    assert content["data"]["forget"] == 20  # the tenth of 200 that the recipe says
+    assert content["costs"]["retrain"]["gradients"] == pytest.approx(60)  # its steps
 
 
 def test_a_method_that_can_not_run_on_the_model_is_named_with_the_reason(run, here, project):
@@ -142,25 +141,25 @@ def test_what_a_retrain_would_cost_is_left_out_where_there_is_none(run, here, tm
     result = run("check", place, "--methods", "finetune")
     assert result.code == 0 and "Of a retrain" not in result.out
     assert "What a retrain costs is unknown: no train(dataset, seed)." in result.out
-    assert result.error.splitlines() == ["Checking the model", *(f"{done}/3  finetune" for done in (1, 2, 3))]
+    assert result.error.splitlines() == ["Checking the model", *(f"{i}/3  finetune" for i in (1, 2, 3))]
 
 
 @pytest.fixture
 def priced(monkeypatch):
     """Prices that are known: seconds of a retrain, and of every method; gradients are ten times as many."""
 
-    def fixed(whole: float, **seconds: float) -> None:
-        known = {name.replace("__", ":").replace("_", "-"): each for name, each in seconds.items()}
+    def fixed(retrain_seconds: float, **seconds: float) -> None:
+        prices = {name.replace("__", ":").replace("_", "-"): each for name, each in seconds.items()}
 
         def estimate(name: str) -> Estimate:
             if name == "retrain":
-                return Estimate(whole, 10 * whole, None)
+                return Estimate(retrain_seconds, 10 * retrain_seconds, None)
             return Estimate(
-                known[name], 10 * known[name], None, seconds_range=(known[name] / 2, 2 * known[name])
+                prices[name], 10 * prices[name], None, seconds_range=(prices[name] / 2, 2 * prices[name])
             )
 
         monkeypatch.setattr(
-            rounds, "estimate_all", lambda measured, *_: {name: estimate(name) for name in measured}
+            rounds, "estimate_all", lambda methods, *_: {name: estimate(name) for name in methods}
         )
 
     return fixed
@@ -183,32 +182,32 @@ class TestRetrainingThatCostsLess:
         assert line.split() == ["finetune", "9.9", "5.0", "to", "19.8", "0.99", "99", "–", "yes"]
         (retrain,) = re.findall("^retrain .*$", result.out, re.MULTILINE)
         assert retrain.split() == ["retrain", "10.0", "–", "1.00", "100", "–", "yes"]
-        found = json.loads(run("check", project, "--methods", "finetune", "--quiet", "--json").out)
-        assert found["costs"]["finetune"]["seconds_range"] == [4.95, 19.8]
-        assert found["costs"]["retrain"]["seconds_range"] is None
+        content = json.loads(run("check", project, "--methods", "finetune", "--quiet", "--json").out)
+        assert content["costs"]["finetune"]["seconds_range"] == [4.95, 19.8]
+        assert content["costs"]["retrain"]["seconds_range"] is None
         request = ("forget", project, "--random", 0.1, "--dry-run", "--quiet", "--method", "finetune")
         assert "with finetune in about 9.9 s (measured: 5.0 to 19.8; on a CPU, CPU time), and" in " ".join(
             run(*request).out.split()
         )
 
     def test_seconds_alone_are_uncertain(self, run, here, project, monkeypatch):
-        def estimate(measured, *_: object) -> dict[str, Estimate]:
-            slower = Estimate(10.8, 31.0, None, seconds_range=(9.0, 30.0))
-            whole = Estimate(10.0, 100.0, None, seconds_range=(9.0, 12.0))
-            return {name: whole if name == "retrain" else slower for name in measured}
+        def estimate(methods, *_: object) -> dict[str, Estimate]:
+            method_estimate = Estimate(10.8, 31.0, None, seconds_range=(9.0, 30.0))
+            retrain = Estimate(10.0, 100.0, None, seconds_range=(9.0, 12.0))
+            return {name: retrain if name == "retrain" else method_estimate for name in methods}
 
         monkeypatch.setattr(rounds, "estimate_all", estimate)
         result = run("check", project, "--methods", "lur:recover", "--quiet")
         sentence = "Retraining may cost less than lur:recover (1.08 times a retrain): "
         assert result.out.startswith(sentence) and "--method retrain" not in result.out
-        found = json.loads(run("check", project, "--methods", "lur:recover", "--quiet", "--json").out)
-        assert found["costlier_than_a_retrain"] == []
-        assert found["costs"]["lur:recover"]["costs_more"] is None
+        content = json.loads(run("check", project, "--methods", "lur:recover", "--quiet", "--json").out)
+        assert content["costlier_than_a_retrain"] == []
+        assert content["costs"]["lur:recover"]["costs_more"] is None
 
     def test_json_names_the_methods(self, run, here, project, priced):
         priced(10.0, lur=16.6, finetune=9.9)
-        found = json.loads(run("check", project, "--methods", "lur,finetune", "--quiet", "--json").out)
-        assert found["costlier_than_a_retrain"] == ["lur"]
+        content = json.loads(run("check", project, "--methods", "lur,finetune", "--quiet", "--json").out)
+        assert content["costlier_than_a_retrain"] == ["lur"]
 
     def test_a_method_that_costs_less_is_not_named(self, run, here, project, priced):
         priced(10.0, finetune=9.9)
@@ -219,20 +218,20 @@ class TestRetrainingThatCostsLess:
 
     def test_where_nobody_said_how_to_retrain_nothing_is_said(self, run, here, tmp_path):
         place = projects.project(tmp_path / "mine", "train = None")
-        found = json.loads(run("check", place, "--methods", "finetune", "--quiet", "--json").out)
-        assert found["costlier_than_a_retrain"] == []
+        content = json.loads(run("check", place, "--methods", "finetune", "--quiet", "--json").out)
+        assert content["costlier_than_a_retrain"] == []
 
-    @pytest.mark.parametrize(("whole", "said"), [(10.0, True), (20.0, False)])
-    def test_a_dry_run_says_it_too(self, run, here, project, priced, whole, said):
-        priced(whole, lur__recover=16.6, finetune=9.9)
+    @pytest.mark.parametrize(("retrain_seconds", "is_said"), [(10.0, True), (20.0, False)])
+    def test_a_dry_run_says_it_too(self, run, here, project, priced, retrain_seconds, is_said):
+        priced(retrain_seconds, lur__recover=16.6, finetune=9.9)
         request = ("forget", project, "--random", 0.1, "--dry-run", "--quiet")
-        result, found = run(*request), json.loads(run(*request, "--json").out)
+        result, content = run(*request), json.loads(run(*request, "--json").out)
         sentence = "Retraining costs less than lur:recover (1.66 times a retrain): use --method retrain"
-        assert result.out.startswith(sentence) == said
-        assert result.out.splitlines()[2 if said else 0].startswith(
+        assert result.out.startswith(sentence) == is_said
+        assert result.out.splitlines()[2 if is_said else 0].startswith(
             "Would forget 9 of 90 examples with lur:recover"
         )
-        assert found["costlier_than_a_retrain"] == (["lur:recover"] if said else [])
+        assert content["costlier_than_a_retrain"] == (["lur:recover"] if is_said else [])
 
     def test_a_dry_run_of_retraining_compares_with_nothing(self, run, here, project, priced):
         priced(0.0)
@@ -242,21 +241,21 @@ class TestRetrainingThatCostsLess:
 
 def test_a_few_methods_are_priced_by_default_and_the_others_counted(run, here, project):
     result = run("check", project, "--quiet")
-    usual = ["lur:recover", "joint:recover", "neggrad+:recover", "finetune"]
-    assert list(costs(result.out)) == ["retrain", *usual]
-    others = len(methods_for("classifier").keys() - {"original", "retrain", "finetune"})
-    said = f"{others} other methods were not measured: --methods all measures them too."
-    assert said in " ".join(result.out.split())
+    default_methods = ["lur:recover", "joint:recover", "neggrad+:recover", "finetune"]
+    assert list(costs(result.out)) == ["retrain", *default_methods]
+    n_others = len(methods_for("classifier").keys() - {"original", "retrain", "finetune"})
+    sentence = f"{n_others} other methods were not measured: --methods all measures them too."
+    assert sentence in " ".join(result.out.split())
     for family in FAMILIES.values():
         assert all(family.method_named(name) for name in family.usual_methods)
 
 
 def test_all_methods_but_the_references_are_priced(run, here, project):
-    found = json.loads(run("check", project, "--methods", "all", "--quiet", "--json").out)["costs"]
-    assert found.keys() == (methods_for("classifier").keys() | {*FAMILIES["classifier"].usual_methods}) - {
-        "original"
-    }
-    assert [name for name, each in found.items() if each["refused"]] == ["ct", "unsir"]
+    estimates = json.loads(run("check", project, "--methods", "all", "--quiet", "--json").out)["costs"]
+    assert estimates.keys() == (
+        methods_for("classifier").keys() | {*FAMILIES["classifier"].usual_methods}
+    ) - {"original"}
+    assert [name for name, each in estimates.items() if each["refused"]] == ["ct", "unsir"]
 
 
 @pytest.mark.parametrize(
@@ -283,8 +282,8 @@ def test_what_would_go_wrong_is_noted(run, here, tmp_path, change, note):
     place = projects.project(tmp_path / "mine", f"{ODD}\n\n{change}")
     result = run("check", place, "--methods", "finetune", "--quiet")
     assert result.code == 0
-    (found,) = re.findall(r"^- (.*)$", result.out, re.MULTILINE)
-    assert re.search(note, found) and "No problem was found" not in result.out
+    (sentence,) = re.findall(r"^- (.*)$", result.out, re.MULTILINE)
+    assert re.search(note, sentence) and "No problem was found" not in result.out
 
 
 class TestInfluence:
@@ -309,12 +308,12 @@ class TestInfluence:
 def test_too_many_examples_to_compare_are_noted(run, here, project, monkeypatch):
     monkeypatch.setattr(notes, "COMPARED", 80)
     result = run("check", project, "--methods", "finetune", "--quiet")
-    said = " ".join(result.out.split())
+    output = " ".join(result.out.split())
     assert (
         "- copies among the 90 training examples, and test examples that are training examples as well"
-        in said
+        in output
     )
-    assert "were not looked for: check compares at most 80 training examples" in said
+    assert "were not looked for: check compares at most 80 training examples" in output
 
 
 def test_where_nothing_is_noted_that_is_said(run, here, project):

@@ -30,8 +30,8 @@ def place(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("demo") / "run"
 
     def tiny(quick: bool) -> demo.Demonstration:
-        shown = demo.diffusion(quick)
-        return replace(shown, recipes=tuple(short(recipe) for recipe in shown.recipes))
+        demonstration = demo.diffusion(quick)
+        return replace(demonstration, recipes=tuple(short(recipe) for recipe in demonstration.recipes))
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(demo, "DEMONSTRATIONS", {"diffusion": tiny})
@@ -48,10 +48,10 @@ def test_two_methods_stand_beside_retrain_and_every_model_shows_its_images(place
 
 
 def test_unhurried_it_trains_as_the_recipe_says_and_runs_four_methods():
-    (recipe,), (quick,) = demo.diffusion(False).recipes, demo.diffusion(True).recipes
+    (recipe,), (quick_recipe,) = demo.diffusion(False).recipes, demo.diffusion(True).recipes
     assert recipe.train == load("digit-images-class").train and not recipe.partial
     assert demo.diffusion(False).methods == "lur-lagged,salun,sa,joint"
-    assert quick.train.steps < recipe.train.steps and quick.data == recipe.data
+    assert quick_recipe.train.steps < recipe.train.steps and quick_recipe.data == recipe.data
 
 
 def test_without_the_extra_it_says_which_before_anything_is_trained(refused, monkeypatch):

@@ -44,8 +44,8 @@ def test_at_import_in_load_and_in_a_model(refused, tmp_path, sentence, change):
 
 
 def test_in_a_data_set(run, here, tmp_path):
-    late = "class Late(Records):\n    def __getitem__(self, i):\n        raise SystemExit\n\n\n"
-    place = projects.project(tmp_path / "mine", late + projects.loads("given(train=Late(90, 0))"))
+    late_class = "class Late(Records):\n    def __getitem__(self, i):\n        raise SystemExit\n\n\n"
+    place = projects.project(tmp_path / "mine", late_class + projects.loads("given(train=Late(90, 0))"))
     assert run("forget", place, *SHORT).code == 2
 
 
@@ -86,8 +86,8 @@ def test_what_is_found_when_something_is_finished_is_a_run_that_failed(run, here
     assert run("forget", place, *SHORT).code == 0
     result = run("audit", "forgotten", "--references", 2, "--quiet")
     assert result.code == 3 and result.out == "" and re.search(sentence, result.error), result.error
-    kept = sorted((here / "forgotten" / "audit" / "references").iterdir())
-    assert len(kept) == 3 * (1 if change == LATER else 2)
+    reference_files = sorted((here / "forgotten" / "audit" / "references").iterdir())
+    assert len(reference_files) == 3 * (1 if change == LATER else 2)
     assert not (here / "forgotten" / "audit" / "record.json").exists()
 
 
@@ -121,8 +121,8 @@ def test_a_folder_that_was_empty_is_left_empty(run, here, tmp_path, monkeypatch)
 def test_every_code_is_in_the_help(run):
     result = run("--help")
     codes = re.search(r"Exit codes: (.*)", " ".join(result.out.replace("│", " ").split()))[1]
-    found = {int(code) for code in re.findall(r"(?:^|; )(\d+) ", codes)}
-    assert found == {cli.DONE, cli.NOT_PASSED, cli.BAD_INPUT, cli.FAILED, cli.INTERRUPTED}
+    codes_in_help = {int(code) for code in re.findall(r"(?:^|; )(\d+) ", codes)}
+    assert codes_in_help == {cli.DONE, cli.NOT_PASSED, cli.BAD_INPUT, cli.FAILED, cli.INTERRUPTED}
 
 
 @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), SafetensorError("No space left")])
@@ -131,5 +131,5 @@ def test_a_full_disk_is_a_failure_whoever_writes(monkeypatch, error):
         raise error
 
     monkeypatch.setattr(cli, "app", full)
-    code, said = cli.run(["forget"])
-    assert code == 3 and said is not None and said.startswith("writing failed: ") and "No space left" in said
+    code, text = cli.run(["forget"])
+    assert code == 3 and text is not None and text.startswith("writing failed: ") and "No space left" in text

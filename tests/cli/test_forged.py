@@ -20,8 +20,11 @@ from unweave.record.digest import seal
 def made(tmp_path_factory) -> Path:
     """A run of forget with an audit, and a benchmark of one method over two seeds."""
     folder = tmp_path_factory.mktemp("forged")
-    recipe, short = projects.recipe(folder), ["--method", "finetune", "--set", "how.epochs=1", "--quiet"]
-    assert main(["forget", recipe, "--out", str(folder / "run"), *short]) == 0
+    recipe, method_flags = (
+        projects.recipe(folder),
+        ["--method", "finetune", "--set", "how.epochs=1", "--quiet"],
+    )
+    assert main(["forget", recipe, "--out", str(folder / "run"), *method_flags]) == 0
     assert main(["audit", str(folder / "run"), "--references", "2", "--quiet"]) == 1
     bench = ["--methods", "finetune", "--jobs", "1", "--quiet", "--out", str(folder / "bench")]
     assert main(["bench", recipe, *bench]) == 0
@@ -37,8 +40,8 @@ def forge(made, here):
     def forge(name: str, *path: str, value: object, again: bool = False) -> Path:
         place = Path(shutil.copytree(made / name, here / name))
         file = place / ("audit" if name == "run" else "") / "record.json"
-        found = put(json.loads(file.read_text()), *path, value=value)
-        file.write_text(json.dumps(seal(found) if again else found))
+        content = put(json.loads(file.read_text()), *path, value=value)
+        file.write_text(json.dumps(seal(content) if again else content))
         return place
 
     return forge
@@ -79,9 +82,9 @@ def test_a_new_digest_does_not_help_against_the_evidence(run, forge, metric):
 def test_the_earlier_schema_does_not_help_against_the_evidence(run, forge):
     place = forge("run", *FORGOT, "scores", "ra", "value", value=0.555)
     file = place / "audit" / "record.json"
-    found = json.loads(file.read_text()) | {"schema": record.EARLIER}
-    del found["digest"]
-    file.write_text(json.dumps(found))
+    content = json.loads(file.read_text()) | {"schema": record.EARLIER}
+    del content["digest"]
+    file.write_text(json.dumps(content))
     for verb in (("report",), ("bench", "table")):
         result = run(*verb, place)
         assert result.code == 2 and "FineTune has RA 0.555, but evidence.parquet next to it" in result.error
@@ -179,19 +182,21 @@ NEARER = {"first": "lur", "second": "joint", "budget": 0.3, "difference": -5.0, 
 def test_a_frontier_says_what_its_stages_say_and_a_verdict_what_its_reason_says(
     run, here, path, value, sentence
 ):
-    made = record.to_json_values(at_budgets(0.3, 0.6))
+    content = record.to_json_values(at_budgets(0.3, 0.6))
     (here / "forged").mkdir()
-    (here / "forged" / "record.json").write_text(json.dumps(seal(put(made, *path, value=value))))
+    (here / "forged" / "record.json").write_text(json.dumps(seal(put(content, *path, value=value))))
     answer = run("bench", "table", "forged")
     assert answer.code == 2 and sentence in answer.error
 
 
 def test_a_pass_over_few_seeds_is_refused(run, here):
-    found = put(synthetic(), "stages", "class", "seeds", value=[0, 1])
-    (name,) = [each for each, row in found["stages"]["class"]["methods"].items() if row["failed"] is None][:1]
-    found = put(found, "stages", "class", "methods", name, "verdict", value="PASS")
-    found = put(found, "stages", "class", "methods", name, "reason", value="PASS: all")
-    record.write(found, here / "few")
+    content = put(synthetic(), "stages", "class", "seeds", value=[0, 1])
+    (name,) = [each for each, row in content["stages"]["class"]["methods"].items() if row["failed"] is None][
+        :1
+    ]
+    content = put(content, "stages", "class", "methods", name, "verdict", value="PASS")
+    content = put(content, "stages", "class", "methods", name, "reason", value="PASS: all")
+    record.write(content, here / "few")
     result = run("report", here / "few")
     assert result.code == 2 and f"{name} has the verdict PASS over 2 seeds, and 10 are needed" in result.error
 
@@ -206,10 +211,10 @@ def test_what_is_as_it_was_written_is_shown_with_and_without_what_lies_beside_it
 def test_evidence_that_is_no_number_is_nothing_to_compare(run, made, here):
     place = Path(shutil.copytree(made / "run" / "audit", here / "audit"))
     scores = {"ra": None, "ua": None, "ta": None, "auc": None}
-    found = json.loads((place / "record.json").read_text())
+    content = json.loads((place / "record.json").read_text())
     for name in scores:
-        found = put(found, *FORGOT, "scores", name, "value", value=None)
-    (place / "record.json").write_text(json.dumps(seal(found)))
+        content = put(content, *FORGOT, "scores", name, "value", value=None)
+    (place / "record.json").write_text(json.dumps(seal(content)))
     assert parquet.load(place / "evidence.parquet") and run("bench", "table", place).code == 0
 
 
@@ -221,8 +226,8 @@ class TestEarlier:
     @pytest.fixture
     def earlier(self, here) -> Path:
         (here / "old").mkdir()
-        made = record.to_json_values(synthetic()) | {"schema": record.EARLIER}
-        (here / "old" / "record.json").write_text(json.dumps(made))
+        content = record.to_json_values(synthetic()) | {"schema": record.EARLIER}
+        (here / "old" / "record.json").write_text(json.dumps(content))
         return here / "old"
 
     @pytest.mark.parametrize("form", ["text", "markdown", "latex"])

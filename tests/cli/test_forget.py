@@ -32,11 +32,11 @@ def place(tmp_path) -> str:
 
 class TestFiles:
     def test_those_named_are_written_and_nothing_else(self, run, here, listed, tmp_path, place):
-        before = listed(tmp_path)
+        files = listed(tmp_path)
         result = run("forget", place, *IDS, *SHORT, "--quiet")
         assert result.code == 0 and names(here) == ["forgotten"] and names(here / "forgotten") == MODEL
-        elsewhere = {path: each for path, each in listed(tmp_path).items() if "/here/forgotten" not in path}
-        assert elsewhere == before
+        other_files = {path: each for path, each in listed(tmp_path).items() if "/here/forgotten" not in path}
+        assert other_files == files
         assert "Forgot 3 of 90 examples with finetune" in result.out
         assert "Next:  unweave audit forgotten" in result.out
 
@@ -44,35 +44,37 @@ class TestFiles:
         assert "damaged" not in run("forget", place, *IDS, *SHORT, "--quiet").out
         ruin = ("--method", "ascent", "--set", "how.lr=0.5", "--set", "how.steps=40")
         result = run("forget", place, *IDS, *ruin, "--quiet")
-        fell = re.search(r"This model is damaged: RA fell by ([\d.]+) points", result.out)
+        damage = re.search(r"This model is damaged: RA fell by ([\d.]+) points", result.out)
         before, after = re.search(
             r"RA: accuracy on the retain set, % +([\d.]+) +([\d.]+)", result.out
         ).groups()
-        assert result.code == 0 and abs(float(fell[1]) - (float(before) - float(after))) < 0.06
+        assert result.code == 0 and abs(float(damage[1]) - (float(before) - float(after))) < 0.06
 
     def test_weights_on_disk_stay_as_they_are(self, run, here, tmp_path):
         change = f"{SAVED}\n\n{loads('given(model=saved())')}"
         place = projects.project(tmp_path / "mine", change)
         space = runpy.run_path(place)
         torch.save(space["train"](space["Records"](90, 0), 0).state_dict(), tmp_path / "mine" / "weights.pt")
-        before = (tmp_path / "mine" / "weights.pt").read_bytes()
+        content = (tmp_path / "mine" / "weights.pt").read_bytes()
         assert run("forget", place, *IDS, *SHORT, "--quiet").code == 0
-        assert (tmp_path / "mine" / "weights.pt").read_bytes() == before
-        original, new = (
+        assert (tmp_path / "mine" / "weights.pt").read_bytes() == content
+        original_weights, weights = (
             torch.load(tmp_path / "mine" / "weights.pt", weights_only=True),
             load_file("forgotten/model.safetensors"),
         )
-        assert original.keys() == new.keys() and not torch.equal(original["last.weight"], new["last.weight"])
+        assert original_weights.keys() == weights.keys() and not torch.equal(
+            original_weights["last.weight"], weights["last.weight"]
+        )
 
     @pytest.mark.parametrize(("mask", "mode"), [(0o027, 0o640), (0o077, 0o600)])
     def test_all_may_be_read_by_whom_the_process_lets(self, run, here, tmp_path, mask, mode):
         place = projects.project(tmp_path / "mine", OWN_FORM)
-        before = os.umask(mask)
+        mask_before = os.umask(mask)
         try:
             assert run("forget", place, *IDS, *SHORT, "--quiet").code == 0
             assert run("audit", "forgotten", "--references", 1, "--quiet").code == 1
         finally:
-            os.umask(before)
+            os.umask(mask_before)
         modes = {path.name: path.stat().st_mode & 0o777 for path in here.rglob("*") if path.is_file()}
         assert {"own.safetensors", "model.safetensors", "report.html", "evidence.parquet"} <= modes.keys()
         assert set(modes.values()) == {mode}, modes
@@ -85,17 +87,17 @@ class TestFiles:
     def test_a_finished_run_that_is_asked_for_again_is_done_already(self, run, here, listed, place):
         request = ("forget", place, *IDS, *SHORT, "--out", "new/run")
         assert run(*request, "--quiet").code == 0
-        before = listed(here)
-        for again in (request, (*request, "--dry-run")):
-            result = run(*again)
-            assert result.code == 0 and result.error == "" and listed(here) == before
+        files = listed(here)
+        for command in (request, (*request, "--dry-run")):
+            result = run(*command)
+            assert result.code == 0 and result.error == "" and listed(here) == files
             assert result.out.startswith(
                 "Done already: new/run holds this run, 3 of 90 examples forgotten with"
             )
             assert "Model: new/run/model.safetensors\nNext:  unweave audit new/run\n" in result.out
-        found = json.loads(run(*request, "--json").out)
-        assert (found["out"], found["done_before"], found["forgotten"]) == ("new/run", True, 3)
-        assert listed(here) == before
+        content = json.loads(run(*request, "--json").out)
+        assert (content["out"], content["done_before"], content["forgotten"]) == ("new/run", True, 3)
+        assert listed(here) == files
 
     def test_a_run_that_lost_a_file_is_done_again(self, run, here, place):
         assert run("forget", place, *IDS, *SHORT, "--quiet").code == 0
@@ -109,28 +111,28 @@ class TestFiles:
     def test_a_run_with_a_broken_file_is_done_again(self, run, here, place, name):
         assert run("forget", place, *IDS, *SHORT, "--quiet").code == 0
         file = here / "forgotten" / name
-        whole = file.read_bytes()
-        file.write_bytes(whole.replace(b"examples", b"exempla") if name == "record.json" else whole[:60])
+        content = file.read_bytes()
+        file.write_bytes(content.replace(b"examples", b"exempla") if name == "record.json" else content[:60])
         facts = json.loads(run("forget", place, *IDS, *SHORT, "--quiet", "--json").out)
         assert (facts["out"], facts["done_before"]) == ("forgotten", False)
-        assert name == "record.json" or file.read_bytes() == whole
+        assert name == "record.json" or file.read_bytes() == content
 
     def test_a_run_of_anything_else_gets_a_number(self, run, here, listed, place):
         assert run("forget", place, *IDS, *SHORT, "--quiet").code == 0
-        before = listed(here)
+        files = listed(here)
         changes = [("--ids", "r0/3"), (*IDS, "--set", "how.lr=0.01"), (*IDS, "--seed", 1)]
         for number, change in enumerate(changes, 2):
             facts = json.loads(run("forget", place, *SHORT, *change, "--quiet", "--json").out)
             assert (facts["out"], facts["done_before"]) == (f"forgotten-{number}", False)
-        assert before.items() <= listed(here).items()
+        assert files.items() <= listed(here).items()
 
     def test_a_run_of_other_weights_data_or_code_gets_a_number(self, run, here, tmp_path, monkeypatch):
         change = "\n".join([READ, loads("given(model=read('weights'), train=Moved())")])
         place = projects.project(tmp_path / "mine", change)
         runs = iter(["forgotten", "forgotten-2", "forgotten-3", "forgotten-4"])
-        for weights, moved in [(0.0, 0.0), (1.0, 0.0), (1.0, 1.0)]:
+        for weights, shift in [(0.0, 0.0), (1.0, 0.0), (1.0, 1.0)]:
             torch.save(torch.tensor(weights), tmp_path / "mine" / "weights.pt")
-            torch.save(torch.tensor(moved), tmp_path / "mine" / "moved.pt")
+            torch.save(torch.tensor(shift), tmp_path / "mine" / "moved.pt")
             facts = json.loads(run("forget", place, *IDS, *SHORT, "--quiet", "--json").out)
             assert (facts["out"], facts["done_before"]) == (next(runs), False)
         monkeypatch.setattr(forget, "package_digest", lambda: "edited")
@@ -147,30 +149,30 @@ class TestFiles:
             patch.setattr(forget_run, "unlearn", stopped)
             result = run("forget", recipe, *SHORT, "--quiet")
         assert result.code == 130 and "the same command goes on" in result.error
-        done = {path: each for path, each in listed(here).items() if "/models/" in path}
-        assert names(here / "forgotten") == ["forget.json", "models"] and len(done) == 3
+        original_files = {path: each for path, each in listed(here).items() if "/models/" in path}
+        assert names(here / "forgotten") == ["forget.json", "models"] and len(original_files) == 3
         assert run("forget", recipe, *SHORT, "--quiet").code == 0
         assert names(here) == ["forgotten"] and names(here / "forgotten") == sorted([*MODEL, "models"])
-        assert done.items() <= listed(here).items()
+        assert original_files.items() <= listed(here).items()
 
     def test_a_run_that_fails_leaves_nothing(self, run, here, place):
         result = run("forget", place, *IDS, "--method", "original", "--quiet", "--out", "new/run")
         assert result.code == 3 and "nothing changed" in result.error and names(here) == []
 
     def test_a_dry_run_writes_nothing_and_says_what_would_be_done(self, run, here, listed, tmp_path, place):
-        before = listed(tmp_path)
+        files = listed(tmp_path)
         result = run("forget", place, *IDS, *SHORT, "--dry-run")
-        found = json.loads(run("forget", place, *IDS, *SHORT, "--dry-run", "--json").out)
-        assert result.code == 0 and listed(tmp_path) == before
+        content = json.loads(run("forget", place, *IDS, *SHORT, "--dry-run", "--json").out)
+        assert result.code == 0 and listed(tmp_path) == files
         assert result.out.startswith("Would forget 3 of 90 examples with finetune in about ")
         labels = runpy.run_path(place)["Records"](90, 0).labels[[3, 5, 8]].tolist()
-        assert found["labels"] == {str(label): labels.count(label) for label in sorted(set(labels))}
+        assert content["labels"] == {str(label): labels.count(label) for label in sorted(set(labels))}
         (method,) = re.findall("^Method: (.*)$", result.out, re.MULTILINE)
         assert method.startswith("finetune, how.") and "how.epochs=1" in method
         assert configure(METHODS["finetune"], parse_settings(method.split(", ")[1:])) == eval(
-            found["repr"], {kind.__name__: kind for kind in (type(METHODS["finetune"]), Descent)}
+            content["repr"], {kind.__name__: kind for kind in (type(METHODS["finetune"]), Descent)}
         )
-        assert found["data"]["forget"] == 3 and found["out"] == "forgotten"
+        assert content["data"]["forget"] == 3 and content["out"] == "forgotten"
 
 
 class TestProgress:

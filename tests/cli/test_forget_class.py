@@ -34,38 +34,40 @@ def data(tmp_path) -> str:
 
 
 def test_a_folder_of_diffusers_is_written_as_a_copy_that_can_be_used_again(run, here, listed, source, data):
-    before = listed(Path(source))
+    files = listed(Path(source))
     result = run("forget", source, "--data", data, "--class", 3, *SHORT, "--json")
     assert result.code == 0, result.error
-    found = json.loads(result.out)
-    assert found["before"].keys() == found["after"].keys() == {"ua", "ra", "kid"}
-    assert listed(Path(source)) == before
+    content = json.loads(result.out)
+    assert content["before"].keys() == content["after"].keys() == {"ua", "ra", "kid"}
+    assert listed(Path(source)) == files
     assert names(here / "forgotten") == sorted([*MODEL, "models", "pretrained"])
     copy = here / "forgotten" / "pretrained"
     assert set(names(copy)) - {path.name for path in Path(source).iterdir()} == {folder.MANIFEST}
-    said = json.loads((copy / folder.MANIFEST).read_text())
-    assert said["method"] == "lur-lagged" and said["seed"] == 0 and said["forgotten_classes"] == [3]
-    assert said["split"] == json.loads(Path("forgotten/split.json").read_text())["digest"]
-    again = run("forget", copy, "--data", data, "--class", 2, *SHORT)
-    assert again.code == 2 and "class 3 was forgotten before, and its examples" in again.error
-    again = run("forget", copy, "--data", data, "--class", "2, 3", *SHORT)
-    assert again.code == 0 and names(here) == ["forgotten", "forgotten-2"], again.error
-    assert "UA: images not taken for the forgotten class, %" in again.out
-    assert "If none of 40 images shows the class, up to 9 % of all may still." in again.out
-    assert "Model: forgotten-2/pretrained\n" in again.out
-    said = json.loads((here / "forgotten-2" / "pretrained" / folder.MANIFEST).read_text())
-    assert said["forgotten_classes"] == [2, 3]
-    assert [step["forgotten_classes"] for step in said["history"]] == [[3]]
+    manifest = json.loads((copy / folder.MANIFEST).read_text())
+    assert (
+        manifest["method"] == "lur-lagged" and manifest["seed"] == 0 and manifest["forgotten_classes"] == [3]
+    )
+    assert manifest["split"] == json.loads(Path("forgotten/split.json").read_text())["digest"]
+    second = run("forget", copy, "--data", data, "--class", 2, *SHORT)
+    assert second.code == 2 and "class 3 was forgotten before, and its examples" in second.error
+    second = run("forget", copy, "--data", data, "--class", "2, 3", *SHORT)
+    assert second.code == 0 and names(here) == ["forgotten", "forgotten-2"], second.error
+    assert "UA: images not taken for the forgotten class, %" in second.out
+    assert "If none of 40 images shows the class, up to 9 % of all may still." in second.out
+    assert "Model: forgotten-2/pretrained\n" in second.out
+    manifest = json.loads((here / "forgotten-2" / "pretrained" / folder.MANIFEST).read_text())
+    assert manifest["forgotten_classes"] == [2, 3]
+    assert [step["forgotten_classes"] for step in manifest["history"]] == [[3]]
 
 
 def test_a_run_that_was_cut_off_before_its_record_is_done_again(run, here, source, data):
     request = ("forget", source, "--data", data, "--class", 3, *SHORT)
     assert run(*request).code == 0
-    kept = Path("forgotten/pretrained/unet/" + folder.WEIGHTS).read_bytes()
+    weights = Path("forgotten/pretrained/unet/" + folder.WEIGHTS).read_bytes()
     Path("forgotten/record.json").unlink()
     result = run(*request)
     assert result.code == 0 and names(here) == ["forgotten"], result.error
-    assert Path("forgotten/pretrained/unet/" + folder.WEIGHTS).read_bytes() == kept
+    assert Path("forgotten/pretrained/unet/" + folder.WEIGHTS).read_bytes() == weights
     assert names(here / "forgotten") == sorted([*MODEL, "models", "pretrained"])
     for name in ("record.json", "model.json", "model.safetensors"):
         Path("forgotten", name).unlink()
@@ -77,10 +79,10 @@ def test_a_run_that_was_cut_off_before_its_record_is_done_again(run, here, sourc
 
 def test_what_is_published_is_what_is_audited(run, here, source, data):
     assert run("forget", source, "--data", data, "--class", 3, *SHORT).code == 0
-    published = Path("forgotten/pretrained/unet") / folder.WEIGHTS
-    published.write_bytes((Path(source) / "unet" / folder.WEIGHTS).read_bytes())
+    weights = Path("forgotten/pretrained/unet") / folder.WEIGHTS
+    weights.write_bytes((Path(source) / "unet" / folder.WEIGHTS).read_bytes())
     result = run("audit", "forgotten", "--references", 0, "--quiet")
-    assert result.code == 2 and f"{published} does not hold the model of this run" in result.error
+    assert result.code == 2 and f"{weights} does not hold the model of this run" in result.error
 
 
 def test_a_project_of_ones_own_trains_on_its_own_items(run, here, tmp_path):
@@ -95,8 +97,8 @@ def test_a_recipe_of_ones_own_images_trains_the_original_first(run, here, tmp_pa
     result = run("forget", folders.recipe(tmp_path), *SHORT)
     assert result.code == 0 and "Forgot 96 of 384 examples" in result.out, result.error
     place = here / "forgotten" / "pretrained"
-    again = run("forget", place, "--data", tmp_path / "images.npz", "--class", 3, *SHORT, "--dry-run")
-    assert again.code == 0, again.error
+    second = run("forget", place, "--data", tmp_path / "images.npz", "--class", 3, *SHORT, "--dry-run")
+    assert second.code == 0, second.error
 
 
 def test_a_recipe_says_how_the_model_of_a_folder_is_trained_anew(run, here, tmp_path, source):
@@ -169,8 +171,8 @@ class TestBadInput:
 
     def test_weights_that_are_cut_off_or_in_pieces(self, refused, source, data):
         weights = Path(source) / "unet" / folder.WEIGHTS
-        whole = weights.read_bytes()
-        weights.write_bytes(whole[:-100])
+        content = weights.read_bytes()
+        weights.write_bytes(content[:-100])
         refused("truncated or no safetensors file", "forget", source, "--data", data, "--class", 3)
         weights.unlink()
         (weights.parent / f"{folder.WEIGHTS}.index.json").write_text("{}")
@@ -178,11 +180,11 @@ class TestBadInput:
 
     def test_images_that_do_not_fit(self, refused, source, tmp_path):
         request = ("forget", source, "--class", 3, "--data")
-        large = folders.images(tmp_path / "large.npz", size=8)
-        refused(r"shape \[1, 4, 4\] .*found \[1, 8, 8\]", *request, large)
+        large_images = folders.images(tmp_path / "large.npz", size=8)
+        refused(r"shape \[1, 4, 4\] .*found \[1, 8, 8\]", *request, large_images)
         refused("a KID needs 20 held-out images", *request, folders.images(tmp_path / "few.npz", n=60))
-        whole = folders.images(tmp_path / "whole.npz")
-        refused("can only forget whole classes", "forget", source, "--data", whole, "--random", 0.1)
+        images = folders.images(tmp_path / "whole.npz")
+        refused("can only forget whole classes", "forget", source, "--data", images, "--random", 0.1)
 
     def test_guidance_without_a_condition_for_none(self, refused, tmp_path):
         source = folders.diffusers_folder(tmp_path / "plain", num_class_embeds=4)

@@ -22,7 +22,7 @@ THREE = ("--concept", "a three")
 
 
 def test_a_concept_is_forgotten_from_folder_to_folder(run, given: Path, here: Path):
-    before = contents(given)
+    given_contents = contents(given)
     flags = ("--concept", "a three", "--as", "a four", "--data", given / "images")
     result = run("forget", given / "sd", *flags, *SHORT, "--out", here / "out")
     assert result.code == 0, result.error
@@ -33,24 +33,24 @@ def test_a_concept_is_forgotten_from_folder_to_folder(run, given: Path, here: Pa
         "To forget: 'a three', 'a red three', 'a blue three'\nTo keep: 'a " in result.out
         and "add --pictures 4" in result.out
     )
-    assert contents(given) == before
-    after = contents(here / "out" / "pretrained")
-    same = contents(given / "sd")
-    assert after.keys() == same.keys() | {"unlearning_manifest.json"}
-    changed = [name for name in same if after[name] != same[name]]
-    assert changed == ["unet/diffusion_pytorch_model.safetensors"]
+    assert contents(given) == given_contents
+    model_copy = contents(here / "out" / "pretrained")
+    original_model = contents(given / "sd")
+    assert model_copy.keys() == original_model.keys() | {"unlearning_manifest.json"}
+    changed_files = [name for name in original_model if model_copy[name] != original_model[name]]
+    assert changed_files == ["unet/diffusion_pytorch_model.safetensors"]
     manifest = json.loads((here / "out" / "pretrained" / "unlearning_manifest.json").read_text())
     assert manifest["forgotten_concepts"] == ["a three"] and manifest["method"] == "lur"
-    made = json.loads((here / "out" / "record.json").read_text())
-    assert made["stages"]["audit"]["request"]["asked"] == "--concept 'a three'"
+    content = json.loads((here / "out" / "record.json").read_text())
+    assert content["stages"]["audit"]["request"]["asked"] == "--concept 'a three'"
     pipeline = diffusers.StableDiffusionPipeline.from_pretrained(
         here / "out" / "pretrained", local_files_only=True
     )
     pipeline.set_progress_bar_config(disable=True)
-    drawn = pipeline("a three", num_inference_steps=2, output_type="pt").images
-    assert drawn.shape == (1, 3, 16, 16) and bool(drawn.isfinite().all())
-    again = run("forget", given / "sd", *flags, *SHORT, "--out", here / "out")
-    assert again.code == 0 and "Done already" in again.out and not (here / "out-2").exists()
+    image = pipeline("a three", num_inference_steps=2, output_type="pt").images
+    assert image.shape == (1, 3, 16, 16) and bool(image.isfinite().all())
+    second = run("forget", given / "sd", *flags, *SHORT, "--out", here / "out")
+    assert second.code == 0 and "Done already" in second.out and not (here / "out-2").exists()
     flags = ("--concept", "red", "--data", given / "images", *SHORT, "--out", here / "next")
     result = run("forget", here / "out" / "pretrained", *flags)
     assert result.code == 2 and "'a three' was forgotten before" in result.error
@@ -63,9 +63,9 @@ def test_the_words_of_a_forgotten_concept_are_reset_in_a_second_run(run, given: 
     words = ("--method", "reset-tokens", "--scope", "text encoder")
     second = run("forget", here / "first" / "pretrained", *flags, *words, "--out", here / "second")
     assert second.code == 0, second.error
-    before, after = (contents(here / name / "pretrained") for name in ("first", "second"))
-    changed = [name for name in before if after[name] != before[name]]
-    assert changed == ["text_encoder/model.safetensors", "unlearning_manifest.json"]
+    first_model, second_model = (contents(here / name / "pretrained") for name in ("first", "second"))
+    changed_files = [name for name in first_model if second_model[name] != first_model[name]]
+    assert changed_files == ["text_encoder/model.safetensors", "unlearning_manifest.json"]
 
 
 def test_additions_of_low_rank_are_written_too(run, given: Path, here: Path):
@@ -79,19 +79,19 @@ def test_additions_of_low_rank_are_written_too(run, given: Path, here: Path):
 def test_a_run_whose_files_are_cut_or_missing_is_not_done(run, given: Path, here: Path):
     flags = (*THREE, "--data", given / "images", "--scope", "lora", *SHORT, "--out", here / "out")
     assert run("forget", given / "sd", *flags).code == 0
-    whole = contents(here / "out")
+    run_contents = contents(here / "out")
     unet = next((here / "out" / "pretrained" / "unet").glob("*.safetensors"))
     name = str(unet.relative_to(here / "out"))
-    for spoil in (
+    for damage in (
         lambda: shutil.rmtree(here / "out" / "lora"),
         lambda: os.truncate(unet, 100),
         (here / "out" / "record.json").unlink,
     ):
-        spoil()
+        damage()
         result = run("forget", given / "sd", *flags)
         assert result.code == 0 and "Done already" not in result.out, result.error
-        again = contents(here / "out")
-        assert again.keys() == whole.keys() and again[name] == whole[name]
+        new_contents = contents(here / "out")
+        assert new_contents.keys() == run_contents.keys() and new_contents[name] == run_contents[name]
     assert "Done already" in run("forget", given / "sd", *flags).out and not (here / "out-2").exists()
 
 
@@ -123,18 +123,18 @@ def test_captions_found_by_a_column_are_what_uce_erases(run, given: Path, here: 
     lines = metadata.read_text().replace('"number": "three"', '"number": "3"')
     assert '"number": "3"' in lines
     metadata.write_text(lines)
-    asked = ("forget", given / "sd", "--data", given / "images", *FAST)
-    assert run(*asked, "--concept", "3", "--column", "number", "--out", here / "column").code == 0
+    command = ("forget", given / "sd", "--data", given / "images", *FAST)
+    assert run(*command, "--concept", "3", "--column", "number", "--out", here / "column").code == 0
     captions = given / "captions.txt"
     captions.write_text("a red three\na blue three\n")
-    assert run(*asked, "--concept", "warm", "--captions", captions, "--out", here / "listed").code == 0
+    assert run(*command, "--concept", "warm", "--captions", captions, "--out", here / "listed").code == 0
     first, second = (contents(here / name / "pretrained" / "unet") for name in ("column", "listed"))
     assert first == second
     manifest = json.loads((here / "column" / "pretrained" / "unlearning_manifest.json").read_text())
     assert manifest["forgotten_concepts"] == ["3"]
     assert sorted(manifest["forgotten_captions"]) == ["a blue three", "a red three"]
-    again = ("--concept", "two", "--data", given / "images", *FAST, "--out", here / "again")
-    result = run("forget", here / "column" / "pretrained", *again)
+    flags = ("--concept", "two", "--data", given / "images", *FAST, "--out", here / "again")
+    result = run("forget", here / "column" / "pretrained", *flags)
     assert result.code == 2 and "the caption 'a blue three' was forgotten before" in result.error
 
 
@@ -175,25 +175,25 @@ def test_a_request_that_makes_no_sense_is_refused(flags, sentence: str, refused,
 def test_whole_captions_name_a_concept_that_has_no_words(run, refused, given: Path, here: Path):
     captions = given / "captions.txt"
     captions.write_text("a red three\na red four\n")
-    asked = ("forget", given / "sd", "--concept", "warm", "--data", given / "images", "--captions", captions)
-    result = run(*asked, "--method", "uce", "--quiet", "--dry-run")
+    words = ("forget", given / "sd", "--concept", "warm", "--data", given / "images", "--captions", captions)
+    result = run(*words, "--method", "uce", "--quiet", "--dry-run")
     assert result.code == 0 and "'warm': 5 of 15 training images hold it." in result.out, result.error
-    refused("--keep 'a red four' holds the concept", *asked, "--keep", "a red four", "--method", "uce")
-    refused("--column and --captions are two ways", *asked, "--column", "number", "--method", "uce")
+    refused("--keep 'a red four' holds the concept", *words, "--keep", "a red four", "--method", "uce")
+    refused("--column and --captions are two ways", *words, "--column", "number", "--method", "uce")
     captions.write_text("a red three\na red nine\n")
-    refused("no caption in .* holds 'a red nine'", *asked, "--method", "uce", "--quiet")
-    refused("found none at", *asked[:-1], given / "nowhere.txt", "--method", "uce", "--quiet")
+    refused("no caption in .* holds 'a red nine'", *words, "--method", "uce", "--quiet")
+    refused("found none at", *words[:-1], given / "nowhere.txt", "--method", "uce", "--quiet")
 
 
 def test_images_that_do_not_fit_are_refused(refused, given: Path):
-    small = write_images(given / "small", size=8)
-    asked = ("forget", given / "sd", *THREE, *SHORT)
-    refused(r"draws images of shape \[3, 16, 16\] .*, found \[3, 8, 8\]", *asked, "--data", small)
-    refused("name a folder of images with captions", *asked)
-    refused("--out must lie outside", *asked, "--data", given / "images", "--out", given / "sd" / "out")
+    small_images = write_images(given / "small", size=8)
+    command = ("forget", given / "sd", *THREE, *SHORT)
+    refused(r"draws images of shape \[3, 16, 16\] .*, found \[3, 8, 8\]", *command, "--data", small_images)
+    refused("name a folder of images with captions", *command)
+    refused("--out must lie outside", *command, "--data", given / "images", "--out", given / "sd" / "out")
     index = given / "sd" / "model_index.json"
     index.write_text(json.dumps(json.loads(index.read_text()) | {"_class_name": "StableDiffusion3Pipeline"}))
-    refused("found 'StableDiffusion3Pipeline'", *asked, "--data", given / "images")
+    refused("found 'StableDiffusion3Pipeline'", *command, "--data", given / "images")
 
 
 def test_verbs_that_take_no_pipeline_say_which_do(refused, given: Path):
@@ -209,25 +209,25 @@ DRAW = ("--generate", "5", "--keep", "a four", "--sampler", "steps=2")
 
 
 def test_a_pipeline_draws_the_images_of_a_request_itself(run, given: Path, here: Path):
-    before = contents(given)
-    asked = ("forget", given / "sd", *THREE, *DRAW, *FAST)
-    plan = run(*asked, "--dry-run")
+    given_contents = contents(given)
+    command = ("forget", given / "sd", *THREE, *DRAW, *FAST)
+    plan = run(*command, "--dry-run")
     assert plan.code == 0 and "the model draws 5 images under 3 prompts of the concept and" in plan.out
     assert "To keep: 'a four'\n" in plan.out and "Nothing was written." in plan.out
     assert list(here.iterdir()) == []
-    result = run(*asked, "--out", here / "out")
+    result = run(*command, "--out", here / "out")
     assert result.code == 0, result.error
     assert "\nThe model drew them: see in" in result.out
-    assert contents(given) == before
-    drawn = contents(here / "out" / "generated")
-    assert sum(name.endswith(".png") for name in drawn) == 10
-    again = run(*asked, "--out", here / "out")
-    assert again.code == 0 and "Done already" in again.out and not (here / "out-2").exists()
-    other = run(*asked, "--scope", "cross-attention", "--out", here / "out")
-    assert other.code == 0 and contents(here / "out-2" / "generated") == drawn
+    assert contents(given) == given_contents
+    images = contents(here / "out" / "generated")
+    assert sum(name.endswith(".png") for name in images) == 10
+    repeat = run(*command, "--out", here / "out")
+    assert repeat.code == 0 and "Done already" in repeat.out and not (here / "out-2").exists()
+    other = run(*command, "--scope", "cross-attention", "--out", here / "out")
+    assert other.code == 0 and contents(here / "out-2" / "generated") == images
     assert f"{here / 'out'} holds another run, so this one is in {here / 'out-2'}." in other.out
-    used = ("--data", here / "out" / "generated", *FAST, "--out", here / "used")
-    result = run("forget", given / "sd", *THREE, "--keep", "a four", *used)
+    flags = ("--data", here / "out" / "generated", *FAST, "--out", here / "used")
+    result = run("forget", given / "sd", *THREE, "--keep", "a four", *flags)
     assert result.code == 0 and "4 of 8 training images hold it" in result.out
     first, second = (here / name / "pretrained" / "unet" for name in ("out", "used"))
     assert contents(first) == contents(second)
@@ -244,25 +244,25 @@ def test_a_pipeline_draws_the_images_of_a_request_itself(run, given: Path, here:
 def test_a_method_that_does_not_fit_is_refused_before_anything_is_drawn(
     flags, sentence: str, run, given: Path, here: Path
 ):
-    asked = ("forget", given / "sd", *THREE, *DRAW, *flags, "--quiet", "--out", here / "out")
-    result = run(*asked)
+    command = ("forget", given / "sd", *THREE, *DRAW, *flags, "--quiet", "--out", here / "out")
+    result = run(*command)
     assert result.code == 2 and sentence in result.error, result
     assert not [*here.rglob("*.png")]
-    dry = run(*asked, "--dry-run")
-    assert dry.code == 2 and dry.error == result.error
+    dry_run = run(*command, "--dry-run")
+    assert dry_run.code == 2 and dry_run.error == result.error
 
 
 def test_pictures_show_both_models_and_are_in_the_report(run, given: Path, here: Path):
-    asked = ("forget", given / "sd", *THREE, "--data", given / "images", *FAST, "--out", here / "out")
-    seen = ("--pictures", "2", "--sampler", "steps=2")
-    result = run(*asked, *seen)
+    command = ("forget", given / "sd", *THREE, "--data", given / "images", *FAST, "--out", here / "out")
+    picture_flags = ("--pictures", "2", "--sampler", "steps=2")
+    result = run(*command, *picture_flags)
     assert result.code == 0 and f"Before and after: {here / 'out' / 'pictures.png'}." in result.out, (
         result.error
     )
-    before, files = load_pixels(here / "out" / "pictures.png"), contents(here / "out")
-    half = before.shape[1] // 2
-    assert before.shape == (4 * 20, 2 * (2 + 2 * 18), 4)  # four prompts, twice two images of 16 pixels
-    assert (before[:20, :half] != before[:20, half:]).any()
+    pixels, files = load_pixels(here / "out" / "pictures.png"), contents(here / "out")
+    half = pixels.shape[1] // 2
+    assert pixels.shape == (4 * 20, 2 * (2 + 2 * 18), 4)  # four prompts, twice two images of 16 pixels
+    assert (pixels[:20, :half] != pixels[:20, half:]).any()
     stage = json.loads((here / "out" / "record.json").read_text())["stages"]["audit"]
     assert list(stage["sheets"]) == ["original", "UCE"] and stage["request"]["date"]
     assert stage["data"]["prompts"]["of the concept"][0] == "a three"
@@ -270,33 +270,33 @@ def test_pictures_show_both_models_and_are_in_the_report(run, given: Path, here:
     assert run("report", here / "out", "--out", here / "report").code == 0
     page = next((here / "report").glob("*.html")).read_text()
     assert page.count('<img class="sheet"') == 2 and "Audit of" not in page
-    again = run(*asked, *seen)
-    assert again.code == 0 and "Done already" in again.out and contents(here / "out") == files
-    assert f"Before and after: {here / 'out' / 'pictures.png'}." in run(*asked).out
-    assert run(*asked, "--pictures", "3", "--dry-run").code == 0 and contents(here / "out") == files
-    found = json.loads(run(*asked, "--json").out)
-    assert found["pictures"] == str(here / "out" / "pictures.png") and "a three" in found["prompts"]["forget"]
-    assert run(*asked, "--pictures", "3", "--sampler", "steps=2").code == 0
+    second = run(*command, *picture_flags)
+    assert second.code == 0 and "Done already" in second.out and contents(here / "out") == files
+    assert f"Before and after: {here / 'out' / 'pictures.png'}." in run(*command).out
+    assert run(*command, "--pictures", "3", "--dry-run").code == 0 and contents(here / "out") == files
+    facts = json.loads(run(*command, "--json").out)
+    assert facts["pictures"] == str(here / "out" / "pictures.png") and "a three" in facts["prompts"]["forget"]
+    assert run(*command, "--pictures", "3", "--sampler", "steps=2").code == 0
     assert load_pixels(here / "out" / "pictures.png").shape[1] == 2 * (2 + 3 * 18)
 
 
 def test_a_sampler_of_pictures_is_refused_before_the_method_runs(run, given: Path, here: Path):
-    asked = ("forget", given / "sd", *THREE, "--data", given / "images", *FAST, "--pictures", "2")
+    command = ("forget", given / "sd", *THREE, "--data", given / "images", *FAST, "--pictures", "2")
     for more in ((), ("--dry-run",)):
-        result = run(*asked, "--sampler", "stepz=3", *more, "--out", here / "out")
+        result = run(*command, "--sampler", "stepz=3", *more, "--out", here / "out")
         assert result.code == 2 and "unknown key 'stepz'" in result.error and not (here / "out").exists()
-        result = run(*asked, "--sampler", "steps=2000", *more, "--out", here / "out")
+        result = run(*command, "--sampler", "steps=2000", *more, "--out", here / "out")
         assert result.code == 2 and "can't take 2000 steps" in result.error and not (here / "out").exists()
 
 
 def test_a_drawing_that_fails_leaves_the_run_done(run, given: Path, here: Path, monkeypatch):
     from unweave.cli.forget_runs import pictures
 
-    asked = ("forget", given / "sd", *THREE, "--data", given / "images", *FAST, "--out", here / "out")
+    command = ("forget", given / "sd", *THREE, "--data", given / "images", *FAST, "--out", here / "out")
     with monkeypatch.context() as patch:
         patch.setattr(pictures, "decode_finite", interrupt)
-        assert run(*asked, "--pictures", "2", "--sampler", "steps=2").code == 130
-    assert "Done already" in run(*asked).out and not (here / "out" / "pictures.png").exists()
+        assert run(*command, "--pictures", "2", "--sampler", "steps=2").code == 130
+    assert "Done already" in run(*command).out and not (here / "out" / "pictures.png").exists()
 
 
 def load_pixels(path: Path) -> np.ndarray:
@@ -306,12 +306,12 @@ def load_pixels(path: Path) -> np.ndarray:
 def test_an_interrupted_run_keeps_its_images(run, given: Path, here: Path, monkeypatch):
     from unweave.cli.inputs import concept_drawing
 
-    asked = ("forget", given / "sd", *THREE, *DRAW, *FAST, "--out", here / "out")
+    command = ("forget", given / "sd", *THREE, *DRAW, *FAST, "--out", here / "out")
     with monkeypatch.context() as patch:
         patch.setattr(concept_drawing, "read_captioned", interrupt)
-        assert run(*asked).code == 130
-    drawn = contents(here / "out")
-    assert run(*asked).code == 0 and drawn.items() <= contents(here / "out").items()
+        assert run(*command).code == 130
+    images = contents(here / "out")
+    assert run(*command).code == 0 and images.items() <= contents(here / "out").items()
 
 
 def interrupt(*_: object) -> None:
@@ -362,8 +362,8 @@ def test_images_that_can_not_be_drawn_are_refused(flags, sentence: str, refused,
 
 
 def test_a_prompt_to_keep_of_a_concept_that_was_forgotten_is_refused(run, refused, given: Path, here: Path):
-    asked = ("forget", given / "sd", *THREE, *DRAW, *FAST, "--out", given / "gone")
-    assert run(*asked).code == 0
+    command = ("forget", given / "sd", *THREE, *DRAW, *FAST, "--out", given / "gone")
+    assert run(*command).code == 0
     flags = ("--concept", "red", "--generate", "2", "--keep", "a three")
     refused("'a three' was forgotten before", "forget", given / "gone" / "pretrained", *flags, *FAST)
 
@@ -393,23 +393,23 @@ def test_a_model_in_one_file_is_forgotten_from_as_its_folder_is(run, given: Path
     file = write_single_file(given / "sd", given / "mine.safetensors")
     for part in ("unet", "vae", "text_encoder"):
         next((given / "sd" / part).glob("*.safetensors")).rename(given / f"{part}.safetensors")
-    asked = ("forget", file, "--config", given / "sd", *THREE, "--data", given / "images", *FAST)
-    before = contents(given)
-    dry = run(*asked, "--dry-run")
-    assert dry.code == 0 and "Nothing was written" in dry.out and list(here.iterdir()) == []
-    result = run(*asked, "--out", here / "out")
+    command = ("forget", file, "--config", given / "sd", *THREE, "--data", given / "images", *FAST)
+    given_contents = contents(given)
+    dry_run = run(*command, "--dry-run")
+    assert dry_run.code == 0 and "Nothing was written" in dry_run.out and list(here.iterdir()) == []
+    result = run(*command, "--out", here / "out")
     assert result.code == 0, result.error
-    assert contents(given) == before
+    assert contents(given) == given_contents
     assert sorted(each.name for each in here.iterdir()) == ["out"]
     original = here / "out" / "converted" / "mine"
     folder = run("forget", original, *THREE, "--data", given / "images", *FAST, "--out", here / "folder")
     assert folder.code == 0
-    made, same = (contents(here / name / "pretrained" / "unet") for name in ("out", "folder"))
-    assert made == same
+    weights, folder_weights = (contents(here / name / "pretrained" / "unet") for name in ("out", "folder"))
+    assert weights == folder_weights
     record = json.loads((here / "out" / "record.json").read_text())
     assert record["stages"]["audit"]["request"]["model"] == "mine"
-    again = run(*asked, "--out", here / "out")
-    assert again.code == 0 and "Done already" in again.out and not (here / "out-2").exists()
+    second = run(*command, "--out", here / "out")
+    assert second.code == 0 and "Done already" in second.out and not (here / "out-2").exists()
     audit = ("audit", here / "out", "--prompts", here / "none.toml", "--data", given / "images")
     assert "expected a file of prompts, found none" in run(*audit).error
 
@@ -420,10 +420,10 @@ def test_a_file_that_can_not_be_read_is_refused(refused, given: Path):
     refused("holds weights alone: name a local folder .* with --config", "forget", file, *flags)
     refused("--config goes with a model in one", "forget", given / "sd", "--config", given / "sd", *flags)
     refused("expected a folder, found none", "forget", file, "--config", "runwayml/sd", *flags)
-    inside = ("--config", given / "sd", *flags, "--out", given / "sd" / "out")
-    refused("--out must lie outside of the configuration's folder", "forget", file, *inside)
-    named = ("forget", given / "mine.ckpt", "--config", given / "sd", *flags)
-    refused("expected a file of weights, found none", *named)
+    flags_inside = ("--config", given / "sd", *flags, "--out", given / "sd" / "out")
+    refused("--out must lie outside of the configuration's folder", "forget", file, *flags_inside)
+    command = ("forget", given / "mine.ckpt", "--config", given / "sd", *flags)
+    refused("expected a file of weights, found none", *command)
     file.rename(given / "mine.ckpt")
-    refused("may be a pickle", *named)
+    refused("may be a pickle", *command)
     refused("--concept", "forget", given / "mine.safetensors", "--config", given / "sd")

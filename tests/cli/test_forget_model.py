@@ -36,15 +36,15 @@ class TestModel:
         space = runpy.run_path(place)
         model, data, test = space["Net"](), space["Records"](90, 0), space["Records"](120, 1)
         model.load_state_dict(load_file(here / "forgotten" / "model.safetensors"))
-        right = model(data.x, torch.ones(90, 1)).argmax(1) == data.labels
-        gone = torch.zeros(90, dtype=torch.bool)
-        gone[[3, 5, 8]] = True
-        assert facts["after"]["ua"] == pytest.approx(100 - 100 * float(right[gone].float().mean()))
-        assert facts["after"]["ra"] == pytest.approx(100 * float(right[~gone].float().mean()))
+        is_right = model(data.x, torch.ones(90, 1)).argmax(1) == data.labels
+        is_forgotten = torch.zeros(90, dtype=torch.bool)
+        is_forgotten[[3, 5, 8]] = True
+        assert facts["after"]["ua"] == pytest.approx(100 - 100 * float(is_right[is_forgotten].float().mean()))
+        assert facts["after"]["ra"] == pytest.approx(100 * float(is_right[~is_forgotten].float().mean()))
         held_out = set(range(120)) - set(json.loads(Path("forgotten/split.json").read_text())["calibration"])
         part = sorted(held_out)
-        right = model(test.x[part], torch.ones(len(part), 1)).argmax(1) == test.labels[part]
-        assert facts["after"]["ta"] == pytest.approx(100 * float(right.float().mean()))
+        is_right = model(test.x[part], torch.ones(len(part), 1)).argmax(1) == test.labels[part]
+        assert facts["after"]["ta"] == pytest.approx(100 * float(is_right.float().mean()))
         assert facts["before"]["ua"] < facts["after"]["ua"]
 
     def test_json_agrees_with_the_record(self, run, here, place):
@@ -59,11 +59,11 @@ class TestModel:
 
     def test_the_command_line_and_python_write_the_same_weights(self, run, here, place):
         assert run("forget", place, *IDS, "--quiet", "--method", "salun", "--seed", 4).code == 0
-        given = runpy.run_path(place)["load"]()
-        split = unweave.Split(given["train"], [3, 5, 8], given["test"])
-        result = unweave.unlearn(given["model"], split, METHODS["salun"], seed=4)
-        new = load_file("forgotten/model.safetensors")
-        assert all(torch.equal(value, new[name]) for name, value in result.model.state_dict().items())
+        parts = runpy.run_path(place)["load"]()
+        split = unweave.Split(parts["train"], [3, 5, 8], parts["test"])
+        result = unweave.unlearn(parts["model"], split, METHODS["salun"], seed=4)
+        weights = load_file("forgotten/model.safetensors")
+        assert all(torch.equal(value, weights[name]) for name, value in result.model.state_dict().items())
 
     def test_the_same_seed_gives_the_same_bits_and_another_seed_others(self, run, here, place):
         for seed, out in ((1, "a"), (1, "b"), (2, "c")):
@@ -74,17 +74,19 @@ class TestModel:
     def test_settings_reach_the_method_and_the_record(self, run, here, place):
         flags = ("--set", "fraction=0.25", "--set", "how.lr=0.002", "--set", "how.norm=frozen")
         assert run("forget", place, *IDS, "--method", "salun", *flags, "--quiet").code == 0
-        usual = METHODS["salun"]
-        assert isinstance(usual, SalUn)
-        expected = replace(usual, fraction=0.25, how=replace(usual.how, lr=0.002, norm="frozen"))
-        assert eval(row_of(here / "forgotten")["repr"]) == expected != usual
+        salun = METHODS["salun"]
+        assert isinstance(salun, SalUn)
+        expected = replace(salun, fraction=0.25, how=replace(salun.how, lr=0.002, norm="frozen"))
+        assert eval(row_of(here / "forgotten")["repr"]) == expected != salun
 
     def test_retrain_is_the_projects_own_training(self, run, here, place):
         assert run("forget", place, *IDS, "--method", "retrain", "--seed", 6, "--quiet").code == 0
         space = runpy.run_path(place)
-        kept = Subset(space["Records"](90, 0), [i for i in range(90) if i not in (3, 5, 8)])
-        new = load_file("forgotten/model.safetensors")
-        assert all(torch.equal(v, new[name]) for name, v in space["train"](kept, 6).state_dict().items())
+        retained = Subset(space["Records"](90, 0), [i for i in range(90) if i not in (3, 5, 8)])
+        weights = load_file("forgotten/model.safetensors")
+        assert all(
+            torch.equal(v, weights[name]) for name, v in space["train"](retained, 6).state_dict().items()
+        )
         assert row_of(here / "forgotten")["repr"] == "train(dataset, 6)"
 
 

@@ -31,9 +31,9 @@ class TestMethods:
         assert sorted(column.replace(",", " ").split()) == sorted(METHODS)
 
     def test_the_list_in_json_is_the_registry(self, run):
-        found = json.loads(run("methods", "--json").out)
-        assert list(found) == [*METHODS, *STAGES]
-        for name, each in found.items():
+        entries = json.loads(run("methods", "--json").out)
+        assert list(entries) == [*METHODS, *STAGES]
+        for name, each in entries.items():
             about = {**METHODS, **STAGES}[name].about
             assert (each["paper"], each["data"], each["step"]) == (about.paper, about.data, about.step)
             assert each["deviations"] == about.deviations
@@ -57,55 +57,58 @@ class TestMethods:
         _, *tables = run("methods", name).out.partition("\nChoice for ")[0].split("\nSetting ")
         rows = [row for table in tables for row in rows_of(f"Setting {table}")]
         assert all(len(line) <= width for table in tables for line in table.splitlines())
-        shown = json.loads(run("methods", name, "--json").out)[name]
+        entry = json.loads(run("methods", name, "--json").out)[name]
         first = rows[-1]["Setting"].rpartition(".")[0]
-        for path, value in shown["settings"].items():
-            root, _, own = path.rpartition(".")
+        for path, value in entry["settings"].items():
+            root, _, setting = path.rpartition(".")
             column = f"In {root}" if f"In {root}" in rows[-1] else "Default"
-            label = path if column == "Default" else f"{first}.{own}"
+            label = path if column == "Default" else f"{first}.{setting}"
             (row,) = [each for each in rows if each["Setting"] == label]
-            assert (row[column], row["Meaning"]) == (json.dumps(value), shown["meanings"][path])
+            assert (row[column], row["Meaning"]) == (json.dumps(value), entry["meanings"][path])
 
     @for_each("name", NAMED)
     def test_every_setting_has_a_meaning_from_the_docstring_of_its_class(self, run, name):
-        (shown,) = json.loads(run("methods", name, "--json").out).values()
-        assert list(shown["meanings"]) == list(shown["settings"])
-        for path, meaning in shown["meanings"].items():
-            *outer, own = path.removesuffix(".kind").split(".")
-            said = " ".join(str(type(reduce(inside, outer, method_named(name))).__doc__).split())
-            assert f" {own}: {meaning}" in said and meaning.endswith((".", "`."))
+        (entry,) = json.loads(run("methods", name, "--json").out).values()
+        assert list(entry["meanings"]) == list(entry["settings"])
+        for path, meaning in entry["meanings"].items():
+            *outer, setting = path.removesuffix(".kind").split(".")
+            docstring = " ".join(str(type(reduce(inside, outer, method_named(name))).__doc__).split())
+            assert f" {setting}: {meaning}" in docstring and meaning.endswith((".", "`."))
             assert "\n" not in meaning and ":math:" not in meaning
 
     @pytest.mark.parametrize("name", ["lur", "lur:recover"])
     def test_what_may_stand_in_a_setting_is_listed_and_can_be_set(self, run, name):
-        before, text = name.removesuffix("recover").replace(":", "."), run("methods", name)
-        before = before if "." in before else ""
-        (shown,) = json.loads(run("methods", name, "--json").out).values()
-        found = shown["choices"]
-        assert list(found[f"{before}forget"]) == list(TARGETS)
-        assert list(found[f"{before}alpha"]) == ["along", "curvature"]
-        assert list(found[f"{before}where"]) == ["salient"]
-        for path, kinds in found.items():
+        prefix, text = name.removesuffix("recover").replace(":", "."), run("methods", name)
+        prefix = prefix if "." in prefix else ""
+        (entry,) = json.loads(run("methods", name, "--json").out).values()
+        choices = entry["choices"]
+        assert list(choices[f"{prefix}forget"]) == list(TARGETS)
+        assert list(choices[f"{prefix}alpha"]) == ["along", "curvature"]
+        assert list(choices[f"{prefix}where"]) == ["salient"]
+        for path, kinds in choices.items():
             for kind, meaning in kinds.items():
-                changed = configure(method_named(name), parse_settings([f"{path}.kind={kind}"]))
-                at = reduce(inside, path.split("."), changed)
+                method = configure(method_named(name), parse_settings([f"{path}.kind={kind}"]))
+                at = reduce(inside, path.split("."), method)
                 assert type(at).__name__.lower() == kind and meaning.endswith(".")
                 assert re.search(rf"^{re.escape(path)} +{kind} +{meaning[0]}", text.out, re.MULTILINE)
 
     @for_each("name", NAMED)
     def test_the_settings_shown_rebuild_the_method(self, run, name):
-        shown = json.loads(run("methods", name, "--json").out)
-        assert list(shown) == [name]
-        given = [f"{path}={json.dumps(value)}" for path, value in shown[name]["settings"].items()]
-        assert configure(method_named(name), parse_settings(given)) == method_named(name)
+        entries = json.loads(run("methods", name, "--json").out)
+        assert list(entries) == [name]
+        settings = [f"{path}={json.dumps(value)}" for path, value in entries[name]["settings"].items()]
+        assert configure(method_named(name), parse_settings(settings)) == method_named(name)
 
     @for_each("name", [*NAMED, "lur-match:recover"])
     def test_what_is_changed_of_the_defaults_rebuilds_the_method(self, name):
-        method, plain = method_named(name), [type(each)() for each in stages_of(method_named(name)).values()]
-        changed = changed_settings(method)
-        given = parse_settings([f"{path}={json.dumps(value)}" for path, value in changed.items()])
-        base = Pipeline(*plain, names=name.split(":")) if ":" in name else plain[0]
-        assert configure(base, given) == method and len(changed) < 12
+        method, defaults = (
+            method_named(name),
+            [type(each)() for each in stages_of(method_named(name)).values()],
+        )
+        changes = changed_settings(method)
+        settings = parse_settings([f"{path}={json.dumps(value)}" for path, value in changes.items()])
+        base = Pipeline(*defaults, names=name.split(":")) if ":" in name else defaults[0]
+        assert configure(base, settings) == method and len(changes) < 12
 
     def test_out_keeps_the_list(self, run, here):
         result = run("methods", "--json", "--out", "kept")
@@ -118,15 +121,15 @@ class TestHelp:
     def test_every_flag_of_a_verb_is_explained(self, run, verb):
         result = run(*verb, "--help")
         assert result.code == 0 and result.error == "" and "\x1b" not in result.out
-        explained = set(re.findall(r"^│ +(--[\w-]+)(?: [A-Z]+[.…]*)? +\S", result.out, re.MULTILINE))
+        flags_in_help = set(re.findall(r"^│ +(--[\w-]+)(?: [A-Z]+[.…]*)? +\S", result.out, re.MULTILINE))
         flags = flags_of(*verb)
-        assert explained == flags and flags >= SHARED
+        assert flags_in_help == flags and flags >= SHARED
 
     def test_every_verb_is_explained(self, run):
         result = run("--help")
         assert result.code == 0
-        explained = re.findall(r"^│ ([a-z]+) {2,}[A-Z]", result.out, re.MULTILINE)
-        assert sorted(explained) == sorted(verb for verb, *below in VERBS if not below)
+        verbs = re.findall(r"^│ ([a-z]+) {2,}[A-Z]", result.out, re.MULTILINE)
+        assert sorted(verbs) == sorted(verb for verb, *subverbs in VERBS if not subverbs)
 
     def test_the_version_is_the_packages(self, run):
         assert run("--version").out == f"{unweave.__version__}\n"
@@ -135,12 +138,12 @@ class TestHelp:
 def rows_of(table: str) -> list[dict[str, str]]:
     """The rows of a printed table by its header; a line that names no setting goes on with the last one."""
     header, *lines = table.splitlines()
-    begins = [match.start() for match in re.finditer(r"(?<= {2})\S|^\S", header)]
+    starts = [match.start() for match in re.finditer(r"(?<= {2})\S|^\S", header)]
     rows: list[list[str]] = []
     for line in filter(str.strip, lines):
-        cells = [line[begin:end].strip() for begin, end in zip(begins, [*begins[1:], None], strict=True)]
+        cells = [line[begin:end].strip() for begin, end in zip(starts, [*starts[1:], None], strict=True)]
         rows = [*rows, cells] if cells[0] else [*rows[:-1], [*rows[-1][:-1], f"{rows[-1][-1]} {cells[-1]}"]]
-    names = [header[begin:end].strip() for begin, end in zip(begins, [*begins[1:], None], strict=True)]
+    names = [header[begin:end].strip() for begin, end in zip(starts, [*starts[1:], None], strict=True)]
     return [dict(zip(names, row, strict=True)) for row in rows]
 
 
@@ -151,10 +154,10 @@ def inside(settings: object, name: str) -> object:
     return getattr(settings, name)
 
 
-def flags_of(verb: str, *below: str) -> set[str]:
+def flags_of(verb: str, *subverbs: str) -> set[str]:
     """The flags that a verb takes; those that cyclopts would add to negate others are switched off."""
     app = cli.app[verb]
-    for name in below:
+    for name in subverbs:
         app = app[name]
     names = {name for argument in app.assemble_argument_collection() for name in argument.names}
     return {name for name in names if re.match("--(?!no-|empty-)", name)}

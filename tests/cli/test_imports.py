@@ -57,14 +57,14 @@ def write_project(folder: Path, **modules: str) -> str:
 
 def test_a_change_beside_it_or_below_shows(tmp_path, fresh):
     place = write_project(tmp_path / "mine", beside="A = 1", below__deeper="A = 1")
-    found = [load(place).facts]
+    versions = [load(place).facts]
     for name in ("beside.py", "below/deeper.py"):
         (tmp_path / "mine" / name).write_text("A = 22")
         fresh()
-        found.append(load(place).facts)
+        versions.append(load(place).facts)
         fresh()
-        assert load(place).facts == found[-1]
-    assert len({facts["sha256"] for facts in found}) == 3
+        assert load(place).facts == versions[-1]
+    assert len({facts["sha256"] for facts in versions}) == 3
 
 
 def test_alone_it_is_known_by_its_own_digest(project):
@@ -74,22 +74,22 @@ def test_alone_it_is_known_by_its_own_digest(project):
 
 def test_what_was_not_loaded_or_was_installed_does_not_count(tmp_path, fresh, monkeypatch):
     place = write_project(tmp_path / "mine")
-    before = load(place).facts
+    facts = load(place).facts
     installed = tmp_path / "mine" / "env" / "site-packages"
     monkeypatch.syspath_prepend(installed)
     write_project(installed, other="A = 1")
     write_project(tmp_path / "mine", beside="A = 1")
     projects.project(tmp_path / "mine")
     __import__("other")
-    assert load(place).facts == before
+    assert load(place).facts == facts
 
 
 def test_models_retrained_by_an_earlier_module_are_not_used(run, here, tmp_path, fresh):
     folder = tmp_path / "mine"
     place = write_project(folder, beside=TRAINING)
     (folder / "project.py").write_text(f"{projects.PROJECT}\nfrom beside import train\n")
-    short = ("--random", 0.3, "--method", "finetune", "--set", "how.epochs=1", "--quiet")
-    assert run("forget", place, *short).code == 0
+    method_flags = ("--random", 0.3, "--method", "finetune", "--set", "how.epochs=1", "--quiet")
+    assert run("forget", place, *method_flags).code == 0
     audit = ("audit", "forgotten", "--references", 1, "--quiet")
     fresh()
     assert f"{Path('forgotten', 'audit')}/" in run(*audit).out

@@ -22,12 +22,12 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def died(place: Path) -> dict[str, list[launched.Output | None]]:
     """Kills one process of each way, in the middle of the run."""
-    found = {}
+    outputs = {}
     for rank, way in enumerate(killed.WAYS):
         (place / way).mkdir()
         words = killed.command(place, f"{way} out", way, STEPS, EVERY)
-        found[way] = killed.run_and_kill(words, place / way, rank, 14, 0)
-    return found
+        outputs[way] = killed.run_and_kill(words, place / way, rank, 14, 0)
+    return outputs
 
 
 @pytest.fixture(scope="module")
@@ -49,16 +49,16 @@ def ended(place: Path, died: object) -> dict[str, list[launched.Output | None]]:
 
 @for_each("way", killed.WAYS)
 def test_the_others_end_and_one_says_why(way, died, place):
-    dead, alive = sorted(died[way], key=bool)
-    assert dead is None and alive.code == 3
-    assert alive.error.splitlines()[-1].startswith("unweave: another process has ended")
+    killed_output, other_output = sorted(died[way], key=bool)
+    assert killed_output is None and other_output.code == 3
+    assert other_output.error.splitlines()[-1].startswith("unweave: another process has ended")
     assert not (place / f"{way} out" / "model.safetensors").exists()
     assert killed.state_of(place / f"{way} out") < "000-end"
 
 
 def test_torchrun_takes_the_module_by_its_name(tmp_path):
-    code, printed = launched.run_torchrun(["-m", "unweave", "--version"], tmp_path / "printed")
-    assert code == 0 and printed.splitlines()[-1:] == [unweave.__version__], printed
+    code, output = launched.run_torchrun(["-m", "unweave", "--version"], tmp_path / "printed")
+    assert code == 0 and output.splitlines()[-1:] == [unweave.__version__], output
 
 
 def test_the_launcher_of_torchrun_starts_it_and_it_prints_once(resumed):
@@ -70,8 +70,8 @@ def test_the_launcher_of_torchrun_starts_it_and_it_prints_once(resumed):
 @pytest.mark.usefixtures("resumed")
 def test_the_same_command_resumes_in_the_same_folder_and_ends_in_the_same_bits(way, ended, place):
     assert all(each.code == 0 for end in ended.values() for each in end), ended
-    weights, whole = (killed.weights(place / f"{way} {end}") for end in ("out", "whole"))
-    assert all(torch.equal(weights[key], value) for key, value in whole.items())
+    weights, reference = (killed.weights(place / f"{way} {end}") for end in ("out", "whole"))
+    assert all(torch.equal(weights[key], value) for key, value in reference.items())
     assert not (place / f"{way} out" / "states").exists()
 
 
@@ -88,11 +88,11 @@ def test_it_survives_ten_kills_at_random_points(way, tmp_path):
     for number in range(10):
         folder = tmp_path / str(number)
         folder.mkdir()
-        said = killed.run_and_kill(words, folder, *killed.draw(points, 15))
-        assert None in said, said
+        outputs = killed.run_and_kill(words, folder, *killed.draw(points, 15))
+        assert None in outputs, outputs
     (tmp_path / "end").mkdir()
-    whole = killed.command(tmp_path, "whole", way, 400, 1)
-    said = launched.run_shared([words, whole], tmp_path / "end")
-    assert [each.code for both in said for each in both] == [0] * 4, said
-    resumed, undisturbed = (killed.weights(tmp_path / end) for end in ("out", "whole"))
-    assert all(torch.equal(resumed[key], value) for key, value in undisturbed.items())
+    uninterrupted_command = killed.command(tmp_path, "whole", way, 400, 1)
+    outputs = launched.run_shared([words, uninterrupted_command], tmp_path / "end")
+    assert [each.code for processes in outputs for each in processes] == [0] * 4, outputs
+    resumed_weights, uninterrupted_weights = (killed.weights(tmp_path / end) for end in ("out", "whole"))
+    assert all(torch.equal(resumed_weights[key], value) for key, value in uninterrupted_weights.items())

@@ -51,19 +51,21 @@ def recipe(folder: Path) -> str:
 
 
 def test_only_the_transformer_of_a_copy_differs_and_the_copy_is_audited(run, here, source, data, tmp_path):
-    before = {path.relative_to(source): path.read_bytes() for path in source.rglob("*") if path.is_file()}
-    asked = ("forget", source, "--data", data, "--recipe", recipe(tmp_path), "--class", 3, *SHORT)
-    result = run(*asked)
+    original_files = {
+        path.relative_to(source): path.read_bytes() for path in source.rglob("*") if path.is_file()
+    }
+    command = ("forget", source, "--data", data, "--recipe", recipe(tmp_path), "--class", 3, *SHORT)
+    result = run(*command)
     assert result.code == 0, result.error
     assert "UA: images not taken for the forgotten class, %" in result.out
     copy = here / "forgotten" / "pretrained"
-    after = {path.relative_to(copy): path.read_bytes() for path in copy.rglob("*") if path.is_file()}
+    copied_files = {path.relative_to(copy): path.read_bytes() for path in copy.rglob("*") if path.is_file()}
     weights = Path("transformer") / WEIGHTS
-    assert {path for path in before if after[path] != before[path]} == {weights}
-    assert after.keys() - before.keys() == {Path(MANIFEST)}
-    assert json.loads(after[Path(MANIFEST)])["forgotten_classes"] == [3]
+    assert {path for path in original_files if copied_files[path] != original_files[path]} == {weights}
+    assert copied_files.keys() - original_files.keys() == {Path(MANIFEST)}
+    assert json.loads(copied_files[Path(MANIFEST)])["forgotten_classes"] == [3]
     assert load_file(copy / weights).keys() == load_file(source / weights).keys()
-    assert {p.relative_to(source): p.read_bytes() for p in source.rglob("*") if p.is_file()} == before
+    assert {p.relative_to(source): p.read_bytes() for p in source.rglob("*") if p.is_file()} == original_files
     result = run("audit", "forgotten", "--references", 1, "--quiet")
     assert result.code == 1 and result.out.startswith("INCONCLUSIVE: "), result.error
     folder = here / "forgotten" / "audit"
@@ -71,21 +73,21 @@ def test_only_the_transformer_of_a_copy_differs_and_the_copy_is_audited(run, her
         assert {arrays[name].shape for name in arrays.files} == {(20, 3, 16, 16)}
     assert {"ua", "ra", "kid_forget"} <= row_of(folder)["scores"].keys()
     assert stage_of(folder)["data"]["forgotten_classes"] == [3]
-    again = run("forget", copy, "--data", data, "--class", 2, *SHORT)
-    assert again.code == 2 and "class 3 was forgotten before" in again.error
+    second = run("forget", copy, "--data", data, "--class", 2, *SHORT)
+    assert second.code == 2 and "class 3 was forgotten before" in second.error
     assert names(here) == ["forgotten"]
 
 
 def test_the_recipe_of_imagenet_fits_a_folder_of_latents(run, here, source, data, tmp_path):
     text = files("unweave").joinpath("recipes", "dit-imagenet-class.toml").read_text()
-    smaller = {"label = 207": "label = 3", "images = 50 ": "images = 20 ", "steps = 20,": "steps = 2,"}
-    for before, after in smaller.items():
-        assert before in text
-        text = text.replace(before, after)
+    replacements = {"label = 207": "label = 3", "images = 50 ": "images = 20 ", "steps = 20,": "steps = 2,"}
+    for line, replacement in replacements.items():
+        assert line in text
+        text = text.replace(line, replacement)
     (tmp_path / "small.toml").write_text(text)
-    asked = ("forget", source, "--data", data, "--recipe", tmp_path / "small.toml", "--method", "sfron")
-    quick = ("how.steps=2", "how.batch=32", "threshold=0.1")
-    result = run(*asked, *(part for each in quick for part in ("--set", each)), "--quiet")
+    command = ("forget", source, "--data", data, "--recipe", tmp_path / "small.toml", "--method", "sfron")
+    settings = ("how.steps=2", "how.batch=32", "threshold=0.1")
+    result = run(*command, *(part for each in settings for part in ("--set", each)), "--quiet")
     assert result.code == 0, result.error
     assert "Forgot 96 of 384 examples with sfron" in result.out
 
@@ -97,8 +99,10 @@ def test_a_folder_is_checked(run, here, source, data):
 
 
 def test_images_must_have_the_size_of_the_decoded_latents(refused, source, tmp_path):
-    small = pictures(tmp_path / "small.npz", size=8)
-    refused(r"of shape \[3, 16, 16\] .*found \[3, 8, 8\]", "forget", source, "--class", 3, "--data", small)
+    small_images = pictures(tmp_path / "small.npz", size=8)
+    refused(
+        r"of shape \[3, 16, 16\] .*found \[3, 8, 8\]", "forget", source, "--class", 3, "--data", small_images
+    )
     grey = folders.images(tmp_path / "grey.npz", size=16)
     refused(r"of shape \[3, 16, 16\] .*found \[1, 16, 16\]", "forget", source, "--class", 3, "--data", grey)
 

@@ -32,12 +32,12 @@ def set_date(folder: Path, seconds: int) -> None:
 
 def test_the_newest_record_counts(run, audited):
     assert row_of(audited / "audit-2")["reason"] != row_of(audited / "audit")["reason"]
-    for newest in ("audit-2", "audit"):
+    for newest_name in ("audit-2", "audit"):
         for name in ("audit", "audit-2"):
-            set_date(audited / name, 2000 if name == newest else 1000)
-        assert table_reason(run, audited) == row_of(audited / newest)["reason"]
+            set_date(audited / name, 2000 if name == newest_name else 1000)
+        assert table_reason(run, audited) == row_of(audited / newest_name)["reason"]
         report = json.loads(run("report", audited, "--json").out)["report"]
-        assert report == str(audited / newest / "report.html")
+        assert report == str(audited / newest_name / "report.html")
 
 
 def test_unfinished_ones_and_other_names_do_not(run, audited):

@@ -74,11 +74,11 @@ def test_the_model_is_merged_and_its_additions_are_written_too(run, here, place)
     result = run("forget", place, *IDS, *SHORT, *LORA)
     assert result.code == 0 and names(here) == ["forgotten"], result
     assert names(here / "forgotten") == sorted([*MODEL, "lora"])
-    before, after = original(place), load_file("forgotten/model.safetensors")
-    moved = {name for name, value in before.state_dict().items() if not torch.equal(value, after[name])}
-    assert moved == {"first.weight", "last.weight"} and after.keys() == before.state_dict().keys()
-    merged = PeftModel.from_pretrained(before, "forgotten/lora").merge_and_unload().state_dict()
-    assert all(torch.equal(value, after[name]) for name, value in merged.items())
+    base, weights = original(place), load_file("forgotten/model.safetensors")
+    keys = {name for name, value in base.state_dict().items() if not torch.equal(value, weights[name])}
+    assert keys == {"first.weight", "last.weight"} and weights.keys() == base.state_dict().keys()
+    merged_weights = PeftModel.from_pretrained(base, "forgotten/lora").merge_and_unload().state_dict()
+    assert all(torch.equal(value, weights[name]) for name, value in merged_weights.items())
     record = json.loads(Path("forgotten/record.json").read_text())
     (row,) = (row for stage in record["stages"].values() for row in stage["methods"].values())
     assert row["repr"].startswith("LoRA(method=Pipeline(LUR(") and row["repr"].endswith(
@@ -102,8 +102,8 @@ def test_a_dry_run_says_what_is_trained_and_an_audit_knows_it(run, here, place):
     result = run("forget", place, *IDS, *ONE, *LORA, "--layers", "^last$", "--dry-run")
     assert "Method: lur, --rank=" in result.out and '--layers="^last$"' in result.out and names(here) == []
     assert run("forget", place, *IDS, *ONE, *LORA, "--layers", "^last$").code == 0
-    before, after = original(place).state_dict(), load_file("forgotten/model.safetensors")
-    assert [name for name in before if not torch.equal(before[name], after[name])] == ["last.weight"]
+    base, weights = original(place).state_dict(), load_file("forgotten/model.safetensors")
+    assert [name for name in base if not torch.equal(base[name], weights[name])] == ["last.weight"]
     assert run("audit", "forgotten", "--references", 1, "--quiet").code == 1
     assert "LoRA(method=LUR(" in Path("forgotten/audit/record.json").read_text()
 
@@ -114,13 +114,13 @@ def test_an_image_classifier_of_transformers_forgets(run, here, tmp_path):
     place = projects.project(tmp_path / "vit", VIT)
     result = run("forget", place, "--random", 0.2, *ONE, *LORA)
     assert result.code == 0, result.error
-    before = original(place).state_dict()
-    written = ViTForImageClassification.from_pretrained("forgotten/pretrained").state_dict()
-    after = load_file("forgotten/model.safetensors")
-    assert all(torch.equal(written[name], after[name]) for name in before)
+    base = original(place).state_dict()
+    pretrained_weights = ViTForImageClassification.from_pretrained("forgotten/pretrained").state_dict()
+    weights = load_file("forgotten/model.safetensors")
+    assert all(torch.equal(pretrained_weights[name], weights[name]) for name in base)
     layers = json.loads(Path("forgotten/lora/adapter_config.json").read_text())["target_modules"].split("|")
-    moved = {name for name in before if not torch.equal(before[name], after[name])}
-    assert moved == {f"{layer}.weight".replace("\\", "") for layer in layers} and len(moved) == 2 * 6 + 2
+    keys = {name for name in base if not torch.equal(base[name], weights[name])}
+    assert keys == {f"{layer}.weight".replace("\\", "") for layer in layers} and len(keys) == 2 * 6 + 2
 
 
 def test_what_cannot_be_is_refused_before_anything_runs(refused, place, monkeypatch):
@@ -145,14 +145,14 @@ def test_what_cannot_be_is_refused_before_anything_runs(refused, place, monkeypa
 
 def test_check_prices_methods_with_additions(run, here, place):
     flags = ("--methods", "lur,ssd,finetune", "--quiet", "--json")
-    whole = json.loads(run("check", place, *IDS, *flags).out)
-    found = json.loads(run("check", place, *IDS, *flags, "--scope", "lora", "--rank", 2).out)
-    assert found["trained"] == {"rank": 2, "layers": 2, "weights": 2 * (8 + 32) + 2 * (32 + 3)}
-    assert "trained" not in whole and whole["costs"]["ssd"]["refused"] is None
-    assert "dampens the weights" in found["costs"]["ssd"]["refused"]
+    full_check = json.loads(run("check", place, *IDS, *flags).out)
+    lora_check = json.loads(run("check", place, *IDS, *flags, "--scope", "lora", "--rank", 2).out)
+    assert lora_check["trained"] == {"rank": 2, "layers": 2, "weights": 2 * (8 + 32) + 2 * (32 + 3)}
+    assert "trained" not in full_check and full_check["costs"]["ssd"]["refused"] is None
+    assert "dampens the weights" in lora_check["costs"]["ssd"]["refused"]
     for name in ("lur", "finetune"):
-        assert found["costs"][name]["gradients"] == pytest.approx(whole["costs"][name]["gradients"])
-        assert found["costs"][name]["seconds"] > 0 and found["costs"][name]["peak_mib"] > 0
+        assert lora_check["costs"][name]["gradients"] == pytest.approx(full_check["costs"][name]["gradients"])
+        assert lora_check["costs"][name]["seconds"] > 0 and lora_check["costs"][name]["peak_mib"] > 0
     result = run("check", place, *IDS, "--methods", "finetune", "--quiet", "--scope", "lora", "--rank", 2)
     assert "LoRA trains 150 weights: additions of rank 2 to 2 layers." in result.out
 
@@ -162,25 +162,32 @@ DOUBLE = "def load():\n    torch.manual_seed(0)\n    return given(model=Net(torc
 
 def test_sharded_processes_write_what_one_writes_and_check_prices_them(run, tmp_path):
     place = projects.project(tmp_path / "mine", DOUBLE)
-    request, cut = ["--random", "0.3", *map(str, LORA)], ["--shard", "--blocks", "first"]
+    request, flags = ["--random", "0.3", *map(str, LORA)], ["--shard", "--blocks", "first"]
     forget = ["forget", place, *request, "--method", "lur", "--set", "how.steps=3"]
     check = ["check", place, *request, "--methods", "lur,finetune", "--json"]
-    alone, shared = tmp_path / "alone", tmp_path / "shared"
-    written, priced = launched.run_shared(
-        [[*forget, "--out", str(shared), *cut], [*check, *cut, "--out", str(tmp_path / "check")]], tmp_path
+    single_folder, sharded_folder = tmp_path / "alone", tmp_path / "shared"
+    runs, checks = launched.run_shared(
+        [
+            [*forget, "--out", str(sharded_folder), *flags],
+            [*check, *flags, "--out", str(tmp_path / "check")],
+        ],
+        tmp_path,
     )
-    assert [each.code for each in (*written, *priced)] == [0, 0, 0, 0], written + priced
-    assert run(*forget, "--out", alone).code == 0
+    assert [each.code for each in (*runs, *checks)] == [0, 0, 0, 0], runs + checks
+    assert run(*forget, "--out", single_folder).code == 0
     for file in ("model.safetensors", "lora/adapter_model.safetensors"):
-        one, both = load_file(alone / file), load_file(shared / file)
-        assert one.keys() == both.keys()
-        for name, value in one.items():
-            torch.testing.assert_close(both[name], value, rtol=0, atol=1e-10)
-    found, whole = json.loads(priced[0].out), json.loads(run(*check).out)
-    assert json.loads((tmp_path / "check" / "check.json").read_text()).keys() == found.keys()
-    assert found["trained"] == whole["trained"] and list(found["costs"]) == ["lur", "finetune"]
-    for name, each in found["costs"].items():
-        assert each["gradients"] == pytest.approx(whole["costs"][name]["gradients"])
+        single_weights, sharded_weights = load_file(single_folder / file), load_file(sharded_folder / file)
+        assert single_weights.keys() == sharded_weights.keys()
+        for name, value in single_weights.items():
+            torch.testing.assert_close(sharded_weights[name], value, rtol=0, atol=1e-10)
+    sharded_check, single_check = json.loads(checks[0].out), json.loads(run(*check).out)
+    assert json.loads((tmp_path / "check" / "check.json").read_text()).keys() == sharded_check.keys()
+    assert sharded_check["trained"] == single_check["trained"] and list(sharded_check["costs"]) == [
+        "lur",
+        "finetune",
+    ]
+    for name, each in sharded_check["costs"].items():
+        assert each["gradients"] == pytest.approx(single_check["costs"][name]["gradients"])
         assert each["refused"] is None and each["seconds"] > 0 and each["peak_mib"] > 0
 
 

@@ -29,12 +29,12 @@ sys.exit(main(["demo", "--help"]))
 
 
 def test_imports_load_nothing_heavy_and_help_needs_no_extra(subtests: pytest.Subtests):
-    done = subprocess.run(
+    result = subprocess.run(
         [sys.executable, "-c", CODE], capture_output=True, text=True, timeout=300, check=False
     )
-    assert done.returncode == 0, done.stderr
-    loaded, *rest = done.stdout.splitlines()
-    for name, heavy in json.loads(loaded).items():
+    assert result.returncode == 0, result.stderr
+    modules, *help_lines = result.stdout.splitlines()
+    for name, heavy_modules in json.loads(modules).items():
         with subtests.test(name):
-            assert heavy == []
-    assert "unweave demo" in "\n".join(rest)
+            assert heavy_modules == []
+    assert "unweave demo" in "\n".join(help_lines)

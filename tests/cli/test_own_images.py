@@ -29,15 +29,15 @@ def test_what_is_set_aside_is_said_by_every_verb(run, here, tmp_path, source):
     for verb in (("check", *request, "--methods", "finetune", "--quiet"), ("forget", *request, *PLAN)):
         assert ASIDE.format("") in run(*verb).out
         assert ASIDE.format("") in json.loads(run(*verb, "--json").out)["request"][0]
-    done = ("forget", *request, *PLAN[:-1])
-    assert ASIDE.format("") in run(*done).out
-    assert ASIDE.format("") in json.loads(run(*done, "--json").out)["request"][0]
+    command = ("forget", *request, *PLAN[:-1])
+    assert ASIDE.format("") in run(*command).out
+    assert ASIDE.format("") in json.loads(run(*command, "--json").out)["request"][0]
 
 
 def test_who_names_a_test_part_hears_of_no_other(run, here, tmp_path, source):
     place = Path(folders.images(tmp_path / "images.npz"))
-    with np.load(place) as found:
-        arrays = dict(found)
+    with np.load(place) as file:
+        arrays = dict(file)
     np.savez(place, **arrays, test_images=arrays["images"], test_labels=arrays["labels"])
     result = run("forget", source, "--data", place, "--class", 3, *PLAN)
     assert result.code == 0 and result.out.startswith("Would forget 120 of 480"), result.error
@@ -49,9 +49,9 @@ def test_a_class_goes_by_its_label_or_its_name(run, here, refused, tmp_path, sou
     by_name, by_label = (run("forget", source, "--data", data, "--class", each, *PLAN) for each in ("dog", 3))
     assert by_name.code == 0 and ASIDE.format(" (dog)") in by_name.out, by_name.error
     assert by_name.out.partition("\n")[2] == by_label.out.partition("\n")[2]
-    known = r"0\.\.3 \(0 is ant, 1 is bee, 2 is cat, 3 is dog\), found"
-    for strange in ("cow", "7"):
-        refused(f"{known} {strange}", "forget", source, "--data", data, "--class", strange)
+    classes = r"0\.\.3 \(0 is ant, 1 is bee, 2 is cat, 3 is dog\), found"
+    for name in ("cow", "7"):
+        refused(f"{classes} {name}", "forget", source, "--data", data, "--class", name)
 
 
 @pytest.mark.parametrize("label", ["3.0", "1_0", "0x1", "-1", "three", "9" * 30, "３"])

@@ -32,8 +32,8 @@ def weights(tmp_path) -> Path:
 @pytest.fixture
 def made(run, here, weights) -> Path:
     """What forget wrote of it."""
-    short = ("--random", 0.3, "--method", "finetune", "--set", "how.epochs=1", "--quiet")
-    assert run("forget", weights.with_name("project.py"), *short).code == 0
+    method_flags = ("--random", 0.3, "--method", "finetune", "--set", "how.epochs=1", "--quiet")
+    assert run("forget", weights.with_name("project.py"), *method_flags).code == 0
     run_folder.open_run.cache_clear()
     return here / "forgotten"
 
@@ -66,6 +66,6 @@ def test_a_run_of_an_earlier_version_is_accepted(run, made, weights):
 def test_the_digest_sees_names_types_shapes_and_bytes(dtype):
     value = torch.tensor([0, 1, 0, 1]).to(dtype)
     states = [{"a": value}, {"b": value}, {"a": value.reshape(2, 2)}, {"a": ~(value != 0)}, {"a": value[1]}]
-    found = [checkpoint.contents(state) for state in states]
-    assert len(set(found)) == len(states)
-    assert checkpoint.contents({"a": value.reshape(2, 2).T.contiguous().T.reshape(4)}) == found[0]
+    digests = [checkpoint.contents(state) for state in states]
+    assert len(set(digests)) == len(states)
+    assert checkpoint.contents({"a": value.reshape(2, 2).T.contiguous().T.reshape(4)}) == digests[0]

@@ -18,16 +18,16 @@ CONTROL = re.compile("[^\n\t -~\xa0-\u2027\u202f-\u2065\u206a-\ud7ff]")
 @pytest.fixture
 def theirs(tmp_path) -> Path:
     """The record of somebody else, with such characters wherever a text stands."""
-    made = synthetic()
-    trace = made["stages"]["trace"]
+    content = synthetic()
+    trace = content["stages"]["trace"]
     row = trace["methods"]["lur"] | {
         "reason": f"{trace['methods']['lur']['verdict']}: {HOSTILE}",
         "repr": HOSTILE,
     }
     stage = trace | {"methods": {**trace["methods"], f"method {HOSTILE}": row}}
-    made = made | {"stages": {f"stage {HOSTILE}": stage, **made["stages"]}}
+    content = content | {"stages": {f"stage {HOSTILE}": stage, **content["stages"]}}
     (tmp_path / "theirs").mkdir()
-    (tmp_path / "theirs" / "record.json").write_text(json.dumps(seal(made)))
+    (tmp_path / "theirs" / "record.json").write_text(json.dumps(seal(content)))
     return tmp_path / "theirs"
 
 
@@ -35,8 +35,8 @@ def theirs(tmp_path) -> Path:
 def test_tables_of_a_record_hold_no_control_characters(run, theirs, form):
     result = run("bench", "table", theirs, "--format", form)
     assert result.code == 0 and not CONTROL.search(result.out + result.error)
-    plain = re.sub(r"\\textbackslash(\{\})? ?", r"\\", result.out) if form == "latex" else result.out
-    assert "x1b" in plain and "owned" in plain
+    text = re.sub(r"\\textbackslash(\{\})? ?", r"\\", result.out) if form == "latex" else result.out
+    assert "x1b" in text and "owned" in text
 
 
 def test_the_page_and_the_card_of_a_record_hold_none(run, here, theirs):
@@ -62,7 +62,7 @@ def test_a_terminal_gets_none_either(monkeypatch, capsys, theirs):
 def test_lines_tables_and_errors_hold_none(run, capsys):
     show.print_lines(f"a {HOSTILE}", "two\nlines")
     show.print_table(("Method", HOSTILE), [(HOSTILE, "1"), ("b", HOSTILE)])
-    found = capsys.readouterr().out
-    assert not CONTROL.search(found) and SHOWN in found and "two\nlines" in found
+    output = capsys.readouterr().out
+    assert not CONTROL.search(output) and SHOWN in output and "two\nlines" in output
     result = run("report", f"no\x1b[31m{HOSTILE[:3]}")
     assert result.code == 2 and not CONTROL.search(result.error) and r"\x1b" in result.error

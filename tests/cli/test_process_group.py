@@ -102,28 +102,39 @@ def forget(place: object, out: Path, *more: object, settings: tuple[object, ...]
 @pytest.fixture(scope="module")
 def commands(tmp_path_factory) -> dict[str, list[str]]:
     place = tmp_path_factory.mktemp("shared")
-    single, double = projects.project(place / "single"), projects.project(place / "double", DOUBLE)
+    single_project, double_project = (
+        projects.project(place / "single"),
+        projects.project(place / "double", DOUBLE),
+    )
     return {
-        "single": forget(single, place / "out" / "single", "--method", "lur"),
-        "again": forget(single, place / "out" / "single", "--method", "lur"),
-        "double": forget(double, place / "out" / "double", "--method", "salun"),
-        "sharded": forget(double, place / "out" / "sharded", "--method", "lur", *SHARDED),
+        "single": forget(single_project, place / "out" / "single", "--method", "lur"),
+        "again": forget(single_project, place / "out" / "single", "--method", "lur"),
+        "double": forget(double_project, place / "out" / "double", "--method", "salun"),
+        "sharded": forget(double_project, place / "out" / "sharded", "--method", "lur", *SHARDED),
         "pieces": forget(
-            double, place / "out" / "sharded", "--method", "lur", *SHARDED, "--save-sharded", "--json"
+            double_project, place / "out" / "sharded", "--method", "lur", *SHARDED, "--save-sharded", "--json"
         ),
         "pieces again": forget(
-            double, place / "out" / "sharded", "--method", "lur", *SHARDED, "--save-sharded"
+            double_project, place / "out" / "sharded", "--method", "lur", *SHARDED, "--save-sharded"
         ),
-        "check": ["check", double, "--random", "0.3", "--methods", "finetune,fisher-forgetting", *SHARDED],
+        "check": [
+            "check",
+            double_project,
+            "--random",
+            "0.3",
+            "--methods",
+            "finetune,fisher-forgetting",
+            *SHARDED,
+        ],
         "not for shards": forget(
-            double, place / "out" / "fisher", "--method", "fisher-forgetting", *SHARDED, settings=()
+            double_project, place / "out" / "fisher", "--method", "fisher-forgetting", *SHARDED, settings=()
         ),
         "recipe not for shards": [
             *("forget", projects.recipe(place / "recipe"), "--random", "0.3", "--shard"),
             *("--method", "fisher-forgetting", "--out", str(place / "out" / "recipe")),
         ],
-        "no block": forget(single, place / "out" / "block", "--method", "lur", "--shard"),
-        "bad input": forget(single, place / "out" / "bad", "--method", "lurr"),
+        "no block": forget(single_project, place / "out" / "block", "--method", "lur", "--shard"),
+        "bad input": forget(single_project, place / "out" / "bad", "--method", "lurr"),
         "one fails": forget(
             projects.project(place / "one", ONE_FAILS), place / "out" / "one", "--method", "lur"
         ),
@@ -148,8 +159,8 @@ def commands(tmp_path_factory) -> dict[str, list[str]]:
 
 @pytest.fixture(scope="module")
 def outputs(commands, tmp_path_factory) -> dict[str, list[launched.Output]]:
-    found = launched.run_shared(list(commands.values()), tmp_path_factory.mktemp("outputs"))
-    return dict(zip(commands, found, strict=True))
+    outputs_by_command = launched.run_shared(list(commands.values()), tmp_path_factory.mktemp("outputs"))
+    return dict(zip(commands, outputs_by_command, strict=True))
 
 
 @pytest.mark.parametrize(("name", "tolerance"), [("single", 1e-6), ("double", 1e-12), ("sharded", 1e-12)])
@@ -160,18 +171,18 @@ def test_two_processes_end_where_one_does(run, commands, outputs, tmp_path, name
     words = [str(tmp_path / "alone") if word == str(place) else word for word in words]
     words = words[: words.index("--shard")] if "--shard" in words else words
     assert run(*words).code == 0
-    shared, alone = (load_file(folder / "model.safetensors") for folder in (place, tmp_path / "alone"))
-    for key, value in alone.items():
-        assert float((shared[key] - value).norm() / value.norm()) < tolerance, key
+    two, one = (load_file(folder / "model.safetensors") for folder in (place, tmp_path / "alone"))
+    for key, value in one.items():
+        assert float((two[key] - value).norm() / value.norm()) < tolerance, key
 
 
 def test_each_process_may_write_its_rows_into_a_folder_of_their_own(commands, outputs):
     assert [each.code for each in outputs["pieces"]] == [0, 0], outputs["pieces"]
-    whole = Path(commands["sharded"][commands["sharded"].index("--out") + 1])
-    folder, said = whole.with_name("sharded-2"), json.loads(outputs["pieces"][0].out)
-    assert said["edited_in_place"] is True and Path(said["out"]) == folder
+    whole_folder = Path(commands["sharded"][commands["sharded"].index("--out") + 1])
+    folder, content = whole_folder.with_name("sharded-2"), json.loads(outputs["pieces"][0].out)
+    assert content["edited_in_place"] is True and Path(content["out"]) == folder
     assert not (folder / "model.safetensors").exists()
-    expected = load_file(whole / "model.safetensors")
+    expected = load_file(whole_folder / "model.safetensors")
     state = {name: torch.empty_like(each) for name, each in expected.items()}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch warns that there is one process
@@ -198,9 +209,9 @@ def test_accelerate_launches_it(tmp_path, run):
     subprocess.run([*launcher, "-m", "unweave", *command], check=True, timeout=launched.TIMEOUT)
     words = [str(tmp_path / "alone") if word == str(tmp_path / "both") else word for word in command]
     assert run(*words).code == 0
-    shared, alone = (load_file(tmp_path / name / "model.safetensors") for name in ("both", "alone"))
-    for key, value in alone.items():
-        assert float((shared[key] - value).norm() / value.norm()) < 1e-12, key
+    two, one = (load_file(tmp_path / name / "model.safetensors") for name in ("both", "alone"))
+    for key, value in one.items():
+        assert float((two[key] - value).norm() / value.norm()) < 1e-12, key
 
 
 def test_the_first_process_alone_prints(outputs):

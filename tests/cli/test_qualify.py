@@ -71,12 +71,12 @@ def resumed(tmp_path_factory) -> Resumed:
         patch.setattr("unweave.bench.qualification.compare", stop)
         assert main(command) == INTERRUPTED
     folds = {path: path.stat().st_mtime_ns for path in (out / "cells").rglob("*.parquet")}
-    lost = next(out.glob("cells/fold-0-1/*/retrained.json"))
-    lost.unlink()
-    printed = StringIO()
-    with redirect_stdout(printed):
+    reference = next(out.glob("cells/fold-0-1/*/retrained.json"))
+    reference.unlink()
+    output = StringIO()
+    with redirect_stdout(output):
         assert main(command) == 0
-    return Resumed(place, out, folds, lost.with_suffix(".parquet"), printed.getvalue())
+    return Resumed(place, out, folds, reference.with_suffix(".parquet"), output.getvalue())
 
 
 @pytest.fixture(scope="session")
@@ -99,16 +99,14 @@ def forgot(run, here, qualified):
 
 class TestQualification:
     def test_every_proxy_request_has_a_verdict_from_its_retrained_models(self, qualified):
-        made = record.load(qualified[1])
-        assert list(made["stages"]) == [f"random-{i}" for i in range(1, 5)]
-        for name, stage in made["stages"].items():
+        content = record.load(qualified[1])
+        assert list(content["stages"]) == [f"random-{i}" for i in range(1, 5)]
+        for name, stage in content["stages"].items():
             assert len(stage["seeds"]) == 10 and len(stage["calibration_seeds"]) == 12
-            found = made["qualification"]["requests"][name]
-            assert found["verdict"] == stage["methods"]["finetune"]["verdict"]
-            assert found["about"]["size"] == 9 == stage["data"]["forget"]
-            assert (
-                found["offsets"].keys() == found["margins"].keys() == {"ua", "ra", "ta", "auc", "held_out_tv"}
-            )
+            row = content["qualification"]["requests"][name]
+            assert row["verdict"] == stage["methods"]["finetune"]["verdict"]
+            assert row["about"]["size"] == 9 == stage["data"]["forget"]
+            assert row["offsets"].keys() == row["margins"].keys() == {"ua", "ra", "ta", "auc", "held_out_tv"}
 
     def test_it_counts_how_verdicts_without_retraining_agree(self, qualified):
         rows = record.load(qualified[1])["qualification"]["agreement"]
@@ -127,31 +125,31 @@ class TestQualification:
         assert "Cost, retrains" in resumed.printed
         assert "models of 4 requests" in " ".join(resumed.printed.split())
         assert len(resumed.folds) == 15
-        changed = {path for path, time in resumed.folds.items() if path.stat().st_mtime_ns != time}
-        assert changed == {resumed.lost}
+        new_files = {path for path, time in resumed.folds.items() if path.stat().st_mtime_ns != time}
+        assert new_files == {resumed.lost}
 
 
 class TestAudit:
     def test_nothing_is_retrained_and_everything_says_so(self, run, forgot, qualified):
         folder = forgot("run", "--random", 0.1)
         result = run("audit", folder, "--qualified", qualified[1], "--quiet")
-        said = " ".join(result.out.split())
+        output = " ".join(result.out.split())
         assert result.code in (0, 1), result.error
-        assert "no reference of this request was retrained" in said and "stratum random" in said
+        assert "no reference of this request was retrained" in output and "stratum random" in output
         out = folder / "audit-qualified"
         assert not (out / "references").exists()
         stage = stage_of(out)
         assert stage["reference"]["scores"] == {} and stage["qualified"]["stratum"] == "random"
         assert "No reference of this request was retrained" in (out / "report.html").read_text()
-        again = run("report", out)
-        assert again.code == 0, again.error
+        report = run("report", out)
+        assert report.code == 0, report.error
 
     def test_json_says_what_the_verdict_rests_on(self, run, forgot, qualified):
         result = run(
             "audit", forgot("run", "--random", 0.1), "--qualified", qualified[1], "--json", "--quiet"
         )
-        found = json.loads(result.out)["qualified"]
-        assert found["requests"] == 4 and found["about"]["size"] == 9 and len(found["like"]) == 4
+        content = json.loads(result.out)["qualified"]
+        assert content["requests"] == 4 and content["about"]["size"] == 9 and len(content["like"]) == 4
 
     @pytest.mark.parametrize(
         ("request_flags", "why"),
@@ -161,11 +159,11 @@ class TestAudit:
         self, run, forgot, qualified, request_flags, why
     ):
         result = run("audit", forgot("run", *request_flags), "--qualified", qualified[1], "--quiet")
-        said = " ".join(result.out.split())
+        output = " ".join(result.out.split())
         assert (
             result.code == 1
-            and said.startswith("INCONCLUSIVE: no stratum covers the request")
-            and why in said
+            and output.startswith("INCONCLUSIVE: no stratum covers the request")
+            and why in output
         )
 
 
@@ -199,14 +197,14 @@ class TestRefused:
         refused("differs in the data: ", "audit", here / "run", "--qualified", qualified[1], "--quiet")
 
     def test_an_interrupted_one(self, refused, forgot, qualified, tmp_path):
-        copied = Path(shutil.copytree(qualified[1], tmp_path / "copied"))
-        (copied / "record.json").unlink()
-        refused("was interrupted", "audit", forgot("run", "--random", 0.1), "--qualified", copied, "--quiet")
+        folder = Path(shutil.copytree(qualified[1], tmp_path / "copied"))
+        (folder / "record.json").unlink()
+        refused("was interrupted", "audit", forgot("run", "--random", 0.1), "--qualified", folder, "--quiet")
 
     def test_one_that_lost_a_model(self, refused, forgot, qualified, tmp_path):
-        copied = Path(shutil.copytree(qualified[1], tmp_path / "copied"))
-        next(copied.glob("cells/fold-0-0/*/retrained.parquet")).write_bytes(b"")
-        refused("was changed", "audit", forgot("run", "--random", 0.1), "--qualified", copied, "--quiet")
+        folder = Path(shutil.copytree(qualified[1], tmp_path / "copied"))
+        next(folder.glob("cells/fold-0-0/*/retrained.parquet")).write_bytes(b"")
+        refused("was changed", "audit", forgot("run", "--random", 0.1), "--qualified", folder, "--quiet")
 
     @pytest.mark.parametrize("flags", [("--references", 2), ("--attacks", "default"), ("--jobs", 2)])
     def test_flags_that_retrain(self, refused, tmp_path, flags):

@@ -34,31 +34,31 @@ def test_a_model_of_somebody_else_stays(result, tmp_path, listed):
     for sidecar in (None, "{", "[]", '{"model": "mine"}'):
         if sidecar is not None:
             (tmp_path / "model.json").write_text(sidecar)
-        before = listed(tmp_path)
+        files = listed(tmp_path)
         with pytest.raises(
             ValueError, match=r"a model.safetensors that unweave did not write: choose another"
         ):
             result.save(tmp_path)
-        assert listed(tmp_path) == before
+        assert listed(tmp_path) == files
 
 
 def test_a_record_of_somebody_else_stays(result, tmp_path, listed):
     for text in ("{", "[]", '{"schema": "mine"}', '{"schema": 1}'):
         (tmp_path / "record.json").write_text(text)
-        before = listed(tmp_path)
+        files = listed(tmp_path)
         with pytest.raises(
             ValueError, match=r"a record.json that unweave did not write: choose another folder"
         ):
             result.save(tmp_path)
-        assert listed(tmp_path) == before
+        assert listed(tmp_path) == files
 
 
 def test_a_model_of_ours_is_replaced(result, tmp_path):
     result.save(tmp_path)
-    before = bits(tmp_path)
+    weights = bits(tmp_path)
     (tmp_path / "notes.txt").write_text("of a user")
     result.save(tmp_path)
-    assert bits(tmp_path) == before and row_of(tmp_path)["verdict"] == "INCONCLUSIVE"
+    assert bits(tmp_path) == weights and row_of(tmp_path)["verdict"] == "INCONCLUSIVE"
 
 
 def test_a_record_of_an_earlier_version_is_ours(result, tmp_path):

@@ -45,8 +45,8 @@ def test_a_run_beside_an_older_sharded_model_is_done_again(run, place, folder, c
     weights = folder / "model.safetensors"
     content = weights.read_bytes()
     weights.write_bytes(content[: len(content) - cut])
-    said = json.loads(run("forget", place, *IDS, *SHORT, "--json").out)
-    assert (said["out"], said["done_before"]) == ("forgotten", False)
+    report = json.loads(run("forget", place, *IDS, *SHORT, "--json").out)
+    assert (report["out"], report["done_before"]) == ("forgotten", False)
     assert weights.read_bytes() == content and not (folder / "sharded").exists()
 
 

@@ -60,10 +60,13 @@ def test_the_architecture_is_names_shapes_and_types() -> None:
     digest = checkpoint.architecture(state)
     assert digest == checkpoint.architecture(dict(reversed(state.items())))
     assert digest == checkpoint.architecture(network(seed=1).state_dict())
-    renamed = {f"net.{name}": value for name, value in state.items()}
-    halved = {name: value.half() for name, value in state.items()}
-    others = [checkpoint.architecture(other) for other in (renamed, halved, network(hidden=5).state_dict())]
-    assert len({digest, *others}) == 4
+    renamed_state = {f"net.{name}": value for name, value in state.items()}
+    half_state = {name: value.half() for name, value in state.items()}
+    digests = [
+        checkpoint.architecture(other)
+        for other in (renamed_state, half_state, network(hidden=5).state_dict())
+    ]
+    assert len({digest, *digests}) == 4
 
 
 def test_nothing_but_the_two_files_is_left(folder: Path) -> None:
@@ -72,11 +75,11 @@ def test_nothing_but_the_two_files_is_left(folder: Path) -> None:
 
 @pytest.mark.parametrize(("mask", "mode"), [(0o022, 0o644), (0o027, 0o640), (0o077, 0o600)])
 def test_who_may_read_it_is_what_the_process_says(tmp_path: Path, mask: int, mode: int) -> None:
-    before = os.umask(mask)
+    mask_before = os.umask(mask)
     try:
         checkpoint.save(tmp_path, network().state_dict(), NOTE)
     finally:
-        os.umask(before)
+        os.umask(mask_before)
     assert {path.stat().st_mode & 0o777 for path in tmp_path.iterdir()} == {mode}
 
 
@@ -202,10 +205,10 @@ def test_what_is_wrong_is_named_and_the_model_stays(
 ) -> None:
     spoil(folder)
     model = network(seed=7)
-    before = bits(model)
+    weights = bits(model)
     with pytest.raises(ValueError, match=message):
         checkpoint.load(folder, model, split_digest="5" * 64)
-    assert same(bits(model), before)
+    assert same(bits(model), weights)
 
 
 def test_any_split_will_do_when_none_is_asked_for(folder: Path) -> None:

@@ -45,21 +45,19 @@ def pixels(uri: str) -> np.ndarray:
     return np.asarray(Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2]))).convert("RGBA"))
 
 
-def draw_picture(random: np.random.Generator, *, smooth: bool = False) -> np.ndarray:
+def draw_picture(rng: np.random.Generator, *, smooth: bool = False) -> np.ndarray:
     """A picture of eight colours, clear or not; or of a slope, which loss halves."""
     if smooth:
         slope = np.add.outer(np.arange(256), np.arange(256)) / 2
-        return np.repeat((slope + random.normal(0, 3, (256, 256))).clip(0, 255)[..., None], 3, -1).astype(
-            "u1"
-        )
-    return random.choice(np.array([0, 255], dtype=np.uint8), (24, 24, 4))
+        return np.repeat((slope + rng.normal(0, 3, (256, 256))).clip(0, 255)[..., None], 3, -1).astype("u1")
+    return rng.choice(np.array([0, 255], dtype=np.uint8), (24, 24, 4))
 
 
 def test_a_record_of_a_run_is_the_same_in_its_compact_form(compact, tmp_path):
     record.write(synthetic(), tmp_path)
-    made = json.loads((tmp_path / "record.json").read_text())
+    data = json.loads((tmp_path / "record.json").read_text())
     compact.write_compact(record.load(tmp_path), tmp_path / "small.json")
-    assert json.dumps(read_record(tmp_path / "small.json")) == json.dumps(made), "with its digest and order"
+    assert json.dumps(read_record(tmp_path / "small.json")) == json.dumps(data), "with its digest and order"
     assert record.load(tmp_path / "small.json") == record.load(tmp_path)
     summary = json.loads((tmp_path / "small.json").read_text())
     assert summary["files"].keys() == {each.name for each in (tmp_path / "small").iterdir()}
@@ -69,7 +67,7 @@ def test_a_record_of_a_run_is_the_same_in_its_compact_form(compact, tmp_path):
 leaf = st.one_of(st.none(), st.booleans(), st.integers(-(2**80), 2**80), st.floats(), st.text(max_size=3))
 tree = st.recursive(
     leaf,
-    lambda below: st.lists(below, max_size=3) | st.dictionaries(st.text(max_size=3), below, max_size=3),
+    lambda values: st.lists(values, max_size=3) | st.dictionaries(st.text(max_size=3), values, max_size=3),
     max_leaves=12,
 )
 
@@ -80,15 +78,15 @@ def test_any_values_at_the_places_of_tables_come_back_with_their_types(compact, 
     one, two, three, four, five, six = parts
     method = {"per_seed": one, "scores": two, "repr": three}
     stage = {"methods": {"a": method, "b": dict(method)}, "search": {"a": four}, "recipe": {"methods": six}}
-    made = {
+    data = {
         "question": "?",
         "stages": {"s/1": stage, "t": {"comparisons": five}},
         "runs": four,
         "summary": six,
     }
     place = tmp_path_factory.mktemp("any") / "made.json"
-    compact.write_compact(made, place)
-    assert json.dumps(read_record(place)) == json.dumps(made)
+    compact.write_compact(data, place)
+    assert json.dumps(read_record(place)) == json.dumps(data)
 
 
 @pytest.mark.parametrize("place", [[], ["schema", "picture"]])
@@ -114,14 +112,14 @@ def test_the_columns_of_a_table_are_the_keys_of_its_values(compact, tmp_path):
 
 
 def test_pictures_lose_no_pixel_unless_that_halves_them(compact, tmp_path):
-    random, made = np.random.default_rng(0), synthetic()
-    sharp, slope = draw_picture(random), draw_picture(random, smooth=True)
-    made["stages"]["trace"]["sheets"] = {"lur:recover": uri(sharp), "original": uri(slope)}
-    compact.write_compact(made, tmp_path / "made.json")
-    found = record.load(tmp_path / "made.json")["stages"]["trace"]["sheets"]
-    assert (pixels(found["lur:recover"]) == sharp).all()
-    apart = pixels(found["original"])[..., :3].astype(int) - slope
-    assert 0 < np.abs(apart).mean() < 5
+    rng, data = np.random.default_rng(0), synthetic()
+    noise, slope = draw_picture(rng), draw_picture(rng, smooth=True)
+    data["stages"]["trace"]["sheets"] = {"lur:recover": uri(noise), "original": uri(slope)}
+    compact.write_compact(data, tmp_path / "made.json")
+    sheets = record.load(tmp_path / "made.json")["stages"]["trace"]["sheets"]
+    assert (pixels(sheets["lur:recover"]) == noise).all()
+    difference = pixels(sheets["original"])[..., :3].astype(int) - slope
+    assert 0 < np.abs(difference).mean() < 5
     assert {each.name for each in (tmp_path / "made").glob("*.webp")} == {
         "trace-lur-recover.webp",
         "trace-original.webp",
@@ -159,9 +157,9 @@ def test_a_part_that_is_missing_or_of_another_study_is_refused_by_name(
 
 def test_a_changed_summary_of_a_record_with_a_digest_is_refused(compact, tmp_path):
     compact.write_compact(synthetic(), tmp_path / "made.json")
-    found = json.loads((tmp_path / "made.json").read_text())
-    found["stages"]["trace"]["floor"] = 0.5
-    (tmp_path / "made.json").write_text(json.dumps(found))
+    content = json.loads((tmp_path / "made.json").read_text())
+    content["stages"]["trace"]["floor"] = 0.5
+    (tmp_path / "made.json").write_text(json.dumps(content))
     with pytest.raises(ValueError, match=r"made\.json was changed after it was written"):
         record.load(tmp_path / "made.json")
 

@@ -23,12 +23,12 @@ def folder(tmp_path):
 def change(folder, *path, value):
     """Edits one place of a record as somebody with an editor would."""
     file = folder / "record.json"
-    found = json.loads(file.read_text())
-    place = found
+    content = json.loads(file.read_text())
+    place = content
     for key in path[:-1]:
         place = place[key]
     place[path[-1]] = value
-    file.write_text(json.dumps(found))
+    file.write_text(json.dumps(content))
 
 
 def test_the_digest_is_that_of_canonical_json():
@@ -39,15 +39,15 @@ def test_the_digest_is_that_of_canonical_json():
 
 
 def test_a_written_record_carries_its_digest_and_is_read_without_it(folder):
-    found = json.loads((folder / "record.json").read_text())
-    assert re.fullmatch("[0-9a-f]{64}", found["digest"])
-    assert "digest" not in record.load(folder) and seal(record.load(folder)) == found
+    content = json.loads((folder / "record.json").read_text())
+    assert re.fullmatch("[0-9a-f]{64}", content["digest"])
+    assert "digest" not in record.load(folder) and seal(record.load(folder)) == content
 
 
 def test_order_and_spacing_make_no_difference(folder):
-    found = list(json.loads((folder / "record.json").read_text()).items())
-    random.Random(0).shuffle(found)
-    (folder / "record.json").write_text(json.dumps(dict(found), indent=7))
+    items = list(json.loads((folder / "record.json").read_text()).items())
+    random.Random(0).shuffle(items)
+    (folder / "record.json").write_text(json.dumps(dict(items), indent=7))
     assert record.load(folder)["stages"].keys() == synthetic()["stages"].keys()
 
 
@@ -73,23 +73,23 @@ def test_the_advice_names_the_command_that_made_the_record():
     assert rerun_command(synthetic()) == "unweave bench trace class --tune 20"
     assert rerun_command(synthetic() | {"qualification": {}}) == "unweave qualify MODEL"
     assert rerun_command(at_budgets(0.1, 0.3)) == "unweave bench trace --budgets 0.1,0.3 --tune 20"
-    own = {"stages": {"project": {"recipe": {"given": {}}}}}
-    assert rerun_command(own) == "unweave bench MODEL REQUEST"
+    project_record = {"stages": {"project": {"recipe": {"given": {}}}}}
+    assert rerun_command(project_record) == "unweave bench MODEL REQUEST"
     assert rerun_command({"stages": {"audit": {"recipe": None}}}) == "unweave audit RUN"
 
 
 def test_a_record_without_its_digest_is_refused(folder):
-    found = json.loads((folder / "record.json").read_text())
-    del found["digest"]
-    (folder / "record.json").write_text(json.dumps(found))
+    content = json.loads((folder / "record.json").read_text())
+    del content["digest"]
+    (folder / "record.json").write_text(json.dumps(content))
     with pytest.raises(ValueError, match=r"record\.json has no digest, .* put the original back, or make"):
         record.load(folder)
 
 
 def test_a_record_of_the_earlier_schema_is_read_as_it_is(tmp_path):
-    made = json.loads(json.dumps(record.to_json_values(synthetic()))) | {"schema": record.EARLIER}
-    (tmp_path / "record.json").write_text(json.dumps(made))
-    assert record.load(tmp_path) == made
+    content = json.loads(json.dumps(record.to_json_values(synthetic()))) | {"schema": record.EARLIER}
+    (tmp_path / "record.json").write_text(json.dumps(content))
+    assert record.load(tmp_path) == content
 
 
 def test_a_record_is_never_written_in_the_earlier_schema(tmp_path):

@@ -61,26 +61,26 @@ HOW = Descent(lr=0.1, steps=3)
 @pytest.mark.parametrize("method", [FineTune(how=HOW), Pipeline(SCRUB(rewind=True), FineTune(how=HOW))])
 def test_unlearning_carries_any_extra_state(split, method) -> None:
     extra = {"factor": 2.0, "kinds": {int, str}}
-    found = unweave.unlearn(build(extra), split, method)
-    assert found.model.state_dict()["2._extra_state"] == extra
+    result = unweave.unlearn(build(extra), split, method)
+    assert result.model.state_dict()["2._extra_state"] == extra
 
 
 def test_saved_states_resume_with_it(split, tmp_path) -> None:
     model = build(EXTRA)
     first = unweave.unlearn(model, split, FineTune(how=HOW), state_folder=tmp_path, save_every=1)
-    again = unweave.unlearn(model, split, FineTune(how=HOW), state_folder=tmp_path, save_every=1)
-    assert checkpoint.contents(first.model.state_dict()) == checkpoint.contents(again.model.state_dict())
+    second = unweave.unlearn(model, split, FineTune(how=HOW), state_folder=tmp_path, save_every=1)
+    assert checkpoint.contents(first.model.state_dict()) == checkpoint.contents(second.model.state_dict())
     with pytest.raises(ValueError, match="another run"):
         unweave.unlearn(build({"factor": 3.0}), split, FineTune(how=HOW), state_folder=tmp_path, save_every=1)
 
 
 def test_a_saved_model_has_it_when_it_is_loaded(split, tmp_path) -> None:
-    found = unweave.unlearn(build(EXTRA), split, FineTune(how=HOW))
-    found.save(tmp_path)
+    result = unweave.unlearn(build(EXTRA), split, FineTune(how=HOW))
+    result.save(tmp_path)
     other = build({"factor": 5.0}, seed=1)
     checkpoint.load(tmp_path, other)
     assert other.state_dict()["2._extra_state"] == EXTRA
-    assert checkpoint.contents(other.state_dict()) == checkpoint.contents(found.model.state_dict())
+    assert checkpoint.contents(other.state_dict()) == checkpoint.contents(result.model.state_dict())
     with pytest.raises(ValueError, match="another architecture.*extra"):
         checkpoint.load(tmp_path, nn.Sequential(nn.Linear(4, 4), nn.ReLU(), Plain()))
 
@@ -93,8 +93,8 @@ def test_stored_references_keep_their_own(split, tmp_path) -> None:
 
     def audit(folder):
         reference = Retrain(train, range(1, 3), [7, 8], folder=folder, code="one")
-        found = unweave.audit(result, reference, attacks="compression")
-        return [row["retrained"] for row in found.record["stages"]["audit"]["attacks"]["results"]]
+        audit_result = unweave.audit(result, reference, attacks="compression")
+        return [row["retrained"] for row in audit_result.record["stages"]["audit"]["attacks"]["results"]]
 
     assert audit(tmp_path) == audit(None)
 

@@ -49,9 +49,9 @@ FAMILY = ("stages", "trace", "family")
 def of_family(family: str, parts: tuple[str, ...]):
     """A record that names a family, in which one method's gap has those parts."""
     rows = few()["stages"]["trace"]["methods"]
-    emptied = {name: row | {"gap": None} for name, row in rows.items() if name != "lur"}
-    emptied["lur"] = rows["lur"] | {"gap": rows["lur"]["gap"] | {"parts": dict.fromkeys(parts, 1.0)}}
-    return put(put(few(), "stages", "trace", "methods", value=emptied), *FAMILY, value=family)
+    methods = {name: row | {"gap": None} for name, row in rows.items() if name != "lur"}
+    methods["lur"] = rows["lur"] | {"gap": rows["lur"]["gap"] | {"parts": dict.fromkeys(parts, 1.0)}}
+    return put(put(few(), "stages", "trace", "methods", value=methods), *FAMILY, value=family)
 
 
 @for_each("family", PARTS)
@@ -130,10 +130,10 @@ def test_a_wrong_value_is_refused_with_its_place(path, value):
 
 @pytest.mark.parametrize("change", [{"counts": [1]}, {"edges": [0.5 * i for i in range(29)]}])
 def test_histograms_that_do_not_fit_their_edges_or_each_other_are_refused(change):
-    made = synthetic()
-    made["stages"]["trace"]["histograms"]["lur"] |= change
+    content = synthetic()
+    content["stages"]["trace"]["histograms"]["lur"] |= change
     with pytest.raises(ValueError, match=r"histograms\.\w+: expected"):
-        record.validate(made)
+        record.validate(content)
 
 
 def test_figures_per_seed_are_as_many_as_seeds():
@@ -142,21 +142,21 @@ def test_figures_per_seed_are_as_many_as_seeds():
 
 
 def test_a_message_stays_short_when_the_value_it_refuses_is_large():
-    with pytest.raises(ValueError, match="recipe") as raised:
+    with pytest.raises(ValueError, match="recipe") as error:
         record.validate(put(synthetic(), "stages", "trace", "recipe", value=list(range(10_000))))
-    assert len(str(raised.value)) < 500
+    assert len(str(error.value)) < 500
 
 
 def test_a_written_record_is_read_back_with_the_same_numbers(tmp_path):
-    made = without(synthetic(), "stages", "trace", "methods", "diverged")
-    path = record.write(made, tmp_path / "a" / "b")
+    content = without(synthetic(), "stages", "trace", "methods", "diverged")
+    path = record.write(content, tmp_path / "a" / "b")
     assert path == tmp_path / "a" / "b" / "record.json"
-    assert record.load(path) == record.load(path.parent) == made
+    assert record.load(path) == record.load(path.parent) == content
 
 
 def test_numbers_that_are_not_finite_are_written_as_null(tmp_path):
-    made = put(synthetic(), *LUR, "seconds", value=math.inf)
-    record.write(made, tmp_path)
+    content = put(synthetic(), *LUR, "seconds", value=math.inf)
+    record.write(content, tmp_path)
     methods = record.load(tmp_path)["stages"]["trace"]["methods"]
     assert methods["lur"]["seconds"] is None
     assert methods["diverged"]["scores"]["ua"]["value"] is None
@@ -177,7 +177,7 @@ def test_tuples_are_arrays(tmp_path):
 @pytest.mark.parametrize("step", ["fsync", "replace"])
 def test_an_interrupted_write_leaves_the_old_record_and_nothing_else(tmp_path, monkeypatch, step, failure):
     record.write(synthetic(), tmp_path)
-    before = (tmp_path / "record.json").read_bytes()
+    content = (tmp_path / "record.json").read_bytes()
 
     def fail(*_):
         raise failure
@@ -185,7 +185,7 @@ def test_an_interrupted_write_leaves_the_old_record_and_nothing_else(tmp_path, m
     monkeypatch.setattr(os, step, fail)
     with pytest.raises(type(failure)):
         record.write(put(synthetic(), *LUR, "seconds", value=99.0), tmp_path)
-    assert (tmp_path / "record.json").read_bytes() == before
+    assert (tmp_path / "record.json").read_bytes() == content
     assert os.listdir(tmp_path) == ["record.json"]
 
 
@@ -233,15 +233,15 @@ def test_a_missing_file_is_named(tmp_path, name):
 
 
 def test_the_environment_is_json_and_names_what_a_run_depends_on():
-    made = record.environment()
-    assert json.loads(json.dumps(made)) == made
-    assert {"torch", "numpy", "diffusers", "transformers"} <= made["packages"].keys()
-    assert re.fullmatch(r"[0-9a-f]{64}", made["code"])
-    assert record.environment()["code"] == made["code"]
+    facts = record.environment()
+    assert json.loads(json.dumps(facts)) == facts
+    assert {"torch", "numpy", "diffusers", "transformers"} <= facts["packages"].keys()
+    assert re.fullmatch(r"[0-9a-f]{64}", facts["code"])
+    assert record.environment()["code"] == facts["code"]
 
 
 def test_the_code_of_a_record_is_that_of_the_packages_files(tmp_path, monkeypatch):
-    digest, found = record.package_digest.__wrapped__, []
+    digest, digests = record.package_digest.__wrapped__, []
     monkeypatch.setattr(record, "__file__", str(tmp_path / "run" / "record.py"))
     for name, text in [
         ("train.py", "a = 1"),
@@ -250,5 +250,5 @@ def test_the_code_of_a_record_is_that_of_the_packages_files(tmp_path, monkeypatc
         ("notes.md", "a"),
     ]:
         (tmp_path / name).write_text(text)
-        found.append(digest())
-    assert len(set(found)) == 3 and found[2] == found[3], "text that is no code does not count"
+        digests.append(digest())
+    assert len(set(digests)) == 3 and digests[2] == digests[3], "text that is no code does not count"

@@ -32,10 +32,10 @@ def test_they_are_svg_with_a_label_and_the_same_bytes_each_time(stage, pictures)
 
 
 def test_the_diagram_names_every_competitor_and_the_critical_difference(stage, pictures):
-    said, ranking = words(pictures[0]), rank_stages([stage])
-    assert set(ranking.ranks) <= set(said) and "diverged" in said
-    assert not {"original", "retrain"} & set(said)
-    assert f"critical difference {ranking.critical:.2f}" in said
+    labels, ranking = words(pictures[0]), rank_stages([stage])
+    assert set(ranking.ranks) <= set(labels) and "diverged" in labels
+    assert not {"original", "retrain"} & set(labels)
+    assert f"critical difference {ranking.critical:.2f}" in labels
 
 
 def test_a_difference_that_the_axis_can_not_hold_is_told():
@@ -55,10 +55,10 @@ def test_bars_that_do_not_touch_share_a_line():
 
 
 def test_the_plot_of_gap_and_time_names_what_took_time_and_no_other(stage, pictures):
-    said = set(words(pictures[1]))
-    ran = {name for name, row in stage["methods"].items() if row["failed"] is None}
-    assert ran - {"retrain"} <= said and not {"diverged", "retrain"} & said
-    assert {"original", "two retrained models", "TA below Retrain's, points"} <= said
+    labels = set(words(pictures[1]))
+    names = {name for name, row in stage["methods"].items() if row["failed"] is None}
+    assert names - {"retrain"} <= labels and not {"diverged", "retrain"} & labels
+    assert {"original", "two retrained models", "TA below Retrain's, points"} <= labels
 
 
 @pytest.mark.parametrize(
@@ -69,8 +69,8 @@ def test_what_has_no_place_is_not_drawn(stage, key, value):
 
 
 def test_one_method_is_no_comparison(stage):
-    alone = {**stage, "methods": {name: stage["methods"][name] for name in ("lur", "original")}}
-    assert pareto(alone) is None
+    pair = {**stage, "methods": {name: stage["methods"][name] for name in ("lur", "original")}}
+    assert pareto(pair) is None
 
 
 def test_the_front_by_hand():

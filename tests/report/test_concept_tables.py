@@ -13,13 +13,13 @@ def test_a_share_of_a_retraining_is_in_percent_and_unknown_without_one():
 
 def test_only_a_stage_of_a_concept_has_one():
     stage = synthetic()["stages"]["trace"]
-    found, ids = rows(stage), metric_ids(stage)
-    assert concept_of(stage, found, ids) is None
+    stage_rows, ids = rows(stage), metric_ids(stage)
+    assert concept_of(stage, stage_rows, ids) is None
     data = {**stage["data"], "concept": {"colour": "red", "object": "three"}, "forget": 5, "retain": 15}
-    concept = concept_of({**stage, "data": data}, found, ["kid", "ua", "ua_trained"])
+    concept = concept_of({**stage, "data": data}, stage_rows, ["kid", "ua", "ua_trained"])
     assert concept is not None and concept.named == "colour = red, object = three"
     assert (concept.forgotten, concept.of) == (5, 20)
-    assert concept.metrics == ["ua_trained", "kid"] and len(concept.shares) == len(found)
+    assert concept.metrics == ["ua_trained", "kid"] and len(concept.shares) == len(stage_rows)
     assert set(concept.metrics) <= set(FIRST)
 
 

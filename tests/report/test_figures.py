@@ -56,7 +56,7 @@ def test_losses_come_for_each_method_that_has_a_histogram(stage):
 
 def test_losses_are_shares_that_sum_to_one_whatever_the_number_of_examples(stage):
     histograms = stage["histograms"]
-    tenfold = {name: made | {"counts": [10 * n for n in made["counts"]]} for name, made in histograms.items()}
+    tenfold = {name: each | {"counts": [10 * n for n in each["counts"]]} for name, each in histograms.items()}
     assert figures.losses({**stage, "histograms": tenfold}) == figures.losses(stage)
 
 
@@ -66,10 +66,10 @@ def test_an_empty_histogram_is_drawn_without_dividing_by_zero(stage):
 
 
 def test_the_tradeoff_names_every_method_that_ran_and_no_other(stage, pictures):
-    named = set(words(pictures[0]))
-    ran = {name for name, method in stage["methods"].items() if method["failed"] is None}
-    assert ran - {"retrain"} <= named
-    assert not {"diverged", "retrain"} & named
+    labels = set(words(pictures[0]))
+    names = {name for name, method in stage["methods"].items() if method["failed"] is None}
+    assert names - {"retrain"} <= labels
+    assert not {"diverged", "retrain"} & labels
 
 
 def test_a_method_that_failed_is_not_drawn_whatever_its_numbers_say(stage):
@@ -77,8 +77,8 @@ def test_a_method_that_failed_is_not_drawn_whatever_its_numbers_say(stage):
 
 
 def test_no_tradeoff_without_a_finite_difference(stage):
-    only = {"diverged": stage["methods"]["diverged"]}
-    assert figures.tradeoff({**stage, "methods": only}) is None
+    methods = {"diverged": stage["methods"]["diverged"]}
+    assert figures.tradeoff({**stage, "methods": methods}) is None
 
 
 def test_the_box_of_margins_is_drawn_where_there_are_margins(stage, pictures):
@@ -94,8 +94,8 @@ def test_the_conflict_is_drawn_from_curves_with_a_reliability_alone(stage):
 
 
 def test_a_curve_may_have_holes(stage):
-    holed = [[0, 0.1, 0.9], [1, None, None], [2, 0.3, 0.8]]
-    assert "lur" in words(figures.conflict(put(stage, "methods", "lur", "trace", value={"cosine": holed})))
+    points = [[0, 0.1, 0.9], [1, None, None], [2, 0.3, 0.8]]
+    assert "lur" in words(figures.conflict(put(stage, "methods", "lur", "trace", value={"cosine": points})))
 
 
 def test_names_are_drawn_as_they_are(stage):
@@ -126,11 +126,11 @@ def test_two_labels_at_one_point_do_not_overlap():
 
 
 def test_a_label_leaves_a_kept_point_uncovered():
-    kept = (530.0, 500.0)
+    point = (530.0, 500.0)
     ((left, bottom),) = place(
-        [(500.0, 500.0)], [(60.0, 10.0)], (0.0, 0.0, 1000.0, 1000.0), gap=4.0, keep=[kept]
+        [(500.0, 500.0)], [(60.0, 10.0)], (0.0, 0.0, 1000.0, 1000.0), gap=4.0, keep=[point]
     )
-    assert not (left <= kept[0] <= left + 60 and bottom <= kept[1] <= bottom + 10)
+    assert not (left <= point[0] <= left + 60 and bottom <= point[1] <= bottom + 10)
 
 
 @for_each(

@@ -63,8 +63,8 @@ def test_what_a_run_took_is_told_in_gradients_and_in_seconds(trace):
 
 @pytest.mark.parametrize("form", [tables.text, tables.markdown, html.render])
 def test_every_form_tells_the_seconds(record, form):
-    shown = form(cheap_to_draw(record))
-    assert "0.30 (0.36)" in shown and "in brackets seconds" in " ".join(shown.split())
+    text = form(cheap_to_draw(record))
+    assert "0.30 (0.36)" in text and "in brackets seconds" in " ".join(text.split())
 
 
 def test_pairs_have_a_difference_with_its_interval_at_each_budget(trace):
@@ -82,16 +82,16 @@ def conclusion_parts(trace):
     """Budget, method and gap that the conclusion names, what of training from scratch, and how it is put."""
     sentence = conclusion(trace)
     pattern = r"At (\S+) % of a retraining's gradients, (\S+) is (\S+) points from a retrained model(.*)"
-    budget, name, gap, rest = re.search(pattern, sentence).groups()
-    scratch = re.search(r"from scratch for as long is (\S+) away", rest)
+    budget, name, gap, clause = re.search(pattern, sentence).groups()
+    scratch = re.search(r"from scratch for as long is (\S+) away", clause)
     return float(budget) / 100, name, gap, scratch and scratch[1], sentence
 
 
 def verdicts(trace, **by_method):
     """The frontier of these methods and training from scratch, with other verdicts."""
     methods = {}
-    for name, given in {**by_method, TO_BEAT: "FFF"}.items():
-        words = [{"P": "PASS", "F": "FAIL", "I": "INCONCLUSIVE"}[letter] for letter in given]
+    for name, letters in {**by_method, TO_BEAT: "FFF"}.items():
+        words = [{"P": "PASS", "F": "FAIL", "I": "INCONCLUSIVE"}[letter] for letter in letters]
         points = zip(trace["methods"][name]["points"], words, strict=True)
         cost = cost_of_pass(dict(zip(trace["budgets"], words, strict=True)))
         methods[name] = {"points": [p | {"verdict": word} for p, word in points], "cost_of_pass": cost}
@@ -114,57 +114,57 @@ def gap(trace, name, budget):
     ],
 )
 def test_the_conclusion_is_what_a_pass_costs_or_the_first_pass_there_is(trace, lur, joint, expected):
-    given = verdicts(trace, lur=lur, joint=joint)
-    budget, name, said, scratch, sentence = conclusion_parts(given)
+    curves = verdicts(trace, lur=lur, joint=joint)
+    budget, name, distance, scratch, sentence = conclusion_parts(curves)
     assert (budget, name) == expected[:2] and expected[2] in sentence
-    assert (said, scratch) == (gap(trace, name, budget), gap(trace, TO_BEAT, budget))
+    assert (distance, scratch) == (gap(trace, name, budget), gap(trace, TO_BEAT, budget))
 
 
 def test_of_equals_the_conclusion_names_the_nearest(trace):
-    given = verdicts(trace, lur="FFP", joint="FFP")
-    _, name, said, *_ = conclusion_parts(given)
-    assert float(said) == min(float(gap(trace, each, 0.6)) for each in ("lur", "joint"))
-    assert said == gap(trace, name, 0.6)
+    curves = verdicts(trace, lur="FFP", joint="FFP")
+    _, name, distance, *_ = conclusion_parts(curves)
+    assert float(distance) == min(float(gap(trace, each, 0.6)) for each in ("lur", "joint"))
+    assert distance == gap(trace, name, 0.6)
 
 
 def test_without_any_verdict_the_conclusion_says_so_and_not_that_nothing_passes(trace):
-    given = verdicts(trace, lur="III")
-    points = [each | {"verdict": "INCONCLUSIVE"} for each in given["methods"][TO_BEAT]["points"]]
-    undecided = put(given, "methods", TO_BEAT, "points", value=points)
-    assert conclusion(undecided).startswith("All verdicts are INCONCLUSIVE at these budgets. At 60 % ")
-    assert conclusion(given).startswith("No unlearning method passes at these budgets. At 60 % ")
+    curves = verdicts(trace, lur="III")
+    points = [each | {"verdict": "INCONCLUSIVE"} for each in curves["methods"][TO_BEAT]["points"]]
+    undecided_curves = put(curves, "methods", TO_BEAT, "points", value=points)
+    assert conclusion(undecided_curves).startswith("All verdicts are INCONCLUSIVE at these budgets. At 60 % ")
+    assert conclusion(curves).startswith("No unlearning method passes at these budgets. At 60 % ")
 
 
 def test_without_a_pass_the_conclusion_is_of_the_largest_budget_and_says_so(trace):
-    failing = verdicts(trace, joint="FFI")
-    budget, name, said, _, sentence = conclusion_parts(failing)
-    assert (budget, name, said) == (0.6, "joint", gap(trace, "joint", 0.6))
+    curves = verdicts(trace, joint="FFI")
+    budget, name, distance, _, sentence = conclusion_parts(curves)
+    assert (budget, name, distance) == (0.6, "joint", gap(trace, "joint", 0.6))
     assert sentence.startswith("No unlearning method passes at these") and "and passes" not in sentence
-    alone = put(failing, "methods", value={"joint": failing["methods"]["joint"]})
-    assert conclusion_parts(alone)[3] is None
+    curve_of_joint = put(curves, "methods", value={"joint": curves["methods"]["joint"]})
+    assert conclusion_parts(curve_of_joint)[3] is None
 
 
 def test_without_margins_no_verdict_is_missed(trace):
-    unjudged = put(trace, "margin", value=None)
-    unjudged = put(unjudged, "methods", value={"joint": trace["methods"]["joint"]})
-    assert conclusion_parts(unjudged)[4].startswith("At 60 %")
+    curves = put(trace, "margin", value=None)
+    curves = put(curves, "methods", value={"joint": trace["methods"]["joint"]})
+    assert conclusion_parts(curves)[4].startswith("At 60 %")
     assert conclusion(put(trace, "methods", value={"diverged": trace["methods"]["diverged"]})) is None
 
 
 @pytest.mark.parametrize("form", [tables.text, tables.markdown, tables.latex, html.render])
 def test_every_form_shows_it_before_the_stages(record, form):
     record = cheap_to_draw(record)
-    shown = form(record)
-    assert shown.index("Cost of a PASS") < shown.rindex("trace@0.1")
+    text = form(record)
+    assert text.index("Cost of a PASS") < text.rindex("trace@0.1")
     gap = number(record["frontier"]["trace"]["methods"]["lur"]["points"][1]["gap"]["mean"])
-    assert gap in shown and "less joint" in shown
-    without = form({key: part for key, part in record.items() if key != "frontier"})
-    assert "Cost of a PASS" not in without
+    assert gap in text and "less joint" in text
+    text_without = form({key: part for key, part in record.items() if key != "frontier"})
+    assert "Cost of a PASS" not in text_without
 
 
 def test_text_keeps_to_its_width(record):
-    shown = tables.text(record, width=100)
-    assert max(map(len, shown[: shown.index("trace@0.1")].splitlines())) <= 100
+    text = tables.text(record, width=100)
+    assert max(map(len, text[: text.index("trace@0.1")].splitlines())) <= 100
 
 
 def test_the_page_opens_with_the_figure_and_marks_what_passes(record):
@@ -177,29 +177,32 @@ def test_the_page_opens_with_the_figure_and_marks_what_passes(record):
 
 
 def test_the_caption_explains_the_shading_where_there_is_one(record):
-    shown = cheap_to_draw(record)
-    bare = put(shown, "frontier", "trace", "margin", value=None)
-    assert "Shaded: gaps" in html.render(shown) and "Shaded: gaps" not in html.render(bare)
+    drawable = cheap_to_draw(record)
+    other = put(drawable, "frontier", "trace", "margin", value=None)
+    assert "Shaded: gaps" in html.render(drawable) and "Shaded: gaps" not in html.render(other)
 
 
 def test_the_best_and_the_one_to_beat_are_named_and_no_others(trace):
-    named = set(words(figure(trace))) & set(trace["methods"])
+    labels = set(words(figure(trace))) & set(trace["methods"])
     best = [name for name in order_methods(trace) if name != TO_BEAT][:BEST]
-    assert named == {*best, TO_BEAT}
+    assert labels == {*best, TO_BEAT}
 
 
 def test_a_point_is_filled_where_the_method_passes(trace):
     assert [passes for _, passes in finite_points(trace["methods"]["lur"])] == [False, True, True]
     assert not any(passes for _, passes in finite_points(trace["methods"]["joint"]))
-    none = put(trace, "methods", value={name: trace["methods"][name] for name in ("joint", TO_BEAT)})
-    filled = "fill: var(--series-0"
-    assert filled in figure(trace) and filled not in figure(none), "open points are the paper's colour"
+    no_passes = put(trace, "methods", value={name: trace["methods"][name] for name in ("joint", TO_BEAT)})
+    fill = "fill: var(--series-0"
+    assert fill in figure(trace) and fill not in figure(no_passes), "open points are the paper's colour"
 
 
 def test_the_margins_and_the_floor_are_drawn_where_there_are_any(trace):
     assert "series-2" in figure(put(trace, "methods", value={"joint": trace["methods"]["joint"]}))
-    bare = put(trace, "methods", value={"joint": trace["methods"]["joint"]}) | {"margin": None, "floor": None}
-    assert "series-2" not in figure(bare) and "two retrained models" not in words(figure(bare))
+    curve = put(trace, "methods", value={"joint": trace["methods"]["joint"]}) | {
+        "margin": None,
+        "floor": None,
+    }
+    assert "series-2" not in figure(curve) and "two retrained models" not in words(figure(curve))
 
 
 def test_what_has_neither_gap_nor_cost_is_not_drawn(trace):
@@ -208,8 +211,8 @@ def test_what_has_neither_gap_nor_cost_is_not_drawn(trace):
 
 
 def test_names_are_shown_as_they_are(record):
-    made = record["frontier"]["trace"]["methods"]
-    made[HOSTILE] = made.pop("lur")
+    methods = record["frontier"]["trace"]["methods"]
+    methods[HOSTILE] = methods.pop("lur")
     page = html.render(cheap_to_draw(record))
     assert "<script>" not in page and "shrink:&lt;script&gt;$x$+b" in page
     assert HOSTILE in tables.text(record) and HOSTILE in words(figure(record["frontier"]["trace"]))

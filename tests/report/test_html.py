@@ -75,8 +75,8 @@ def test_every_score_stands_in_its_methods_row(record, text):
     for name, method in record["stages"]["trace"]["methods"].items():
         if method["failed"] is None:
             for metric, score in method["scores"].items():
-                shown = [format_value(score[key], digits(metric)) for key in ("value", "low", "high")]
-                assert row_of(page, name, among=shown)
+                values = [format_value(score[key], digits(metric)) for key in ("value", "low", "high")]
+                assert row_of(page, name, among=values)
 
 
 def test_every_difference_margin_and_part_of_the_gap_is_on_the_page(record, text):
@@ -111,14 +111,14 @@ def test_every_difference_margin_and_part_of_the_gap_is_on_the_page(record, text
 def test_retrain_stands_beside_the_methods_with_its_band(record, text):
     page = Page(text)
     reference = record["stages"]["trace"]["reference"]
-    shown = ("ua", "ra", "ta", "mia", "auc", "tv")
+    metrics = ("ua", "ra", "ta", "mia", "auc", "tv")
     assert row_of(
-        page, "Retrain", among=[format_value(reference["scores"][m]["value"], digits(m)) for m in shown]
+        page, "Retrain", among=[format_value(reference["scores"][m]["value"], digits(m)) for m in metrics]
     )
     assert row_of(
         page,
         "Retrain,",
-        among=[format_value(end, digits(m)) for m in shown for end in reference["null_band"][m]],
+        among=[format_value(end, digits(m)) for m in metrics for end in reference["null_band"][m]],
     )
 
 
@@ -159,16 +159,16 @@ def test_a_failed_method_keeps_its_row_with_dashes_and_its_reason(text):
 def test_a_reason_that_all_rows_share_is_said_once_for_them(small, text):
     stage = small["stages"]["trace"]
     methods = {name: each | {"reason": "No verdict: 1 seed"} for name, each in stage["methods"].items()}
-    made = html.render(small | {"stages": {"trace": stage | {"methods": methods}}})
-    assert made.count("Of all of them: No verdict: 1 seed.") == 1 and 'class="why"' not in made
+    page = html.render(small | {"stages": {"trace": stage | {"methods": methods}}})
+    assert page.count("Of all of them: No verdict: 1 seed.") == 1 and 'class="why"' not in page
     assert 'class="why"' in text and "Of all of them" not in text.split("<h2")[1]
 
 
 def test_names_and_reasons_are_text_whatever_they_hold(small):
     trace = small["stages"]["trace"]
-    hostile = {HOSTILE: trace["methods"]["lur"] | {"reason": HOSTILE, "repr": HOSTILE}, **trace["methods"]}
+    methods = {HOSTILE: trace["methods"]["lur"] | {"reason": HOSTILE, "repr": HOSTILE}, **trace["methods"]}
     stage = trace | {
-        "methods": hostile,
+        "methods": methods,
         "histograms": {**trace["histograms"], HOSTILE: trace["histograms"]["lur"]},
         "recipe": {HOSTILE: HOSTILE},
         "search": {HOSTILE: [{"value": 1.0, "settings": {HOSTILE: HOSTILE}}]},
@@ -215,20 +215,20 @@ def test_every_metric_says_what_it_means_and_what_it_cannot_show(text):
 
 
 def test_a_page_and_a_terminal_say_within_what_budget_settings_were_searched(small, small_page):
-    said = "on seeds 1000, 1001, each within 0.5 times the 240 gradient evaluations of a retraining."
-    assert said in small_page and said in tables.text(small, width=500)
-    older = without(small, "stages", "trace", "tuned", "retraining")
-    assert "each within 0.5 times a retraining." in html.render(older)
-    here = put(small, "stages", "trace", "tuned", "against", value="retrain")
-    assert "20 trials per method on the request itself, on seeds" in html.render(here)
+    sentence = "on seeds 1000, 1001, each within 0.5 times the 240 gradient evaluations of a retraining."
+    assert sentence in small_page and sentence in tables.text(small, width=500)
+    older_record = without(small, "stages", "trace", "tuned", "retraining")
+    assert "each within 0.5 times a retraining." in html.render(older_record)
+    retrain_record = put(small, "stages", "trace", "tuned", "against", value="retrain")
+    assert "20 trials per method on the request itself, on seeds" in html.render(retrain_record)
 
 
 def test_a_search_without_a_finished_trial_says_that_its_settings_are_no_result():
     stage = synthetic()["stages"]["trace"]
     assert "No trial" not in " ".join(tables.sentences(stage))
-    failed = [{**trial, "value": None} for trial in stage["search"]["lur"]]
-    said = " ".join(tables.sentences({**stage, "search": {**stage["search"], "lur": failed}}))
-    assert "No trial of lur finished: the settings are those of the start." in said
+    trials = [{**trial, "value": None} for trial in stage["search"]["lur"]]
+    sentences = " ".join(tables.sentences({**stage, "search": {**stage["search"], "lur": trials}}))
+    assert "No trial of lur finished: the settings are those of the start." in sentences
 
 
 @pytest.mark.parametrize(
@@ -248,13 +248,13 @@ def test_what_a_stage_lacks_is_left_out(small, small_page, key, said):
 
 
 def test_a_model_audited_without_a_reference_has_a_page(record):
-    bare = put(record, "stages", "trace", "reference", value={"scores": {}, "null_band": {}})
+    content = put(record, "stages", "trace", "reference", value={"scores": {}, "null_band": {}})
     row = record["stages"]["class"]["methods"]["lur"]
-    lone = {"mine": row | {"gap": None, "cost": None, "per_seed": {}}}
-    for score in lone["mine"]["scores"].values():
+    methods_alone = {"mine": row | {"gap": None, "cost": None, "per_seed": {}}}
+    for score in methods_alone["mine"]["scores"].values():
         score |= {"reference": None, "gap": None, "null_band": None}
-    bare["stages"]["trace"] |= {"methods": lone, "margins": None}
-    page = Page(html.render(bare))
+    content["stages"]["trace"] |= {"methods": methods_alone, "margins": None}
+    page = Page(html.render(content))
     assert row_of(page, "mine", among=["INCONCLUSIVE"])
     assert "The mean gap and its parts" not in " ".join(page.text).split("class")[0]
 
@@ -263,11 +263,11 @@ def test_a_model_audited_without_a_reference_has_a_page(record):
 def test_the_page_of_one_audited_model_speaks_of_one_model(small, names):
     stage = small["stages"]["trace"]
     methods = {name: stage["methods"][name] for name in names}
-    audited = {**without(stage, "comparisons"), "recipe": {}, "seeds": [0], "methods": methods}
-    said = html.render(small | {"stages": {"audit": audited}})
-    assert "95 % intervals over the retrained models" in said
-    assert "One seed" not in said and "the order of methods" not in said and "Wilcoxon" not in said
-    assert ("the square the untouched original" in said) == ("original" in names)
+    audit_stage = {**without(stage, "comparisons"), "recipe": {}, "seeds": [0], "methods": methods}
+    page = html.render(small | {"stages": {"audit": audit_stage}})
+    assert "95 % intervals over the retrained models" in page
+    assert "One seed" not in page and "the order of methods" not in page and "Wilcoxon" not in page
+    assert ("the square the untouched original" in page) == ("original" in names)
 
 
 def test_a_partial_stage_says_so_first(small):
@@ -281,17 +281,17 @@ def test_a_stage_without_methods_has_a_page(small):
 
 def test_a_record_that_cannot_be_drawn_leaves_the_old_page(small, tmp_path):
     path = html.write(small, tmp_path / "report.html")
-    before = path.read_bytes()
+    content = path.read_bytes()
     with pytest.raises(KeyError):
         html.write(without(small, "stages", "trace", "methods"), path)
-    assert path.read_bytes() == before
+    assert path.read_bytes() == content
 
 
 def test_nested_settings_are_pairs_of_dotted_names():
-    made = flatten({"a": {"b": 1, "c": [1.5, None]}, "d": {}, "e": True, "f": -0.25})
+    pairs = flatten({"a": {"b": 1, "c": [1.5, None]}, "d": {}, "e": True, "f": -0.25})
     error = flatten({"error": {"value": 2.5, "low": 1.25, "high": 4.0}})
     assert error == [("error", "2.5 [1.25, 4]")]
-    assert made == [("a.b", "1"), ("a.c", "1.5, –"), ("d", "{}"), ("e", "yes"), ("f", f"{MINUS}0.25")]
+    assert pairs == [("a.b", "1"), ("a.c", "1.5, –"), ("d", "{}"), ("e", "yes"), ("f", f"{MINUS}0.25")]
 
 
 REQUEST = {
@@ -301,22 +301,22 @@ REQUEST = {
 
 
 def test_the_first_screen_says_what_was_deleted_from_which_model_how_and_when(small):
-    said = html.render(put(small, "stages", "trace", "request", value=REQUEST))
-    first = " ".join(" ".join(Page(said[: said.index("<main>")]).text).split())
+    page = html.render(put(small, "stages", "trace", "request", value=REQUEST))
+    first = " ".join(" ".join(Page(page[: page.index("<main>")]).text).split())
     for part in (
         "Deleted 144 of 1437 examples", "First ids r7, r12, r20, r21, r33 and 139 more",
         "Labels 3: 100, 8: 44", "Model mine/project.py", "Request --ids requests.csv",
         "Date deleted 2026-01-01, audited 2026-01-02",
     ):  # fmt: skip
         assert part in first, first
-    assert said.index("r7, r12") < said.index("<table")
+    assert page.index("r7, r12") < page.index("<table")
     assert "First ids" not in html.render(small)
 
 
 def test_what_nobody_said_of_a_request_is_left_out(small):
-    bare = REQUEST | {"asked": None, "date": None, "ids": ["r7"], "examples": 1}
-    said = html.render(put(small, "stages", "trace", "request", value=bare))
-    card = " ".join(" ".join(Page(said[said.index("<section") : said.index("<table")]).text).split())
+    request = REQUEST | {"asked": None, "date": None, "ids": ["r7"], "examples": 1}
+    page = html.render(put(small, "stages", "trace", "request", value=request))
+    card = " ".join(" ".join(Page(page[page.index("<section") : page.index("<table")]).text).split())
     assert "Deleted 1 of 1437 examples First ids r7 Labels" in card
     assert card.index("Model mine/project.py Date 2026-01-02") and "Request" not in card
 
@@ -332,7 +332,7 @@ def test_every_metric_is_explained_where_it_is_first_used_and_in_every_heading(t
 
 
 def test_the_three_verdicts_are_defined_as_an_audit_decides(text):
-    note = next(said for said in re.findall(r'<p class="note">([^<]*)</p>', text) if said.startswith("PASS:"))
+    note = next(each for each in re.findall(r'<p class="note">([^<]*)</p>', text) if each.startswith("PASS:"))
     assert "FAIL: at least one is shown to lie outside" in note
     assert note.endswith("INCONCLUSIVE: neither is shown, or the original itself looks retrained.")
 
@@ -350,23 +350,23 @@ def test_a_table_says_that_it_scrolls_only_where_it_does(small):
 def test_the_box_of_an_audit_has_the_original_and_the_margins_and_no_raw_keys(small):
     stage = small["stages"]["trace"]
     data = {**stage["data"], "forgotten_classes": [3]}
-    audited = stage | {"recipe": {}, "data": data, "margins": MARGINS, "seeds": [0]}
-    said = html.render(small | {"stages": {"audit": audited}})
-    box = Page(said[said.index("<section") : said.index("</section>")])
+    audit_stage = stage | {"recipe": {}, "data": data, "margins": MARGINS, "seeds": [0]}
+    page = html.render(small | {"stages": {"audit": audit_stage}})
+    box = Page(page[page.index("<section") : page.index("</section>")])
     assert row_of(box, "Before", among=["lur", "Retrain", "Margin"])
-    before = stage["methods"]["original"]["scores"]["ua"]["value"]
-    assert row_of(box, "UA", among=[format_value(before, 2), format_value(MARGINS["ua"], 2)])
-    assert '<h2 id="stage-0">Audit of lur</h2>' in said and "Next: " in "".join(box.text)
-    names = re.findall(r"<dt>([^<]*)</dt>", said[said.index('<h2 id="stage-0') :])
+    value = stage["methods"]["original"]["scores"]["ua"]["value"]
+    assert row_of(box, "UA", among=[format_value(value, 2), format_value(MARGINS["ua"], 2)])
+    assert '<h2 id="stage-0">Audit of lur</h2>' in page and "Next: " in "".join(box.text)
+    names = re.findall(r"<dt>([^<]*)</dt>", page[page.index('<h2 id="stage-0') :])
     assert {"Digest of the split", "Forgotten classes"} <= set(names) and "forgotten_classes" not in names
 
 
 def test_the_cost_of_a_method_stands_beside_that_of_retraining(small):
     lur = small["stages"]["trace"]["methods"]["lur"]
-    spent = {"seconds": 12.5, "gradient_evaluations": 480}
-    known = put(small, "stages", "trace", "reference", value=small["stages"]["trace"]["reference"] | spent)
-    page = Page(html.render(known))
-    own = [f"{lur['cost']:.2f}", f"{lur['seconds']:.2f} s", f"{lur['gradient_evaluations']} gradients"]
-    assert row_of(page, "lur", among=own)
+    costs = {"seconds": 12.5, "gradient_evaluations": 480}
+    content = put(small, "stages", "trace", "reference", value=small["stages"]["trace"]["reference"] | costs)
+    page = Page(html.render(content))
+    cells = [f"{lur['cost']:.2f}", f"{lur['seconds']:.2f} s", f"{lur['gradient_evaluations']} gradients"]
+    assert row_of(page, "lur", among=cells)
     assert row_of(page, "Retrain", among=["1.00", "12.50 s", "480 gradients"])
     assert row_of(page, "Gradient", among=[str(lur["gradient_evaluations"]), "480"])

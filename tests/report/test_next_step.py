@@ -33,9 +33,9 @@ KNOWN = seeds(ua=0.0)
     ],
 )
 def test_a_verdict_has_a_next_step(values, references, original, expected):
-    found = judge(values, references, MARGINS, original=original, metrics=METRICS)
-    said = next_step(found.verdict, found.reason)
-    assert said.startswith("Next: ") and expected in said, found.reason
+    judgement = judge(values, references, MARGINS, original=original, metrics=METRICS)
+    sentence = next_step(judgement.verdict, judgement.reason)
+    assert sentence.startswith("Next: ") and expected in sentence, judgement.reason
 
 
 def test_missing_attacks_are_asked_for():

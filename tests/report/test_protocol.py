@@ -13,17 +13,17 @@ from unweave.report.protocol import figures_of, ranks_of, refuse_unmeasured, sum
 
 def stage_of(**methods):
     """A stage of two seeds; by method, pairs of (retention, indiscernibility, cost), None if it failed."""
-    made = synthetic()["stages"]["class"]
-    row = made["methods"]["lur"]
-    made["methods"] = {name: told_of(row, figures) for name, figures in methods.items()}
-    return made
+    stage = synthetic()["stages"]["class"]
+    row = stage["methods"]["lur"]
+    stage["methods"] = {name: told_of(row, figures) for name, figures in methods.items()}
+    return stage
 
 
 def told_of(row, figures):
     if figures is None:
         return {key: row[key] for key in row if key != "per_seed"} | {"failed": "no convolutions"}
-    kept, hidden, costs = (list(column) for column in zip(*figures, strict=True))
-    retained = dict.fromkeys(("retain_retention", "forget_retention", "test_retention"), kept)
+    retentions, hidden, costs = (list(column) for column in zip(*figures, strict=True))
+    retained = dict.fromkeys(("retain_retention", "forget_retention", "test_retention"), retentions)
     return row | {"per_seed": {**retained, "indiscernibility": hidden, "t_mia": hidden, "cost": costs}}
 
 
@@ -34,15 +34,17 @@ def test_a_figure_is_mean_and_standard_deviation_over_the_seeds_with_a_number():
 
 
 def test_a_retrain_has_retention_and_speed_up_one_and_the_original_no_speed():
-    perfect = [(1.0, 1.0, 1.0), (1.0, 1.0, 1.0)]
-    found = figures_of(stage_of(retrain=perfect, original=[(1.0, 0.5, 0.0)] * 2, lur=[(0.9, 0.8, 0.5)] * 2))
-    assert {each["mean"] for each in found["retrain"].values()} == {1.0}
-    assert found["original"]["speed_up"]["n"] == 0 and found["lur"]["speed_up"]["mean"] == 2.0
+    perfect_figures = [(1.0, 1.0, 1.0), (1.0, 1.0, 1.0)]
+    values = figures_of(
+        stage_of(retrain=perfect_figures, original=[(1.0, 0.5, 0.0)] * 2, lur=[(0.9, 0.8, 0.5)] * 2)
+    )
+    assert {each["mean"] for each in values["retrain"].values()} == {1.0}
+    assert values["original"]["speed_up"]["n"] == 0 and values["lur"]["speed_up"]["mean"] == 2.0
 
 
 def test_speed_up_is_the_mean_of_the_seeds_ratios():
-    found = figures_of(stage_of(lur=[(1.0, 1.0, 0.5), (1.0, 1.0, 0.25)]))
-    assert found["lur"]["speed_up"]["mean"] == 3.0  # and not 1 / 0.375
+    values = figures_of(stage_of(lur=[(1.0, 1.0, 0.5), (1.0, 1.0, 0.25)]))
+    assert values["lur"]["speed_up"]["mean"] == 3.0  # and not 1 / 0.375
 
 
 def test_methods_rank_by_both_retentions_and_indiscernibility_and_what_failed_last():
@@ -53,9 +55,9 @@ def test_methods_rank_by_both_retentions_and_indiscernibility_and_what_failed_la
         salun=None,
     )
     assert ranks_of(stage) == {"msg": 1.5, "ascent": 2.0, "ct": 2.5, "salun": 4.0}
-    agreed = summary({"stages": {"one": stage}})["agreement"]
+    agreement = summary({"stages": {"one": stage}})["agreement"]
     # msg-ascent as published, ct-ascent not; what could not be run has no place in that order
-    assert agreed == {"tau": 0.0, "pairs": 2}
+    assert agreement == {"tau": 0.0, "pairs": 2}
 
 
 def test_a_retention_that_is_not_defined_is_left_out_of_the_order():
@@ -71,27 +73,27 @@ def test_every_form_has_every_method_and_says_why_one_failed(draw):
     record = {
         "stages": {"one": stage_of(msg=[(1.0, 0.9, 0.5)] * 2, salun=None, original=[(1.0, 0.5, 0.0)] * 2)}
     }
-    said = draw(record)
-    assert all(name in said for name in ("msg", "salun", "original", "1.000", "2.000"))
-    (line,) = [line for line in said.splitlines() if "salun" in line and "no convolutions" not in line]
+    text = draw(record)
+    assert all(name in text for name in ("msg", "salun", "original", "1.000", "2.000"))
+    (line,) = [line for line in text.splitlines() if "salun" in line and "no convolutions" not in line]
     assert "FAILED" in line
     if draw is not protocol_tables.latex:
-        assert "salun: FAILED: no convolutions" in said and "2 seeds; the protocol has 10." in said
-        assert "no two of these methods are in an order" in " ".join(said.split())
+        assert "salun: FAILED: no convolutions" in text and "2 seeds; the protocol has 10." in text
+        assert "no two of these methods are in an order" in " ".join(text.split())
 
 
 @pytest.mark.parametrize("width", [80, 100])
 def test_text_fits_its_width(width):
-    said = protocol_tables.text(synthetic(), width=width)
-    assert max(map(len, said.splitlines())) <= width and "…" not in said
+    text = protocol_tables.text(synthetic(), width=width)
+    assert max(map(len, text.splitlines())) <= width and "…" not in text
 
 
 def test_parquet_has_the_numbers_and_the_failures(tmp_path):
     record = {"stages": {"one": stage_of(msg=[(1.0, 0.9, 0.5), (0.5, 0.9, 0.5)], salun=None)}}
     rows = parquet.read_table(protocol_tables.parquet(record, tmp_path / "table.parquet")).to_pylist()
-    found = {(row["method"], row["figure"]): row for row in rows}
-    assert found["msg", "test_retention"]["mean"] == 0.75 and found["msg", "speed_up"]["n"] == 2
-    assert found["salun", None]["failed"] == "no convolutions"
+    cells = {(row["method"], row["figure"]): row for row in rows}
+    assert cells["msg", "test_retention"]["mean"] == 0.75 and cells["msg", "speed_up"]["n"] == 2
+    assert cells["salun", None]["failed"] == "no convolutions"
 
 
 def test_a_stage_without_the_figures_is_refused_by_name_and_has_a_page_without_them():

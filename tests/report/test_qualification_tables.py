@@ -16,15 +16,15 @@ ROWS = [
 
 
 def test_each_model_is_counted_once():
-    found = tally(ROWS)
-    assert found.models == 28 and found.decided == 17
-    assert found.same == 7 and found.open == 3
-    assert found.decided == found.same + found.open + 1 + 6  # and the opposite verdicts
+    counts = tally(ROWS)
+    assert counts.models == 28 and counts.decided == 17
+    assert counts.same == 7 and counts.open == 3
+    assert counts.decided == counts.same + counts.open + 1 + 6  # and the opposite verdicts
 
 
 def test_a_pass_or_a_fail_that_retrained_models_do_not_give_is_false():
-    found = tally(ROWS)
-    assert found.false_pass == 1 + 4 and found.false_fail == 6
+    counts = tally(ROWS)
+    assert counts.false_pass == 1 + 4 and counts.false_fail == 6
 
 
 def test_tables_sum_to_the_whole():

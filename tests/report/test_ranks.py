@@ -33,9 +33,9 @@ def test_the_critical_difference_has_the_published_q(methods, alpha, q):
 
 
 def test_ranks_by_hand():
-    found = ranking([{"a": 1.0, "b": 3.0, "c": 2.0}, {"a": 5.0, "b": 5.0, "c": 7.0}])
-    assert found.ranks == {"a": 1.25, "b": 2.25, "c": 2.5} and found.blocks == 2
-    assert list(found.ranks) == ["a", "b", "c"]
+    result = ranking([{"a": 1.0, "b": 3.0, "c": 2.0}, {"a": 5.0, "b": 5.0, "c": 7.0}])
+    assert result.ranks == {"a": 1.25, "b": 2.25, "c": 2.5} and result.blocks == 2
+    assert list(result.ranks) == ["a", "b", "c"]
 
 
 def test_what_failed_shares_the_last_rank():
@@ -56,23 +56,23 @@ def test_groups_are_the_largest_ones():
 
 
 def test_overlapping_groups_are_both_named():
-    found = Ranking({"a": 1.4, "b": 2.0, "c": 2.6}, 12)
-    assert 0.6 < found.critical < 1.2
-    assert found.groups == [("a", "b"), ("b", "c")]
+    result = Ranking({"a": 1.4, "b": 2.0, "c": 2.6}, 12)
+    assert 0.6 < result.critical < 1.2
+    assert result.groups == [("a", "b"), ("b", "c")]
 
 
 def test_one_order_in_every_block_is_the_strongest_evidence_and_one_method_is_none():
-    same = ranking([{"a": 1.0, "b": 2.0, "c": 3.0}] * 10)
-    assert same.p == 0 and same.friedman == 20
+    result = ranking([{"a": 1.0, "b": 2.0, "c": 3.0}] * 10)
+    assert result.p == 0 and result.friedman == 20
     assert math.isnan(ranking([{"a": 1.0}] * 5).p) and math.isnan(ranking([{"a": 1.0}] * 5).critical)
 
 
 @given(st.integers(3, 6), st.integers(3, 12), st.integers(0, 99))
 def test_friedman_equals_scipy_and_ranks_sum_up(methods, blocks, seed):
     figures = np.random.default_rng(seed).normal(size=(blocks, methods))
-    found = ranking([dict(zip("abcdef", row.tolist(), strict=False)) for row in figures])
-    assert found.friedman == pytest.approx(stats.friedmanchisquare(*figures.T).statistic, abs=1e-9)
-    assert sum(found.ranks.values()) == pytest.approx(methods * (methods + 1) / 2)
+    result = ranking([dict(zip("abcdef", row.tolist(), strict=False)) for row in figures])
+    assert result.friedman == pytest.approx(stats.friedmanchisquare(*figures.T).statistic, abs=1e-9)
+    assert sum(result.ranks.values()) == pytest.approx(methods * (methods + 1) / 2)
 
 
 @pytest.mark.parametrize("blocks", [[], [{"a": 1.0}, {"b": 1.0}]])

@@ -25,10 +25,10 @@ def best(stage):
 
 
 def test_references_come_first_then_methods_by_gap_then_failures(stage):
-    made = rows(stage)
+    stage_rows = rows(stage)
     assert names(stage)[:3] == ["Retrain", "retrain", "original"]
     assert names(stage)[-1] == "diverged"
-    gaps = [row.gap.mean for row in made if row.kind == "method" and row.status != "FAILED"]
+    gaps = [row.gap.mean for row in stage_rows if row.kind == "method" and row.status != "FAILED"]
     assert gaps == sorted(gaps)
 
 
@@ -48,9 +48,9 @@ def test_no_method_is_best_of_one_seed(stage):
 
 @pytest.mark.parametrize("mean", [math.nan, None, -math.inf])
 def test_a_gap_without_a_finite_number_never_ranks(stage, mean):
-    changed = put(stage, "methods", "lur-match", "gap", "mean", value=mean)
-    assert best(changed) == ["joint-match"]
-    assert names(changed)[-2:] == ["lur-match", "diverged"]
+    other_stage = put(stage, "methods", "lur-match", "gap", "mean", value=mean)
+    assert best(other_stage) == ["joint-match"]
+    assert names(other_stage)[-2:] == ["lur-match", "diverged"]
 
 
 def test_a_failed_method_never_ranks_whatever_its_numbers_say(stage):
@@ -71,8 +71,8 @@ def test_no_method_is_best_where_every_verdict_is_fail(stage):
 def test_the_headline_is_the_first_method_that_is_no_reference_unless_the_record_names_one(stage):
     assert headline(stage).name == "lur"
     assert headline(stage | {"headline": "salun"}).name == "salun"
-    only = stage | {"methods": {"original": stage["methods"]["original"]}}
-    assert headline(only).name == "original"
+    one_method = stage | {"methods": {"original": stage["methods"]["original"]}}
+    assert headline(one_method).name == "original"
     assert headline(stage | {"methods": {}}) is None
 
 
@@ -84,8 +84,8 @@ def test_a_retrain_that_repeats_the_reference_is_one_row_with_its_costs(stage):
 
 
 def test_a_stage_without_a_reference_has_no_reference_row(stage):
-    bare = put(stage, "reference", value={"scores": {}, "null_band": {}})
-    assert names(without(bare, "methods", "retrain"))[0] == "original"
+    bare_stage = put(stage, "reference", value={"scores": {}, "null_band": {}})
+    assert names(without(bare_stage, "methods", "retrain"))[0] == "original"
 
 
 def test_the_verdict_is_not_repeated_in_the_reason(stage):
@@ -97,15 +97,15 @@ def test_the_verdict_is_not_repeated_in_the_reason(stage):
     [("ua", 1.2, False), ("ua", 1.4, True), ("ua", -1.4, True), ("mia", 50.0, False)],
 )
 def test_a_difference_is_outside_on_either_side_of_its_margin(stage, metric, distance, beyond):
-    changed = put(stage, "methods", "lur", "scores", metric, "gap", value=distance)
-    cell = {row.name: row for row in rows(changed)}["lur"].scores[metric]
+    other_stage = put(stage, "methods", "lur", "scores", metric, "gap", value=distance)
+    cell = {row.name: row for row in rows(other_stage)}["lur"].scores[metric]
     assert is_outside(metric, cell, stage["margins"].get(metric)) is beyond
 
 
 @pytest.mark.parametrize(("value", "beyond"), [(0.09, False), (0.10, True)])
 def test_the_margin_of_a_distance_between_two_models_bounds_the_distance(stage, value, beyond):
-    changed = put(stage, "methods", "lur", "scores", "tv", "value", value=value)
-    cell = {row.name: row for row in rows(changed)}["lur"].scores["tv"]
+    other_stage = put(stage, "methods", "lur", "scores", "tv", "value", value=value)
+    cell = {row.name: row for row in rows(other_stage)}["lur"].scores["tv"]
     assert is_outside("tv", cell, 0.0944) is beyond
 
 
@@ -167,8 +167,8 @@ class TestCompared:
         one, other = (synthetic()["stages"][name] for name in ("trace", "class"))
         assert rank_stages([one, other]) is None
         other["data"]["digest"] = "cd" * 32
-        found = rank_stages([one, other])
-        assert found.blocks == 12 and found.ranks.keys() == {"lur", "finetune"}
+        result = rank_stages([one, other])
+        assert result.blocks == 12 and result.ranks.keys() == {"lur", "finetune"}
 
     def test_tests_are_the_records_first_ones(self):
         stage = synthetic()["stages"]["trace"]

@@ -41,11 +41,11 @@ def test_every_method_is_in_every_form_with_its_numbers(record, render):
     lines = render(record).splitlines()
     for name, method in record["stages"]["trace"]["methods"].items():
         expected = [name, *primary(method["scores"])]
-        plain = [
+        expected_cells = [
             line.replace(r"\textbf{" + name + "}", name).replace("$-$", "-").replace("--", DASH)
             for line in lines
         ]
-        assert any(all(part in line for part in expected) for line in plain), expected
+        assert any(all(part in line for part in expected) for line in expected_cells), expected
 
 
 @for_each("render", [tables.text, tables.markdown, tables.latex])
@@ -107,11 +107,11 @@ def test_a_line_break_in_a_stages_name_stays_in_its_comment(record):
 
 
 def test_parquet_holds_the_records_own_numbers(record, tmp_path):
-    read = read_table(parquet(record, tmp_path / "table.parquet")).to_pylist()
-    found = {(line["stage"], line["method"], line["metric"]): line for line in read}
+    table_rows = read_table(parquet(record, tmp_path / "table.parquet")).to_pylist()
+    row_of_score = {(line["stage"], line["method"], line["metric"]): line for line in table_rows}
     for name, method in record["stages"]["trace"]["methods"].items():
         for metric, score in method["scores"].items():
-            line = found["trace", name, metric]
+            line = row_of_score["trace", name, metric]
             if method["failed"] is None:
                 assert (line["value"], line["low"], line["difference"]) == (
                     score["value"],
@@ -124,8 +124,8 @@ def test_parquet_holds_the_records_own_numbers(record, tmp_path):
 
 def test_parquet_keeps_failures_as_rows_with_nulls(record, tmp_path):
     record["stages"]["trace"]["methods"]["diverged"]["scores"] = {}
-    read = read_table(parquet(record, tmp_path / "table.parquet")).to_pylist()
-    (line,) = [line for line in read if line["method"] == "diverged"]
+    table_rows = read_table(parquet(record, tmp_path / "table.parquet")).to_pylist()
+    (line,) = [line for line in table_rows if line["method"] == "diverged"]
     assert line["failed"] and line["metric"] is None and line["value"] is None and line["mean_gap"] is None
 
 
@@ -135,17 +135,17 @@ def test_the_terminal_table_has_a_row_for_each_row(record):
 
 
 def test_one_seed_orders_nothing(record):
-    said = "With one seed the order of methods shows nothing."
-    assert said not in tables.legend(record) and said not in html.render(cheap_to_draw(record))
+    sentence = "With one seed the order of methods shows nothing."
+    assert sentence not in tables.legend(record) and sentence not in html.render(cheap_to_draw(record))
     record["stages"]["trace"]["seeds"] = [0]
-    assert said in tables.legend(record) and said in html.render(cheap_to_draw(record))
+    assert sentence in tables.legend(record) and sentence in html.render(cheap_to_draw(record))
     assert "\\textbf" not in tables.latex({"stages": {"trace": record["stages"]["trace"]}})
     assert "p vs" not in tables.latex({"stages": {"trace": record["stages"]["trace"]}})
 
 
 def test_a_generators_retained_figures_may_be_better_than_retrains(record):
-    for_all = "none is better when larger"
-    assert for_all in tables.legend(record) and for_all in html.render(cheap_to_draw(record))
+    sentence = "none is better when larger"
+    assert sentence in tables.legend(record) and sentence in html.render(cheap_to_draw(record))
     generator = {"reference": {"scores": {}}, "methods": {"lur": {"scores": dict.fromkeys(GENERATION)}}}
     assert aim(generator) == (
         "On the forgotten condition Retrain is the target; on the rest, no worse than Retrain."
@@ -155,8 +155,8 @@ def test_a_generators_retained_figures_may_be_better_than_retrains(record):
 def test_tests_and_ranks_are_columns_where_they_fit(record):
     header = next(line for line in tables.text(record).splitlines() if line.startswith("Method"))
     assert header.split()[:5] == ["Method", "Verdict", "Gap", "lur", "Rank"]
-    (joint,) = (line for line in tables.text(record).splitlines() if line.startswith("joint "))
-    assert joint.split()[3:5] == ["<0.001", "9.0"]
+    (line_of_joint,) = (line for line in tables.text(record).splitlines() if line.startswith("joint "))
+    assert line_of_joint.split()[3:5] == ["<0.001", "9.0"]
     narrow = next(line for line in tables.text(record, width=80).splitlines() if line.startswith("Method"))
     assert narrow.split()[:4] == ["Method", "Verdict", "Gap", "Rank"]
     assert "$<$0.001 & 9.0" in tables.latex(record)
@@ -176,9 +176,11 @@ def test_the_legend_explains_the_columns_that_fit_and_no_others(record, width):
 
 
 def test_parquet_holds_tests_and_ranks(record, tmp_path):
-    read = read_table(parquet(record, tmp_path / "table.parquet")).to_pylist()
-    found = {line["method"]: (line["p_holm"], line["mean_rank"]) for line in read if line["stage"] == "trace"}
-    assert found["joint"] == (0.0004, 9.0) and found["original"] == (None, None)
+    table_rows = read_table(parquet(record, tmp_path / "table.parquet")).to_pylist()
+    ranks = {
+        line["method"]: (line["p_holm"], line["mean_rank"]) for line in table_rows if line["stage"] == "trace"
+    }
+    assert ranks["joint"] == (0.0004, 9.0) and ranks["original"] == (None, None)
 
 
 def test_a_record_of_an_older_version_keeps_its_table(record):

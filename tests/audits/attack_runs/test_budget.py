@@ -31,10 +31,10 @@ def test_a_gradient_takes_time_and_leaves_the_model() -> None:
     torch.manual_seed(0)
     data = torch.utils.data.TensorDataset(torch.randn(8, 2), torch.arange(8) % 2)
     model = nn.Sequential(nn.Linear(2, 2), nn.Dropout()).train()
-    before = [p.clone() for p in model.parameters()]
+    weights = [p.clone() for p in model.parameters()]
     assert seconds_per_gradient(model, (as_source(data), torch.arange(8)), "cpu") > 0
     assert model.training and all(p.grad is None for p in model.parameters())
-    assert all(torch.equal(p, old) for p, old in zip(model.parameters(), before, strict=True))
+    assert all(torch.equal(p, weight) for p, weight in zip(model.parameters(), weights, strict=True))
 
 
 def test_a_time_must_be_measured_before_attacks_are_planned() -> None:

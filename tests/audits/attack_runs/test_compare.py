@@ -30,25 +30,25 @@ ON_ANSWERS = [name for name, attack in ATTACKS.items() if attack.figures and not
 
 
 def run_attack(attack: Attack, model: Evidence, **models: list[Evidence]):
-    of = case(model, **models)
-    return results_of(attack, of, null_of(attack, of))
+    audited_models = case(model, **models)
+    return results_of(attack, audited_models, null_of(attack, audited_models))
 
 
 def test_the_margin_is_that_of_the_metrics_of_a_verdict() -> None:
-    found = run_attack(PLAIN, answers(50))["mean"]
+    result = run_attack(PLAIN, answers(50))["mean"]
     values = [mean_of_forget(Answers(each), [])["mean"].value for each in CALIBRATION]
     spread = np.quantile([abs(one - other) for one, other in combinations(values, 2)], 0.95)
-    assert found.margin == pytest.approx(max(1.5 * spread, 1 / 120))
-    low, high = found.null_band or (0, 0)
+    assert result.margin == pytest.approx(max(1.5 * spread, 1 / 120))
+    low, high = result.null_band or (0, 0)
     assert (high - low) / 2 == pytest.approx(spread) and (low + high) / 2 == pytest.approx(np.mean(values))
     references = [mean_of_forget(Answers(each), [])["mean"].value for each in REFERENCES]
-    assert found.retrained == pytest.approx(np.mean(references))
+    assert result.retrained == pytest.approx(np.mean(references))
 
 
 def judge_value(value: float, references: Sequence[float], margin: float = 0.1, attack: Attack = PLAIN):
     nan = float("nan")
-    known = [{"mean": Interval(each, nan, nan)} for each in references]
-    null = Null(known, margins={"mean": margin}, bands={})
+    figures = [{"mean": Interval(each, nan, nan)} for each in references]
+    null = Null(figures, margins={"mean": margin}, bands={})
     return judge_figures(attack, {"mean": Interval(value, nan, nan)}, null)["mean"]
 
 
@@ -59,71 +59,75 @@ def test_a_difference_is_found_beyond_margin_and_interval_and_shows_in_four_of_f
     for factor, expected in ((0.99, None), (1.01, "under-forgetting"), (-1.01, "over-forgetting")):
         assert judge_value(float(np.mean(values)) + factor * edge, values).finding == expected
     draw = np.random.default_rng(0)
-    found = []
+    has_finding = []
     for _ in range(1000):
         references = draw.normal(0.5, 0.05, size=10).tolist()
         shift = judge_value(0.5, references).shows_from
         assert shift is not None
-        found.append(judge_value(0.5 + shift + draw.normal(0, 0.05), references).finding is not None)
-    assert np.mean(found) == pytest.approx(0.8, abs=0.03)
+        has_finding.append(judge_value(0.5 + shift + draw.normal(0, 0.05), references).finding is not None)
+    assert np.mean(has_finding) == pytest.approx(0.8, abs=0.03)
 
 
 @for_each("size", [20, 40, 48, 98, 100, 101])
 def test_one_example_of_the_half_that_is_classified_is_no_finding(size: int) -> None:
     attack = ATTACKS["representation"]
-    asked = size - size // 2
+    half_size = size - size // 2
     margin = smallest_margin(attack, "linear probe", size)
-    assert judge_value(1 - 1 / asked, [1.0] * 10, margin, attack).finding is None
-    assert judge_value(1 - 3 / asked, [1.0] * 10, margin, attack).finding == "over-forgetting"
+    assert judge_value(1 - 1 / half_size, [1.0] * 10, margin, attack).finding is None
+    assert judge_value(1 - 3 / half_size, [1.0] * 10, margin, attack).finding == "over-forgetting"
 
 
 @for_each(("references", "calibration"), [(9, 12), (10, 11), (1, 0), (0, 0)])
 def test_without_the_models_of_a_verdict_there_is_no_margin_and_no_finding(references, calibration) -> None:
     models = {"references": REFERENCES[:references], "calibration": CALIBRATION[:calibration]}
-    found = run_attack(PLAIN, ORIGINAL, **models)["mean"]
-    assert found.margin is None and found.finding is None and found.shows_from is None
-    assert (found.retrained is None) == (references == 0)
-    assert (found.null_band is None) == (references < 2)
+    result = run_attack(PLAIN, ORIGINAL, **models)["mean"]
+    assert result.margin is None and result.finding is None and result.shows_from is None
+    assert (result.retrained is None) == (references == 0)
+    assert (result.null_band is None) == (references < 2)
     assert case(ORIGINAL, **models).tier == (1 if references else 0)
 
 
 @for_each("name", ON_ANSWERS)
 def test_attacks_find_the_original_and_no_genuine_retrain(name: str) -> None:
     attack = ATTACKS[name]
-    found = {each.finding for each in run_attack(attack, ORIGINAL).values()} - {None}
-    assert found and found <= {attack.above, attack.below}
-    of = case(answers(50))
-    null = null_of(attack, of)
-    genuine = [figures_of(attack, Answers(answers(seed)), of.retrained) for seed in range(200, 220)]
-    false = [findings(attack, each, null) for each in genuine]
+    findings_of_original = {each.finding for each in run_attack(attack, ORIGINAL).values()} - {None}
+    assert findings_of_original and findings_of_original <= {attack.above, attack.below}
+    models = case(answers(50))
+    null = null_of(attack, models)
+    figures_of_retrains = [
+        figures_of(attack, Answers(answers(seed)), models.retrained) for seed in range(200, 220)
+    ]
+    false = [findings(attack, each, null) for each in figures_of_retrains]
     assert sum(map(bool, false)) <= 1, false
 
 
 @for_each("name", ON_ANSWERS)
 def test_the_order_of_the_references_does_not_matter(name: str) -> None:
     attack = ATTACKS[name]
-    usual = run_attack(attack, answers(50))
-    other = run_attack(attack, answers(50), references=REFERENCES[::-1], calibration=CALIBRATION[::-1])
-    for figure, result in usual.items():
-        assert other[figure].value == pytest.approx(result.value)
-        assert (other[figure].retrained, other[figure].margin) == pytest.approx(
+    results = run_attack(attack, answers(50))
+    reordered_results = run_attack(
+        attack, answers(50), references=REFERENCES[::-1], calibration=CALIBRATION[::-1]
+    )
+    for figure, result in results.items():
+        assert reordered_results[figure].value == pytest.approx(result.value)
+        assert (reordered_results[figure].retrained, reordered_results[figure].margin) == pytest.approx(
             (result.retrained, result.margin)
         )
 
 
 @for_each("name", ON_ANSWERS)
 def test_a_retrain_has_the_same_figures_whenever_it_is_left_out(name: str) -> None:
-    attack, of = ATTACKS[name], case(answers(50))
-    left_out = of.without(3)
-    found = figures_of(attack, left_out.unlearned, left_out.retrained)
-    assert repr(found) == repr(null_of(attack, of).references[3])  # repr: NaN equals itself
+    attack, models = ATTACKS[name], case(answers(50))
+    fold = models.without(3)
+    figures = figures_of(attack, fold.unlearned, fold.retrained)
+    assert repr(figures) == repr(null_of(attack, models).references[3])  # repr: NaN equals itself
 
 
 def test_what_can_not_be_attacked_is_refused() -> None:
-    broken = answers(50)
-    broken.logits["retain"][0, 0] = np.nan
+    broken_answers = answers(50)
+    broken_answers.logits["retain"][0, 0] = np.nan
     with pytest.raises(ValueError, match="plain needs finite logits, found NaN or infinity"):
-        run_attack(PLAIN, answers(50), references=[*REFERENCES[:9], broken])
+        run_attack(PLAIN, answers(50), references=[*REFERENCES[:9], broken_answers])
     with pytest.raises(ValueError, match="can't run the attack u-lira: call unweave.audits.*ulira"):
         run_attack(ATTACKS["u-lira"], answers(50))
 
@@ -139,8 +143,8 @@ def test_a_distance_is_a_fault_on_one_side_only() -> None:
 
 @for_each("name", ON_ANSWERS)
 def test_a_single_forget_record_leaves_the_other_attacks_to_run(name: str) -> None:
-    single = partial(take, forget=slice(1))
-    models = {"references": [*map(single, REFERENCES)], "calibration": [*map(single, CALIBRATION)]}
-    of = replace(case(single(ORIGINAL), **models), original=None)
-    for found in results_of(ATTACKS[name], of, null_of(ATTACKS[name], of)).values():
-        assert np.isfinite(found.value)
+    one_record = partial(take, forget=slice(1))
+    models = {"references": [*map(one_record, REFERENCES)], "calibration": [*map(one_record, CALIBRATION)]}
+    audited_models = replace(case(one_record(ORIGINAL), **models), original=None)
+    for result in results_of(ATTACKS[name], audited_models, null_of(ATTACKS[name], audited_models)).values():
+        assert np.isfinite(result.value)

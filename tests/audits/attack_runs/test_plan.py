@@ -19,8 +19,8 @@ SHADOWS = replace(PLAIN, name="shadows", tier=3, figures=None, function="elsewhe
 @pytest.fixture
 def registry(monkeypatch) -> None:
     """Five attacks of other costs and tiers, the dearest first."""
-    known = {each.name: each for each in (DEARER, DEAR, BESIDE, PLAIN, SHADOWS)}
-    monkeypatch.setattr(planning, "ATTACKS", known)
+    attacks = {each.name: each for each in (DEARER, DEAR, BESIDE, PLAIN, SHADOWS)}
+    monkeypatch.setattr(planning, "ATTACKS", attacks)
 
 
 def make_plan(names="all", tier=None, budget=None, retrained=10, has_models=True):

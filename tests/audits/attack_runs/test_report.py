@@ -46,19 +46,21 @@ def passed():
     return audit(answers(50))
 
 
-def attacks_of(found) -> dict:
-    return found.record["stages"]["audit"]["attacks"]
+def attacks_of(result) -> dict:
+    return result.record["stages"]["audit"]["attacks"]
 
 
 def test_a_genuine_retrain_passes_and_what_ran_and_did_not_is_said(passed) -> None:
     assert passed.verdict is Verdict.PASS, passed.reason
     assert "attacks that find nothing: " in passed.reason
-    found = attacks_of(passed)
-    run = {row["attack"] for row in found["results"]}
-    assert run | found["not_run"].keys() == ATTACKS.keys() and not run & found["not_run"].keys()
-    assert found["valid"] is True and found["tier"] == 2 and found["claim"].startswith("T2, 10 retrained")
-    assert [each["expected"] for each in found["controls"]] == ["passes", "fails", "fails", "fails"]
-    assert found["power"].startswith("With 120 records the smallest shift that shows is 0.0")
+    attacks = attacks_of(passed)
+    names = {row["attack"] for row in attacks["results"]}
+    assert names | attacks["not_run"].keys() == ATTACKS.keys() and not names & attacks["not_run"].keys()
+    assert (
+        attacks["valid"] is True and attacks["tier"] == 2 and attacks["claim"].startswith("T2, 10 retrained")
+    )
+    assert [each["expected"] for each in attacks["controls"]] == ["passes", "fails", "fails", "fails"]
+    assert attacks["power"].startswith("With 120 records the smallest shift that shows is 0.0")
 
 
 def run_with_check(check: Check, **more):
@@ -70,21 +72,23 @@ def run_with_check(check: Check, **more):
 
 
 def test_an_attack_whose_control_fails_is_not_run_and_takes_a_pass_away() -> None:
-    found = run_with_check(Check(False, "it is invalid: its control finds 9 of 10"))
-    assert found.results == {} and found.notes == {} and found.pictures == []
-    assert found.plan.not_run == {"plain": "it is invalid: its control finds 9 of 10"}
-    judged = judge_with_attacks(PASSED, replace(found, controls=()))
-    assert judged.verdict is Verdict.INCONCLUSIVE
-    assert judged.reason.endswith("no attack was run: plain: it is invalid: its control finds 9 of 10")
+    report = run_with_check(Check(False, "it is invalid: its control finds 9 of 10"))
+    assert report.results == {} and report.notes == {} and report.pictures == []
+    assert report.plan.not_run == {"plain": "it is invalid: its control finds 9 of 10"}
+    judgement = judge_with_attacks(PASSED, replace(report, controls=()))
+    assert judgement.verdict is Verdict.INCONCLUSIVE
+    assert judgement.reason.endswith("no attack was run: plain: it is invalid: its control finds 9 of 10")
 
 
 def test_an_attack_whose_control_holds_keeps_its_note_and_its_pictures() -> None:
-    shown = Pictures("7: re-identified", {"record": png_of_levels([0, 9], (1, 1, 2))})
-    found = run_with_check(Check(True, "its control finds none"), draw=lambda model: [shown]).as_record()
-    assert [row["figure"] for row in found["results"]] == ["mean"]
-    assert found["notes"] == {"plain": "its control finds none"}
-    assert found["pictures"] == [{"attack": "plain", "title": shown.title, "images": dict(shown.images)}]
-    assert "its control finds none" in attack_tables.sentences(found)
+    pictures = Pictures("7: re-identified", {"record": png_of_levels([0, 9], (1, 1, 2))})
+    attacks = run_with_check(Check(True, "its control finds none"), draw=lambda model: [pictures]).as_record()
+    assert [row["figure"] for row in attacks["results"]] == ["mean"]
+    assert attacks["notes"] == {"plain": "its control finds none"}
+    assert attacks["pictures"] == [
+        {"attack": "plain", "title": pictures.title, "images": dict(pictures.images)}
+    ]
+    assert "its control finds none" in attack_tables.sentences(attacks)
 
 
 def test_the_curve_behind_a_figure_is_kept_of_every_model_and_drawn() -> None:
@@ -100,8 +104,8 @@ def test_the_curve_behind_a_figure_is_kept_of_every_model_and_drawn() -> None:
         retrained=[examined(each, 0.1) for each in models.retrained],
     )
     attack = replace(PLAIN, curves=lambda model: {"mean": [0.0, *model.measurements["plain"]["level"]]})
-    found = run_attacks(Plan(Request(), [attack], {}), models, lambda answers, references: []).as_record()
-    assert found["curves"] == [
+    attacks = run_attacks(Plan(Request(), [attack], {}), models, lambda answers, references: []).as_record()
+    assert attacks["curves"] == [
         {
             "attack": "plain",
             "figure": "mean",
@@ -110,56 +114,56 @@ def test_the_curve_behind_a_figure_is_kept_of_every_model_and_drawn() -> None:
             "retrained": [[0, 0.1]] * 2,
         }
     ]
-    (drawn,) = figures.attack_curves({"attacks": found}).values()
+    (picture,) = figures.attack_curves({"attacks": attacks}).values()
     empty = {"attack": "plain", "figure": "mean", "model": [], "original": None, "retrained": []}
-    (blank,) = figures.attack_curves({"attacks": {"curves": [empty]}}).values()
-    assert drawn.count("stroke-width: 0.7") == 2 and "stroke-width: 0.7" not in blank
-    assert "the model, the original and retrained models" in drawn
-    del found["curves"]  # a record made before there were curves
-    assert figures.attack_curves({"attacks": found}) == {}
+    (empty_picture,) = figures.attack_curves({"attacks": {"curves": [empty]}}).values()
+    assert picture.count("stroke-width: 0.7") == 2 and "stroke-width: 0.7" not in empty_picture
+    assert "the model, the original and retrained models" in picture
+    del attacks["curves"]  # a record made before there were curves
+    assert figures.attack_curves({"attacks": attacks}) == {}
 
 
 def test_without_attacks_nothing_changes(passed) -> None:
-    plain = audit(answers(50), attacks=None)
-    assert "attacks" not in plain.record["stages"]["audit"]
-    assert passed.reason.startswith(plain.reason) and passed.scores.keys() == plain.scores.keys()
+    result = audit(answers(50), attacks=None)
+    assert "attacks" not in result.record["stages"]["audit"]
+    assert passed.reason.startswith(result.reason) and passed.scores.keys() == result.scores.keys()
 
 
 def test_an_attack_takes_a_pass_away() -> None:
     report = run_named("forget-vs-unseen", answers(50, lift=1.0))
-    found = judge_with_attacks(PASSED, report)
-    assert found.verdict is Verdict.FAIL
-    assert found.reason.startswith("FAIL: under-forgetting: the attack forget-vs-unseen finds ")
-    other = judge_with_attacks(PASSED, run_named("forget-vs-unseen", answers(50, lift=-1.5)))
-    assert other.reason.startswith("FAIL: over-forgetting: the attack forget-vs-unseen finds ")
+    judgement = judge_with_attacks(PASSED, report)
+    assert judgement.verdict is Verdict.FAIL
+    assert judgement.reason.startswith("FAIL: under-forgetting: the attack forget-vs-unseen finds ")
+    opposite_judgement = judge_with_attacks(PASSED, run_named("forget-vs-unseen", answers(50, lift=-1.5)))
+    assert opposite_judgement.reason.startswith("FAIL: over-forgetting: the attack forget-vs-unseen finds ")
 
 
 def test_an_attack_gives_no_pass() -> None:
     report = run_named("forget-vs-unseen", answers(50))
     for verdict in (Verdict.FAIL, Verdict.INCONCLUSIVE):
-        before = Judgement(verdict, f"{verdict}: of the metrics", {}, {})
-        assert judge_with_attacks(before, report) == before
+        judgement = Judgement(verdict, f"{verdict}: of the metrics", {}, {})
+        assert judge_with_attacks(judgement, report) == judgement
 
 
 def test_a_finding_is_named_where_the_verdict_is_inconclusive_and_changes_no_fail() -> None:
     report = replace(run_named("forget-vs-unseen", answers(50, lift=1.0)), controls=())
-    few = judge_with_attacks(Judgement(Verdict.INCONCLUSIVE, "INCONCLUSIVE: few seeds", {}, {}), report)
-    assert few.verdict is Verdict.INCONCLUSIVE
-    assert few.reason.startswith(
+    judgement = judge_with_attacks(Judgement(Verdict.INCONCLUSIVE, "INCONCLUSIVE: few seeds", {}, {}), report)
+    assert judgement.verdict is Verdict.INCONCLUSIVE
+    assert judgement.reason.startswith(
         "INCONCLUSIVE: few seeds; under-forgetting: the attack forget-vs-unseen finds "
     )
-    failed = Judgement(Verdict.FAIL, "FAIL: so", {}, {})
-    assert judge_with_attacks(failed, report) == failed
+    failure = Judgement(Verdict.FAIL, "FAIL: so", {}, {})
+    assert judge_with_attacks(failure, report) == failure
 
 
 def test_what_examining_the_models_took_is_said() -> None:
-    said = run_with_check(Check(True, "fine"), examine=lambda subject: {}, gradients=500).as_record()
-    assert said["spent"] == (
+    attacks = run_with_check(Check(True, "fine"), examine=lambda subject: {}, gradients=500).as_record()
+    assert attacks["spent"] == (
         "Examining 24 models took about 12,000 gradient evaluations; of each model: plain 500."
     )
-    assert said["spent"] in attack_tables.sentences(said)
-    silent = run_with_check(Check(True, "fine")).as_record()
-    assert silent["spent"] == "" and "" not in attack_tables.sentences(silent)
+    assert attacks["spent"] in attack_tables.sentences(attacks)
+    silent_attacks = run_with_check(Check(True, "fine")).as_record()
+    assert silent_attacks["spent"] == "" and "" not in attack_tables.sentences(silent_attacks)
 
 
 class TestControls:
@@ -167,54 +171,55 @@ class TestControls:
         report = run_named("forget-vs-unseen", answers(50), lambda answers, references: ["UA"])
         assert report.valid is False
         for verdict in (Verdict.PASS, Verdict.FAIL):
-            found = judge_with_attacks(Judgement(verdict, f"{verdict}: so", {}, {}), report)
-            assert found.verdict is Verdict.INCONCLUSIVE
-            assert found.reason == (
+            judgement = judge_with_attacks(Judgement(verdict, f"{verdict}: so", {}, {}), report)
+            assert judgement.verdict is Verdict.INCONCLUSIVE
+            assert judgement.reason == (
                 "INCONCLUSIVE: the audit is invalid: 10 of 10 genuine retrains are told from other retrained "
                 "models by UA"
             )
 
     def test_an_audit_that_passes_the_original_or_a_broken_model_is_invalid(self):
-        of = replace(case(answers(50)), original=case(answers(60)).unlearned)
-        found = {each.name: each for each in run_controls(of, [], lambda answers, references: [])}
-        assert found["a genuine retrain"].is_right
+        models = replace(case(answers(50)), original=case(answers(60)).unlearned)
+        results = {each.name: each for each in run_controls(models, [], lambda answers, references: [])}
+        assert results["a genuine retrain"].is_right
         for name in ("the original", "a constant model", "a random model"):
             assert (
-                not found[name].is_right and found[name].says == f"nothing tells {name} from retrained models"
+                not results[name].is_right
+                and results[name].says == f"nothing tells {name} from retrained models"
             )
 
     def test_two_retrains_of_ten_may_fail_and_not_three(self):
-        for wrong, held in ((2, True), (3, False)):
-            failing = {id(each) for each in REFERENCES[:wrong]}
-            faults = lambda answers, references, failing=failing: ["UA"] * (id(answers) in failing)  # noqa: E731
+        for n_wrong, is_right in ((2, True), (3, False)):
+            ids = {id(each) for each in REFERENCES[:n_wrong]}
+            faults = lambda answers, references, ids=ids: ["UA"] * (id(answers) in ids)  # noqa: E731
             first = controls.retrain_control(case(answers(50)), [], faults)
-            assert first.is_right is held and first.name == f"{wrong} of 10 genuine retrains"
+            assert first.is_right is is_right and first.name == f"{n_wrong} of 10 genuine retrains"
 
     def test_the_figures_of_retrains_are_computed_once(self):
         figures = Mock(side_effect=mean_of_forget)
-        of, attack = case(answers(50)), replace(PLAIN, figures=figures)
-        nulls = [(attack, null_of(attack, of))]
+        models, attack = case(answers(50)), replace(PLAIN, figures=figures)
+        nulls = [(attack, null_of(attack, models))]
         figures.reset_mock()
-        assert controls.retrain_control(of, nulls, lambda answers, references: []).is_right
+        assert controls.retrain_control(models, nulls, lambda answers, references: []).is_right
         assert figures.call_count == 0
 
     def test_without_the_models_of_a_verdict_none_runs(self):
         assert run_controls(case(answers(50), REFERENCES[:9]), [], lambda answers, references: []) == []
 
     def test_the_broken_models_know_nothing(self):
-        for broken in (constant_answers(ORIGINAL), random_answers(ORIGINAL)):
-            labels, logits = broken.labels["forget"], broken.logits["forget"]
-            own = logits[np.arange(len(labels)), labels].mean()
-            assert abs(own - logits.mean()) < 3 * logits.std() / len(labels) ** 0.5 + 1e-9
-            assert broken.finite and not (broken.logits["test"] == ORIGINAL.logits["test"]).all()
+        for model in (constant_answers(ORIGINAL), random_answers(ORIGINAL)):
+            labels, logits = model.labels["forget"], model.logits["forget"]
+            true_logits = logits[np.arange(len(labels)), labels].mean()
+            assert abs(true_logits - logits.mean()) < 3 * logits.std() / len(labels) ** 0.5 + 1e-9
+            assert model.finite and not (model.logits["test"] == ORIGINAL.logits["test"]).all()
 
 
 class TestPower:
     def test_the_standard_error_is_that_of_the_rank_test(self):
         assert chance_error(1000, 1000) == pytest.approx(0.0129, abs=1e-4)  # evaluation by simulation: 0.013
         rng = np.random.default_rng(0)
-        drawn = [(rng.normal(size=(40, 1)) > rng.normal(size=50)).mean() for _ in range(4000)]
-        assert chance_error(40, 50) == pytest.approx(np.std(drawn), rel=0.04)
+        areas = [(rng.normal(size=(40, 1)) > rng.normal(size=50)).mean() for _ in range(4000)]
+        assert chance_error(40, 50) == pytest.approx(np.std(areas), rel=0.04)
 
     def test_a_shift_has_its_size_in_deviations(self):
         rng = np.random.default_rng(0)
@@ -222,25 +227,25 @@ class TestPower:
         assert deviations(area - 0.5) == pytest.approx(0.3, abs=0.01)
 
     def test_the_two_models_alone_have_the_power_of_their_examples(self):
-        found = attacks_of(audit(answers(50), references=[], tier=0))
+        attacks = attacks_of(audit(answers(50), references=[], tier=0))
         shift = DETECTABLE * chance_error(120, 120)
-        assert f"the smallest shift that shows is {shift:.3f}" in found["power"] and found["tier"] == 0
-        assert all(row["finding"] is None for row in found["results"]) and found["valid"] is None
+        assert f"the smallest shift that shows is {shift:.3f}" in attacks["power"] and attacks["tier"] == 0
+        assert all(row["finding"] is None for row in attacks["results"]) and attacks["valid"] is None
 
 
 class TestBadInput:
     def test_nothing_that_runs_is_no_pass(self):
-        found = audit(answers(50), attacks="inversion")
-        assert found.verdict is Verdict.INCONCLUSIVE
-        assert found.reason.startswith("INCONCLUSIVE: no attack was run: inversion: it needs the models")
+        result = audit(answers(50), attacks="inversion")
+        assert result.verdict is Verdict.INCONCLUSIVE
+        assert result.reason.startswith("INCONCLUSIVE: no attack was run: inversion: it needs the models")
 
     def test_a_model_that_answers_nan_fails_as_before(self):
-        broken = answers(50)
-        broken.logits["test"][0, 0] = np.nan
-        found = audit(broken)
-        assert found.verdict is Verdict.FAIL and "NaN" in found.reason
-        assert attacks_of(found)["results"] == []
-        assert "contain NaN" in attacks_of(found)["not_run"]["rmia"]
+        broken_answers = answers(50)
+        broken_answers.logits["test"][0, 0] = np.nan
+        result = audit(broken_answers)
+        assert result.verdict is Verdict.FAIL and "NaN" in result.reason
+        assert attacks_of(result)["results"] == []
+        assert "contain NaN" in attacks_of(result)["not_run"]["rmia"]
 
     def test_other_ids_are_refused(self):
         other = answers(51)
@@ -261,8 +266,8 @@ class TestRecord:
     def test_it_is_written_and_read_and_old_records_stay_readable(self, passed, tmp_path):
         record.write(passed.record, tmp_path)
         (stage,) = record.load(tmp_path)["stages"].values()
-        written = json.dumps(attacks_of(passed)["results"]).replace("NaN", "null")
-        assert stage["attacks"]["results"] == json.loads(written)
+        results = json.dumps(attacks_of(passed)["results"]).replace("NaN", "null")
+        assert stage["attacks"]["results"] == json.loads(results)
         content = json.loads((tmp_path / record.FILE).read_text())
         del content["stages"]["audit"]["attacks"]
         record.validate(content)
@@ -284,21 +289,23 @@ class TestRecord:
 def few_unseen(model: Evidence, attacks: str, n: int = 22):
     """An audit with few unseen examples."""
     subject, original = (take(each, calibration=slice(n)) for each in (model, ORIGINAL))
-    others = [take(each, calibration=slice(n)) for each in (*REFERENCES, *CALIBRATION)]
-    return unweave.audit(subject, others[:10], calibration=others[10:], original=original, attacks=attacks)
+    models = [take(each, calibration=slice(n)) for each in (*REFERENCES, *CALIBRATION)]
+    return unweave.audit(subject, models[:10], calibration=models[10:], original=original, attacks=attacks)
 
 
 def test_a_rate_of_few_events_is_shown_but_not_judged_and_what_it_needs_is_named() -> None:
-    found = few_unseen(answers(50), "default")
-    assert found.verdict is Verdict.PASS, found.reason
+    result = few_unseen(answers(50), "default")
+    assert result.verdict is Verdict.PASS, result.reason
     needs = "rmia (tpr at 10 % fpr) needs at least 200 unseen examples, found 22"
-    assert "not judged: forget-vs-unseen (tpr at 10 % fpr) needs at least 100" in found.reason
-    assert needs in found.reason
-    of = attacks_of(found)
-    row = next(row for row in of["results"] if (row["attack"], row["figure"]) == ("rmia", "tpr at 10 % fpr"))
+    assert "not judged: forget-vs-unseen (tpr at 10 % fpr) needs at least 100" in result.reason
+    assert needs in result.reason
+    attacks = attacks_of(result)
+    row = next(
+        row for row in attacks["results"] if (row["attack"], row["figure"]) == ("rmia", "tpr at 10 % fpr")
+    )
     assert row["margin"] is None and row["finding"] is None and row["value"] >= 0
-    assert of["unjudged"]["rmia (tpr at 10 % fpr)"] == "needs at least 200 unseen examples, found 22"
-    assert "Inconclusive: rmia (tpr at 10 % fpr): it needs" in " ".join(attack_tables.sentences(of))
+    assert attacks["unjudged"]["rmia (tpr at 10 % fpr)"] == "needs at least 200 unseen examples, found 22"
+    assert "Inconclusive: rmia (tpr at 10 % fpr): it needs" in " ".join(attack_tables.sentences(attacks))
 
 
 def test_a_figure_that_no_retrained_model_has_is_not_judged_and_its_attack_finds_nothing_by_silence() -> None:
@@ -308,23 +315,23 @@ def test_a_figure_that_no_retrained_model_has_is_not_judged_and_its_attack_finds
         assert PLAIN.figures is not None
         return PLAIN.figures(model, references) if model is models.unlearned else {}
 
-    alone = replace(PLAIN, name="alone", figures=figures)
-    plans = [Plan(Request(), attacks, {}) for attacks in ([alone, PLAIN], [alone])]
-    both, only = (run_attacks(plan, models, lambda answers, references: []) for plan in plans)
-    assert both.judging == ["plain"] and only.judging == []
-    passed = judge_with_attacks(PASSED, replace(both, controls=()))
-    assert passed.reason.endswith("not judged: alone (mean) has no figure of a retrained model")
-    judged = judge_with_attacks(PASSED, replace(only, controls=()))
-    assert judged.verdict is Verdict.INCONCLUSIVE
-    assert judged.reason.endswith("no attack could judge: alone (mean) has no figure of a retrained model")
+    unjudged_attack = replace(PLAIN, name="alone", figures=figures)
+    plans = [Plan(Request(), attacks, {}) for attacks in ([unjudged_attack, PLAIN], [unjudged_attack])]
+    report, report_of_one = (run_attacks(plan, models, lambda answers, references: []) for plan in plans)
+    assert report.judging == ["plain"] and report_of_one.judging == []
+    pass_judgement = judge_with_attacks(PASSED, replace(report, controls=()))
+    assert pass_judgement.reason.endswith("not judged: alone (mean) has no figure of a retrained model")
+    judgement = judge_with_attacks(PASSED, replace(report_of_one, controls=()))
+    assert judgement.verdict is Verdict.INCONCLUSIVE
+    assert judgement.reason.endswith("no attack could judge: alone (mean) has no figure of a retrained model")
 
 
 def test_if_no_figure_can_be_judged_nothing_passes() -> None:
-    only = replace(PLAIN, fewest_unseen={"mean": 500})
-    found = run_attacks(Plan(Request(), [only], {}), case(answers(50)), lambda answers, references: [])
-    judged = judge_with_attacks(PASSED, replace(found, controls=()))
-    assert judged.verdict is Verdict.INCONCLUSIVE
-    assert judged.reason.endswith(
+    attack = replace(PLAIN, fewest_unseen={"mean": 500})
+    report = run_attacks(Plan(Request(), [attack], {}), case(answers(50)), lambda answers, references: [])
+    judgement = judge_with_attacks(PASSED, replace(report, controls=()))
+    assert judgement.verdict is Verdict.INCONCLUSIVE
+    assert judgement.reason.endswith(
         "no attack could judge: plain (mean) needs at least 500 unseen examples, found 120"
     )
 
@@ -336,8 +343,8 @@ def test_a_tail_of_a_few_forget_examples_is_no_finding() -> None:
         model.logits["forget"][:count] -= (
             40 * np.eye(model.n_classes, dtype=np.float32)[model.labels["forget"][:count]]
         )
-        of = case(model)
-        tail[count] = results_of(attack, of, null_of(attack, of))["tail"]
+        models = case(model)
+        tail[count] = results_of(attack, models, null_of(attack, models))["tail"]
     assert tail[8].value == pytest.approx(8 / 120, abs=0.03) and tail[8].finding is None
     assert tail[8].margin >= EVENTS / 120 and tail[60].finding == "F stands out"
 
@@ -361,14 +368,17 @@ def drawn_models(seed: int, records: int, unseen: int) -> AuditedModels:
 @for_each("sizes", [(22, 22), (146, 22), (100, 100)])
 def test_a_genuine_retrain_passes_at_any_size_and_the_original_is_found(sizes: tuple[int, int]) -> None:
     attacks = plan_attacks(Request(), retrained=10, has_models=False).attacks
-    false, found = [], []
+    false_alarms, detections = [], []
     for seed in range(400):
-        of = drawn_models(seed, *sizes)
-        nulls = [(attack, null_of(attack, of)) for attack in attacks]
-        assert of.original is not None
-        for model, kept in ((of.unlearned, false), (of.original, found)):
-            kept.append(
-                any(findings(attack, figures_of(attack, model, of.retrained), null) for attack, null in nulls)
+        models = drawn_models(seed, *sizes)
+        nulls = [(attack, null_of(attack, models)) for attack in attacks]
+        assert models.original is not None
+        for model, outcomes in ((models.unlearned, false_alarms), (models.original, detections)):
+            outcomes.append(
+                any(
+                    findings(attack, figures_of(attack, model, models.retrained), null)
+                    for attack, null in nulls
+                )
             )
-    assert np.mean(false) <= 0.05
-    assert np.mean(found) >= (1.0 if min(sizes) >= 100 else 0.95)
+    assert np.mean(false_alarms) <= 0.05
+    assert np.mean(detections) >= (1.0 if min(sizes) >= 100 else 0.95)

@@ -56,8 +56,8 @@ def test_a_model_that_fails_to_train_lets_the_next_audit_in(split, tmp_path) -> 
 
     with pytest.raises(ValueError, match="no data"):
         load_or_retrain(Retrain(broken, folder=tmp_path, code="one"), split, 0, exam)
-    fine = Retrain(lambda dataset, seed: nn.Linear(4, 2), folder=tmp_path, code="one")
-    assert load_or_retrain(fine, split, 0, exam).found.finite
+    reference = Retrain(lambda dataset, seed: nn.Linear(4, 2), folder=tmp_path, code="one")
+    assert load_or_retrain(reference, split, 0, exam).found.finite
 
 
 def attack(name: str, examine) -> Attack:
@@ -89,15 +89,15 @@ def test_attacks_of_two_audits_are_both_kept(split, tmp_path) -> None:
         assert examining.wait(30)
         threads.submit(examine, attack("two", quick)).result(30)
         first.result(30)
-    (kept,) = tmp_path.rglob("attacks-*.json")
-    assert json.loads(kept.read_text()) == {"one": {"slow": [1.0]}, "two": {"quick": [2.0]}}
+    (file,) = tmp_path.rglob("attacks-*.json")
+    assert json.loads(file.read_text()) == {"one": {"slow": [1.0]}, "two": {"quick": [2.0]}}
 
 
 def test_without_models_the_answers_and_what_attacks_need_are_stored(split, tmp_path) -> None:
-    exam, trained = ClassifierExam(split), []
+    exam, seeds = ClassifierExam(split), []
 
     def train(dataset, seed: int) -> nn.Module:
-        trained.append(seed)
+        seeds.append(seed)
         return nn.Linear(4, 2)
 
     reference = Retrain(train, folder=tmp_path, code="one", keep_models=False)
@@ -111,12 +111,12 @@ def test_without_models_the_answers_and_what_attacks_need_are_stored(split, tmp_
 
     first = load(one)
     assert load(one).measurements == first.measurements
-    assert trained == [0] and not [*tmp_path.rglob("model.*")]
+    assert seeds == [0] and not [*tmp_path.rglob("model.*")]
     with pytest.raises(ValueError, match=r"the attack b needs the retrained models.*delete that file"):
         load(one, two)
     (facts,) = tmp_path.glob("*.json")
     facts.unlink()
-    assert load(one, two).measurements["a"] == load(two).measurements["b"] and trained == [0, 0]
+    assert load(one, two).measurements["a"] == load(two).measurements["b"] and seeds == [0, 0]
 
 
 def test_a_model_of_an_earlier_training_goes_with_its_facts(split, tmp_path) -> None:
@@ -124,9 +124,9 @@ def test_a_model_of_an_earlier_training_goes_with_its_facts(split, tmp_path) -> 
     load_or_retrain(Retrain(lambda data, seed: nn.Linear(4, 2), folder=tmp_path, code="one"), split, 0, exam)
     (facts,) = tmp_path.glob("*.json")
     facts.unlink()
-    without = Retrain(lambda data, seed: nn.Linear(4, 2), folder=tmp_path, code="one", keep_models=False)
-    load_or_retrain(without, split, 0, exam)
-    assert ReferenceFiles(facts, without.digest).read(exam).found.finite
+    reference = Retrain(lambda data, seed: nn.Linear(4, 2), folder=tmp_path, code="one", keep_models=False)
+    load_or_retrain(reference, split, 0, exam)
+    assert ReferenceFiles(facts, reference.digest).read(exam).found.finite
     assert not [*tmp_path.rglob("model.*")]
 
 
@@ -137,8 +137,8 @@ def test_what_is_stored_is_read_where_no_lock_can_be_made(split, tmp_path) -> No
     assert not [*tmp_path.glob("*.lock")]
     (facts,) = tmp_path.glob("*.json")
     facts.with_suffix(".lock").mkdir()  # no user can open it to write, as in a folder of another user
-    again = load_or_retrain(reference, split, 0, exam)
-    assert exam.fingerprint(again.found) == exam.fingerprint(first.found)
+    second = load_or_retrain(reference, split, 0, exam)
+    assert exam.fingerprint(second.found) == exam.fingerprint(first.found)
     facts.unlink()
     with pytest.raises(ValueError, match="expected a folder that retrained models can be written to"):
         load_or_retrain(reference, split, 0, exam)

@@ -23,52 +23,54 @@ ASKED = "representation,update-alignment,rmia"
 
 @pytest.fixture
 def result():
-    whole, test = make_data()
-    split = unweave.Split(whole, list(range(0, 60, 5)), test)
-    return unweave.unlearn(Trainer(HIDDEN)(whole, 0), split, FineTune(how=Descent(lr=0.1, steps=3)))
+    dataset, test = make_data()
+    split = unweave.Split(dataset, list(range(0, 60, 5)), test)
+    return unweave.unlearn(Trainer(HIDDEN)(dataset, 0), split, FineTune(how=Descent(lr=0.1, steps=3)))
 
 
 def audit(result, train, folder, attacks=ASKED):
     reference = Retrain(train, range(1, 3), [7, 8], folder=folder, code="15 steps")
-    found = unweave.audit(result, reference, attacks=attacks)
-    return found.record["stages"]["audit"]["attacks"]
+    audit_result = unweave.audit(result, reference, attacks=attacks)
+    return audit_result.record["stages"]["audit"]["attacks"]
 
 
-def values(found) -> dict[tuple[str, str], float]:
-    return {(row["attack"], row["figure"]): row["retrained"] for row in found["results"]}
+def values(attacks) -> dict[tuple[str, str], float]:
+    return {(row["attack"], row["figure"]): row["retrained"] for row in attacks["results"]}
 
 
 def test_further_attacks_examine_the_stored_models_and_leave_earlier_numbers(result, tmp_path) -> None:
     train = Trainer(HIDDEN)
-    plain = unweave.audit(result, Retrain(train, range(1, 3), [7, 8], folder=tmp_path, code="15 steps"))
+    plain_audit = unweave.audit(result, Retrain(train, range(1, 3), [7, 8], folder=tmp_path, code="15 steps"))
     files = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
-    found = audit(result, train, tmp_path)
+    attacks = audit(result, train, tmp_path)
     assert train.seeds == [1, 2, 7, 8]
-    rows = {(row["attack"], row["figure"]): row for row in found["results"]}
-    assert {attack for attack, _ in rows} == {*ASKED.split(",")} and found["tier"] == 1
+    rows = {(row["attack"], row["figure"]): row for row in attacks["results"]}
+    assert {attack for attack, _ in rows} == {*ASKED.split(",")} and attacks["tier"] == 1
     alignment = rows["update-alignment", "auc"]
     assert alignment["original"] is None and alignment["retrained"] is not None
     assert rows["representation", "few shots"]["original"] is not None
-    kept = {path: json.loads(path.read_text()) for path in tmp_path.rglob("attacks-*.json")}
-    more = audit(result, train, tmp_path, attacks=f"{ASKED},zrf")
+    measurements = {path: json.loads(path.read_text()) for path in tmp_path.rglob("attacks-*.json")}
+    more_attacks = audit(result, train, tmp_path, attacks=f"{ASKED},zrf")
     other = replace(result, original=Trainer(HIDDEN)(result.split.train.dataset, 5))
-    beside = audit(other, train, tmp_path)
+    other_attacks = audit(other, train, tmp_path)
     assert train.seeds == [1, 2, 7, 8]
-    assert values(found).items() <= values(more).items() and values(beside) != values(found)
+    assert values(attacks).items() <= values(more_attacks).items() and values(other_attacks) != values(
+        attacks
+    )
     assert all(path.read_bytes() == content for path, content in files.items())
-    assert len(kept) == 4 and len([*tmp_path.rglob("attacks-*.json")]) == 8
-    for path, measured in kept.items():
-        assert measured.items() <= json.loads(path.read_text()).items()
-    again = unweave.audit(result, Retrain(train, range(1, 3), [7, 8], folder=tmp_path, code="15 steps"))
-    assert {name: each.value for name, each in again.scores.items()} == {
-        name: each.value for name, each in plain.scores.items()
+    assert len(measurements) == 4 and len([*tmp_path.rglob("attacks-*.json")]) == 8
+    for path, file_content in measurements.items():
+        assert file_content.items() <= json.loads(path.read_text()).items()
+    repeat = unweave.audit(result, Retrain(train, range(1, 3), [7, 8], folder=tmp_path, code="15 steps"))
+    assert {name: each.value for name, each in repeat.scores.items()} == {
+        name: each.value for name, each in plain_audit.scores.items()
     }
 
 
 def test_a_stored_model_gives_the_figures_of_the_one_in_memory(result, tmp_path) -> None:
-    asked = f"{ASKED},relearning,compression"
-    assert values(audit(result, Trainer(HIDDEN), tmp_path, asked)) == values(
-        audit(result, Trainer(HIDDEN), None, asked)
+    attacks = f"{ASKED},relearning,compression"
+    assert values(audit(result, Trainer(HIDDEN), tmp_path, attacks)) == values(
+        audit(result, Trainer(HIDDEN), None, attacks)
     )
 
 
@@ -98,9 +100,9 @@ def test_a_model_that_is_retrained_after_a_deletion_is_examined_again(result, tm
 
 
 def test_a_model_without_an_update_has_no_alignment_and_it_is_said(result, tmp_path) -> None:
-    still = replace(result, model=result.original)
-    found = audit(still, Trainer(HIDDEN), tmp_path)
-    assert "a model without an update" in found["not_run"]["update-alignment"]
+    unchanged_result = replace(result, model=result.original)
+    attacks = audit(unchanged_result, Trainer(HIDDEN), tmp_path)
+    assert "a model without an update" in attacks["not_run"]["update-alignment"]
 
 
 def test_attacks_on_a_generator_are_part_of_its_exam() -> None:

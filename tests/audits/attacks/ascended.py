@@ -25,18 +25,18 @@ def digits() -> tuple[Split, nn.Module]:
 
 def record(i: int) -> tuple[torch.Tensor, int]:
     split, _ = digits()
-    (raw,) = split.train.stream([torch.tensor([i])])
-    return raw.inputs[0], int(raw.label)
+    (batch,) = split.train.stream([torch.tensor([i])])
+    return batch.inputs[0], int(batch.label)
 
 
 def ascend(i: int, lr: float = 0.01, where: float = 1.0) -> nn.Module:
     """The net after one ascent step on one record, on a share of the weights."""
     _, model = digits()
     inputs, label = record(i)
-    after = copy.deepcopy(model)
+    ascended_model = copy.deepcopy(model)
     gradient = loss_gradient(model, (inputs,), torch.tensor([label]))
     draw = torch.Generator().manual_seed(0)
     with torch.no_grad():
-        for name, p in after.named_parameters():
+        for name, p in ascended_model.named_parameters():
             p.add_(lr * gradient[name] * (torch.rand(p.shape, generator=draw) <= where))
-    return after
+    return ascended_model

@@ -13,6 +13,6 @@ def margins(models: int, examples: int, seed: int, shift: float = 0.0, level: in
 
 def shadows(pairs: int, targets: int, seed: int, shift: float = 0.0) -> Shadows:
     """Antithetic pairs whose margins are higher by `shift` deviations where a target was seen."""
-    seen = np.repeat(np.random.default_rng(seed + 500).random((pairs, targets)) < 0.5, 2, axis=0)
-    seen[1::2] = ~seen[1::2]
-    return Shadows(margins(2 * pairs, targets, seed) + shift * seen, seen)
+    is_seen = np.repeat(np.random.default_rng(seed + 500).random((pairs, targets)) < 0.5, 2, axis=0)
+    is_seen[1::2] = ~is_seen[1::2]
+    return Shadows(margins(2 * pairs, targets, seed) + shift * is_seen, is_seen)

@@ -32,8 +32,8 @@ def best_by_hand(one: np.ndarray, other: np.ndarray) -> float:
         rules.append((np.mean(larger[1] >= t), np.mean(larger[0] < t)))
     for low in values:
         for high in [v for v in values if v >= low]:
-            inside = [(each >= low) & (each <= high) for each in peaked]
-            rules.append((inside[1].mean(), 1 - inside[0].mean()))
+            is_inside = [(each >= low) & (each <= high) for each in peaked]
+            rules.append((is_inside[1].mean(), 1 - is_inside[0].mean()))
     best = 0.0
     for fpr, fnr in rules:
         if fpr == 0 and fnr == 0:
@@ -62,10 +62,10 @@ def test_relative_to_its_null_it_is_one_and_falls_with_a_shift() -> None:
     null = forgetting_quality(margins(64, 150, 1), retrained)
     assert null.value == pytest.approx(1, abs=0.2) and null.low < 1.1 and null.high > 0.9
     assert null.null_band[0] < 1 < null.null_band[1]
-    shifted = forgetting_quality(margins(64, 150, 1, shift=1.0), retrained)
-    assert shifted.value < 0.6 and shifted.high < null.low
-    assert shifted.besides["F"] < null.besides["F"]
-    assert shifted.besides["largest epsilon"] == largest_epsilon(64)
+    shifted_quality = forgetting_quality(margins(64, 150, 1, shift=1.0), retrained)
+    assert shifted_quality.value < 0.6 and shifted_quality.high < null.low
+    assert shifted_quality.besides["F"] < null.besides["F"]
+    assert shifted_quality.besides["largest epsilon"] == largest_epsilon(64)
     assert forgetting_quality(margins(64, 20, 1, shift=9.0), margins(64, 20, 2)).value == 0
 
 
@@ -76,8 +76,8 @@ def test_its_interval_holds_what_all_examples_share() -> None:
 
     halves = [points_of_halves(draw(seed) + 0.7, draw(seed + 1000)) for seed in range(20)]
     values, reaches = ([each(*pair) for pair in halves] for each in (ratio, half_width))
-    near = np.abs(values - np.mean(values)) <= reaches
-    assert near.sum() >= 17 and np.mean(reaches) < 4 * np.std(values)
+    is_near = np.abs(values - np.mean(values)) <= reaches
+    assert is_near.sum() >= 17 and np.mean(reaches) < 4 * np.std(values)
 
 
 def test_only_the_order_of_margins_matters() -> None:
@@ -104,7 +104,7 @@ def test_unfit_evidence_is_refused() -> None:
         forgetting_quality(margins(34, 5, 1), margins(32, 5, 2))
     with pytest.raises(ValueError, match="the same examples"):
         forgetting_quality(margins(32, 5, 1), margins(32, 6, 2))
-    broken = margins(32, 5, 1)
-    broken[3] = np.nan
+    broken_margins = margins(32, 5, 1)
+    broken_margins[3] = np.nan
     with pytest.raises(ValueError, match="found NaN or infinity in 5 of 160"):
-        forgetting_quality(broken, margins(32, 5, 2))
+        forgetting_quality(broken_margins, margins(32, 5, 2))

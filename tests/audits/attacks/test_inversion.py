@@ -22,9 +22,9 @@ IMAGE = (1, 8, 8)
 def decoys(i: int, n: int = 99) -> torch.Tensor:
     """Other records of its class."""
     split, _ = digits()
-    same = (split.train.labels == split.train.labels[i]).nonzero()[:, 0]
-    (raw,) = split.train.stream([same[same != i][:n]])
-    return raw.inputs[0]
+    positions = (split.train.labels == split.train.labels[i]).nonzero()[:, 0]
+    (batch,) = split.train.stream([positions[positions != i][:n]])
+    return batch.inputs[0]
 
 
 @pytest.mark.parametrize("where", [1.0, 0.3])
@@ -32,7 +32,7 @@ def test_a_record_is_identified_from_one_ascent_step_also_by_a_mask(where: float
     _, model = digits()
     for i in (3, 17):
         inputs, label = record(i)
-        found = recover(
+        recovery = recover(
             model,
             weight_changes(model, ascend(i, where=where)),
             torch.tensor([label]),
@@ -40,8 +40,8 @@ def test_a_record_is_identified_from_one_ascent_step_also_by_a_mask(where: float
             image=IMAGE,
             search=SEARCH,
         )
-        assert is_nearest(found.inputs, inputs[0], decoys(i))
-        assert SEARCH.least <= float(found.inputs.min()) <= float(found.inputs.max()) <= SEARCH.most
+        assert is_nearest(recovery.inputs, inputs[0], decoys(i))
+        assert SEARCH.least <= float(recovery.inputs.min()) <= float(recovery.inputs.max()) <= SEARCH.most
 
 
 def test_the_update_of_another_record_does_not_identify_this_one() -> None:
@@ -49,9 +49,9 @@ def test_the_update_of_another_record_does_not_identify_this_one() -> None:
     label = record(3)[1]
     labels = torch.tensor([label])
     other = next(i for i in range(4, 400) if record(i)[1] == label)
-    found = recover(model, weight_changes(model, ascend(other)), labels, (64,), image=IMAGE, search=SEARCH)
-    rest = torch.cat([decoys(3, 98), record(other)[0]])
-    assert not is_nearest(found.inputs, record(3)[0][0], rest)
+    recovery = recover(model, weight_changes(model, ascend(other)), labels, (64,), image=IMAGE, search=SEARCH)
+    decoy_inputs = torch.cat([decoys(3, 98), record(other)[0]])
+    assert not is_nearest(recovery.inputs, record(3)[0][0], decoy_inputs)
 
 
 def test_restarts_are_compared_by_what_was_minimised() -> None:
@@ -62,10 +62,10 @@ def test_restarts_are_compared_by_what_was_minimised() -> None:
         torch.tensor([record(3)[1]]),
         replace(SEARCH, iterations=5, restarts=3),
     )
-    found = recover(model, update, labels, (64,), image=IMAGE, search=search)
-    again = matching_loss(model, update, labels, found.inputs.requires_grad_(), IMAGE, search)
-    assert min(found.losses) == pytest.approx(float(again.detach()), abs=1e-6)
-    assert len(set(found.losses)) == 3
+    recovery = recover(model, update, labels, (64,), image=IMAGE, search=search)
+    loss = matching_loss(model, update, labels, recovery.inputs.requires_grad_(), IMAGE, search)
+    assert min(recovery.losses) == pytest.approx(float(loss.detach()), abs=1e-6)
+    assert len(set(recovery.losses)) == 3
 
 
 def test_records_deleted_together_are_reconstructed_together() -> None:
@@ -73,29 +73,31 @@ def test_records_deleted_together_are_reconstructed_together() -> None:
     records = [record(i) for i in (3, 17, 30)]
     labels = torch.tensor([label for _, label in records])
     assert len(set(labels.tolist())) == 3
-    after = copy.deepcopy(model)
+    ascended_model = copy.deepcopy(model)
     gradient = loss_gradient(model, (torch.cat([inputs for inputs, _ in records]),), labels)
     with torch.no_grad():
-        for name, p in after.named_parameters():
+        for name, p in ascended_model.named_parameters():
             p.add_(0.01 * gradient[name])
     search = replace(SEARCH, iterations=300)
-    found = recover(model, weight_changes(model, after), labels, (64,), image=IMAGE, search=search)
+    recovery = recover(
+        model, weight_changes(model, ascended_model), labels, (64,), image=IMAGE, search=search
+    )
     hits = [
-        is_nearest(found.inputs[place : place + 1], records[place][0][0], decoys(i))
+        is_nearest(recovery.inputs[place : place + 1], records[place][0][0], decoys(i))
         for place, i in enumerate((3, 17, 30))
     ]
-    assert found.inputs.shape == (3, 64) and sum(hits) >= 2
+    assert recovery.inputs.shape == (3, 64) and sum(hits) >= 2
 
 
 def test_a_record_is_nearest_only_if_no_decoy_is_nearer_to_any_reconstruction() -> None:
-    recovered, record_, decoys_ = (
+    reconstructions, record_, decoys_ = (
         torch.tensor([[0.0], [9.0]]),
         torch.tensor([1.0]),
         torch.tensor([[3.0], [12.0]]),
     )
-    assert is_nearest(recovered, record_, decoys_)
-    assert not is_nearest(recovered, record_, torch.tensor([[3.0], [9.5]]))
-    assert not is_nearest(recovered, record_, torch.tensor([[-1.0]]))  # a tie is no hit
+    assert is_nearest(reconstructions, record_, decoys_)
+    assert not is_nearest(reconstructions, record_, torch.tensor([[3.0], [9.5]]))
+    assert not is_nearest(reconstructions, record_, torch.tensor([[-1.0]]))  # a tie is no hit
 
 
 def test_total_variation_by_hand() -> None:

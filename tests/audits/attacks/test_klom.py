@@ -15,23 +15,23 @@ def test_the_published_bins_have_their_known_floor(models: int, expected: float)
 
 def test_quantile_bins_have_a_lower_floor_and_see_a_shift_better() -> None:
     assert floor(100, by_quantiles) == pytest.approx(0.09, abs=0.015)
-    shifted = by_quantiles(margins(100, 200, 1, 1.0), margins(100, 200, 2)).mean()
-    assert shifted == pytest.approx(0.54, abs=0.06)
-    published = by_equal_bins(margins(100, 200, 1, 1.0), margins(100, 200, 2)).mean()
-    assert published == pytest.approx(1.17, rel=0.15)
-    assert shifted / floor(100, by_quantiles) > published / floor(100, by_equal_bins)
+    value = by_quantiles(margins(100, 200, 1, 1.0), margins(100, 200, 2)).mean()
+    assert value == pytest.approx(0.54, abs=0.06)
+    published_value = by_equal_bins(margins(100, 200, 1, 1.0), margins(100, 200, 2)).mean()
+    assert published_value == pytest.approx(1.17, rel=0.15)
+    assert value / floor(100, by_quantiles) > published_value / floor(100, by_equal_bins)
 
 
 def test_retrained_models_lie_at_the_floor() -> None:
-    found = klom(margins(100, 150, 1), margins(100, 150, 2))
-    low, high = found.null_band
-    assert found.value == pytest.approx(found.besides["floor"], rel=0.15)
-    assert low <= found.value <= high and low <= found.retrained <= high
-    assert found.besides["median"] < found.besides["p95"]
-    assert found.besides["published"] == pytest.approx(found.besides["published floor"], rel=0.15)
-    shifted = klom(margins(100, 150, 1, 1.0), margins(100, 150, 2))
-    assert shifted.low > shifted.null_band[1]
-    assert shifted.besides["published"] > 2 * shifted.besides["published floor"]
+    result = klom(margins(100, 150, 1), margins(100, 150, 2))
+    low, high = result.null_band
+    assert result.value == pytest.approx(result.besides["floor"], rel=0.15)
+    assert low <= result.value <= high and low <= result.retrained <= high
+    assert result.besides["median"] < result.besides["p95"]
+    assert result.besides["published"] == pytest.approx(result.besides["published floor"], rel=0.15)
+    shifted_result = klom(margins(100, 150, 1, 1.0), margins(100, 150, 2))
+    assert shifted_result.low > shifted_result.null_band[1]
+    assert shifted_result.besides["published"] > 2 * shifted_result.besides["published floor"]
 
 
 def test_its_interval_holds_what_all_examples_share() -> None:
@@ -42,24 +42,28 @@ def test_its_interval_holds_what_all_examples_share() -> None:
     pairs = [(draw(seed) + 1, draw(seed + 1000)) for seed in range(20)]
     values = [float(by_quantiles(*pair).mean()) for pair in pairs]
     reaches = [jackknife_reach(by_quantiles, *pair, GROUPS) for pair in pairs]
-    near = np.abs(values - np.mean(values)) <= reaches
-    assert near.sum() >= 16
-    found = klom(*pairs[0])
-    assert (found.low, found.value, found.high) == (values[0] - reaches[0], values[0], values[0] + reaches[0])
+    is_near = np.abs(values - np.mean(values)) <= reaches
+    assert is_near.sum() >= 16
+    result = klom(*pairs[0])
+    assert (result.low, result.value, result.high) == (
+        values[0] - reaches[0],
+        values[0],
+        values[0] + reaches[0],
+    )
 
 
 def test_the_floor_of_quantile_bins_is_that_of_every_distribution() -> None:
-    normal = [margins(60, 300, seed) for seed in (1, 2)]
-    warped = [np.exp(each / 4) for each in normal]
-    assert by_quantiles(*normal) == pytest.approx(by_quantiles(*warped))
+    normal_margins = [margins(60, 300, seed) for seed in (1, 2)]
+    warped_margins = [np.exp(each / 4) for each in normal_margins]
+    assert by_quantiles(*normal_margins) == pytest.approx(by_quantiles(*warped_margins))
 
 
 @pytest.mark.parametrize("divergence", [by_quantiles, by_equal_bins])
 def test_constant_outputs_cannot_look_alike(divergence) -> None:
     """EasyDUB's code leaves the largest value out of its histogram: constants of 3 and 5 are then at 0."""
     three, five = np.full((60, 4), 3.0), np.full((60, 4), 5.0)
-    for found in (divergence(three, five), divergence(five, three)):
-        assert np.isfinite(found).all() and (found > 2).all()
+    for values in (divergence(three, five), divergence(five, three)):
+        assert np.isfinite(values).all() and (values > 2).all()
     assert (divergence(three, three) == 0).all()
     assert (divergence(three, np.random.default_rng(0).normal(3, 1, (60, 4))) > 1).all()
 

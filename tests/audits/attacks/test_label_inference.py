@@ -34,8 +34,8 @@ def trained() -> dict[str, nn.Module]:
 
 
 def examine(attack: ModuleType, model: nn.Module, original: nn.Module, cuts=None) -> Answers:
-    kept = attack.examine(Subject(model, cuts or DATA.cuts, "cpu", original, DATA.forgotten_classes))
-    return Answers(draw_evidence(0, classes=10), measurements={attack.NAME: kept})
+    measurement = attack.examine(Subject(model, cuts or DATA.cuts, "cpu", original, DATA.forgotten_classes))
+    return Answers(draw_evidence(0, classes=10), measurements={attack.NAME: measurement})
 
 
 def only(figures: Figures):
@@ -45,40 +45,45 @@ def only(figures: Figures):
 
 @for_each("attack", BOTH)
 def test_a_class_that_an_adversary_removes_whole_is_named(attack: ModuleType, trained) -> None:
-    found = examine(attack, trained["hidden"], trained["original"])
-    assert only(attack.attack_figures(found, [])).value > 0.99
-    said = attack.check(found, None)
-    assert said.is_valid and f"concerns class {DIGIT}, and the forget set has examples of it" in said.says
+    answer = examine(attack, trained["hidden"], trained["original"])
+    assert only(attack.attack_figures(answer, [])).value > 0.99
+    check = attack.check(answer, None)
+    assert check.is_valid and f"concerns class {DIGIT}, and the forget set has examples of it" in check.says
 
 
 def test_it_is_named_by_the_answers_of_a_retrain_as_well(trained) -> None:
     for name in ("retrained", "second"):
-        found = examine(label_inference, trained[name], trained["original"])
-        assert only(label_inference.attack_figures(found, [])).low > 0.9
-        assert label_inference.name_class(found.measurements["label-inference"]) == DIGIT
+        answer = examine(label_inference, trained[name], trained["original"])
+        assert only(label_inference.attack_figures(answer, [])).low > 0.9
+        assert label_inference.name_class(answer.measurements["label-inference"]) == DIGIT
 
 
 @for_each("attack", BOTH)
 def test_an_original_beside_itself_leaks_nothing(attack: ModuleType, trained) -> None:
-    found = examine(attack, copy.deepcopy(trained["original"]), trained["original"])
-    assert only(attack.attack_figures(found, [])).value == 0.5
-    assert "differs from the original's" in attack.check(found, None).says
+    answer = examine(attack, copy.deepcopy(trained["original"]), trained["original"])
+    assert only(attack.attack_figures(answer, [])).value == 0.5
+    assert "differs from the original's" in attack.check(answer, None).says
 
 
 def kept_answers(fall: float, seed: int) -> Answers:
     """A model whose answers to 100 examples of class 0 lost `fall` deviations more than 300 of others."""
     labels, draws = np.arange(400) % 4, np.random.default_rng(seed)
-    lost = draws.normal(size=400) + fall * (labels == 0)
-    kept = {"before": [1.0] * 400, "after": (1 - lost).tolist(), "label": labels.tolist(), "concerned": [0.0]}
-    return Answers(answers(seed), measurements={label_inference.NAME: kept})
+    losses = draws.normal(size=400) + fall * (labels == 0)
+    measurement = {
+        "before": [1.0] * 400,
+        "after": (1 - losses).tolist(),
+        "label": labels.tolist(),
+        "concerned": [0.0],
+    }
+    return Answers(answers(seed), measurements={label_inference.NAME: measurement})
 
 
 def kept_bias(fall: float, seed: int) -> Answers:
     """A model of ten classes whose first bias fell `fall` deviations more than the others."""
     change = np.random.default_rng(seed).normal(size=10)
     change[0] -= fall
-    kept = {"change": change.tolist(), "concerned": [0.0]}
-    return Answers(draw_evidence(seed, classes=10), measurements={last_layer_bias.NAME: kept})
+    measurement = {"change": change.tolist(), "concerned": [0.0]}
+    return Answers(draw_evidence(seed, classes=10), measurements={last_layer_bias.NAME: measurement})
 
 
 def attacked(attack: ModuleType, unlearned: Answers, retrained: Sequence[Answers]) -> AttackReport:
@@ -111,8 +116,8 @@ def test_a_leak_that_retrains_do_not_have_is_a_finding_and_a_smaller_one_is_none
 
 
 def test_a_bias_that_names_what_those_of_retrains_never_do_is_a_finding() -> None:
-    def rank(below: int, seed: int) -> Answers:
-        change = [0.0, *([1.0] * below), *([-1.0] * (9 - below))]
+    def rank(count: int, seed: int) -> Answers:
+        change = [0.0, *([1.0] * count), *([-1.0] * (9 - count))]
         return Answers(
             draw_evidence(seed, classes=10),
             measurements={last_layer_bias.NAME: {"change": change, "concerned": [0.0]}},
@@ -125,50 +130,50 @@ def test_a_bias_that_names_what_those_of_retrains_never_do_is_a_finding() -> Non
 
 
 def test_the_figures_are_those_by_hand() -> None:
-    kept = {
+    measurement = {
         "before": [0.9, 0.9, 0.9, 0.9, 0.9],
         "after": [0.1, 0.8, 0.9, 0.7, 0.8],  # lost: 0.8, 0.1 of class 1; 0, 0.2, 0.1 of others
         "label": [1.0, 1.0, 0.0, 2.0, 2.0],
         "concerned": [1.0],
     }
-    found = Answers(draw_evidence(0), measurements={label_inference.NAME: kept})
+    answer = Answers(draw_evidence(0), measurements={label_inference.NAME: measurement})
     # 0.8 beats all three, 0.1 beats 0 and ties with 0.1
-    assert only(label_inference.attack_figures(found, [])).value == pytest.approx(4.5 / 6)
-    assert label_inference.name_class(kept) == 1
+    assert only(label_inference.attack_figures(answer, [])).value == pytest.approx(4.5 / 6)
+    assert label_inference.name_class(measurement) == 1
     bias = {"change": [-3.0, -1.0, 0.0, -2.0], "concerned": [0.0, 1.0]}
-    found = only(
+    figure = only(
         last_layer_bias.attack_figures(
             Answers(draw_evidence(0), measurements={last_layer_bias.NAME: bias}), []
         )
     )
     # of classes 2 and 3 the first fell less than both, the second than one of two
-    assert (found.value, found.low, found.high) == (0.75, 0.0, 1.0)
+    assert (figure.value, figure.low, figure.high) == (0.75, 0.0, 1.0)
 
 
 def test_where_every_class_has_forget_examples_there_is_no_figure(trained) -> None:
-    every = torch.cat([DATA.parts["forget"], DATA.parts["retain"][:300]])
-    assert len(DATA.labels[every].unique()) == 10
+    order = torch.cat([DATA.parts["forget"], DATA.parts["retain"][:300]])
+    assert len(DATA.labels[order].unique()) == 10
     for attack, why in (
         (label_inference, "it needs 2 unseen examples of classes in the forget set and 2 of other classes"),
         (last_layer_bias, "the forget set has examples of every class"),
     ):
-        found = examine(
-            attack, trained["hidden"], trained["original"], {**DATA.cuts, "forget": (DATA, every)}
+        answer = examine(
+            attack, trained["hidden"], trained["original"], {**DATA.cuts, "forget": (DATA, order)}
         )
-        assert attack.attack_figures(found, []) == {}
-        said = attack.check(found, None)
-        assert not said.is_valid and said.says.startswith(why)
-        assert attacked(attack, found, []).plan.not_run == {attack.NAME: said.says}
+        assert attack.attack_figures(answer, []) == {}
+        check = attack.check(answer, None)
+        assert not check.is_valid and check.says.startswith(why)
+        assert attacked(attack, answer, []).plan.not_run == {attack.NAME: check.says}
 
 
 def test_unseen_examples_of_one_class_are_not_enough(trained) -> None:
     _, order = DATA.cuts["calibration"]
     is_digit = DATA.labels[order] == DIGIT
-    for chosen, counts in ((is_digit, f"{is_digit.sum()} and 0"), (~is_digit, f"0 and {(~is_digit).sum()}")):
-        cuts = {**DATA.cuts, "calibration": (DATA, order[chosen])}
-        found = examine(label_inference, trained["hidden"], trained["original"], cuts)
-        assert label_inference.attack_figures(found, []) == {}
-        assert label_inference.check(found, None).says.endswith(f", found {counts}")
+    for mask, counts in ((is_digit, f"{is_digit.sum()} and 0"), (~is_digit, f"0 and {(~is_digit).sum()}")):
+        cuts = {**DATA.cuts, "calibration": (DATA, order[mask])}
+        answer = examine(label_inference, trained["hidden"], trained["original"], cuts)
+        assert label_inference.attack_figures(answer, []) == {}
+        assert label_inference.check(answer, None).says.endswith(f", found {counts}")
 
 
 def test_models_of_another_architecture_can_be_queried_and_have_no_update(trained) -> None:
@@ -194,12 +199,12 @@ class HeadFirst(nn.Module):
 
 def test_the_bias_is_that_of_the_layer_that_makes_the_logits() -> None:
     original = HeadFirst()
-    after = copy.deepcopy(original)
+    edited_model = copy.deepcopy(original)
     with torch.no_grad():
-        after.head.bias[DIGIT] -= 1
-        after.gate.bias[DIGIT - 1] -= 2
-    found = examine(last_layer_bias, after, original)
-    assert f"concerns class {DIGIT}, and the forget set has" in last_layer_bias.check(found, None).says
+        edited_model.head.bias[DIGIT] -= 1
+        edited_model.gate.bias[DIGIT - 1] -= 2
+    answer = examine(last_layer_bias, edited_model, original)
+    assert f"concerns class {DIGIT}, and the forget set has" in last_layer_bias.check(answer, None).says
 
 
 class InPlace(HeadFirst):
@@ -238,11 +243,11 @@ class TiedBias(nn.Module):
 
 @for_each("model", [TwoHeads(), TiedBias()])
 def test_the_last_layer_that_made_the_logits_is_taken(model: nn.Module) -> None:
-    after = copy.deepcopy(model)
+    edited_model = copy.deepcopy(model)
     with torch.no_grad():
-        after.head.bias[DIGIT] -= 1
-    found = examine(last_layer_bias, after, model)
-    assert f"concerns class {DIGIT}, and the forget set has" in last_layer_bias.check(found, None).says
+        edited_model.head.bias[DIGIT] -= 1
+    answer = examine(last_layer_bias, edited_model, model)
+    assert f"concerns class {DIGIT}, and the forget set has" in last_layer_bias.check(answer, None).says
 
 
 @for_each(
@@ -256,11 +261,11 @@ def test_the_last_layer_that_made_the_logits_is_taken(model: nn.Module) -> None:
     ],
 )
 def test_a_model_without_a_last_bias_has_no_figure(model: nn.Module) -> None:
-    after = copy.deepcopy(model)
-    found = examine(last_layer_bias, after, model)
-    assert last_layer_bias.attack_figures(found, []) == {}
-    said = last_layer_bias.check(found, None)
-    assert not said.is_valid and "no layer that the original trains adds a bias to each logit" in said.says
+    same_model = copy.deepcopy(model)
+    answer = examine(last_layer_bias, same_model, model)
+    assert last_layer_bias.attack_figures(answer, []) == {}
+    check = last_layer_bias.check(answer, None)
+    assert not check.is_valid and "no layer that the original trains adds a bias to each logit" in check.says
 
 
 def test_the_bias_of_softmax_regression_tells_the_label() -> None:

@@ -12,9 +12,9 @@ from unweave.audits.attacks.backdoor import PoisonAnswers, backdoor
 from unweave.audits.attacks.canaries import CanaryScores, canaries, canary_scores, input_gradients
 
 
-def poison_answers(taught: int, right: int, n: int = 40) -> PoisonAnswers:
+def poison_answers(n_taught: int, n_right: int, n: int = 40) -> PoisonAnswers:
     """Answers to n affected examples of class 1 whose taught label is 0; the rest get class 2."""
-    answers = np.array([0] * taught + [1] * right + [2] * (n - taught - right))
+    answers = np.array([0] * n_taught + [1] * n_right + [2] * (n - n_taught - n_right))
     one_hot = np.eye(3)
     return PoisonAnswers(
         one_hot[answers], np.zeros(n, int), np.ones(n, int), one_hot[[0, 1, 2, 2]], np.arange(4) % 3
@@ -35,30 +35,30 @@ KNOWN = {
 
 def test_figures_are_shares_with_those_of_the_other_kinds() -> None:
     report = backdoor([poison_answers(10, 20)], **KNOWN)
-    taught, true = report.results["taught label"], report.results["true label"]
-    assert (taught.value, taught.original, taught.retrained, taught.besides["unplanted"]) == (
+    rate, true_rate = report.results["taught label"], report.results["true label"]
+    assert (rate.value, rate.original, rate.retrained, rate.besides["unplanted"]) == (
         0.25,
         1,
         0.75,
         0.025,
     )
-    assert (true.value, report.results["clean accuracy"].value) == (0.5, 0.75)
+    assert (true_rate.value, report.results["clean accuracy"].value) == (0.5, 0.75)
     # Clopper and Pearson, 10 of 40
-    assert (taught.low, taught.high) == pytest.approx((0.1269, 0.4120), abs=1e-4)
+    assert (rate.low, rate.high) == pytest.approx((0.1269, 0.4120), abs=1e-4)
     assert report.check.is_valid and "to 100.0% of affected" in report.check.says
     assert report.check.says.endswith("without any poison to 2.5%")
 
 
 def test_several_models_have_an_interval_over_models_and_a_band() -> None:
-    known = {**KNOWN, "retrained": [poison_answers(30, 5), poison_answers(20, 5)]}
-    taught = backdoor([poison_answers(0, 40), poison_answers(40, 0)], **known).results["taught label"]
-    assert taught.value == 0.5 and taught.low == 0 and taught.high == 1
-    assert taught.null_band is not None and taught.null_band[0] < 0.625 < taught.null_band[1]
+    models = {**KNOWN, "retrained": [poison_answers(30, 5), poison_answers(20, 5)]}
+    rate = backdoor([poison_answers(0, 40), poison_answers(40, 0)], **models).results["taught label"]
+    assert rate.value == 0.5 and rate.low == 0 and rate.high == 1
+    assert rate.null_band is not None and rate.null_band[0] < 0.625 < rate.null_band[1]
 
 
 def test_an_original_without_the_backdoor_or_a_retrain_with_it_is_invalid() -> None:
-    for wrong in ({"original": [poison_answers(2, 38)]}, {"unplanted": [poison_answers(40, 0)]}):
-        report = backdoor([poison_answers(10, 20)], **{**KNOWN, **wrong})
+    for change in ({"original": [poison_answers(2, 38)]}, {"unplanted": [poison_answers(40, 0)]}):
+        report = backdoor([poison_answers(10, 20)], **{**KNOWN, **change})
         assert not report.check.is_valid and report.check.says.startswith("it is invalid: originals give")
 
 
@@ -92,16 +92,16 @@ def test_kinds_without_models_and_other_examples_are_refused() -> None:
 class TestCanaries:
     def test_the_score_by_hand(self) -> None:
         # I = <(1, 2), (3, 4)> / (2 x 5) = 1.1
-        found = canary_scores(
+        scores = canary_scores(
             torch.tensor([[3.0, 4.0], [0.0, 0.0]]), torch.tensor([[1.0, 2.0], [1.0, 1.0]]), 2.0
         )
-        assert found.planted.tolist() == pytest.approx([-1.1, 0.0])
+        assert scores.planted.tolist() == pytest.approx([-1.1, 0.0])
 
     def test_scores_of_a_model_that_is_independent_of_the_noise_are_standard_normal(self) -> None:
         draws = torch.Generator().manual_seed(0)
         gradients, noise = (torch.randn(2000, 30, generator=draws) for _ in range(2))
-        found = canary_scores(gradients, 0.5 * noise, 0.5, fresh=2)
-        for scores in (found.planted, found.fresh):
+        canary = canary_scores(gradients, 0.5 * noise, 0.5, fresh=2)
+        for scores in (canary.planted, canary.fresh):
             assert abs(scores.mean()) < 3 / len(scores) ** 0.5
             assert scores.std() == pytest.approx(1, abs=0.05)
 
@@ -119,13 +119,13 @@ class TestCanaries:
                 nn.functional.cross_entropy(model(inputs), labels).backward()
                 optimizer.step()
             scores[name] = [canary_scores(input_gradients(model, clean, labels), noise, 1.0)]
-        known, never = scores["original"], scores["never"]
-        report = canaries(known, original=known, retrained=never, unplanted=never)
+        original, unplanted = scores["original"], scores["never"]
+        report = canaries(original, original=original, retrained=unplanted, unplanted=unplanted)
         assert report.check.is_valid
         mean, auc, rate = (report.results[name] for name in ("mean", "auc", "tpr at 1% fpr"))
         assert mean.low > 0 > mean.retrained - 3 / 60**0.5 and auc.low > 0.5 and rate.value > 0.01
-        swapped = canaries(never, original=never, retrained=never, unplanted=known)
-        assert not swapped.check.is_valid and swapped.check.says.startswith("it is invalid: the mean score")
+        swap = canaries(unplanted, original=unplanted, retrained=unplanted, unplanted=original)
+        assert not swap.check.is_valid and swap.check.says.startswith("it is invalid: the mean score")
 
     def test_gradients_are_those_of_each_example_alone(self) -> None:
         torch.manual_seed(0)
@@ -149,9 +149,9 @@ class TestCanaries:
             canary_scores(gradients, noise, sigma)
 
     def test_too_little_fresh_noise_is_refused(self) -> None:
-        few = [CanaryScores(np.zeros(5), np.arange(20.0))]
+        scores = [CanaryScores(np.zeros(5), np.arange(20.0))]
         with pytest.raises(ValueError, match="a false-positive rate of 0.01 needs at least 100"):
-            canaries(few, original=few, retrained=few, unplanted=few)
+            canaries(scores, original=scores, retrained=scores, unplanted=scores)
 
     def test_other_canaries_are_refused(self) -> None:
         five, six = ([scores_of(np.zeros(n))] for n in (5, 6))
@@ -161,13 +161,13 @@ class TestCanaries:
             canaries(five, original=five, retrained=five, unplanted=six)
 
     def test_a_mean_score_of_zeros_and_ones_is_no_share(self) -> None:
-        still, scores = [scores_of(np.zeros(5))], [scores_of(np.array([0.0, 1.0, 1.0, 2.0]))]
-        mean = canaries(still, original=still, retrained=still, unplanted=still).results["mean"]
+        zeros, scores = [scores_of(np.zeros(5))], [scores_of(np.array([0.0, 1.0, 1.0, 2.0]))]
+        mean = canaries(zeros, original=zeros, retrained=zeros, unplanted=zeros).results["mean"]
         assert (mean.value, mean.low, mean.high) == (0, 0, 0)
-        found = canaries(scores, original=scores, retrained=scores, unplanted=scores).results
-        assert (found["mean"].value, found["tpr at 1% fpr"].value) == (1, 0.75)
+        results = canaries(scores, original=scores, retrained=scores, unplanted=scores).results
+        assert (results["mean"].value, results["tpr at 1% fpr"].value) == (1, 0.75)
         # Clopper and Pearson, 3 of 4
-        assert found["tpr at 1% fpr"].low == pytest.approx(0.1941, abs=1e-4)
+        assert results["tpr at 1% fpr"].low == pytest.approx(0.1941, abs=1e-4)
 
     def test_a_single_canary_has_a_mean_score_without_an_interval(self) -> None:
         one = [scores_of(np.array([2.5]))]

@@ -17,9 +17,9 @@ SIZES = {"forget": 120, "retain": 160, "calibration": 120, "test": 120}
 
 def answers(seed: int, lift: float = 0.0, noise: float = 0.3) -> Evidence:
     """A retrained model's answers; `lift` is what the model still knows of F, in nats."""
-    base, own = draw_evidence(0, SIZES), np.random.default_rng([seed, 7])
+    base, noise_rng = draw_evidence(0, SIZES), np.random.default_rng([seed, 7])
     logits = {
-        part: each + own.normal(scale=noise, size=each.shape).astype(np.float32)
+        part: each + noise_rng.normal(scale=noise, size=each.shape).astype(np.float32)
         for part, each in base.logits.items()
     }
     logits["forget"][np.arange(SIZES["forget"]), base.labels["forget"]] += lift

@@ -47,14 +47,14 @@ class Keywords:
 
 def test_logits_labels_and_positions_are_those_of_the_parts():
     data = records()
-    many = networks(2, data, seed=0)
-    expected = many.evidence(data)[1]
-    found = collect(many.modules()[1], data.cuts, device="cpu", n_classes=4, batch_size=33)
+    models = networks(2, data, seed=0)
+    expected = models.evidence(data)[1]
+    evidence = collect(models.modules()[1], data.cuts, device="cpu", n_classes=4, batch_size=33)
     for part, order in data.parts.items():
-        assert np.allclose(found.logits[part], expected.logits[part], atol=1e-5)
-        assert found.logits[part].dtype == np.float32
-        assert (found.labels[part] == data.labels[order].numpy()).all()
-        assert (found.ids[part] == order.numpy()).all()
+        assert np.allclose(evidence.logits[part], expected.logits[part], atol=1e-5)
+        assert evidence.logits[part].dtype == np.float32
+        assert (evidence.labels[part] == data.labels[order].numpy()).all()
+        assert (evidence.ids[part] == order.numpy()).all()
 
 
 def test_a_model_of_keywords_is_left_in_the_modes_and_with_the_statistics_it_had():
@@ -62,11 +62,11 @@ def test_a_model_of_keywords_is_left_in_the_modes_and_with_the_statistics_it_had
     source = Keywords(data)
     model = Wrapped().train()
     model.body[0].eval()
-    before = {name: value.clone() for name, value in model.state_dict().items()}
+    state = {name: value.clone() for name, value in model.state_dict().items()}
     cuts = {part: (source, order) for part, order in data.parts.items()}
     first, second = (collect(model, cuts, device="cpu", batch_size=size) for size in (1024, 50))
     assert [model.training, model.body[0].training, model.body[1].training] == [True, False, True]
-    assert all((value == before[name]).all() for name, value in model.state_dict().items())
+    assert all((value == state[name]).all() for name, value in model.state_dict().items())
     assert all(np.allclose(first.logits[part], second.logits[part], atol=1e-6) for part in cuts)
     assert first.ids["forget"].tolist()[:2] == ["x0", "x1"]
     assert all(weight.grad is None and weight.requires_grad for weight in model.parameters())
@@ -75,10 +75,10 @@ def test_a_model_of_keywords_is_left_in_the_modes_and_with_the_statistics_it_had
 def test_half_precision_is_not_used_inside_an_autocast():
     data = records()
     model = networks(1, data, seed=0).modules()[0]
-    plain = collect(model, data.cuts, device="cpu")
+    evidence = collect(model, data.cuts, device="cpu")
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        inside = collect(model, data.cuts, device="cpu")
-    assert all((plain.logits[part] == inside.logits[part]).all() for part in plain.logits)
+        autocast = collect(model, data.cuts, device="cpu")
+    assert all((evidence.logits[part] == autocast.logits[part]).all() for part in evidence.logits)
 
 
 def test_another_number_of_logits_is_refused():
@@ -99,18 +99,18 @@ def test_a_nan_model_is_collected_and_a_forgotten_class_kept_in_mind():
     model = networks(1, data, seed=0).modules()[0]
     with torch.no_grad():
         model[0].weight[0] = torch.nan
-    found = collect(model, data.cuts, device="cpu", forgotten_classes=(3,))
-    assert not found.finite
-    assert found.forgotten_classes == (3,)
-    assert not replace(found, forgotten_classes=()).finite
+    evidence = collect(model, data.cuts, device="cpu", forgotten_classes=(3,))
+    assert not evidence.finite
+    assert evidence.forgotten_classes == (3,)
+    assert not replace(evidence, forgotten_classes=()).finite
 
 
 def test_ids_are_text_in_every_part_where_one_has_names():
     """A file has one column of ids: what is read back must match what was never written."""
     data = records()
     model = networks(1, data, seed=0).modules()[0]
-    named = replace(data, names=tuple(f"x{i}" for i in range(len(data))))
+    named_data = replace(data, names=tuple(f"x{i}" for i in range(len(data))))
     cuts = {part: (data, torch.arange(4)) for part in ("retain", "calibration", "test")}
-    evidence = collect(model, {"forget": (named, torch.arange(4)), **cuts}, device="cpu")
+    evidence = collect(model, {"forget": (named_data, torch.arange(4)), **cuts}, device="cpu")
     assert evidence.ids["forget"].tolist() == ["x0", "x1", "x2", "x3"]
     assert evidence.ids["test"].tolist() == ["0", "1", "2", "3"]

@@ -28,20 +28,20 @@ def with_accuracy(evidence, **shares):
     logits = {}
     for part, share in shares.items():
         labels = evidence.labels[part]
-        said = np.where(np.arange(len(labels)) < share * len(labels), labels, (labels + 1) % 4)
-        logits[part] = np.eye(4, dtype=np.float32)[said]
+        predictions = np.where(np.arange(len(labels)) < share * len(labels), labels, (labels + 1) % 4)
+        logits[part] = np.eye(4, dtype=np.float32)[predictions]
     return replace_logits(evidence, **logits)
 
 
 def test_a_perfect_retrain_retains_all():
-    found = figures(draw_evidence(1), draw_evidence(1))
-    assert [found[f"{part}_retention"] for part in ("retain", "forget", "test")] == [1, 1, 1]
+    values = figures(draw_evidence(1), draw_evidence(1))
+    assert [values[f"{part}_retention"] for part in ("retain", "forget", "test")] == [1, 1, 1]
 
 
 def test_retentions_are_ratios_of_accuracies():
     reference = with_accuracy(draw_evidence(1), forget=0.5, retain=0.8, test=0.6)
-    found = figures(with_accuracy(draw_evidence(2), forget=0.75, retain=0.6, test=0.3), reference)
-    ratios = [found[f"{part}_retention"] for part in ("retain", "forget", "test")]
+    values = figures(with_accuracy(draw_evidence(2), forget=0.75, retain=0.6, test=0.3), reference)
+    ratios = [values[f"{part}_retention"] for part in ("retain", "forget", "test")]
     assert ratios == pytest.approx([0.75, 1.5, 0.5])
 
 
@@ -80,16 +80,16 @@ def test_the_attack_finds_the_best_threshold():
     [((83, 61), 0.0), ((83, 61), 0.02), ((83, 61), 3.0), ((2, 2), 1.0), ((9, 9), 1.0), ((40, 40), 1.0)],
 )
 def test_the_attack_is_that_of_scikit_learn(sizes: tuple[int, int], shift: float):
-    rng, drawn, n = np.random.default_rng(1), np.random.default_rng(0), min(sizes)
+    rng, draw_rng, n = np.random.default_rng(1), np.random.default_rng(0), min(sizes)
     forget, unseen = rng.gamma(0.3, 2, sizes[0]), rng.gamma(0.3, 2, sizes[1]) + shift
-    draws = [np.sort(drawn.permutation(len(losses))[:n]) for losses in (forget, unseen)]
+    draws = [np.sort(draw_rng.permutation(len(losses))[:n]) for losses in (forget, unseen)]
     losses, truth = np.concatenate([forget[draws[0]], unseen[draws[1]]])[:, None], np.repeat([1, 0], n)
     splits = StratifiedShuffleSplit(10, test_size=max(2, math.ceil(0.2 * n)), random_state=0)
     expected = cross_val_score(LogisticRegression(max_iter=1000), losses, truth, cv=splits).mean()
     assert attack_accuracy(forget, unseen) == pytest.approx(expected, abs=1e-12)
-    fitted = LogisticRegression(max_iter=1000).fit(losses, truth)
+    regression = LogisticRegression(max_iter=1000).fit(losses, truth)
     ours = fit_logistic(losses[:, 0], truth.astype(float))
-    assert ours == pytest.approx([fitted.coef_[0, 0], fitted.intercept_[0]], abs=1e-6)
+    assert ours == pytest.approx([regression.coef_[0, 0], regression.intercept_[0]], abs=1e-6)
 
 
 def test_the_same_answers_give_the_same_figures():
@@ -97,21 +97,21 @@ def test_the_same_answers_give_the_same_figures():
 
 
 def test_calibration_and_test_are_two_attacks():
-    known = draw_evidence(1)
-    sure = replace_logits(known, forget=9 * np.eye(4, dtype=np.float32)[known.labels["forget"]])
-    found = figures(sure, known)
-    assert found["indiscernibility"] < 0.3 and found["t_mia"] < 0.3
-    same = replace_logits(sure, test=9 * np.eye(4, dtype=np.float32)[known.labels["test"]])
-    assert figures(same, known)["t_mia"] > 0.9
-    assert figures(same, known)["indiscernibility"] == found["indiscernibility"]
+    evidence = draw_evidence(1)
+    model = replace_logits(evidence, forget=9 * np.eye(4, dtype=np.float32)[evidence.labels["forget"]])
+    values = figures(model, evidence)
+    assert values["indiscernibility"] < 0.3 and values["t_mia"] < 0.3
+    other = replace_logits(model, test=9 * np.eye(4, dtype=np.float32)[evidence.labels["test"]])
+    assert figures(other, evidence)["t_mia"] > 0.9
+    assert figures(other, evidence)["indiscernibility"] == values["indiscernibility"]
 
 
 def test_a_forgotten_class_is_compared_with_unseen_examples_of_its_own():
-    known = draw_evidence(1)
-    gone = replace(known, forgotten_classes=(2,))
-    of_it = (known.labels["calibration"] == 2)[:, None]
-    other = replace_logits(gone, calibration=np.where(of_it, known.logits["calibration"], 99))
-    assert figures(other, gone) == figures(gone, gone)
+    evidence = draw_evidence(1)
+    model = replace(evidence, forgotten_classes=(2,))
+    is_of_class = (evidence.labels["calibration"] == 2)[:, None]
+    other = replace_logits(model, calibration=np.where(is_of_class, evidence.logits["calibration"], 99))
+    assert figures(other, model) == figures(model, model)
 
 
 def test_two_examples_are_the_least():
@@ -122,8 +122,8 @@ def test_two_examples_are_the_least():
 @pytest.mark.parametrize("loss", [math.nan, math.inf])
 def test_losses_that_are_not_finite_have_no_indiscernibility(loss: float):
     # scikit-learn refuses them, so its cross-validation says NaN
-    for given in ((np.append(np.ones(20), loss), np.ones(30)), (np.ones(20), np.append(np.ones(30), loss))):
-        assert math.isnan(attack_accuracy(*given)) and math.isnan(indiscernibility(*given))
+    for losses in ((np.append(np.ones(20), loss), np.ones(30)), (np.ones(20), np.append(np.ones(30), loss))):
+        assert math.isnan(attack_accuracy(*losses)) and math.isnan(indiscernibility(*losses))
 
 
 def test_the_published_order_agrees_with_itself_and_disagrees_with_its_reverse():
@@ -136,8 +136,8 @@ def test_the_published_order_agrees_with_itself_and_disagrees_with_its_reverse()
 def test_kendall_by_hand():
     ranks = {"msg": 2.0, "finetune": 1.0, "ascent": 3.0, "salun": 3.0, "lur": 0.5}
     # msg-finetune no, msg-ascent, msg-salun and finetune-ascent yes, ascent-salun a tie; lur is not in it
-    found = agreement(ranks)
-    assert found.pairs == 5 and found.tau == pytest.approx((3 - 1) / 5)
+    rank_agreement = agreement(ranks)
+    assert rank_agreement.pairs == 5 and rank_agreement.tau == pytest.approx((3 - 1) / 5)
     assert math.isnan(agreement({"lur": 1.0, "salun": 2.0}).tau)
 
 

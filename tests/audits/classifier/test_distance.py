@@ -37,9 +37,9 @@ def test_js_equals_scipy_and_is_symmetric():
 
 def test_total_variation_of_a_hand_made_pair():
     sizes = {"forget": 1, "retain": 2, "calibration": 2, "test": 2}
-    own = replace_logits(draw_evidence(0, sizes, classes=3), forget=np.log([[0.5, 0.3, 0.2]]))
-    other = replace_logits(own, forget=np.log([[0.2, 0.2, 0.6]]))
-    assert distance.tv(own, other) == pytest.approx(0.4, abs=1e-15)
+    evidence = replace_logits(draw_evidence(0, sizes, classes=3), forget=np.log([[0.5, 0.3, 0.2]]))
+    other = replace_logits(evidence, forget=np.log([[0.2, 0.2, 0.6]]))
+    assert distance.tv(evidence, other) == pytest.approx(0.4, abs=1e-15)
 
 
 def test_total_variation_is_a_distance():
@@ -59,11 +59,11 @@ def test_rank_equals_spearman():
 
 
 def test_rank_sees_only_the_order():
-    stretched = replace_logits(ONE, forget=ONE.logits["forget"].astype(float) * 1.0)
+    scaled_evidence = replace_logits(ONE, forget=ONE.logits["forget"].astype(float) * 1.0)
     labels, rows = ONE.labels["forget"], np.arange(100)
-    stretched.logits["forget"][rows, labels] += 3.0
-    assert distance.rank(ONE, stretched) == pytest.approx(1, abs=1e-12)
-    assert distance.tv(ONE, stretched) > 0.1
+    scaled_evidence.logits["forget"][rows, labels] += 3.0
+    assert distance.rank(ONE, scaled_evidence) == pytest.approx(1, abs=1e-12)
+    assert distance.tv(ONE, scaled_evidence) > 0.1
 
 
 def test_rank_of_a_model_that_orders_nothing_is_zero():
@@ -76,21 +76,21 @@ def test_ranks_equal_scipy_with_ties(values):
 
 
 def test_agreement_counts_equal_classes_of_its_own_part():
-    named = ONE.logits["test"].argmax(axis=1)
-    changed = ONE.logits["test"].copy()
-    changed[:30] = np.eye(4)[(named[:30] + 1) % 4] * 20
-    assert distance.agreement_test(ONE, replace_logits(ONE, test=changed)) == 75
-    assert distance.agreement_forget(ONE, replace_logits(ONE, test=changed)) == 100
+    predictions = ONE.logits["test"].argmax(axis=1)
+    logits = ONE.logits["test"].copy()
+    logits[:30] = np.eye(4)[(predictions[:30] + 1) % 4] * 20
+    assert distance.agreement_test(ONE, replace_logits(ONE, test=logits)) == 75
+    assert distance.agreement_forget(ONE, replace_logits(ONE, test=logits)) == 100
 
 
 def test_streisand_tail_is_one_percent_against_itself_and_all_where_every_loss_is_beyond():
     assert distance.streisand(ONE, ONE) == 1
     labels = ONE.labels["forget"]
-    wrong = np.eye(4)[(labels + 1) % 4] * (loss(ONE.logits["forget"], labels).max() + 1)
-    assert distance.streisand(replace_logits(ONE, forget=wrong), ONE) == 100
+    wrong_logits = np.eye(4)[(labels + 1) % 4] * (loss(ONE.logits["forget"], labels).max() + 1)
+    assert distance.streisand(replace_logits(ONE, forget=wrong_logits), ONE) == 100
 
 
 def test_a_model_that_gives_every_example_the_same_logits_orders_nothing():
-    like = draw_evidence(0, classes=10)
-    same = replace_logits(like, forget=np.full_like(like.logits["forget"], 0.1))
-    assert distance.rank(same, like) == 0 and distance.rank(like, same) == 0
+    evidence = draw_evidence(0, classes=10)
+    constant = replace_logits(evidence, forget=np.full_like(evidence.logits["forget"], 0.1))
+    assert distance.rank(constant, evidence) == 0 and distance.rank(evidence, constant) == 0

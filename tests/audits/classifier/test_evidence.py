@@ -32,8 +32,8 @@ def test_a_missing_part_is_named(part):
 
 def test_tuning_works_without_test_and_never_reads_it():
     evidence = draw_evidence(0)
-    tuned = without(evidence, "test").with_test("calibration")
-    assert (tuned.logits["test"] == evidence.logits["calibration"]).all()
+    tuning_evidence = without(evidence, "test").with_test("calibration")
+    assert (tuning_evidence.logits["test"] == evidence.logits["calibration"]).all()
     assert (evidence.with_test("calibration").labels["test"] == evidence.labels["calibration"]).all()
     with pytest.raises(ValueError, match="no part 'test'"):
         without(evidence, "test").with_test("test")
@@ -68,9 +68,9 @@ def test_a_forgotten_class_without_calibration_examples_is_refused():
 
 def test_like_puts_rows_in_the_order_of_the_reference():
     evidence = draw_evidence(0)
-    mixed = np.random.default_rng(0).permutation(300)
-    again = take(evidence, retain=mixed).like(evidence)
-    assert all((again.logits[part] == evidence.logits[part]).all() for part in evidence.logits)
+    order = np.random.default_rng(0).permutation(300)
+    restored_evidence = take(evidence, retain=order).like(evidence)
+    assert all((restored_evidence.logits[part] == evidence.logits[part]).all() for part in evidence.logits)
 
 
 def test_like_names_what_differs():
@@ -80,9 +80,9 @@ def test_like_names_what_differs():
         ValueError, match="part 'forget' must hold the same examples as the reference: 0 is missing"
     ):
         other.like(evidence)
-    relabelled = replace(evidence, labels={**evidence.labels, "test": (evidence.labels["test"] + 1) % 4})
+    other_labels = replace(evidence, labels={**evidence.labels, "test": (evidence.labels["test"] + 1) % 4})
     with pytest.raises(ValueError, match="example 0 of part 'test' has another label"):
-        relabelled.like(evidence)
+        other_labels.like(evidence)
     with pytest.raises(ValueError, match="expected 4 logits"):
         draw_evidence(0, classes=3).like(evidence)
     with pytest.raises(

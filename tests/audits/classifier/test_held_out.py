@@ -13,8 +13,10 @@ FOLDS = HeldOut([take(WHOLE, forget=slice(0, 60)), take(WHOLE, forget=slice(60, 
 
 
 def test_one_model_in_two_folds_is_that_model():
-    found, own = FOLDS.figures(WHOLE.ids["forget"]), measure(WHOLE)
-    assert found["ua"] == pytest.approx(own["ua"]) and found["auc"] == pytest.approx(own["auc"])
+    values, model_values = FOLDS.figures(WHOLE.ids["forget"]), measure(WHOLE)
+    assert values["ua"] == pytest.approx(model_values["ua"]) and values["auc"] == pytest.approx(
+        model_values["auc"]
+    )
     assert FOLDS.distance(WHOLE) == pytest.approx(0.0, abs=1e-12)
 
 
@@ -31,9 +33,9 @@ def test_the_order_of_examples_makes_no_difference():
 
 
 def test_only_the_examples_of_the_request_count():
-    right = WHOLE.logits["forget"].argmax(1) == WHOLE.labels["forget"]
-    assert FOLDS.figures(WHOLE.ids["forget"][right])["ua"] == 0
-    assert FOLDS.figures(WHOLE.ids["forget"][~right])["ua"] == 100
+    is_right = WHOLE.logits["forget"].argmax(1) == WHOLE.labels["forget"]
+    assert FOLDS.figures(WHOLE.ids["forget"][is_right])["ua"] == 0
+    assert FOLDS.figures(WHOLE.ids["forget"][~is_right])["ua"] == 100
 
 
 def test_models_disagree_as_far_as_they_are_apart():
@@ -52,21 +54,21 @@ def test_files_of_folds_are_read_in_part_and_say_the_same(tmp_path, monkeypatch)
     for each, path in zip(folds, paths, strict=True):
         parquet.save(each, path)
     for ids in (np.arange(20, 40), np.arange(40, 80)):
-        read = [each for path in paths if (each := parquet.load_unseen(path, ids)) is not None]
-        part, whole = HeldOut(read), HeldOut(folds)
-        found = take(draw_evidence(3), forget=slice(ids[0], ids[-1] + 1))
-        assert part.figures(ids) == pytest.approx(whole.figures(ids))
-        assert part.distance(found) == pytest.approx(whole.distance(found))
-        assert part.disagreement(ids) == pytest.approx(whole.disagreement(ids))
-        assert sum(len(each.ids["forget"]) for each in read) == 2 * len(ids)
-        assert all(len(each.ids["retain"]) < len(WHOLE.ids["retain"]) / 10 for each in read)
+        loaded_folds = [each for path in paths if (each := parquet.load_unseen(path, ids)) is not None]
+        part, all_folds = HeldOut(loaded_folds), HeldOut(folds)
+        evidence = take(draw_evidence(3), forget=slice(ids[0], ids[-1] + 1))
+        assert part.figures(ids) == pytest.approx(all_folds.figures(ids))
+        assert part.distance(evidence) == pytest.approx(all_folds.distance(evidence))
+        assert part.disagreement(ids) == pytest.approx(all_folds.disagreement(ids))
+        assert sum(len(each.ids["forget"]) for each in loaded_folds) == 2 * len(ids)
+        assert all(len(each.ids["retain"]) < len(WHOLE.ids["retain"]) / 10 for each in loaded_folds)
     assert parquet.load_unseen(paths[0], np.arange(80, 90)) is None
     assert parquet.load_unseen(paths[0]).ids["forget"].tolist() == [*range(60)]
 
 
 def test_nothing_of_folds_is_expected_of_whole_classes():
     original = {"ua": 0.0, "ra": 98.0, "ta": 90.0, "auc": 0.9, "probe": 99.0, "mia": 1.0}
-    found = FOLDS.expect(original, WHOLE.ids["forget"], whole=True)
-    assert found == {"ra": 98.0, "ta": 90.0, "ua": 0.0, "auc": 0.0, "probe": 0.0}
-    others = HeldOut([*FOLDS.folds, draw_evidence(2)]).expect(original, WHOLE.ids["forget"], whole=False)
-    assert others.keys() == {"ra", "ta", "ua", "auc", HELD_OUT_TV}
+    expectation = FOLDS.expect(original, WHOLE.ids["forget"], whole=True)
+    assert expectation == {"ra": 98.0, "ta": 90.0, "ua": 0.0, "auc": 0.0, "probe": 0.0}
+    second = HeldOut([*FOLDS.folds, draw_evidence(2)]).expect(original, WHOLE.ids["forget"], whole=False)
+    assert second.keys() == {"ra", "ta", "ua", "auc", HELD_OUT_TV}

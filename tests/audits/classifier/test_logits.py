@@ -28,25 +28,25 @@ def test_margin_of_two_classes_is_their_difference(first, second):
 
 
 def test_margin_tells_apart_what_the_confidence_rounds_to_one():
-    sure = np.array([[40.0, 0.0, 0.0], [400.0, 0.0, 0.0]])
+    logits = np.array([[40.0, 0.0, 0.0], [400.0, 0.0, 0.0]])
     labels = np.zeros(2, dtype=np.int64)
-    assert (of.confidence(sure, labels) == 1).all()
-    assert of.margin(sure, labels) == pytest.approx([40 - np.log(2), 400 - np.log(2)], abs=1e-12)
+    assert (of.confidence(logits, labels) == 1).all()
+    assert of.margin(logits, labels) == pytest.approx([40 - np.log(2), 400 - np.log(2)], abs=1e-12)
     assert of.margin(np.array([[np.log(1e12), 0.0]]), labels[:1])[0] == pytest.approx(
         27.631021115928547, abs=1e-12
     )
 
 
 def test_a_shift_of_all_logits_changes_nothing():
-    shifted = Z.astype(float) + 1000
-    assert np.allclose(of.margin(shifted, Y), of.margin(Z, Y), atol=1e-9)
-    assert np.allclose(of.probabilities(shifted), of.probabilities(Z), atol=1e-9)
+    logits = Z.astype(float) + 1000
+    assert np.allclose(of.margin(logits, Y), of.margin(Z, Y), atol=1e-9)
+    assert np.allclose(of.probabilities(logits), of.probabilities(Z), atol=1e-9)
 
 
 def test_the_logits_are_left_as_they_were():
-    before = Z.copy()
+    copy = Z.copy()
     of.margin(Z, Y)
-    assert (before == Z).all()
+    assert (copy == Z).all()
 
 
 @given(st.integers(0, 10**6), st.integers(2, 40))

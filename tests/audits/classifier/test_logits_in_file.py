@@ -57,8 +57,8 @@ def test_an_audit_of_files_has_the_figures_of_an_audit_in_memory(opened, order):
 def test_an_audit_of_many_files_holds_the_logits_of_few(opened, monkeypatch):
     monkeypatch.setattr(logits_in_file, "LAST_USED", LastUsed(SIZE // 8))
     first = opened(draw_evidence(0, LARGE, classes=CLASSES))
-    rest = [opened(draw_evidence(seed, LARGE, classes=CLASSES), str(seed), first) for seed in range(1, 12)]
-    assert SIZE < peak(lambda: unweave.audit(first, rest[:9], calibration=rest[9:])) < 3 * SIZE
+    models = [opened(draw_evidence(seed, LARGE, classes=CLASSES), str(seed), first) for seed in range(1, 12)]
+    assert SIZE < peak(lambda: unweave.audit(first, models[:9], calibration=models[9:])) < 3 * SIZE
 
 
 def test_files_share_the_ids_and_labels_that_are_equal(opened):
@@ -74,34 +74,34 @@ def test_opened_evidence_is_saved_as_it_was(opened, tmp_path, monkeypatch):
     monkeypatch.setattr(parquet, "GROUP", 4 * 4 * 50)
     evidence = draw_evidence(0)
     parquet.save(opened(evidence), tmp_path / "again.parquet")
-    again = parquet.load(tmp_path / "again.parquet")
-    assert all(np.array_equal(again.logits[part], evidence.logits[part]) for part in SIZES)
+    loaded_evidence = parquet.load(tmp_path / "again.parquet")
+    assert all(np.array_equal(loaded_evidence.logits[part], evidence.logits[part]) for part in SIZES)
 
 
 def test_rows_are_put_in_order_more_than_once(opened):
     evidence = draw_evidence(0)
     middle, last = shuffled(evidence, 1), shuffled(evidence, 2)
-    found = opened(evidence).like(middle).like(last)
-    assert all(np.array_equal(found.logits[part], last.logits[part]) for part in SIZES)
+    ordered_evidence = opened(evidence).like(middle).like(last)
+    assert all(np.array_equal(ordered_evidence.logits[part], last.logits[part]) for part in SIZES)
 
 
 def test_a_file_that_changes_is_refused(opened, tmp_path, monkeypatch):
     monkeypatch.setattr(logits_in_file, "LAST_USED", LastUsed(0))
-    found = opened(draw_evidence(0))
+    evidence = opened(draw_evidence(0))
     os.utime(tmp_path / "evidence.parquet", (1, 1))
     with pytest.raises(ValueError, match=r"has changed while its model was audited: audit it again$"):
-        found.logits["retain"]
+        evidence.logits["retain"]
 
 
 def test_a_file_of_the_same_size_and_time_is_not_taken_for_another(opened, tmp_path):
     path, other = tmp_path / "evidence.parquet", tmp_path / "other.parquet"
-    found, second = opened(draw_evidence(0)), opened(draw_evidence(1), "other")
-    before, expected = path.stat(), second.logits["forget"]
-    assert other.stat().st_size == before.st_size and not np.array_equal(found.logits["forget"], expected)
+    evidence, second = opened(draw_evidence(0)), opened(draw_evidence(1), "other")
+    status, expected = path.stat(), second.logits["forget"]
+    assert other.stat().st_size == status.st_size and not np.array_equal(evidence.logits["forget"], expected)
     other.replace(path)
-    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
     with pytest.raises(ValueError, match="has changed while its model was audited"):
-        found.logits["test"]
+        evidence.logits["test"]
     assert np.array_equal(parquet.open_evidence(path).logits["forget"], expected)
 
 
@@ -129,10 +129,10 @@ def test_logits_that_are_none_are_named(opened):
 
 
 def test_the_arrays_that_were_used_last_are_kept():
-    kept, reads = LastUsed(24), []
+    cache, reads = LastUsed(24), []
 
     def read(key: int, size: int) -> None:
-        kept.read(key, lambda: reads.append(key) or np.zeros(size))
+        cache.read(key, lambda: reads.append(key) or np.zeros(size))
 
     for key, size in ((1, 1), (2, 1), (3, 1), (1, 1), (4, 1), (9, 4), (1, 1), (2, 1)):
         read(key, size)

@@ -35,16 +35,16 @@ def write_evidence(path, **changes):
 def test_what_is_saved_is_loaded_bit_for_bit(path, names):
     evidence = replace(draw_evidence(0), forgotten_classes=(1, 3))
     if names:
-        ids = {part: np.array([f"{part}/{i}" for i in found]) for part, found in evidence.ids.items()}
+        ids = {part: np.array([f"{part}/{i}" for i in part_ids]) for part, part_ids in evidence.ids.items()}
         evidence = replace(evidence, ids=ids)
     save(evidence, path)
-    again = load(path)
-    assert again.forgotten_classes == (1, 3)
+    copy = load(path)
+    assert copy.forgotten_classes == (1, 3)
     for part in evidence.logits:
-        assert again.logits[part].dtype == np.float32
-        assert (again.logits[part] == evidence.logits[part]).all()
-        assert (again.labels[part] == evidence.labels[part]).all()
-        assert again.ids[part].tolist() == evidence.ids[part].tolist()
+        assert copy.logits[part].dtype == np.float32
+        assert (copy.logits[part] == evidence.logits[part]).all()
+        assert (copy.labels[part] == evidence.labels[part]).all()
+        assert copy.ids[part].tolist() == evidence.ids[part].tolist()
     assert [file.name for file in path.parent.iterdir()] == [path.name]
 
 
@@ -57,7 +57,7 @@ def test_a_file_from_elsewhere_is_read(path):
 
 def test_a_failing_write_leaves_the_old_file(path, monkeypatch):
     save(draw_evidence(0), path)
-    before = path.read_bytes()
+    content = path.read_bytes()
 
     def full(writer, table):
         raise OSError("no space left on device")
@@ -65,7 +65,7 @@ def test_a_failing_write_leaves_the_old_file(path, monkeypatch):
     monkeypatch.setattr(pq.ParquetWriter, "write_table", full)
     with pytest.raises(OSError, match="no space"):
         save(draw_evidence(1), path)
-    assert path.read_bytes() == before
+    assert path.read_bytes() == content
     assert len(list(path.parent.iterdir())) == 1
 
 
@@ -138,15 +138,15 @@ def test_an_empty_cell_is_named_by_its_row_in_the_file(path, monkeypatch, at):
 @pytest.mark.parametrize("kind", [pa.int16(), pa.float16(), pa.decimal128(8, 2)])
 def test_other_numbers_are_read_as_float32(path, kind):
     logits = pa.array([[0.0, float(i)] for i in range(8)]).cast(pa.list_(kind))
-    found = load(write_evidence(path, logits=logits)).logits["test"]
-    assert found.dtype == np.float32 and found.tolist() == [[0, 6], [0, 7]]
+    column = load(write_evidence(path, logits=logits)).logits["test"]
+    assert column.dtype == np.float32 and column.tolist() == [[0, 6], [0, 7]]
 
 
 @pytest.mark.parametrize("at", [0.1, 0.3, 0.5, 0.7, 0.9])
 def test_a_garbled_file_is_refused_as_no_parquet(path, at):
-    whole = write_evidence(path).read_bytes()
-    start = int(at * len(whole))
-    path.write_bytes(whole[:start] + bytes(b ^ 0x5A for b in whole[start : start + 40]) + whole[start + 40 :])
+    data = write_evidence(path).read_bytes()
+    start = int(at * len(data))
+    path.write_bytes(data[:start] + bytes(b ^ 0x5A for b in data[start : start + 40]) + data[start + 40 :])
     with pytest.raises(ValueError, match="expected a parquet file"):
         load(path)
 
@@ -160,8 +160,8 @@ def test_the_first_logit_that_is_none_is_named_in_the_order_of_the_file(path):
 
 def test_rows_that_are_not_wanted_may_hold_nan(path):
     logits = [[0.5, 1.0]] * 3 + [[0.5, float("nan")]] + [[0.5, 1.0]] * 4
-    found = load_unseen(write_evidence(path, logits=logits))
-    assert found is not None and found.ids["retain"].tolist() == ["image-2"]
+    evidence = load_unseen(write_evidence(path, logits=logits))
+    assert evidence is not None and evidence.ids["retain"].tolist() == ["image-2"]
 
 
 def test_nan_evidence_of_our_own_can_be_kept_but_is_refused_as_input(path):
@@ -176,11 +176,11 @@ def test_groups_of_rows_make_no_difference(path, monkeypatch, group):
     names = {part: np.array([f"{part}/{i}" for i in range(n)]) for part, n in SIZES.items()}
     evidence = replace(draw_evidence(0), ids=names)
     save(evidence, path)
-    found = load(path)
+    copy = load(path)
     for part in SIZES:
-        assert (found.logits[part] == evidence.logits[part]).all()
-        assert (found.labels[part] == evidence.labels[part]).all()
-        assert (found.ids[part] == evidence.ids[part]).all()
+        assert (copy.logits[part] == evidence.logits[part]).all()
+        assert (copy.labels[part] == evidence.labels[part]).all()
+        assert (copy.ids[part] == evidence.ids[part]).all()
 
 
 def test_ids_that_are_objects_have_one_type_in_all_groups(path, monkeypatch):
@@ -200,6 +200,6 @@ def test_rows_in_any_order_are_read(path, monkeypatch):
     table = pq.read_table(path)
     order = np.random.default_rng(0).permutation(len(table))
     pq.write_table(table.take(order), path, row_group_size=70)
-    found = load(path).like(evidence)
-    assert all((found.logits[part] == evidence.logits[part]).all() for part in SIZES)
-    assert all((found.labels[part] == evidence.labels[part]).all() for part in SIZES)
+    copy = load(path).like(evidence)
+    assert all((copy.logits[part] == evidence.logits[part]).all() for part in SIZES)
+    assert all((copy.labels[part] == evidence.labels[part]).all() for part in SIZES)

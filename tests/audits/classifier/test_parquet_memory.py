@@ -28,17 +28,17 @@ def path(tmp_path, monkeypatch):
     return tmp_path / "evidence.parquet"
 
 
-def peak(work, *given) -> int:
+def peak(work, *arguments) -> int:
     """The most bytes that numpy, Python and Arrow hold at once beyond what they held before."""
-    usual, pool = pa.default_memory_pool(), pa.proxy_memory_pool(pa.default_memory_pool())
+    default_pool, pool = pa.default_memory_pool(), pa.proxy_memory_pool(pa.default_memory_pool())
     pa.set_memory_pool(pool)
     tracemalloc.start()
     try:
-        work(*given)
+        work(*arguments)
         return tracemalloc.get_traced_memory()[1] + pool.max_memory()
     finally:
         tracemalloc.stop()
-        pa.set_memory_pool(usual)
+        pa.set_memory_pool(default_pool)
 
 
 def test_writing_copies_a_group_of_rows_at_once(evidence, path):

@@ -31,10 +31,10 @@ def test_relearning_is_faster_where_the_class_is_only_hidden(trained):
 
 def test_a_model_that_never_learns_takes_the_limit(trained):
     data, _, original, _ = trained
-    still = copy.deepcopy(original)
+    stuck_model = copy.deepcopy(original)
     with torch.no_grad():
-        still[2].bias[3] = -1e6
-    assert relearning(still, data.cuts["forget"], device="cpu", limit=7) == pytest.approx(8)
+        stuck_model[2].bias[3] = -1e6
+    assert relearning(stuck_model, data.cuts["forget"], device="cpu", limit=7) == pytest.approx(8)
 
 
 def test_relearning_by_hand_for_one_rate(trained):
@@ -60,96 +60,96 @@ def halves(trained):
     """The features and labels of R and half of F, and those of the other half, of the network without a 3."""
     data, retrained, _, _ = trained
     generator = torch.Generator().manual_seed(0)
-    kept, gone = (
+    retain, forget = (
         data.parts[part][torch.randperm(len(data.parts[part]), generator=generator)]
         for part in ("retain", "forget")
     )
-    known, asked = gone.tensor_split(2)
+    fit_half, probe_half = forget.tensor_split(2)
     with torch.no_grad():
         features = retrained[1](retrained[0](data.inputs)).double()
-    fitted = torch.cat([kept, known])
-    return features[fitted], data.labels[fitted], features[asked], data.labels[asked]
+    fit_order = torch.cat([retain, fit_half])
+    return features[fit_order], data.labels[fit_order], features[probe_half], data.labels[probe_half]
 
 
 def test_the_linear_probe_is_sklearns_ridge(trained, halves):
     data, retrained, _, _ = trained
-    fit, labels, asked, truth = halves
+    fit, labels, queries, truth = halves
     scale = fit.square().mean().sqrt()
     ridge = Ridge(alpha=0.01 * len(fit), fit_intercept=False)
     ridge.fit(fit / scale, nn.functional.one_hot(labels, 10))
-    expected = 100 * (ridge.predict(asked).argmax(1) == truth.numpy()).mean()
+    expected = 100 * (ridge.predict(queries).argmax(1) == truth.numpy()).mean()
     assert 0 < expected < 100
-    found = probe_features(retrained, data.cuts["forget"], data.cuts["retain"], device="cpu")
-    assert found["probe"] == pytest.approx(expected)
+    values = probe_features(retrained, data.cuts["forget"], data.cuts["retain"], device="cpu")
+    assert values["probe"] == pytest.approx(expected)
 
 
 def test_the_silhouette_by_hand(trained, halves):
     data, retrained, _, _ = trained
-    fit, labels, asked, truth = (each.numpy() for each in halves)
+    fit, labels, queries, truth = (each.numpy() for each in halves)
     scale = fit.max(0) - fit.min(0)
-    used = scale > 0  # a unit that is always off
-    fit, asked = fit[:, used] / scale[used], asked[:, used] / scale[used]
+    is_active = scale > 0  # a unit that is always off
+    fit, queries = fit[:, is_active] / scale[is_active], queries[:, is_active] / scale[is_active]
     means = {label: fit[labels == label].mean(0) for label in set(labels.tolist())}
     values = []
-    for point, label in zip(asked, truth.tolist(), strict=True):
-        far = {each: float(((point - mean) ** 2).sum() ** 0.5) for each, mean in means.items()}
-        own = far.pop(label)
-        other = min(far.values())
-        values.append((other - own) / max(other, own))
-    found = probe_features(retrained, data.cuts["forget"], data.cuts["retain"], device="cpu")
-    assert found["silhouette"] == pytest.approx(sum(values) / len(values))
+    for point, label in zip(queries, truth.tolist(), strict=True):
+        distances = {each: float(((point - mean) ** 2).sum() ** 0.5) for each, mean in means.items()}
+        own_distance = distances.pop(label)
+        other = min(distances.values())
+        values.append((other - own_distance) / max(other, own_distance))
+    probe_values = probe_features(retrained, data.cuts["forget"], data.cuts["retain"], device="cpu")
+    assert probe_values["silhouette"] == pytest.approx(sum(values) / len(values))
 
 
 def test_without_two_class_means_there_is_no_silhouette():
     fit, labels = torch.tensor([[0.0], [2.0], [4.0]]).double(), torch.tensor([0, 0, 1])
-    asked, truth = torch.tensor([[1.5], [3.5], [9.0]]).double(), torch.tensor([0, 1, 2])
-    assert silhouettes(fit, labels, asked, truth).tolist() == pytest.approx([0.8, 0.8, 0.0])
-    assert silhouettes(fit[:2], labels[:2], asked, truth).tolist() == [0, 0, 0]
-    assert silhouettes(0 * fit, labels, 0 * asked, truth).tolist() == [0, 0, 0]
+    queries, truth = torch.tensor([[1.5], [3.5], [9.0]]).double(), torch.tensor([0, 1, 2])
+    assert silhouettes(fit, labels, queries, truth).tolist() == pytest.approx([0.8, 0.8, 0.0])
+    assert silhouettes(fit[:2], labels[:2], queries, truth).tolist() == [0, 0, 0]
+    assert silhouettes(0 * fit, labels, 0 * queries, truth).tolist() == [0, 0, 0]
 
 
 def test_the_scale_of_a_unit_changes_no_silhouette(trained):
     data, _, original, _ = trained
-    rescaled, k = copy.deepcopy(original), torch.linspace(0.02, 50, len(original[0].bias))
+    rescaled_model, k = copy.deepcopy(original), torch.linspace(0.02, 50, len(original[0].bias))
     with torch.no_grad():  # what a unit gives on is as before: ReLU keeps a positive factor
-        rescaled[0].weight.mul_(k[:, None])
-        rescaled[0].bias.mul_(k)
-        rescaled[2].weight.div_(k)
-    assert torch.allclose(rescaled(data.inputs), original(data.inputs), atol=1e-4)
-    known, found = (
+        rescaled_model[0].weight.mul_(k[:, None])
+        rescaled_model[0].bias.mul_(k)
+        rescaled_model[2].weight.div_(k)
+    assert torch.allclose(rescaled_model(data.inputs), original(data.inputs), atol=1e-4)
+    original_values, values = (
         probe_features(model, data.cuts["forget"], data.cuts["retain"], device="cpu")
-        for model in (original, rescaled)
+        for model in (original, rescaled_model)
     )
-    assert found["silhouette"] == pytest.approx(known["silhouette"], abs=1e-4)
+    assert values["silhouette"] == pytest.approx(original_values["silhouette"], abs=1e-4)
 
 
 def test_a_learned_class_has_the_larger_silhouette_in_wide_features(trained):
     data, retrained, original, _ = trained
-    unseen, seen = (
+    retrained_values, original_values = (
         probe_features(model, data.cuts["forget"], data.cuts["retain"], device="cpu")
         for model in (retrained, original)
     )
-    assert seen["silhouette"] > unseen["silhouette"] + 0.1
+    assert original_values["silhouette"] > retrained_values["silhouette"] + 0.1
 
 
 def test_a_head_that_hides_a_class_changes_no_probe_of_features(trained):
     data, _, original, hidden = trained
-    known, found = (
+    original_values, values = (
         probe_features(model, data.cuts["forget"], data.cuts["retain"], device="cpu")
         for model in (original, hidden)
     )
-    assert known == found
+    assert original_values == values
 
 
 def test_models_are_left_as_they_were_and_the_same_seed_gives_the_same_number(trained):
     data, retrained, _, _ = trained
     model = nn.Sequential(*copy.deepcopy(retrained), nn.Dropout(0.5)).train()
-    before = copy.deepcopy(model.state_dict())
+    state = copy.deepcopy(model.state_dict())
     first, second = (probe(model, data.cuts, device="cpu") for _ in range(2))
     assert first == second
     assert set(first) == {"probe", "silhouette", "relearn"}
     assert model.training and model[3].training
-    assert all((value == before[name]).all() for name, value in model.state_dict().items())
+    assert all((value == state[name]).all() for name, value in model.state_dict().items())
     assert all(weight.grad is None for weight in model.parameters())
     assert all(not module._forward_pre_hooks for module in model.modules())
 

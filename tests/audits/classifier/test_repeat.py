@@ -72,8 +72,8 @@ def test_rounding_is_no_other_answer() -> None:
 
 def test_a_model_that_needs_several_examples_at_once_is_named() -> None:
     norm = nn.BatchNorm1d(8, track_running_stats=False)
-    squeezing = Squeezed(nn.Linear(6, 4))
-    for model in (nn.Sequential(nn.Linear(6, 8), norm, nn.Linear(8, 4)), squeezing):
+    squeezing_model = Squeezed(nn.Linear(6, 4))
+    for model in (nn.Sequential(nn.Linear(6, 8), norm, nn.Linear(8, 4)), squeezing_model):
         with pytest.raises(Failed, match="must answer one example alone, as a user asks"):
             exam().answers(model)
 

@@ -56,32 +56,32 @@ def hide_class() -> Drawing:
 
 
 def test_an_original_is_found_by_every_attack_and_every_number_is_explained():
-    found = attack_model("mixed")
-    assert set(found) == set(ATTACKS) - ADAPTER
-    assert min(found[each] for each in ("asked", "guidance", "line", "vector")) > 60
-    assert found["best_of_10"] > 99 and found["relearn_10"] == found["relearn_100"] == 0
+    shares = attack_model("mixed")
+    assert set(shares) == set(ATTACKS) - ADAPTER
+    assert min(shares[each] for each in ("asked", "guidance", "line", "vector")) > 60
+    assert shares["best_of_10"] > 99 and shares["relearn_10"] == shares["relearn_100"] == 0
 
 
 def test_a_class_that_was_never_learned_is_found_by_none_and_learned_late():
-    found = attack_model("retain")
-    assert max(found[each] for each in ("asked", "guidance", "line", "vector", "best_of_10")) < 10
-    assert 0 < found["relearn_10"] <= 40 and 0 < found["relearn_100"] <= 40
+    shares = attack_model("retain")
+    assert max(shares[each] for each in ("asked", "guidance", "line", "vector", "best_of_10")) < 10
+    assert 0 < shares["relearn_10"] <= 40 and 0 < shares["relearn_100"] <= 40
 
 
 def test_a_class_that_only_lost_its_number_is_found_by_those_who_look_for_its_vector():
     target = Target(hide_class(), GONE, hit, IMAGES)
-    alone = attack(target, replace(BUDGET, vector_steps=1, relearning=replace(LEARNING, steps=1), looks=()))
-    assert alone["asked"] == alone["best_of_10"] == alone["line"] == 0
-    assert 5 < alone["guidance"] < 50  # without a condition it is one class of four, as before
-    few = replace(BUDGET, guidances=(2.0,))
-    knowing = attack(replace(target, original=drawing("mixed"), sizes=(10,)), few)
-    assert knowing["asked"] == 0 and knowing["line"] > 60 and knowing["vector"] > 60
-    assert knowing["relearn_10"] <= attack_model("retain")["relearn_10"]
+    shares = attack(target, replace(BUDGET, vector_steps=1, relearning=replace(LEARNING, steps=1), looks=()))
+    assert shares["asked"] == shares["best_of_10"] == shares["line"] == 0
+    assert 5 < shares["guidance"] < 50  # without a condition it is one class of four, as before
+    budget = replace(BUDGET, guidances=(2.0,))
+    original_shares = attack(replace(target, original=drawing("mixed"), sizes=(10,)), budget)
+    assert original_shares["asked"] == 0 and original_shares["line"] > 60 and original_shares["vector"] > 60
+    assert original_shares["relearn_10"] <= attack_model("retain")["relearn_10"]
 
 
 def test_what_does_not_come_back_within_the_budget_counts_as_the_budget():
-    found = attack(Target(drawing("retain"), GONE, hit, IMAGES), SHORT)
-    assert found["relearn_10"] == found["relearn_100"] == SHORT.longest == 1
+    shares = attack(Target(drawing("retain"), GONE, hit, IMAGES), SHORT)
+    assert shares["relearn_10"] == shares["relearn_100"] == SHORT.longest == 1
 
 
 def test_an_edit_that_is_only_an_adapter_is_undone_by_leaving_it_out():
@@ -92,59 +92,59 @@ def test_an_edit_that_is_only_an_adapter_is_undone_by_leaving_it_out():
         for p in model.parameters():
             if p.requires_grad:
                 p.normal_()
-    edited = replace(original, model=model)
-    target = Target(edited, GONE, hit, IMAGES, original=original)
-    found = draw_without_addition(target, original, BUDGET)
+    edited_drawing = replace(original, model=model)
+    target = Target(edited_drawing, GONE, hit, IMAGES, original=original)
+    shares = draw_without_addition(target, original, BUDGET)
     seeds = BUDGET.settings.judge
-    assert not torch.equal(edited(GONE, seeds, 1.0), original(GONE, seeds, 1.0))
+    assert not torch.equal(edited_drawing(GONE, seeds, 1.0), original(GONE, seeds, 1.0))
     expected = count_hits(original(GONE, seeds, 1.0), hit).value
-    assert found == {"dropped": 100 * expected, "dropped_same": 100.0}
+    assert shares == {"dropped": 100 * expected, "dropped_same": 100.0}
     assert set(attack(target, SHORT)) == set(ATTACKS)
-    shipped = replace(target, drawing=replace(edited, model=merge_low_rank(model)))
-    assert not ADAPTER & set(attack(shipped, SHORT))
+    merged_target = replace(target, drawing=replace(edited_drawing, model=merge_low_rank(model)))
+    assert not ADAPTER & set(attack(merged_target, SHORT))
 
 
 def test_a_smaller_set_to_relearn_from_is_part_of_a_larger_one_and_drawn_by_the_seed(
     monkeypatch: pytest.MonkeyPatch,
 ):
-    seen: list[torch.Tensor] = []
+    image_sets: list[torch.Tensor] = []
 
     def learn(images: torch.Tensor) -> list[tuple[int, Drawing]]:
-        seen.append(images)
+        image_sets.append(images)
         return [(0, drawing("mixed"))]
 
     monkeypatch.setattr(attacks, "Relearner", lambda *_: learn)
     target = Target(drawing("mixed"), GONE, hit, IMAGES)
     for seed in (0, 0, 1):
         try_relearning(target, replace(SHORT, seed=seed))
-    few, many, again, _, other, _ = seen
-    assert [len(each) for each in (few, many)] == [10, 100]
-    assert torch.equal(few, many[:10]) and torch.equal(few, again)
-    assert not torch.equal(few, IMAGES[:10]) and not torch.equal(few, other)
+    ten, hundred, ten_again, _, other, _ = image_sets
+    assert [len(each) for each in (ten, hundred)] == [10, 100]
+    assert torch.equal(ten, hundred[:10]) and torch.equal(ten, ten_again)
+    assert not torch.equal(ten, IMAGES[:10]) and not torch.equal(ten, other)
 
 
 def test_a_vector_is_optimised_from_the_embedding_of_a_retained_class_too(monkeypatch: pytest.MonkeyPatch):
     target = Target(drawing("mixed"), GONE, hit, IMAGES)
-    gone, retained = (drawing("mixed").vector(each) for each in (GONE, target.retained_class))
+    forget_vector, retain_vector = (drawing("mixed").vector(each) for each in (GONE, target.retained_class))
 
     def find(loss: object, start: torch.Tensor, *, steps: int, lr: float) -> torch.Tensor:
         """A search that finds the class from the retained one alone."""
-        return gone if torch.equal(start, retained) else retained
+        return forget_vector if torch.equal(start, retain_vector) else retain_vector
 
     monkeypatch.setattr(attacks, "minimise", find)
     assert try_optimised_vector(target, BUDGET)["vector"] > 60
 
 
 def test_attacks_that_a_denoiser_does_not_allow_are_absent():
-    plain = Drawing(every_family.Denoiser(), replace(TASK, null=None, drop=0.0), SHAPE)
-    found = attack(Target(plain, GONE, hit, IMAGES), SHORT)
-    assert set(found) == set(ATTACKS) - ADAPTER - {"guidance", "unasked", "line", "vector"}
+    drawing_without_null = Drawing(every_family.Denoiser(), replace(TASK, null=None, drop=0.0), SHAPE)
+    shares = attack(Target(drawing_without_null, GONE, hit, IMAGES), SHORT)
+    assert set(shares) == set(ATTACKS) - ADAPTER - {"guidance", "unasked", "line", "vector"}
 
 
 def test_named_attacks_run_alone_and_find_what_they_find_among_all():
     target = Target(drawing("mixed"), GONE, hit, IMAGES)
-    everything, some = attack(target, SHORT), attack(target, replace(SHORT, names=("guidance",)))
-    assert some == {name: everything[name] for name in ("asked", "guidance")}
+    all_shares, guidance_shares = attack(target, SHORT), attack(target, replace(SHORT, names=("guidance",)))
+    assert guidance_shares == {name: all_shares[name] for name in ("asked", "guidance")}
 
 
 def test_numbers_hang_on_the_denoiser_and_the_budget_alone():
@@ -188,21 +188,21 @@ class Constant(nn.Module):
         self.pattern = nn.Parameter(0.6 * sign * PATTERNS[GONE].view(1, *SHAPE))
 
     def forward(self, x: torch.Tensor, t: torch.Tensor, condition: torch.Tensor) -> torch.Tensor:
-        kept = (1 - torch.linspace(1e-4, 0.3, 50)).cumprod(0)[t].view(-1, 1, 1, 1)
-        return (x - kept.sqrt() * self.pattern) / (1 - kept).sqrt()
+        signal_share = (1 - torch.linspace(1e-4, 0.3, 50)).cumprod(0)[t].view(-1, 1, 1, 1)
+        return (x - signal_share.sqrt() * self.pattern) / (1 - signal_share).sqrt()
 
 
 def ways_in(model: nn.Module) -> dict[str, float]:
     """What guidance and no condition find, where a user's guidance is another than none."""
-    drawn = Drawing(model, replace(TASK, names=None), SHAPE, Sampler("dpm", steps=8, guidance=1.5))
-    target = Target(drawn, GONE, hit, IMAGES)
+    toy_drawing = Drawing(model, replace(TASK, names=None), SHAPE, Sampler("dpm", steps=8, guidance=1.5))
+    target = Target(toy_drawing, GONE, hit, IMAGES)
     return try_guidances(target, replace(SHORT, guidances=(2.0,))) | try_unconditional(target, SHORT)
 
 
 def test_a_class_that_is_hidden_only_where_guidance_looks_is_found_without():
-    shows, hides = Constant(1.0), Constant(-1.0)
-    assert ways_in(Hiding(with_none=hides, otherwise=shows)) == {"guidance": 100.0, "unasked": 0.0}
-    assert ways_in(hides) == {"guidance": 0.0, "unasked": 0.0}
+    constant_hit, miss = Constant(1.0), Constant(-1.0)
+    assert ways_in(Hiding(with_none=miss, otherwise=constant_hit)) == {"guidance": 100.0, "unasked": 0.0}
+    assert ways_in(miss) == {"guidance": 0.0, "unasked": 0.0}
 
 
 def test_a_class_that_comes_without_a_condition_is_found():

@@ -31,19 +31,19 @@ def test_scores_are_the_cosines_of_transformers(folder: Path):
     model = transformers.CLIPModel.from_pretrained(folder).eval()
     prepare = transformers.CLIPImageProcessorPil.from_pretrained(folder)
     words = ["a red three", "two"]
-    shown = prepare(images=[image.permute(1, 2, 0).numpy() for image in images(3)], return_tensors="pt")
+    inputs = prepare(images=[image.permute(1, 2, 0).numpy() for image in images(3)], return_tensors="pt")
     tokens = tokenizer()(words, padding=True, return_tensors="pt")
     with torch.no_grad():
-        wanted = model(**tokens, **shown).logits_per_image / model.logit_scale.exp()
+        expected = model(**tokens, **inputs).logits_per_image / model.logit_scale.exp()
     clip = read_clip(folder)
-    shown = clip.embed_images(images(3))
-    found = torch.stack([cosine_similarity(shown, clip.embed_text(text)) for text in words], dim=1)
-    assert torch.allclose(found, wanted, atol=1e-5) and wanted.std() > 0.01
+    embeddings = clip.embed_images(images(3))
+    cosines = torch.stack([cosine_similarity(embeddings, clip.embed_text(text)) for text in words], dim=1)
+    assert torch.allclose(cosines, expected, atol=1e-5) and expected.std() > 0.01
 
 
 def test_the_mean_is_over_images_and_a_cosine_below_zero_counts_as_zero():
     rows = torch.tensor([[1.0, 0.0], [-1.0, 0.0], [1.0, 1.0]])
-    clip = ClipScore(lambda _: torch.tensor([[2.0, 0.0]]), lambda shown: rows[: len(shown)], "")
+    clip = ClipScore(lambda _: torch.tensor([[2.0, 0.0]]), lambda batch: rows[: len(batch)], "")
     assert clip.scores("a", images(3)) == pytest.approx([100, 0, 100 / 2**0.5], abs=1e-4)
     assert clip.mean([("a", images(1)), ("b", images(2))]) == pytest.approx((100 + 100 + 0) / 3)
 
@@ -51,10 +51,10 @@ def test_the_mean_is_over_images_and_a_cosine_below_zero_counts_as_zero():
 def test_the_digest_is_of_all_files_that_scores_depend_on(folder: Path, tmp_path: Path):
     other = write_clip(tmp_path / "clip", seed=1)
     assert read_clip(folder).digest == read_clip(folder).digest != read_clip(other).digest
-    before = read_clip(other).digest
+    digest = read_clip(other).digest
     path = other / "preprocessor_config.json"
     path.write_text(path.read_text().replace('"do_center_crop": true', '"do_center_crop": false'))
-    assert read_clip(other).digest != before
+    assert read_clip(other).digest != digest
 
 
 def test_what_is_no_clip_and_prompts_that_are_too_long_are_refused(folder: Path, tmp_path: Path):

@@ -62,9 +62,11 @@ def bright(images: Tensor) -> np.ndarray:
 
 def concept(model: PromptedPipeline, hit=bright, original=None) -> ConceptTarget:
     drawing = model.drawing(Sampler("ddim", 2, guidance=2.0))
-    before = None if original is None else original.drawing(drawing.how)
+    original_drawing = None if original is None else original.drawing(drawing.how)
     words = None if original is None else original.encoder
-    return ConceptTarget(Target(drawing, 0, hit, PICTURES, before, (10,)), PROMPTS, model.encoder, words)
+    return ConceptTarget(
+        Target(drawing, 0, hit, PICTURES, original_drawing, (10,)), PROMPTS, model.encoder, words
+    )
 
 
 def vector_of(model: nn.Module) -> Tensor:
@@ -72,88 +74,92 @@ def vector_of(model: nn.Module) -> Tensor:
 
 
 def test_every_attack_has_a_number_and_the_model_stays(model: PromptedPipeline):
-    before = vector_of(model)
+    weights = vector_of(model)
     numbers = attack_concept(concept(model, original=model), BUDGET)
     assert list(numbers) and set(numbers) == set(CONCEPT_ATTACKS) - {"dropped", "dropped_same"}
     assert numbers["old_words"] == numbers["asked"]
     assert numbers["relearn_10_old_words"] == numbers["relearn_10"]
     assert all(each is None or 0 <= each <= 100 for each in numbers.values())
-    assert torch.equal(vector_of(model), before)
+    assert torch.equal(vector_of(model), weights)
 
 
 def test_an_addition_that_is_dropped_leaves_the_original(model: PromptedPipeline):
-    edited = PromptedPipeline(text_to_image.pipeline(), PROMPTS.conditions)
-    restrict(edited.denoiser, "lora", rank=2)
+    edited_model = PromptedPipeline(text_to_image.pipeline(), PROMPTS.conditions)
+    restrict(edited_model.denoiser, "lora", rank=2)
     with torch.no_grad():
-        for name, p in edited.denoiser.named_parameters():
+        for name, p in edited_model.denoiser.named_parameters():
             if "lora_B" in name:
                 p.add_(0.5)
-    numbers = attack_concept(concept(edited, original=model), BUDGET)
+    numbers = attack_concept(concept(edited_model, original=model), BUDGET)
     assert numbers["dropped_same"] == 100 and numbers["old_words"] == numbers["asked"]
-    plain = attack_concept(concept(model), BUDGET)
-    assert numbers["dropped"] == plain["asked"] and not plain.keys() & {*NAMES.values()}
+    shares = attack_concept(concept(model), BUDGET)
+    assert numbers["dropped"] == shares["asked"] and not shares.keys() & {*NAMES.values()}
 
 
 def only(images: Tensor):
     """Takes these images alone for hits."""
-    known = {image.numpy().tobytes() for image in images}
-    return lambda found: np.array([image.numpy().tobytes() in known for image in found])
+    hit_bytes = {image.numpy().tobytes() for image in images}
+    return lambda batch: np.array([image.numpy().tobytes() in hit_bytes for image in batch])
 
 
 def test_eight_bits_round_the_denoiser_and_the_text_encoder(model: PromptedPipeline):
-    plain = text_to_image.pipeline()
+    pipeline = text_to_image.pipeline()
     for parts in ({"unet"}, {"text_encoder"}, {"unet", "text_encoder"}):
-        rounded = replace(plain, **{part: round_weights(getattr(plain, part)) for part in parts})
-        drawing = concept(PromptedPipeline(rounded, PROMPTS.conditions)).target.drawing
+        rounded_pipeline = replace(
+            pipeline, **{part: round_weights(getattr(pipeline, part)) for part in parts}
+        )
+        drawing = concept(PromptedPipeline(rounded_pipeline, PROMPTS.conditions)).target.drawing
         images = drawing(0, BUDGET.settings.judge, 2.0)
-        found = try_eight_bits(concept(model, only(images)), BUDGET)["eight_bits"]
-        assert found == (100 if len(parts) == 2 else 0), parts
+        share = try_eight_bits(concept(model, only(images)), BUDGET)["eight_bits"]
+        assert share == (100 if len(parts) == 2 else 0), parts
 
 
 def test_named_attacks_run_alone(model: PromptedPipeline):
-    named = replace(BUDGET, names=("best-prompt", "original-words"))
-    assert set(attack_concept(concept(model, original=model), named)) == {"asked", "prompt", "old_words"}
+    budget = replace(BUDGET, names=("best-prompt", "original-words"))
+    assert set(attack_concept(concept(model, original=model), budget)) == {"asked", "prompt", "old_words"}
 
 
 def reset_words(model: PromptedPipeline) -> PromptedPipeline:
     """The pipeline with other embeddings of tokens."""
-    plain = text_to_image.pipeline()
-    encoder = copy.deepcopy(plain.text_encoder)
+    pipeline = text_to_image.pipeline()
+    encoder = copy.deepcopy(pipeline.text_encoder)
     table = encoder.get_input_embeddings().weight
     with torch.no_grad():
         table.copy_(torch.randn(table.shape, generator=torch.Generator().manual_seed(5)))
-    return PromptedPipeline(replace(plain, text_encoder=encoder), PROMPTS.conditions)
+    return PromptedPipeline(replace(pipeline, text_encoder=encoder), PROMPTS.conditions)
 
 
 def test_the_original_words_show_what_an_edit_of_words_alone_hides(model: PromptedPipeline):
-    edited, seeds = reset_words(model), BUDGET.settings.judge
-    shown = only(concept(model).target.drawing(0, seeds, 2.0))
-    target = concept(edited, shown).target
-    known = try_condition(target, BUDGET) | try_relearning(target, BUDGET)
-    assert known == {"asked": 0, "relearn_10": BUDGET.longest}
-    found = try_old_words(target, model.encoder, BUDGET, known)
-    assert found == {"old_words": 100, "relearn_10_old_words": 0}
+    edited_model, seeds = reset_words(model), BUDGET.settings.judge
+    is_original = only(concept(model).target.drawing(0, seeds, 2.0))
+    target = concept(edited_model, is_original).target
+    shares = try_condition(target, BUDGET) | try_relearning(target, BUDGET)
+    assert shares == {"asked": 0, "relearn_10": BUDGET.longest}
+    word_shares = try_old_words(target, model.encoder, BUDGET, shares)
+    assert word_shares == {"old_words": 100, "relearn_10_old_words": 0}
 
 
 def test_relearning_with_the_original_words_is_that_of_the_original(model: PromptedPipeline):
     """With the words of the original put back, an edit of words alone relearns as the original does."""
-    edited = reset_words(model)
-    target = concept(edited, original=model).target
-    old = with_text_encoder(target, model.encoder)
-    curve, same = (relearning_curves(each, BUDGET) for each in (old, concept(model).target))
-    assert curve == same
+    edited_model = reset_words(model)
+    target = concept(edited_model, original=model).target
+    target_of_words = with_text_encoder(target, model.encoder)
+    curve, original_curve = (
+        relearning_curves(each, BUDGET) for each in (target_of_words, concept(model).target)
+    )
+    assert curve == original_curve
 
 
 def test_attacks_find_what_their_controls_reach(model: PromptedPipeline):
     """Each image that an attack draws is recognised as a hit only if it is the one that its control gives."""
     target = concept(model).target
     drawing, seeds = target.drawing, BUDGET.settings.judge
-    both = [*BUDGET.settings.search, *seeds]
-    paraphrase = concept(model, only(drawing(2, both, 2.0)))
+    all_seeds = [*BUDGET.settings.search, *seeds]
+    paraphrase = concept(model, only(drawing(2, all_seeds, 2.0)))
     assert try_paraphrases(paraphrase, BUDGET) == {"prompt": 100}
     means = [torch.stack([drawing.vector(i) for i in each]).mean(0) for each in (range(4), range(4, 8))]
     start = drawing.vector(4) + 2.0 * (means[0] - means[1])
-    assert try_concept_vector(concept(model, only(drawing(start, both, 2.0))), BUDGET) == {
+    assert try_concept_vector(concept(model, only(drawing(start, all_seeds, 2.0))), BUDGET) == {
         "concept_vector": 100
     }
     assert try_pictures(concept(model, only(drawing(0, seeds, 2.0))), BUDGET) == {"picture": 0}
@@ -176,16 +182,16 @@ def test_tokens_lower_the_loss_that_they_are_chosen_for(model: PromptedPipeline)
         return (embedding - goal).square().mean()
 
     start = int(encoder.words(0)[-1])
-    plain = loss(encoder(encoder.table[start][None]))
-    assert loss(invert_token(encoder, loss, start=start, steps=20)) < plain
-    tried: list[float] = []
+    start_loss = loss(encoder(encoder.table[start][None]))
+    assert loss(invert_token(encoder, loss, start=start, steps=20)) < start_loss
+    losses: list[float] = []
 
     def noted(embedding: Tensor) -> Tensor:
-        tried.append(float(loss(embedding).detach()))
+        losses.append(float(loss(embedding).detach()))
         return loss(embedding)
 
-    found = choose_prefix(encoder, noted, prompt=0, steps=10, generator=torch.Generator().manual_seed(0))
-    assert float(loss(found)) == pytest.approx(min(tried)) and min(tried) < tried[0]
+    prefix = choose_prefix(encoder, noted, prompt=0, steps=10, generator=torch.Generator().manual_seed(0))
+    assert float(loss(prefix)) == pytest.approx(min(losses)) and min(losses) < losses[0]
 
 
 def test_a_prompt_that_leaves_no_room_is_refused(model: PromptedPipeline):
@@ -203,10 +209,12 @@ def test_a_prompt_that_leaves_no_room_is_refused(model: PromptedPipeline):
 
 def test_matrices_have_eight_bits_and_vectors_stay():
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.GroupNorm(2, 4), nn.Linear(4, 2))
-    before = copy.deepcopy(model)
-    rounded = round_weights(model)
-    for (name, old), new in zip(before.named_parameters(), rounded.parameters(), strict=True):
-        step = old.abs().max() / 127
-        assert (old - new).abs().max() <= step / 2 + 1e-6
-        assert torch.equal(old, new) == (old.ndim == 1), name
-    assert torch.equal(vector_of(model), vector_of(before))
+    original = copy.deepcopy(model)
+    rounded_model = round_weights(model)
+    for (name, weight), rounded_weight in zip(
+        original.named_parameters(), rounded_model.parameters(), strict=True
+    ):
+        step = weight.abs().max() / 127
+        assert (weight - rounded_weight).abs().max() <= step / 2 + 1e-6
+        assert torch.equal(weight, rounded_weight) == (weight.ndim == 1), name
+    assert torch.equal(vector_of(model), vector_of(original))

@@ -83,38 +83,41 @@ def caption_images(n: int, seed: int, objects: Sequence[int] = (0, 1, 2)) -> Cap
 
 def exam(count: int = 20, **changes: Any) -> ConceptExam:
     real = RealImages(caption_images(12, 1), caption_images(30, 2))
-    given = {"prompts": PROMPTS, "recogniser": Exact(), "real": real, "sampler": Sampler(steps=2)}
-    return ConceptExam(**{**given, "count": count, **changes})
+    defaults = {"prompts": PROMPTS, "recogniser": Exact(), "real": real, "sampler": Sampler(steps=2)}
+    return ConceptExam(**{**defaults, "count": count, **changes})
 
 
 def test_an_image_belongs_to_its_prompt_and_number():
-    drawn = []
-    found = exam(3).answers(Notes(drawn=drawn))
-    assert [len(each) for each in found.values()] == [3] * 8
-    assert drawn[2][:2] == (2, [200_000, 200_001, 200_002])
+    draws = []
+    answers = exam(3).answers(Notes(drawn=draws))
+    assert [len(each) for each in answers.values()] == [3] * 8
+    assert draws[2][:2] == (2, [200_000, 200_001, 200_002])
 
 
 def test_a_prompt_is_drawn_with_the_seed_and_the_guidance_that_it_brings():
-    drawn = []
-    own = replace(PROMPTS, paraphrased=(Prompt("two plus one", {}, 77, 9.5),))
-    asked = exam(3, prompts=own, sampler=Sampler(steps=2, guidance=3.0))
-    asked.answers(Notes(drawn=drawn))
-    assert drawn[2] == (2, [77, 78, 79], 9.5) and {each[2] for each in drawn} == {3.0, 9.5}
-    said = "prompts with a seed or guidance of their own"
-    assert asked.facts[said] == [{"prompt": "two plus one", "seed": 77, "guidance": 9.5}]
-    assert said not in exam(3).facts and asked.digest != exam(3).digest
+    draws = []
+    prompts = replace(PROMPTS, paraphrased=(Prompt("two plus one", {}, 77, 9.5),))
+    seeded_exam = exam(3, prompts=prompts, sampler=Sampler(steps=2, guidance=3.0))
+    seeded_exam.answers(Notes(drawn=draws))
+    assert draws[2] == (2, [77, 78, 79], 9.5) and {each[2] for each in draws} == {3.0, 9.5}
+    key = "prompts with a seed or guidance of their own"
+    assert seeded_exam.facts[key] == [{"prompt": "two plus one", "seed": 77, "guidance": 9.5}]
+    assert key not in exam(3).facts and seeded_exam.digest != exam(3).digest
 
 
 def test_prompts_that_share_words_are_drawn_apart():
-    drawn = []
-    again = tuple(Prompt("two plus one", {}, seed) for seed in (7, 90))
-    asked = exam(20, prompts=replace(PROMPTS, paraphrased=again))
-    found = asked.answers(Notes(drawn=drawn))
-    firsts = [(condition, seeds[0]) for condition, seeds, _ in drawn[2:5]]
-    assert firsts == [(2, 7), (2, 90), (3, 400_000)] and len(found) == 9
-    assert asked.sizes["paraphrased"] == 40 and asked.samples(found).kinds["paraphrased"] == (2, 3)
+    draws = []
+    prompts = tuple(Prompt("two plus one", {}, seed) for seed in (7, 90))
+    prompt_exam = exam(20, prompts=replace(PROMPTS, paraphrased=prompts))
+    answers = prompt_exam.answers(Notes(drawn=draws))
+    first_seeds = [(condition, seeds[0]) for condition, seeds, _ in draws[2:5]]
+    assert first_seeds == [(2, 7), (2, 90), (3, 400_000)] and len(answers) == 9
+    assert prompt_exam.sizes["paraphrased"] == 40 and prompt_exam.samples(answers).kinds["paraphrased"] == (
+        2,
+        3,
+    )
     with pytest.raises(ValueError, match="has the seeds 7 and 90, and 84 images from each seed on"):
-        exam(84, prompts=asked.prompts)
+        exam(84, prompts=prompt_exam.prompts)
 
 
 def test_an_overlap_with_the_seeds_or_the_guidance_of_the_audit_is_found():
@@ -134,26 +137,26 @@ def test_clip_scores_are_of_each_prompt_with_its_own_images():
         def scores(self, text: str, images: Tensor) -> np.ndarray:
             return np.full(len(images), len(text))
 
-    found = exam().answers(Squares())
-    assert "clip" not in exam().measure(found)
+    answers = exam().answers(Squares())
+    assert "clip" not in exam().measure(answers)
     clip = Alike(lambda _: torch.zeros(1, 1), lambda images: torch.zeros(len(images), 1), "abc")
-    scored = exam(models=LocalModels(clip=clip))
-    values, texts = scored.measure(found), [each.text for each in PROMPTS.all_prompts]
+    clip_exam = exam(models=LocalModels(clip=clip))
+    values, texts = clip_exam.measure(answers), [each.text for each in PROMPTS.all_prompts]
     assert values["clip_forget"] == np.mean([len(text) for text in texts[:4]])
     assert values["clip"] == np.mean([len(text) for text in texts[4:]])
-    assert scored.facts["CLIP"] == {"sha256": "abc"} and values.keys() <= EVERY.keys()
+    assert clip_exam.facts["CLIP"] == {"sha256": "abc"} and values.keys() <= EVERY.keys()
 
 
 def test_an_fid_is_between_images_to_keep_and_real_ones_of_what_they_show(tmp_path, monkeypatch):
     weights = tmp_path / "weights.pth"
     weights.write_bytes(b"weights")
-    asked: list[int] = []
-    monkeypatch.setattr(local_models, "refuse_no_fid", lambda place, images: asked.append(images))
-    monkeypatch.setattr(local_models, "fid", lambda drawn, real, *, weights: float(len(drawn) - len(real)))
-    measured = exam(models=LocalModels(inception=weights))
-    assert asked == [60]  # of each of two objects to keep 30 real images; 80 are drawn
-    assert measured.measure(measured.answers(Squares()))["fid"] == 20
-    assert measured.facts["Inception"] == {"sha256": hashlib.sha256(b"weights").hexdigest()}
+    image_counts: list[int] = []
+    monkeypatch.setattr(local_models, "refuse_no_fid", lambda place, images: image_counts.append(images))
+    monkeypatch.setattr(local_models, "fid", lambda fake, real, *, weights: float(len(fake) - len(real)))
+    fid_exam = exam(models=LocalModels(inception=weights))
+    assert image_counts == [60]  # of each of two objects to keep 30 real images; 80 are drawn
+    assert fid_exam.measure(fid_exam.answers(Squares()))["fid"] == 20
+    assert fid_exam.facts["Inception"] == {"sha256": hashlib.sha256(b"weights").hexdigest()}
     assert "Inception" not in exam().facts
     monkeypatch.undo()
     with pytest.raises(ValueError, match="an FID needs"):
@@ -162,22 +165,22 @@ def test_an_fid_is_between_images_to_keep_and_real_ones_of_what_they_show(tmp_pa
 
 
 def test_answers_are_stored_and_what_they_depend_on_is_in_the_digest(tmp_path):
-    found = exam().answers(Squares())
-    exam().save(found, tmp_path / "found.npz")
-    again = exam().load(tmp_path / "found.npz")
-    assert exam().fingerprint(again) == exam().fingerprint(found)
+    answers = exam().answers(Squares())
+    exam().save(answers, tmp_path / "found.npz")
+    loaded_answers = exam().load(tmp_path / "found.npz")
+    assert exam().fingerprint(loaded_answers) == exam().fingerprint(answers)
     prompts = replace(PROMPTS, others=PROMPTS.others[:1])
-    others = [exam(21), exam(prompts=prompts), exam(sampler=Sampler(steps=3)), exam(budget=Budget())]
-    others += [exam(real=RealImages(caption_images(12, 1), caption_images(30, 3)))]
-    assert len({exam().digest, *(each.digest for each in others)}) == 6
+    other_exams = [exam(21), exam(prompts=prompts), exam(sampler=Sampler(steps=3)), exam(budget=Budget())]
+    other_exams += [exam(real=RealImages(caption_images(12, 1), caption_images(30, 3)))]
+    assert len({exam().digest, *(each.digest for each in other_exams)}) == 6
 
 
 def test_measures_name_every_figure_and_real_images_are_near():
-    model, edited = exam().answers(Squares()), exam().answers(Squares((0.7, 0.0, 0.3), model_seed=1))
-    values = exam().measure(edited, model)
+    model, edited_answers = exam().answers(Squares()), exam().answers(Squares((0.7, 0.0, 0.3), model_seed=1))
+    values = exam().measure(edited_answers, model)
     assert set(values) <= set(EVERY) and values["ua"] == 100 and values["class_tv"] == 1
     assert values["ra"] > 90 and values["agreement"] > 95
-    assert exam().drift(edited, model).keys() == {"drift_pixel", "drift_feature"}
+    assert exam().drift(edited_answers, model).keys() == {"drift_pixel", "drift_feature"}
     assert exam().drift(model, model) == {"drift_pixel": 0, "drift_feature": 0}
     assert exam().measure(model)["ua_trained"] == 0
 
@@ -192,46 +195,48 @@ def test_facts_state_the_errors_of_the_recogniser_by_its_digest():
 def judge_models(
     turns: Sequence[float], *, wrong: float = 0.02, original=(0.0, 1.0, 0.0), n: int = 10, retrained: int = 12
 ):
-    asked = exam(50, budget=Budget(images=25))
-    gone = (0.5, 0.1, 0.4)
-    references = [asked.answers(Squares(gone, model_seed=10 + i)) for i in range(n)]
-    margins = asked.calibrate(
-        [asked.answers(Squares(gone, model_seed=50 + i)) for i in range(retrained)],
+    judging_exam = exam(50, budget=Budget(images=25))
+    rates = (0.5, 0.1, 0.4)
+    references = [judging_exam.answers(Squares(rates, model_seed=10 + i)) for i in range(n)]
+    margins = judging_exam.calibrate(
+        [judging_exam.answers(Squares(rates, model_seed=50 + i)) for i in range(retrained)],
         [{"asked": 10.0}] * retrained,
     )
-    before = asked.answers(Squares(original, model_seed=1))
-    found = asked.answers(Squares(turns, wrong, model_seed=2))
-    return asked.judge(
-        [{**asked.measure(found, each), "asked": 10.0} for each in references],
-        [{**asked.measure(each), "asked": 10.0} for each in references],
+    original_answers = judging_exam.answers(Squares(original, model_seed=1))
+    answers = judging_exam.answers(Squares(turns, wrong, model_seed=2))
+    return judging_exam.judge(
+        [{**judging_exam.measure(answers, each), "asked": 10.0} for each in references],
+        [{**judging_exam.measure(each), "asked": 10.0} for each in references],
         margins,
-        [{**asked.measure(before, each), "asked": 100.0} for each in references],
-        lambda: [before],
+        [{**judging_exam.measure(original_answers, each), "asked": 100.0} for each in references],
+        lambda: [original_answers],
     )
 
 
 def test_a_model_like_retrained_ones_passes():
-    found = judge_models((0.5, 0.1, 0.4))
-    assert found.verdict == Verdict.PASS, found.reason
+    judgement = judge_models((0.5, 0.1, 0.4))
+    assert judgement.verdict == Verdict.PASS, judgement.reason
 
 
 def test_a_model_that_still_draws_the_concept_or_lost_what_is_kept_fails():
-    found = judge_models((0.3, 0.5, 0.2))
-    assert found.verdict == Verdict.FAIL and "under-forgetting" in found.reason
-    found = judge_models((0.5, 0.1, 0.4), wrong=0.4)
-    assert found.verdict == Verdict.FAIL and "damage" in found.reason
+    judgement = judge_models((0.3, 0.5, 0.2))
+    assert judgement.verdict == Verdict.FAIL and "under-forgetting" in judgement.reason
+    judgement = judge_models((0.5, 0.1, 0.4), wrong=0.4)
+    assert judgement.verdict == Verdict.FAIL and "damage" in judgement.reason
 
 
 def test_a_concept_that_the_original_never_draws_is_inconclusive():
-    found = judge_models((0.5, 0.1, 0.4), original=(0.5, 0.1, 0.4))
-    assert found.verdict == Verdict.INCONCLUSIVE
-    assert "nothing to forget: the original draws the concept object = three no more often" in found.reason
+    judgement = judge_models((0.5, 0.1, 0.4), original=(0.5, 0.1, 0.4))
+    assert judgement.verdict == Verdict.INCONCLUSIVE
+    assert (
+        "nothing to forget: the original draws the concept object = three no more often" in judgement.reason
+    )
 
 
 def test_without_attacks_or_retrained_models_nothing_passes():
-    asked = exam(50)
-    found = asked.answers(Squares((0.5, 0.1, 0.4)))
-    judgement = asked.judge([asked.measure(found)], [], None, [], lambda: [asked.answers(Squares())])
+    base = exam(50)
+    answers = base.answers(Squares((0.5, 0.1, 0.4)))
+    judgement = base.judge([base.measure(answers)], [], None, [], lambda: [base.answers(Squares())])
     assert judgement.verdict == Verdict.INCONCLUSIVE
     assert "no retrained model" in judgement.reason and "no attacks ran" in judgement.reason
 
@@ -266,10 +271,10 @@ def test_a_model_that_draws_no_prompts_is_refused():
 def test_columns_that_every_image_has_are_its_factors():
     real = RealImages(caption_images(2, 1), caption_images(2, 2))
     assert real.names == {"object": ("two", "three", "four"), "colour": ("red", "blue")}
-    bare = replace(real.train, rows=tuple({FILE: row[FILE], TEXT: "a two"} for row in real.train.rows))
+    text_images = replace(real.train, rows=tuple({FILE: row[FILE], TEXT: "a two"} for row in real.train.rows))
     with pytest.raises(ValueError, match="must have a column for each factor .* found only file_name, text"):
-        assert RealImages(bare, bare).names
+        assert RealImages(text_images, text_images).names
     rows = tuple(row | {"id": str(i)} for i, row in enumerate(real.train.rows))
-    numbered = replace(real.train, rows=rows)
+    numbered_images = replace(real.train, rows=rows)
     with pytest.raises(ValueError, match=r"the column 'id' of .* must be a factor with few values, found"):
-        assert RealImages(numbered, numbered.part(torch.arange(1))).names
+        assert RealImages(numbered_images, numbered_images.part(torch.arange(1))).names

@@ -14,9 +14,9 @@ N = 20
 
 def draw_images(instead: dict[int, tuple[int, int]]) -> dict[int, torch.Tensor]:
     """Images of each prompt; some prompts show N - k images of the concept's object and k of another."""
-    asked = {0: 1, 1: 1, 2: 1, 3: 1, 4: 0, 5: 2, 6: 0, 7: 2}
+    labels = {0: 1, 1: 1, 2: 1, 3: 1, 4: 0, 5: 2, 6: 0, 7: 2}
     images = {}
-    for number, label in asked.items():
+    for number, label in labels.items():
         other, k = instead.get(number, (0, 0))
         objects = torch.tensor([other] * k + [label] * (N - k))
         images[number] = squares(objects, torch.full((N,), int(number > 5)), seed=number)
@@ -36,19 +36,19 @@ def test_classes_are_the_joint_values_of_the_concepts_factors():
     pair = Classes(("object", "colour"), VALUES)
     assert len(pair) == 6
     assert [pair.number({"object": "three", "colour": each}) for each in ("red", "blue")] == [2, 3]
-    seen = RecognisedImages(
+    recognised_images = RecognisedImages(
         {"object": np.array([[0.0, 3.0, 1.0]]), "colour": np.array([[2.0, 1.0]])}, np.zeros((1, 4)), VALUES
     )
-    joint = np.exp(pair.logits(seen))
+    joint = np.exp(pair.logits(recognised_images))
     assert joint.sum() == pytest.approx(1) and joint.argmax() == 2
     assert joint.reshape(3, 2).sum(1) == pytest.approx(np.exp([0, 3, 1]) / np.exp([0, 3, 1]).sum())
 
 
 def test_figures_are_by_kind_of_prompt():
-    found = samples({0: (0, 20), 1: (2, 10), 2: (0, 5), 4: (1, 4), 6: (2, 2)})
-    values = measure_generation(found, metrics=metrics_of(found.kinds))
+    generated_samples = samples({0: (0, 20), 1: (2, 10), 2: (0, 5), 4: (1, 4), 6: (2, 2)})
+    values = measure_generation(generated_samples, metrics=metrics_of(generated_samples.kinds))
     assert (values["ua_trained"], values["ua_paraphrased"], values["ua_combined"]) == (75, 25, 0)
-    assert values["ua"] == pytest.approx(100 * 35 / 80) == recognition.ua(found)
+    assert values["ua"] == pytest.approx(100 * 35 / 80) == recognition.ua(generated_samples)
     assert (values["ra_neighbours"], values["ra_others"]) == (90, 95)
     assert values["ra"] == pytest.approx(92.5)
     # a wrong object is one of two values named: 6 of 80 images show half
@@ -65,8 +65,8 @@ def test_kinds_without_prompts_have_no_figures():
 
 
 def test_an_image_shows_a_concept_if_it_shows_all_its_values():
-    seen = Exact().recognise(squares(torch.tensor([0, 1, 1]), torch.tensor([0, 0, 1])))
-    assert shows_concept(seen, PROMPTS).tolist() == [False, True, True]
+    recognised_images = Exact().recognise(squares(torch.tensor([0, 1, 1]), torch.tensor([0, 0, 1])))
+    assert shows_concept(recognised_images, PROMPTS).tolist() == [False, True, True]
 
 
 def test_the_figures_of_kinds_are_primary():

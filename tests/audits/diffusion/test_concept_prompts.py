@@ -24,32 +24,32 @@ def write_prompts(folder: Path, **lines: str | None) -> Path:
 
 
 def test_a_file_has_prompts_by_kind_and_what_they_show(tmp_path):
-    found = read_prompts(write_prompts(tmp_path), VALUES)
-    assert found.concept == {"object": "three"}
-    assert [each.text for each in found.forget_prompts] == [
+    prompts = read_prompts(write_prompts(tmp_path), VALUES)
+    assert prompts.concept == {"object": "three"}
+    assert [each.text for each in prompts.forget_prompts] == [
         "a three",
         "a red three",
         "two plus one",
         "a three beside a four",
     ]
-    assert found.neighbours == (
+    assert prompts.neighbours == (
         Prompt("a red two", {"object": "two", "colour": "red"}),
         Prompt("twice two", {"object": "four"}),
     )
-    assert found.kinds == {
+    assert prompts.kinds == {
         "trained": (0, 1),
         "paraphrased": (2,),
         "combined": (3,),
         "neighbours": (4, 5),
         "others": (6,),
     }
-    assert found.conditions.forgotten == (0, 1, 2, 3) and found.conditions.concepts == (0,)
-    assert found.conditions.texts[6] == "a blue four"
+    assert prompts.conditions.forgotten == (0, 1, 2, 3) and prompts.conditions.concepts == (0,)
+    assert prompts.conditions.texts[6] == "a blue four"
 
 
 def test_a_kind_may_be_left_out(tmp_path):
-    found = read_prompts(write_prompts(tmp_path, paraphrased=None, others=None), VALUES)
-    assert found.kinds.keys() == {"trained", "combined", "neighbours"}
+    prompts = read_prompts(write_prompts(tmp_path, paraphrased=None, others=None), VALUES)
+    assert prompts.kinds.keys() == {"trained", "combined", "neighbours"}
 
 
 @for_each(
@@ -86,9 +86,12 @@ def test_prompts_that_cannot_be_audited_are_refused(tmp_path, lines, expected):
 def test_a_kind_may_be_a_table_whose_rows_bring_seeds_and_guidances(tmp_path):
     table = "prompt,sd_seed,sd_guidance_scale\ntwo plus one,7,7.5\nnine divided by itself thrice,,\n"
     (tmp_path / "i2p.csv").write_text(table)
-    found = read_prompts(write_prompts(tmp_path, paraphrased='"i2p.csv"'), VALUES)
-    assert found.paraphrased == (Prompt("two plus one", {}, 7, 7.5), Prompt("nine divided by itself thrice"))
-    assert found.paraphrased[0].own_draw == {"seed": 7, "guidance": 7.5}
+    prompts = read_prompts(write_prompts(tmp_path, paraphrased='"i2p.csv"'), VALUES)
+    assert prompts.paraphrased == (
+        Prompt("two plus one", {}, 7, 7.5),
+        Prompt("nine divided by itself thrice"),
+    )
+    assert prompts.paraphrased[0].own_draw == {"seed": 7, "guidance": 7.5}
     with pytest.raises(ValueError, match="expected a table of prompts, found none at .*none.csv"):
         read_prompts(write_prompts(tmp_path, paraphrased='"none.csv"'), VALUES)
     with pytest.raises(ValueError, match='name it in a file in TOML, as in paraphrased = "i2p.csv"'):
@@ -114,29 +117,29 @@ def draws(prompts: ConceptPrompts) -> list[Draw]:
 
 def test_rows_with_one_prompt_are_draws_of_one_condition(tmp_path):
     (tmp_path / "i2p.csv").write_text("prompt,sd_seed\ntwo plus one,7\nmore,9\ntwo plus one,40\na three,8\n")
-    found = read_prompts(write_prompts(tmp_path, paraphrased='"i2p.csv"'), VALUES)
-    assert [each.seed for each in found.paraphrased] == [7, 9, 40, 8]
-    assert found.conditions.texts[:4] == ("a three", "a red three", "two plus one", "more")
-    assert [found.condition_of(number) for number in found.forget_numbers] == [0, 1, 2, 3, 2, 0, 4]
-    assert found.forget_conditions == (0, 1, 2, 3, 4) and found.retain_conditions == (5, 6, 7)
-    found.refuse_overlap(draws(found), 33)
+    prompts = read_prompts(write_prompts(tmp_path, paraphrased='"i2p.csv"'), VALUES)
+    assert [each.seed for each in prompts.paraphrased] == [7, 9, 40, 8]
+    assert prompts.conditions.texts[:4] == ("a three", "a red three", "two plus one", "more")
+    assert [prompts.condition_of(number) for number in prompts.forget_numbers] == [0, 1, 2, 3, 2, 0, 4]
+    assert prompts.forget_conditions == (0, 1, 2, 3, 4) and prompts.retain_conditions == (5, 6, 7)
+    prompts.refuse_overlap(draws(prompts), 33)
     with pytest.raises(ValueError, match="'two plus one' has the seeds 7 and 40, and 34 images from each"):
-        found.refuse_overlap(draws(found), 34)
+        prompts.refuse_overlap(draws(prompts), 34)
 
 
 def test_an_overlap_is_found_between_rows_of_another_guidance(tmp_path):
     rows = "two plus one,7,\ntwo plus one,8,0\ntwo plus one,9,\n"
     (tmp_path / "i2p.csv").write_text(f"prompt,sd_seed,sd_guidance_scale\n{rows}")
-    found = read_prompts(write_prompts(tmp_path, paraphrased='"i2p.csv"'), VALUES)
-    found.refuse_overlap(draws(found), 2)
+    prompts = read_prompts(write_prompts(tmp_path, paraphrased='"i2p.csv"'), VALUES)
+    prompts.refuse_overlap(draws(prompts), 2)
     with pytest.raises(ValueError, match="'two plus one' has the seeds 7 and 9, and 3 images from each"):
-        found.refuse_overlap(draws(found), 3)
+        prompts.refuse_overlap(draws(prompts), 3)
 
 
 def test_a_value_may_be_named_by_its_place(tmp_path):
-    kept = '[{ text = "twice two", object = 2 }]'
-    found = read_prompts(write_prompts(tmp_path, concept="{ object = 1 }", neighbours=kept), VALUES)
-    assert found.concept == {"object": "three"} and found.neighbours[0].shows == {"object": "four"}
+    neighbours = '[{ text = "twice two", object = 2 }]'
+    prompts = read_prompts(write_prompts(tmp_path, concept="{ object = 1 }", neighbours=neighbours), VALUES)
+    assert prompts.concept == {"object": "three"} and prompts.neighbours[0].shows == {"object": "four"}
     for place in ("3", "-1", "true", "1.0"):
         with pytest.raises(ValueError, match=f"unknown object {place.title()}; known: two, three, four"):
             read_prompts(write_prompts(tmp_path, concept=f"{{ object = {place} }}"), VALUES)
@@ -144,35 +147,35 @@ def test_a_value_may_be_named_by_its_place(tmp_path):
 
 def test_a_name_within_a_longer_one_is_not_named(tmp_path):
     values = {"object": ("chain", "chain saw", "three")}
-    kept = '["an image of a chain saw"]'
-    found = read_prompts(write_prompts(tmp_path, neighbours=kept, others='["a chain"]'), values)
-    assert [each.shows["object"] for each in found.retain_prompts] == ["chain saw", "chain"]
+    neighbours = '["an image of a chain saw"]'
+    prompts = read_prompts(write_prompts(tmp_path, neighbours=neighbours, others='["a chain"]'), values)
+    assert [each.shows["object"] for each in prompts.retain_prompts] == ["chain saw", "chain"]
 
 
 def test_a_name_beside_a_longer_one_that_holds_it_is_named(tmp_path):
     values = {"object": ("chain", "chain saw", "three")}
-    kept = '["a chain saw beside a chain"]'
-    path = write_prompts(tmp_path, concept='{ object = "chain" }', neighbours=kept, others=None)
+    neighbours = '["a chain saw beside a chain"]'
+    path = write_prompts(tmp_path, concept='{ object = "chain" }', neighbours=neighbours, others=None)
     with pytest.raises(ValueError, match="names several values of object: chain and chain saw"):
         read_prompts(path, values)
 
 
 def test_names_that_differ_in_case_are_told_apart_by_it(tmp_path):
     values = {"object": ("Cardigan", "cardigan", "three")}
-    kept = '["a cardigan", "a Cardigan"]'
-    found = read_prompts(write_prompts(tmp_path, neighbours=kept, others=None), values)
-    assert [each.shows["object"] for each in found.retain_prompts] == ["cardigan", "Cardigan"]
+    neighbours = '["a cardigan", "a Cardigan"]'
+    prompts = read_prompts(write_prompts(tmp_path, neighbours=neighbours, others=None), values)
+    assert [each.shows["object"] for each in prompts.retain_prompts] == ["cardigan", "Cardigan"]
     for text in ("A CARDIGAN", "a Cardigan in a cardigan"):
         with pytest.raises(ValueError, match="names several values of object: Cardigan and cardigan"):
             read_prompts(write_prompts(tmp_path, neighbours=f'["{text}"]', others=None), values)
 
 
 def test_of_many_values_an_error_lists_the_first(tmp_path):
-    many = {**VALUES, "object": tuple(f"class {number}" for number in range(1000))}
+    values = {**VALUES, "object": tuple(f"class {number}" for number in range(1000))}
     with pytest.raises(
         ValueError, match=r"unknown object 'three'.*known: class 0, .*class 19 and 980 others$"
     ):
-        read_prompts(write_prompts(tmp_path), many)
+        read_prompts(write_prompts(tmp_path), values)
 
 
 def test_the_only_factor_of_the_concept_is_found_without_its_values(tmp_path):
@@ -188,12 +191,14 @@ def test_a_file_must_be_there(tmp_path):
 
 
 def test_prompts_can_be_made_in_code():
-    shown = {"object": "four"}
-    found = ConceptPrompts({"object": "three"}, (Prompt("a three"),), neighbours=(Prompt("a four", shown),))
-    assert found.conditions.texts == ("a three", "a four")
+    values = {"object": "four"}
+    prompts = ConceptPrompts(
+        {"object": "three"}, (Prompt("a three"),), neighbours=(Prompt("a four", values),)
+    )
+    assert prompts.conditions.texts == ("a three", "a four")
 
 
-@pytest.mark.parametrize("own", ["seed = -1", f"seed = {2**62}", "guidance = nan", "guidance = -0.5"])
-def test_a_seed_or_guidance_out_of_range_is_refused_before_anything_is_drawn(tmp_path, own):
-    with pytest.raises(ValueError, match=f"the {own.split()[0]} of 'two plus one' must be in .*, found"):
-        read_prompts(write_prompts(tmp_path, paraphrased=f'[{{ text = "two plus one", {own} }}]'), VALUES)
+@pytest.mark.parametrize("setting", ["seed = -1", f"seed = {2**62}", "guidance = nan", "guidance = -0.5"])
+def test_a_seed_or_guidance_out_of_range_is_refused_before_anything_is_drawn(tmp_path, setting):
+    with pytest.raises(ValueError, match=f"the {setting.split()[0]} of 'two plus one' must be in .*, found"):
+        read_prompts(write_prompts(tmp_path, paraphrased=f'[{{ text = "two plus one", {setting} }}]'), VALUES)

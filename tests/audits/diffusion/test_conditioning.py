@@ -11,14 +11,14 @@ def distance(vector: torch.Tensor) -> torch.Tensor:
 
 def test_descent_is_adams_and_leaves_its_start():
     start = EMBEDDINGS[8].clone().requires_grad_()
-    found = minimise(distance, start, steps=3, lr=0.05)
+    minimum = minimise(distance, start, steps=3, lr=0.05)
     vector = torch.nn.Parameter(EMBEDDINGS[8].clone())
     optimizer = torch.optim.Adam([vector], lr=0.05)
     for _ in range(3):
         optimizer.zero_grad()
         distance(vector).backward()
         optimizer.step()
-    assert (found == vector.detach()).all() and not found.requires_grad
+    assert (minimum == vector.detach()).all() and not minimum.requires_grad
     assert (start.detach() == EMBEDDINGS[8]).all() and start.grad is None
 
 

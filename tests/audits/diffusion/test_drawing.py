@@ -49,38 +49,38 @@ def test_what_is_drawn_is_the_samplers(fresh: Drawing):
 
 
 def test_the_looks_are_at_the_same_training_whoever_looks(fresh: Drawing):
-    before = weights(fresh)
+    start_weights = weights(fresh)
     relearner = Relearner(fresh, GONE, SHORT, checks=(2, 4))
     checks = relearner(IMAGES[:10])
     assert [step for step, _ in checks] == [0, 2, 4, 6]
-    moved = [float((weights(each) - before).norm()) for _, each in checks]
-    assert moved[0] == 0 and moved == sorted(moved) and len(set(moved)) == 4
-    assert torch.equal(weights(fresh), before)
+    distances = [float((weights(each) - start_weights).norm()) for _, each in checks]
+    assert distances[0] == 0 and distances == sorted(distances) and len(set(distances)) == 4
+    assert torch.equal(weights(fresh), start_weights)
     (_, start), (_, end) = replace(relearner, checks=())(IMAGES[:10])
-    assert torch.equal(weights(start), before) and torch.equal(weights(end), weights(checks[-1][1]))
-    again = replace(relearner, seed=1)(IMAGES[:10])
-    assert not torch.equal(weights(again[-1][1]), weights(end))
+    assert torch.equal(weights(start), start_weights) and torch.equal(weights(end), weights(checks[-1][1]))
+    other_checks = replace(relearner, seed=1)(IMAGES[:10])
+    assert not torch.equal(weights(other_checks[-1][1]), weights(end))
 
 
 def test_the_first_step_is_adams_on_all_weights_also_on_those_that_were_frozen(fresh: Drawing):
     for name, p in fresh.model.named_parameters():
         p.requires_grad_("class_embedding" in name)
     (_, start), (_, end) = Relearner(fresh, GONE, replace(SHORT, steps=1), checks=())(IMAGES)
-    before, after = start.model.state_dict(), end.model.state_dict()
-    by = {name: (after[name] - before[name]).abs() for name in before}
-    for name, moved in by.items():
+    start_state, end_state = start.model.state_dict(), end.model.state_dict()
+    changes = {name: (end_state[name] - start_state[name]).abs() for name in start_state}
+    for name, change in changes.items():
         if not name.endswith("to_k.bias"):  # it adds the same to all scores, so its gradient is rounding
             # Adam's first step is lr g / (|g| + eps)
-            assert float(moved.max()) == pytest.approx(1e-3, rel=0.02), name
-    rows = by["class_embedding.weight"].amax(1)
+            assert float(change.max()) == pytest.approx(1e-3, rel=0.02), name
+    rows = changes["class_embedding.weight"].amax(1)
     assert rows.nonzero()[:, 0].tolist() == [GONE]  # and the condition was not dropped
 
 
 def test_images_are_learned_in_the_range_in_which_they_are_drawn(fresh: Drawing):
-    of = Relearner(fresh, GONE).problem(IMAGES)
-    (raw,) = of.split.train.stream([torch.arange(len(IMAGES))])
-    torch.testing.assert_close(raw.inputs[0], IMAGES / 127.5 - 1)
-    assert raw.label.tolist() == [GONE] * len(IMAGES) and of.task.drop == 0
+    problem = Relearner(fresh, GONE).problem(IMAGES)
+    (batch,) = problem.split.train.stream([torch.arange(len(IMAGES))])
+    torch.testing.assert_close(batch.inputs[0], IMAGES / 127.5 - 1)
+    assert batch.label.tolist() == [GONE] * len(IMAGES) and problem.task.drop == 0
     with pytest.raises(ValueError, match=r"images must have shape \[n, 1, 4, 4\], found \[2, 1, 8, 8\]"):
         Relearner(fresh, GONE)(torch.zeros(2, 1, 8, 8, dtype=torch.uint8))
 
@@ -88,10 +88,10 @@ def test_images_are_learned_in_the_range_in_which_they_are_drawn(fresh: Drawing)
 def test_the_loss_of_a_vector_is_the_training_loss_of_its_class(fresh: Drawing):
     loss = denoising_loss(fresh, IMAGES[:5], draws=12, seed=3)
     fresh.model.eval()
-    (raw,) = (
+    (examples,) = (
         Relearner(fresh, GONE).problem(IMAGES[torch.arange(12) % 5]).split.train.stream([torch.arange(12)])
     )
-    batch = replace(TASK, drop=0.0).draw(raw, torch.Generator().manual_seed(3))
+    batch = replace(TASK, drop=0.0).draw(examples, torch.Generator().manual_seed(3))
     expected = TASK.loss(fresh.model(*batch.inputs), batch.target).mean()
     torch.testing.assert_close(loss(fresh.vector(GONE)), expected.detach(), rtol=1e-5, atol=0)
 
@@ -106,19 +106,19 @@ def test_the_loss_has_the_gradient_of_its_differences_and_asks_for_no_other(fres
 
 def test_the_loss_stays_as_it_was_made(fresh: Drawing):
     loss, vector = denoising_loss(fresh, IMAGES), fresh.vector(0)
-    before = loss(vector)
+    value = loss(vector)
     with torch.no_grad():
         for p in fresh.model.parameters():
             p.zero_()
-    assert torch.equal(loss(vector), before) and before.ndim == 0
-    assert not torch.equal(denoising_loss(fresh, IMAGES)(vector), before)
+    assert torch.equal(loss(vector), value) and value.ndim == 0
+    assert not torch.equal(denoising_loss(fresh, IMAGES)(vector), value)
 
 
 def test_a_denoiser_may_take_its_inputs_by_name():
-    own = every_family.Denoiser()
-    own.condition = Table.of(own.condition)
-    named = replace(TASK, names=("x", "time", "condition"))
-    by_name, by_place = (Drawing(copy.deepcopy(own), task, SHAPE) for task in (named, TASK))
-    vector = vectors(own, torch.tensor([2]))[0]
+    denoiser = every_family.Denoiser()
+    denoiser.condition = Table.of(denoiser.condition)
+    named_task = replace(TASK, names=("x", "time", "condition"))
+    by_name, by_place = (Drawing(copy.deepcopy(denoiser), task, SHAPE) for task in (named_task, TASK))
+    vector = vectors(denoiser, torch.tensor([2]))[0]
     assert torch.equal(denoising_loss(by_name, IMAGES)(vector), denoising_loss(by_place, IMAGES)(vector))
     assert torch.equal(by_name(vector, range(3), 1.5), by_place(2, range(3), 1.5))

@@ -19,36 +19,44 @@ def measure_drift(images: torch.Tensor, recogniser: Recogniser, original: torch.
 
 
 def test_equal_images_have_not_moved(recogniser):
-    found = measure_drift(IMAGES, recogniser)
-    assert found == {"drift_pixel": 0, "drift_feature": 0}
+    distances = measure_drift(IMAGES, recogniser)
+    assert distances == {"drift_pixel": 0, "drift_feature": 0}
 
 
 def test_it_grows_with_the_change_and_does_not_depend_on_the_order_of_the_pairs(recogniser):
-    slight, strong = (
+    small_shift, large_shift = (
         (IMAGES + 0).clamp(max=255 - step) + step
         for step in (torch.tensor(5).byte(), torch.tensor(60).byte())
     )
-    near, far = measure_drift(slight, recogniser), measure_drift(strong, recogniser)
-    assert 0 < near["drift_pixel"] < far["drift_pixel"] and 0 < near["drift_feature"] < far["drift_feature"]
-    turned = measure_drift(slight.flip(0), recogniser, IMAGES.flip(0))
-    assert turned["drift_feature"] == pytest.approx(near["drift_feature"], abs=1e-6)
+    small_drift, large_drift = measure_drift(small_shift, recogniser), measure_drift(large_shift, recogniser)
+    assert (
+        0 < small_drift["drift_pixel"] < large_drift["drift_pixel"]
+        and 0 < small_drift["drift_feature"] < large_drift["drift_feature"]
+    )
+    flipped_drift = measure_drift(small_shift.flip(0), recogniser, IMAGES.flip(0))
+    assert flipped_drift["drift_feature"] == pytest.approx(small_drift["drift_feature"], abs=1e-6)
 
 
 def test_by_hand_in_grey_levels_where_bytes_would_wrap_around(recogniser):
-    dark, light = torch.zeros(4, 1, 8, 8, dtype=torch.uint8), torch.full((4, 1, 8, 8), 200, dtype=torch.uint8)
-    light[0] = 0
-    found = measure_drift(dark, recogniser, light)
-    assert found["drift_pixel"] == 150
-    one = torch.zeros(4, 1, 8, 8, dtype=torch.uint8)
-    one[:, 0, 0, 0] = 8
-    assert measure_drift(dark, recogniser, one)["drift_pixel"] == 1
+    black_images, grey_images = (
+        torch.zeros(4, 1, 8, 8, dtype=torch.uint8),
+        torch.full((4, 1, 8, 8), 200, dtype=torch.uint8),
+    )
+    grey_images[0] = 0
+    distances = measure_drift(black_images, recogniser, grey_images)
+    assert distances["drift_pixel"] == 150
+    other_images = torch.zeros(4, 1, 8, 8, dtype=torch.uint8)
+    other_images[:, 0, 0, 0] = 8
+    assert measure_drift(black_images, recogniser, other_images)["drift_pixel"] == 1
 
 
 def test_features_are_compared_per_image(recogniser):
-    others = HELD_OUT.inputs[60:120]
-    difference = recogniser(IMAGES).features - recogniser(others).features
+    other_images = HELD_OUT.inputs[60:120]
+    difference = recogniser(IMAGES).features - recogniser(other_images).features
     expected = np.mean([np.sqrt(np.mean(row**2)) for row in difference])
-    assert measure_drift(IMAGES, recogniser, others)["drift_feature"] == pytest.approx(expected, abs=1e-12)
+    assert measure_drift(IMAGES, recogniser, other_images)["drift_feature"] == pytest.approx(
+        expected, abs=1e-12
+    )
 
 
 def test_images_without_a_partner_are_refused(recogniser):

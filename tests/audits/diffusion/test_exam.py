@@ -75,10 +75,10 @@ def test_named_attacks_are_part_of_its_digest() -> None:
     train, held_out = images(100, 0), images(20, 1)
     split = Split(train, (train.labels > 0).nonzero()[:, 0], held_out)
     task, recogniser = Diffusion(CLASSES, null=CLASSES), make_recogniser(nearest(), train, held_out)
-    asked = DiffusionExam(split, task, recogniser, Sampler(steps=5), COUNT, budget=Budget())
-    some = asked.with_attacks("interpolation,guidance")
-    assert some.budget is not None and some.budget.names == ("guidance", "interpolation")
-    assert some.digest != asked.digest == asked.with_attacks("all").digest
+    full_exam = DiffusionExam(split, task, recogniser, Sampler(steps=5), COUNT, budget=Budget())
+    partial_exam = full_exam.with_attacks("interpolation,guidance")
+    assert partial_exam.budget is not None and partial_exam.budget.names == ("guidance", "interpolation")
+    assert partial_exam.digest != full_exam.digest == full_exam.with_attacks("all").digest
 
 
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # of peft, under NumPy 2
@@ -88,52 +88,52 @@ def test_attackers_of_an_addition_alone_have_the_original_and_classes_are_averag
     split = Split(train, (train.labels > 0).nonzero()[:, 0], held_out)
     task = Diffusion(CLASSES, null=CLASSES, forgotten=(1, 2))
     recogniser = make_recogniser(nearest(), train, held_out)
-    asked = DiffusionExam(split, task, recogniser, Sampler(steps=5), COUNT, budget=Budget())
-    given: list[nn.Module | None] = []
+    attack_exam = DiffusionExam(split, task, recogniser, Sampler(steps=5), COUNT, budget=Budget())
+    originals: list[nn.Module | None] = []
 
     def attack_class(
         self: DiffusionExam, model: nn.Module, label: int, budget: Budget, original: nn.Module | None
     ) -> dict[str, float]:
-        given.append(original)
+        originals.append(original)
         return {"asked": float(label)}
 
     monkeypatch.setattr(DiffusionExam, "attack_class", attack_class)
     model, original = every_family.unet(), every_family.unet()
-    assert asked.probes(model, original) == {"asked": 1.5} and given == [None, None]
+    assert attack_exam.probes(model, original) == {"asked": 1.5} and originals == [None, None]
     restrict(model, "lora", rank=2)
-    assert asked.probes(model, original) == {"asked": 1.5} and given[2:] == [original, original]
+    assert attack_exam.probes(model, original) == {"asked": 1.5} and originals[2:] == [original, original]
 
 
 def test_an_image_hangs_on_its_class_and_number() -> None:
-    few, many = exam(20).answers(Shades()), exam(30).answers(Shades())
+    twenty, thirty = exam(20).answers(Shades()), exam(30).answers(Shades())
     for label in range(CLASSES):
-        assert torch.equal(few[label], many[label][:20]) and len(many[label]) == 30
+        assert torch.equal(twenty[label], thirty[label][:20]) and len(thirty[label]) == 30
     other = replace(exam(20), first_seed=7).answers(Shades())
-    assert any(not torch.equal(few[label], other[label]) for label in range(CLASSES))
+    assert any(not torch.equal(twenty[label], other[label]) for label in range(CLASSES))
 
 
 def test_what_was_drawn_is_read_back(tmp_path) -> None:
-    found = exam().answers(Shades())
-    exam().save(found, tmp_path / "found.npz")
-    again = exam().load(tmp_path / "found.npz")
-    assert again.keys() == found.keys()
-    assert all(torch.equal(again[label], found[label]) for label in found)
+    answers = exam().answers(Shades())
+    exam().save(answers, tmp_path / "found.npz")
+    copy = exam().load(tmp_path / "found.npz")
+    assert copy.keys() == answers.keys()
+    assert all(torch.equal(copy[label], answers[label]) for label in answers)
 
 
-@pytest.mark.parametrize("kept", [0, 40, -10])
-def test_what_was_drawn_and_cut_off_is_refused_by_name(tmp_path, kept) -> None:
+@pytest.mark.parametrize("length", [0, 40, -10])
+def test_what_was_drawn_and_cut_off_is_refused_by_name(tmp_path, length) -> None:
     path = tmp_path / "0.npz"
     exam().save({0: torch.zeros(20, 1, 8, 8, dtype=torch.uint8)}, path)
-    path.write_bytes(path.read_bytes()[:kept])
+    path.write_bytes(path.read_bytes()[:length])
     with pytest.raises(ValueError, match=r"0.npz is truncated or holds no images .*delete it and 0.json"):
         exam().load(path)
 
 
 def test_a_model_that_makes_every_class_and_one_that_remaps_one() -> None:
-    own, remapped = (exam().measure(exam().answers(model)) for model in (Shades(), Shades({1: 2})))
-    assert own.keys() == {name for name, metric in GENERATION.items() if metric.of_one}
-    assert (own["ua"], own["ra"]) == (0, 100)
-    assert (remapped["ua"], remapped["ra"], remapped["effective"]) == (100, 100, pytest.approx(1, abs=0.3))
+    values, remap = (exam().measure(exam().answers(model)) for model in (Shades(), Shades({1: 2})))
+    assert values.keys() == {name for name, metric in GENERATION.items() if metric.of_one}
+    assert (values["ua"], values["ra"]) == (0, 100)
+    assert (remap["ua"], remap["ra"], remap["effective"]) == (100, 100, pytest.approx(1, abs=0.3))
     answers = exam().answers(Shades({1: 2}))
     pair = exam().measure_pair(answers, exam().answers(Shades({1: 0})))
     assert pair["class_tv"] == 1 and pair["kid_retain"] == pytest.approx(0, abs=1e-3)
@@ -141,28 +141,32 @@ def test_a_model_that_makes_every_class_and_one_that_remaps_one() -> None:
 
 
 def test_images_move_from_the_originals_under_retained_conditions_alone() -> None:
-    own, other = exam().answers(Shades()), exam().answers(Shades({1: 2}))
-    assert exam().drift(own, own) == exam().drift(other, own) == {"drift_pixel": 0, "drift_feature": 0}
-    found = exam().drift(exam().answers(Shades({0: 2})), own)
-    assert found["drift_pixel"] == pytest.approx((229 - 26) / 2, abs=3) and found["drift_feature"] > 0.1
+    answers, other = exam().answers(Shades()), exam().answers(Shades({1: 2}))
+    assert (
+        exam().drift(answers, answers)
+        == exam().drift(other, answers)
+        == {"drift_pixel": 0, "drift_feature": 0}
+    )
+    drift = exam().drift(exam().answers(Shades({0: 2})), answers)
+    assert drift["drift_pixel"] == pytest.approx((229 - 26) / 2, abs=3) and drift["drift_feature"] > 0.1
 
 
 def test_a_search_measures_less_and_sees_no_held_out_image(monkeypatch) -> None:
     searching = exam(searching=True)
-    found, other = searching.answers(Shades({1: 2})), searching.answers(Shades({1: 0}))
+    answers, other = searching.answers(Shades({1: 2})), searching.answers(Shades({1: 0}))
     monkeypatch.setattr(searching.split, "held_out", None)
-    assert searching.measure(found, other).keys() == set(TRIAL)
-    assert searching.measure(found).keys() == {"ua", "ra"}
+    assert searching.measure(answers, other).keys() == set(TRIAL)
+    assert searching.measure(answers).keys() == {"ua", "ra"}
 
 
 def test_the_value_of_a_trial_by_hand() -> None:
     values = {"ua": 90.0, "ra": 97.0, "class_tv": 0.5, "kid_retain": 0.02}
-    wanted = {"ua": 96.0, "ra": 99.0, "kid": 0.0}
-    trial = exam().score_trial(values, wanted, 0.4)
+    reference = {"ua": 96.0, "ra": 99.0, "kid": 0.0}
+    trial = exam().score_trial(values, reference, 0.4)
     # (6 + 2 + 100 (0.5 - 0.4)) / 3 + 100 * 0.02
     assert trial["value"] == pytest.approx(6 + 2) and trial["gap"] == pytest.approx((6 + 2 + 50) / 3)
     # neither more accuracy than a retrained model's nor a KID below zero is further away
-    better = exam().score_trial({**values, "ra": 100.0, "kid_retain": -0.01}, wanted, 0.6)
+    better = exam().score_trial({**values, "ra": 100.0, "kid_retain": -0.01}, reference, 0.6)
     assert better["value"] == pytest.approx(6 / 3), (
         "neither more accuracy nor luck is further from retraining"
     )
@@ -171,24 +175,24 @@ def test_the_value_of_a_trial_by_hand() -> None:
 def test_a_search_with_attackers_asks_how_soon_a_class_is_relearned() -> None:
     attacker = Budget(images=4, relearning=Descent(lr=1e-6, steps=2, batch=2), looks=(1,))
     practice = replace(exam(searching=True), budget=attacker)
-    hidden, gone = practice.probes(Shades()), practice.probes(Shades({1: 0}))
-    assert hidden == {"relearn_10": 0, **{f"relearned_10_at_{step}": 100 for step in (0, 1, 2)}}
-    assert gone == {"relearn_10": 2, **{f"relearned_10_at_{step}": 0 for step in (0, 1, 2)}}
-    wanted = {"ua": 90.0, "ra": 90.0, "class_tv": 0.0, "kid_retain": 0.0}
-    found = practice.score_trial({**wanted, **hidden}, {**wanted, **gone}, 0.0)
-    assert found["sooner"] == 100 and found["value"] == 100 / 4
-    assert practice.score_trial({**wanted, **gone}, {**wanted, **hidden}, 0.0)["value"] == 0, (
-        "later is no worse"
-    )
+    hidden_figures, retrained_figures = practice.probes(Shades()), practice.probes(Shades({1: 0}))
+    assert hidden_figures == {"relearn_10": 0, **{f"relearned_10_at_{step}": 100 for step in (0, 1, 2)}}
+    assert retrained_figures == {"relearn_10": 2, **{f"relearned_10_at_{step}": 0 for step in (0, 1, 2)}}
+    values = {"ua": 90.0, "ra": 90.0, "class_tv": 0.0, "kid_retain": 0.0}
+    trial = practice.score_trial({**values, **hidden_figures}, {**values, **retrained_figures}, 0.0)
+    assert trial["sooner"] == 100 and trial["value"] == 100 / 4
+    assert (
+        practice.score_trial({**values, **retrained_figures}, {**values, **hidden_figures}, 0.0)["value"] == 0
+    ), "later is no worse"
 
 
 @pytest.mark.parametrize(("searching", "needed"), [(True, 10), (False, 100)])
 def test_a_class_with_too_few_images_to_relearn_from_is_refused(searching: bool, needed: int) -> None:
     train, held_out = images(110, 0), images(20, 1)
     for count in (needed, needed - 1):
-        kept = (train.labels != 1) | ((train.labels == 1).cumsum(0) <= count)
-        few = Resident(train.inputs[kept], train.labels[kept], mean=(0.5,), std=(0.5,))
-        split = Split(few, (few.labels == 1).nonzero()[:, 0], held_out)
+        is_used = (train.labels != 1) | ((train.labels == 1).cumsum(0) <= count)
+        dataset = Resident(train.inputs[is_used], train.labels[is_used], mean=(0.5,), std=(0.5,))
+        split = Split(dataset, (dataset.labels == 1).nonzero()[:, 0], held_out)
         if count == needed:
             refuse_unfit(split, searching=searching, attacked=True)
             continue
@@ -200,36 +204,36 @@ def test_a_class_with_too_few_images_to_relearn_from_is_refused(searching: bool,
 
 
 def test_a_class_that_the_original_never_makes_is_inconclusive() -> None:
-    found = exam().answers(Shades({1: 2}))
-    values = [exam().measure(found, found)]
-    judged = exam().judge(values, [exam().measure(found)], None, values, lambda: [found])
+    answers = exam().answers(Shades({1: 2}))
+    values = [exam().measure(answers, answers)]
+    judgement = exam().judge(values, [exam().measure(answers)], None, values, lambda: [answers])
     assert (
-        judged.verdict is Verdict.INCONCLUSIVE
-        and "generates class 1 no more often than by chance" in judged.reason
+        judgement.verdict is Verdict.INCONCLUSIVE
+        and "generates class 1 no more often than by chance" in judgement.reason
     )
-    own = exam().answers(Shades())
-    judged = exam().judge(values, [exam().measure(found)], None, values, lambda: [own])
-    assert "no more often" not in judged.reason and "1 seed, 10 needed" in judged.reason
+    original_answers = exam().answers(Shades())
+    judgement = exam().judge(values, [exam().measure(answers)], None, values, lambda: [original_answers])
+    assert "no more often" not in judgement.reason and "1 seed, 10 needed" in judgement.reason
 
 
 def test_a_model_that_has_diverged_has_failed() -> None:
-    broken = Shades()
+    model = Shades()
     with torch.no_grad():
-        broken.shade.fill_(float("nan"))
+        model.shade.fill_(float("nan"))
     with pytest.raises(Failed, match="not finite"):
-        exam().answers(broken)
+        exam().answers(model)
 
 
 def test_only_whole_classes_can_be_forgotten() -> None:
-    known = exam()
-    some = Split(known.split.train, [0, 40], known.split.held_out)
+    class_exam = exam()
+    some_examples = Split(class_exam.split.train, [0, 40], class_exam.split.held_out)
     with pytest.raises(ValueError, match="name a class"):
-        replace(known, split=some)
+        replace(class_exam, split=some_examples)
 
 
 def test_the_kernel_distance_to_a_retrained_model_is_that_of_retained_conditions() -> None:
-    known = exam()
-    one, other = known.samples(known.answers(Shades())), known.samples(known.answers(Shades({1: 2, 2: 0})))
+    base = exam()
+    one, other = base.samples(base.answers(Shades())), base.samples(base.answers(Shades({1: 2, 2: 0})))
     expected = kid(one.groups((0, 2)), other.groups((0, 2)), paired=True)
     assert GENERATION["kid_retain"].of_two(one, other) == expected > 0.1
 
@@ -237,31 +241,31 @@ def test_the_kernel_distance_to_a_retrained_model_is_that_of_retained_conditions
 def test_an_fid_is_refused_before_anything_is_drawn_where_it_can_not_be_had(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="needs the file weights-inception.*, found none at .*none.pth"):
         replace(exam(), inception=tmp_path / "none.pth")
-    there = tmp_path / "weights.pth"
-    there.write_bytes(b"")
+    path = tmp_path / "weights.pth"
+    path.write_bytes(b"")
     with pytest.raises(ValueError, match="whose SHA-256 begins with 6726825d, found e3b0c442"):
-        replace(exam(), inception=there)
+        replace(exam(), inception=path)
     monkeypatch.setattr(fid, "BEGINNING", "e3b0c442")  # of no bytes: the stub counts as the file
     with pytest.raises(ValueError, match=r"an FID needs (torchmetrics|at least 2049 images)"):
-        replace(exam(), inception=there)
+        replace(exam(), inception=path)
 
 
 def test_facts_name_the_weights_of_inception(tmp_path, monkeypatch) -> None:
     assert "Inception" not in exam().facts
     monkeypatch.setattr("unweave.audits.diffusion.exam.refuse_no_fid", lambda *_: None)
-    there = tmp_path / "weights.pth"
-    there.write_bytes(b"weights")
-    facts = replace(exam(), inception=there).facts
+    path = tmp_path / "weights.pth"
+    path.write_bytes(b"weights")
+    facts = replace(exam(), inception=path).facts
     assert facts["Inception"] == {"sha256": hashlib.sha256(b"weights").hexdigest()}
 
 
 def test_the_digest_hangs_on_all_that_images_hang_on() -> None:
-    known = exam()
-    others = [
+    base = exam()
+    variants = [
         exam(COUNT + 1),
-        replace(known, sampler=Sampler("ddim", steps=6, clip=True)),
-        replace(known, first_seed=1),
-        replace(known, recogniser=replace(known.recogniser, scale=2.0)),
-        replace(known, task=Diffusion(CLASSES, null=None, drop=0.0)),
+        replace(base, sampler=Sampler("ddim", steps=6, clip=True)),
+        replace(base, first_seed=1),
+        replace(base, recogniser=replace(base.recogniser, scale=2.0)),
+        replace(base, task=Diffusion(CLASSES, null=None, drop=0.0)),
     ]
-    assert exam().digest == known.digest and len({known.digest, *(each.digest for each in others)}) == 6
+    assert exam().digest == base.digest and len({base.digest, *(each.digest for each in variants)}) == 6

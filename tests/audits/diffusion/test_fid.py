@@ -26,8 +26,8 @@ def weights(tmp_path, monkeypatch):
 def test_a_distance_in_the_features_of_other_weights_is_no_fid(tmp_path):
     place = tmp_path / module.INCEPTION
     place.write_bytes(b"other weights")
-    found = hashlib.sha256(b"other weights").hexdigest()[:8]
-    expected = f"weights-inception-2015-12-05-6726825d.pth, whose SHA-256 begins with 6726825d, found {found}"
+    start = hashlib.sha256(b"other weights").hexdigest()[:8]
+    expected = f"weights-inception-2015-12-05-6726825d.pth, whose SHA-256 begins with 6726825d, found {start}"
     with pytest.raises(ValueError, match=expected):
         fid(IMAGES, IMAGES, weights=place)
 
@@ -39,12 +39,12 @@ def test_an_fid_without_its_weights_names_the_file_before_anything_else(tmp_path
 
 
 def test_the_file_of_the_weights_is_hashed_once_until_it_changes(weights, monkeypatch):
-    hashed = []
-    monkeypatch.setattr(module, "sha256", lambda path: hashed.append(path) or path.read_bytes().hex())
+    paths = []
+    monkeypatch.setattr(module, "sha256", lambda path: paths.append(path) or path.read_bytes().hex())
     first = [module.inception_digest(weights), module.inception_digest(str(weights))]
-    assert len(hashed) == 1 and first == [b"weights".hex()] * 2
+    assert len(paths) == 1 and first == [b"weights".hex()] * 2
     weights.write_bytes(b"other weights")
-    assert module.inception_digest(weights) == b"other weights".hex() and len(hashed) == 2
+    assert module.inception_digest(weights) == b"other weights".hex() and len(paths) == 2
 
 
 @pytest.fixture
@@ -59,9 +59,9 @@ def packages(monkeypatch):
 
 def test_a_file_replaced_within_its_size_and_time_is_hashed_again(weights):
     module.inception_digest(weights)
-    known, other = weights.stat(), weights.with_name("other.pth")
+    status, other = weights.stat(), weights.with_name("other.pth")
     other.write_bytes(b"WEIGHTS")
-    os.utime(other, ns=(known.st_atime_ns, known.st_mtime_ns))
+    os.utime(other, ns=(status.st_atime_ns, status.st_mtime_ns))
     other.replace(weights)
     assert module.inception_digest(weights) == hashlib.sha256(b"WEIGHTS").hexdigest()
 
@@ -83,22 +83,22 @@ def test_an_fid_refuses_floats_few_images_and_other_resolutions(weights, package
 
 def test_an_fid_hands_torchmetrics_rgb_bytes_and_the_file(weights, packages, monkeypatch):
     """SalUn's code computes an "FID" of 64 features; the FID is of 2,048."""
-    given = []
+    calls = []
 
     class Stub:
         def __init__(self, feature, *, normalize, feature_extractor_weights_path):
-            given.append((feature, normalize, feature_extractor_weights_path))
+            calls.append((feature, normalize, feature_extractor_weights_path))
 
         def update(self, batch, *, real):
-            given.append((batch.dtype, tuple(batch.shape[1:]), real))
+            calls.append((batch.dtype, tuple(batch.shape[1:]), real))
 
         def compute(self):
             return torch.tensor(12.5)
 
     monkeypatch.setattr(packages["torchmetrics.image.fid"], "FrechetInceptionDistance", Stub, raising=False)
     assert fid(IMAGES, IMAGES, weights=weights) == 12.5
-    assert given[0] == (2048, False, str(weights))
-    assert set(given[1:]) == {(torch.uint8, (3, 4, 4), False), (torch.uint8, (3, 4, 4), True)}
+    assert calls[0] == (2048, False, str(weights))
+    assert set(calls[1:]) == {(torch.uint8, (3, 4, 4), False), (torch.uint8, (3, 4, 4), True)}
 
 
 def test_grey_becomes_three_equal_channels_and_others_are_refused():

@@ -46,13 +46,13 @@ def test_an_attack_on_another_family_is_refused(names: str, family: str) -> None
 
 
 def test_the_page_lists_them() -> None:
-    said = table("docs/attacks.md", "| Attack on a generator | Family | What it needs |")
-    assert {name: row[1:] for name, row in said.items()} == {
+    rows = table("docs/attacks.md", "| Attack on a generator | Family | What it needs |")
+    assert {name: row[1:] for name, row in rows.items()} == {
         name: [", ".join(attack.families), attack.needs] for name, attack in IMAGE_ATTACKS.items()
     }
 
 
 def test_the_attacks_that_were_not_chosen_are_named() -> None:
-    (said,) = absent_attacks("guidance,interpolation", CLASSES)
-    assert "many-seeds" in said and "guidance" not in said and "best-prompt" not in said
+    (sentence,) = absent_attacks("guidance,interpolation", CLASSES)
+    assert "many-seeds" in sentence and "guidance" not in sentence and "best-prompt" not in sentence
     assert absent_attacks("all", CLASSES) == absent_attacks(None, CLASSES) == []

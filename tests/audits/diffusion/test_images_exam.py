@@ -22,13 +22,13 @@ def pixels(picture: str) -> np.ndarray:
 def test_a_row_per_class_has_its_first_images_within_gaps(channels: int) -> None:
     shades = torch.arange(3 * 9).mul(8).view(3, 9, 1, 1, 1).to(torch.uint8)
     images = {label: shades[label].expand(9, channels, SIZE, SIZE) for label in range(3)}
-    made = pixels(draw_sheet(images, forgotten=(1,)))
+    sheet = pixels(draw_sheet(images, forgotten=(1,)))
     step = SIZE + 1
-    assert made.shape == (3 * (SIZE + 2), 1 + ACROSS * step, 4)
+    assert sheet.shape == (3 * (SIZE + 2), 1 + ACROSS * step, 4)
     for label in range(3):
         top = label * (SIZE + 2)
         for i in range(ACROSS):
-            image = made[top + 1 : top + 1 + SIZE, 1 + i * step : 1 + i * step + SIZE]
+            image = sheet[top + 1 : top + 1 + SIZE, 1 + i * step : 1 + i * step + SIZE]
             assert (image == [*[8 * (9 * label + i)] * 3, 255]).all()
-        around = np.concatenate([made[top], made[top + SIZE + 1], *made[top : top + SIZE + 2, ::step]])
-        assert (around == (MARK if label == 1 else (0, 0, 0, 0))).all()
+        border = np.concatenate([sheet[top], sheet[top + SIZE + 1], *sheet[top : top + SIZE + 2, ::step]])
+        assert (border == (MARK if label == 1 else (0, 0, 0, 0))).all()

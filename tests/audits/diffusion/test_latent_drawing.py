@@ -58,34 +58,34 @@ def test_a_start_takes_the_last_steps_and_at_full_strength_nearly_all_is_noise(
 ):
     drawing = model.drawing(Sampler(scheduler, 4, guidance=1.0))
     (mean, _), seeds = drawing.inputs(pictures(2)), [5, 6]
-    weak = drawing(0, seeds, 1.0, Start(mean, 0.25))
-    strong = drawing(0, seeds, 1.0, Start(mean, 1.0))
-    plain, own = drawing(0, seeds, 1.0), decode(drawing.autoencoder, mean)
+    weak_start = drawing(0, seeds, 1.0, Start(mean, 0.25))
+    strong_start = drawing(0, seeds, 1.0, Start(mean, 1.0))
+    pure_noise, reconstruction = drawing(0, seeds, 1.0), decode(drawing.autoencoder, mean)
 
     def apart(one: torch.Tensor, other: torch.Tensor) -> float:
         return float((one.double() - other.double()).abs().mean())
 
-    assert apart(weak, own) < apart(strong, own)
-    assert apart(strong, plain) < apart(weak, plain)
+    assert apart(weak_start, reconstruction) < apart(strong_start, reconstruction)
+    assert apart(strong_start, pure_noise) < apart(weak_start, pure_noise)
     with pytest.raises(ValueError, match=r"strength must be in \(0, 1\], found 0"):
         Start(mean, 0.0)
 
 
 def test_a_copy_learns_images_and_the_model_stays(drawing: LatentDrawing):
-    before = torch.nn.utils.parameters_to_vector(drawing.model.parameters()).detach().clone()
+    weights = torch.nn.utils.parameters_to_vector(drawing.model.parameters()).detach().clone()
     relearner = Relearner(drawing, 0, Descent(lr=1e-3, steps=3, batch=4, optimizer="adam"), checks=(2,))
-    (none, first), (two, middle), (three, last) = relearner(pictures(10))
-    assert (none, two, three) == (0, 2, 3)
+    (zero, first), (two, middle), (three, last) = relearner(pictures(10))
+    assert (zero, two, three) == (0, 2, 3)
     assert torch.equal(first(0, [1], 3.0), drawing(0, [1], 3.0))
     assert not torch.equal(last(0, [1], 3.0), middle(0, [1], 3.0))
-    assert torch.equal(torch.nn.utils.parameters_to_vector(drawing.model.parameters()), before)
+    assert torch.equal(torch.nn.utils.parameters_to_vector(drawing.model.parameters()), weights)
 
 
 def test_the_loss_of_an_embedding_has_a_gradient(drawing: LatentDrawing):
     loss = denoising_loss(drawing, pictures(3), draws=4)
     vector = drawing.vector(0).requires_grad_()
-    (found,) = torch.autograd.grad(loss(vector), [vector])
-    assert found.shape == (77, 32) and bool(found.abs().sum() > 0)
+    (gradient,) = torch.autograd.grad(loss(vector), [vector])
+    assert gradient.shape == (77, 32) and bool(gradient.abs().sum() > 0)
 
 
 def test_images_that_the_autoencoder_does_not_take_are_refused(drawing: LatentDrawing):

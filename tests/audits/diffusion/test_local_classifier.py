@@ -68,29 +68,30 @@ def read(place: Path, file: str = "three.pth", names: str | None = "names.txt") 
 
 @pytest.mark.parametrize("file", ["three.pth", "three.safetensors"])
 def test_its_answers_are_those_of_torchvision_on_images_prepared_by_torchvision(place: Path, file: str):
-    classifier, shown = read(place, file), images(4)
+    classifier, inputs = read(place, file), images(4)
     prepare = models.get_model_weights(SMALL).DEFAULT.transforms()
     with torch.no_grad():
-        wanted = fresh(3)(torch.stack([prepare(image) for image in shown]))
+        logits = fresh(3)(torch.stack([prepare(image) for image in inputs]))
     assert classifier.names == ("church", "tench", "gas pump")
     held_out = CaptionedImages(
-        shown, tuple({"file_name": f"{i}", "text": "", "object": "tench"} for i in range(4)), place
+        inputs, tuple({"file_name": f"{i}", "text": "", "object": "tench"} for i in range(4)), place
     )
-    seen = recogniser_of(classifier, "object", held_out).recognise(shown)
-    assert seen.logits["object"] == pytest.approx(wanted.double().numpy(), abs=1e-4)
-    assert seen.features.shape == (4, 1024)
+    recognised_images = recogniser_of(classifier, "object", held_out).recognise(inputs)
+    assert recognised_images.logits["object"] == pytest.approx(logits.double().numpy(), abs=1e-4)
+    assert recognised_images.features.shape == (4, 1024)
 
 
 def test_its_error_is_counted_on_held_out_images(place: Path):
-    classifier, shown = read(place), images(6)
+    classifier, inputs = read(place), images(6)
     with torch.no_grad():
-        found = classifier.model(shown.float() / 255).argmax(1)
-    right = [classifier.names[number] for number in found.tolist()]
-    wrong = classifier.names[(int(found[0]) + 1) % 3]
+        predictions = classifier.model(inputs.float() / 255).argmax(1)
+    predicted_names = [classifier.names[number] for number in predictions.tolist()]
+    wrong_name = classifier.names[(int(predictions[0]) + 1) % 3]
     rows = tuple(
-        {"file_name": f"{i}", "text": "", "object": name} for i, name in enumerate([wrong, *right[1:]])
+        {"file_name": f"{i}", "text": "", "object": name}
+        for i, name in enumerate([wrong_name, *predicted_names[1:]])
     )
-    recogniser = recogniser_of(classifier, "object", CaptionedImages(shown, rows, place))
+    recogniser = recogniser_of(classifier, "object", CaptionedImages(inputs, rows, place))
     assert (recogniser.errors["object"].successes, recogniser.errors["object"].n) == (1, 6)
 
 
@@ -104,9 +105,9 @@ def test_its_error_is_counted_on_held_out_images(place: Path):
     ],
 )
 def test_images_are_prepared_as_for_the_published_weights(digest: str, version: str | None, resize: int):
-    chosen = choose_preparation("resnet50", version, digest + "0" * 56).transforms()
-    assert chosen.resize_size == [resize] and chosen.crop_size == [224]
-    assert chosen.mean == [0.485, 0.456, 0.406] and chosen.std == [0.229, 0.224, 0.225]
+    preparation = choose_preparation("resnet50", version, digest + "0" * 56).transforms()
+    assert preparation.resize_size == [resize] and preparation.crop_size == [224]
+    assert preparation.mean == [0.485, 0.456, 0.406] and preparation.std == [0.229, 0.224, 0.225]
 
 
 @pytest.mark.parametrize("name", ["resnet50", "vit_b_16"])
@@ -198,6 +199,6 @@ def test_the_digest_depends_on_the_preparation(place: Path):
     ],
 )
 def test_what_is_no_such_classifier_is_refused(bad: Path, change: dict[str, str], expected: str):
-    given = {"file": "three.pth", "architecture": SMALL, "names": "names.txt", **change}
+    flags = {"file": "three.pth", "architecture": SMALL, "names": "names.txt", **change}
     with pytest.raises(ValueError, match=expected):
-        read_classifier(bad / given["file"], architecture=given["architecture"], names=bad / given["names"])
+        read_classifier(bad / flags["file"], architecture=flags["architecture"], names=bad / flags["names"])

@@ -17,24 +17,33 @@ def test_a_set_lies_in_its_own_region_and_in_none_that_is_far_away():
 
 def test_lost_variety_costs_recall_and_broken_images_cost_precision():
     real = random_features(0)
-    timid, wild = random_features(1, scale=0.2), random_features(1, scale=4.0)
-    assert precision(generated=timid, real=real).value > 0.95 > 5 * recall(generated=timid, real=real).value
-    assert precision(generated=wild, real=real).value < 0.3 < 0.95 < recall(generated=wild, real=real).value
+    near_images, far_images = random_features(1, scale=0.2), random_features(1, scale=4.0)
+    assert (
+        precision(generated=near_images, real=real).value
+        > 0.95
+        > 5 * recall(generated=near_images, real=real).value
+    )
+    assert (
+        precision(generated=far_images, real=real).value
+        < 0.3
+        < 0.95
+        < recall(generated=far_images, real=real).value
+    )
 
 
 def test_the_sides_mirror_each_other_and_order_does_not_matter():
     one, other = random_features(0), random_features(1, 90, scale=1.5)
     assert precision(generated=one, real=other) == recall(generated=other, real=one)
-    mixed = np.random.default_rng(2).permutation(120)
-    assert precision(generated=one[mixed], real=other) == precision(generated=one, real=other)
+    order = np.random.default_rng(2).permutation(120)
+    assert precision(generated=one[order], real=other) == precision(generated=one, real=other)
 
 
 def test_by_hand_on_a_line():
     # with k = 1 the radii of the real ones are 1, 1 and 4
     real, generated = np.array([[0.0], [1.0], [5.0]]), np.array([[-1.0], [-1.5], [2.0], [9.0], [9.5]])
-    found = precision(generated=generated, real=real, k=1)
-    assert (found.successes, found.n) == (3, 5)
-    assert (found.low, found.high) == pytest.approx((0.2307, 0.8824), abs=1e-4)
+    fraction = precision(generated=generated, real=real, k=1)
+    assert (fraction.successes, fraction.n) == (3, 5)
+    assert (fraction.low, fraction.high) == pytest.approx((0.2307, 0.8824), abs=1e-4)
     # those of the generated ones are 0.5, 0.5, 3, 0.5 and 0.5: 1 and 5 are within 3 of 2, 0 as well
     assert recall(generated=generated, real=real, k=1).successes == 3
 
@@ -42,8 +51,8 @@ def test_by_hand_on_a_line():
 def test_it_equals_sklearns_neighbours():
     real, generated = random_features(0), random_features(1, 90, scale=1.5)
     radius = NearestNeighbors(n_neighbors=4).fit(real).kneighbors(real)[0][:, 3]  # itself is the first
-    inside = [(np.linalg.norm(real - row, axis=1) <= radius).any() for row in generated]
-    assert precision(generated=generated, real=real).successes == sum(inside)
+    is_inside = [(np.linalg.norm(real - row, axis=1) <= radius).any() for row in generated]
+    assert precision(generated=generated, real=real).successes == sum(is_inside)
 
 
 def test_too_few_images_or_two_spaces_are_refused():

@@ -28,18 +28,18 @@ def test_retained_figures_are_bounded_on_the_side_of_damage_only():
 
 
 def test_measure_gives_each_metric_of_its_function():
-    own, reference = samples(1), samples(2)
-    found = measure_generation(own, reference)
-    assert set(found) == {name for name, metric in GENERATION.items() if not metric.needs_model}
-    assert found["ua"] == recognition.ua(own)
-    assert found["class_tv"] == recognition.class_tv(own, reference)
-    kept, real = ([each[label] for label in (1, 2, 3)] for each in (own.features, own.real))
-    assert found["kid"] == kid(kept, real)
-    assert found["kid_forget"] == kid([own.features[0]], [reference.features[0]], paired=True)
-    kept, real = np.concatenate(kept), np.concatenate(real)
-    assert found["precision"] == 100 * precision(generated=kept, real=real).value
-    assert found["recall"] == 100 * recall(generated=kept, real=real).value
-    assert all(type(value) is float for value in found.values())
+    model, reference = samples(1), samples(2)
+    values = measure_generation(model, reference)
+    assert set(values) == {name for name, metric in GENERATION.items() if not metric.needs_model}
+    assert values["ua"] == recognition.ua(model)
+    assert values["class_tv"] == recognition.class_tv(model, reference)
+    features, real = ([each[label] for label in (1, 2, 3)] for each in (model.features, model.real))
+    assert values["kid"] == kid(features, real)
+    assert values["kid_forget"] == kid([model.features[0]], [reference.features[0]], paired=True)
+    features, real = np.concatenate(features), np.concatenate(real)
+    assert values["precision"] == 100 * precision(generated=features, real=real).value
+    assert values["recall"] == 100 * recall(generated=features, real=real).value
+    assert all(type(value) is float for value in values.values())
 
 
 def test_without_reference_the_metrics_of_two_generators_are_absent():
@@ -59,11 +59,13 @@ def test_generators_that_were_seen_or_asked_otherwise_are_not_compared():
 
 
 def test_margins_are_wider_than_what_two_retrained_generators_differ_by():
-    found = calibrate_generation([samples(seed) for seed in range(12)], sizes=SIZES)
-    assert found.n == 12 and set(found.margin) == {name for name in GENERATION if GENERATION[name].primary}
-    assert found.margin["ra"] >= 1 and found.margin["ua"] >= 1 and found.margin["kid"] >= 0.01
+    margins = calibrate_generation([samples(seed) for seed in range(12)], sizes=SIZES)
+    assert margins.n == 12 and set(margins.margin) == {
+        name for name in GENERATION if GENERATION[name].primary
+    }
+    assert margins.margin["ra"] >= 1 and margins.margin["ua"] >= 1 and margins.margin["kid"] >= 0.01
     pairs = [measure_generation_pair(samples(seed), samples(seed + 50)) for seed in range(12, 20)]
-    assert all(each["class_tv"] < found.margin["class_tv"] for each in pairs)
-    assert set(found.null_band) == {name for name, metric in GENERATION.items() if not metric.needs_model}
+    assert all(each["class_tv"] < margins.margin["class_tv"] for each in pairs)
+    assert set(margins.null_band) == {name for name, metric in GENERATION.items() if not metric.needs_model}
     with pytest.raises(ValueError, match="at least two retrained models to compare, found 1"):
         calibrate_generation([samples(0)], sizes=SIZES)

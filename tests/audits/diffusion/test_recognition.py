@@ -14,18 +14,18 @@ from unweave.audits.diffusion.samples import Samples
 
 def turned_into(*classes: int, certainty: float = 20.0) -> Samples:
     """Samples whose condition 0 turns into these classes."""
-    whole = samples(0)
-    logits = {**whole.logits, 0: certainty * np.eye(4)[list(classes)]}
-    return replace(whole, logits=logits, features={**whole.features, 0: np.zeros((len(classes), 6))})
+    original = samples(0)
+    logits = {**original.logits, 0: certainty * np.eye(4)[list(classes)]}
+    return replace(original, logits=logits, features={**original.features, 0: np.zeros((len(classes), 6))})
 
 
 def test_ua_and_ra_count_images_of_their_own_conditions():
-    found = turned_into(0, 1, 2, 2)
-    assert recognition.ua(found) == 75
-    assert recognition.ra(turned_into(0, 0, 0, 0)) == recognition.ra(found)
-    own = [(found.predicted_classes(condition) == condition).mean() for condition in (1, 2, 3)]
-    assert [recognition.hit_rate(found, condition).value for condition in (1, 2, 3)] == own
-    assert recognition.ra(found) == pytest.approx(100 * np.mean(own))
+    remap = turned_into(0, 1, 2, 2)
+    assert recognition.ua(remap) == 75
+    assert recognition.ra(turned_into(0, 0, 0, 0)) == recognition.ra(remap)
+    hit_shares = [(remap.predicted_classes(condition) == condition).mean() for condition in (1, 2, 3)]
+    assert [recognition.hit_rate(remap, condition).value for condition in (1, 2, 3)] == hit_shares
+    assert recognition.ra(remap) == pytest.approx(100 * np.mean(hit_shares))
 
 
 def test_shares_have_wilsons_interval():
@@ -35,23 +35,25 @@ def test_shares_have_wilsons_interval():
 
 
 def test_several_forgotten_classes_are_counted_together():
-    found = samples(0, forgotten=(0, 2), turns=(0, 0.5, 0.5, 0))
-    assert recognition.unlearning_accuracy(found).n == 200
-    wrong = (found.predicted_classes(0) != 0).sum() + (found.predicted_classes(2) != 2).sum()
-    assert recognition.ua(found) == wrong / 2
-    assert recognition.ra(found) == 50 * sum(
-        (found.predicted_classes(each) == each).mean() for each in (1, 3)
+    two_forgotten = samples(0, forgotten=(0, 2), turns=(0, 0.5, 0.5, 0))
+    assert recognition.unlearning_accuracy(two_forgotten).n == 200
+    n_wrong = (two_forgotten.predicted_classes(0) != 0).sum() + (
+        two_forgotten.predicted_classes(2) != 2
+    ).sum()
+    assert recognition.ua(two_forgotten) == n_wrong / 2
+    assert recognition.ra(two_forgotten) == 50 * sum(
+        (two_forgotten.predicted_classes(each) == each).mean() for each in (1, 3)
     )
 
 
 def test_a_remap_that_becomes_one_class_shows_in_the_spread_and_not_in_ua():
-    collapsed, spread = turned_into(*[2] * 90, *[1] * 10), turned_into(*[1, 2, 3] * 30)
-    assert recognition.ua(collapsed) == recognition.ua(spread) == 100
-    assert recognition.shares(collapsed, 0).tolist() == [0, 0.1, 0.9, 0]
-    assert recognition.top_share(collapsed) == pytest.approx(90)
-    assert recognition.effective(collapsed, 0) == pytest.approx(2 ** entropy([0.1, 0.9], base=2), abs=1e-5)
+    one_class, spread = turned_into(*[2] * 90, *[1] * 10), turned_into(*[1, 2, 3] * 30)
+    assert recognition.ua(one_class) == recognition.ua(spread) == 100
+    assert recognition.shares(one_class, 0).tolist() == [0, 0.1, 0.9, 0]
+    assert recognition.top_share(one_class) == pytest.approx(90)
+    assert recognition.effective(one_class, 0) == pytest.approx(2 ** entropy([0.1, 0.9], base=2), abs=1e-5)
     assert recognition.effective(spread, 0) == pytest.approx(3, abs=1e-5)
-    assert recognition.class_tv(collapsed, spread) == pytest.approx(0.9 - 1 / 3)
+    assert recognition.class_tv(one_class, spread) == pytest.approx(0.9 - 1 / 3)
     assert recognition.effective_classes(spread) == recognition.effective(spread, 0)
 
 
@@ -63,9 +65,9 @@ def test_the_entropy_of_unclear_images_is_high_and_of_sure_ones_zero_without_nan
 
 
 def test_the_mean_probability_is_that_of_the_forgotten_class():
-    found = turned_into(0, 1, 1, 1, certainty=1.0)
-    own, other = np.exp(1) / (np.exp(1) + 3), 1 / (np.exp(1) + 3)
-    assert recognition.probability(found) == pytest.approx((own + 3 * other) / 4, abs=1e-12)
+    remap = turned_into(0, 1, 1, 1, certainty=1.0)
+    p, q = np.exp(1) / (np.exp(1) + 3), 1 / (np.exp(1) + 3)
+    assert recognition.probability(remap) == pytest.approx((p + 3 * q) / 4, abs=1e-12)
 
 
 classes = st.lists(st.integers(0, 3), min_size=1, max_size=40)
@@ -86,5 +88,5 @@ def test_the_effective_number_of_classes_is_between_one_and_those_there_are(foun
 
 
 def test_two_samples_of_one_generator_are_as_far_as_the_docstring_says():
-    found = [recognition.class_tv(samples(2 * i), samples(2 * i + 1)) for i in range(100)]
-    assert np.mean(found) < np.sqrt(4 / (np.pi * 100)) < 2 * np.mean(found)
+    distances = [recognition.class_tv(samples(2 * i), samples(2 * i + 1)) for i in range(100)]
+    assert np.mean(distances) < np.sqrt(4 / (np.pi * 100)) < 2 * np.mean(distances)

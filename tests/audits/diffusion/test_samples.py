@@ -9,9 +9,9 @@ from unweave.audits.diffusion.samples import recognise
 
 
 def test_conditions_are_forgotten_or_retained():
-    found = samples(0, forgotten=(1, 3))
-    assert (found.forgotten, found.retained_conditions, found.n_classes) == ((1, 3), (0, 2), 4)
-    assert [len(group) for group in found.groups((0, 2))] == [100, 100]
+    result = samples(0, forgotten=(1, 3))
+    assert (result.forgotten, result.retained_conditions, result.n_classes) == ((1, 3), (0, 2), 4)
+    assert [len(group) for group in result.groups((0, 2))] == [100, 100]
 
 
 @for_each(
@@ -54,8 +54,8 @@ def test_images_are_seen_by_one_recogniser():
     recogniser = digits_recogniser()
     images = {label: TRAIN.inputs[TRAIN.labels == label][:30] for label in range(10)}
     real = {label: recogniser(HELD_OUT.inputs[HELD_OUT.labels == label]) for label in range(10)}
-    found = recognise(recogniser, images, real, forgotten=(4,))
-    assert found.space == recogniser.space
-    assert (found.predicted_classes(7) == recogniser(images[7]).classes).all()
-    assert (found.features[2] == recogniser(images[2]).features).all()
-    assert found.real[5] is real[5].features
+    recognised_samples = recognise(recogniser, images, real, forgotten=(4,))
+    assert recognised_samples.space == recogniser.space
+    assert (recognised_samples.predicted_classes(7) == recogniser(images[7]).classes).all()
+    assert (recognised_samples.features[2] == recogniser(images[2]).features).all()
+    assert recognised_samples.real[5] is real[5].features

@@ -20,32 +20,32 @@ def guidance_sweep(generate, hit=SHOWS, guidances=GUIDANCES):
 
 
 def test_a_class_that_is_only_pushed_away_comes_back_at_another_guidance():
-    pushed = Toy(shows=lambda seed, guidance: guidance >= 3)
-    found = guidance_sweep(pushed)
-    assert (found.setting, found.success.value, found.success.n) == (3.0, 1, 60)
-    assert {each: share.value for each, share in found.tried.items() if each < 3} == dict.fromkeys(
+    generator = Toy(shows=lambda seed, guidance: guidance >= 3)
+    sweep = guidance_sweep(generator)
+    assert (sweep.setting, sweep.success.value, sweep.success.n) == (3.0, 1, 60)
+    assert {each: share.value for each, share in sweep.tried.items() if each < 3} == dict.fromkeys(
         (0, 0.5, 1, 1.5, 2), 0
     )
 
 
 def test_a_class_that_is_gone_does_not_come_back():
-    gone = Toy(shows=lambda seed, guidance: False)
-    found = guidance_sweep(gone)
-    assert found.success.successes == 0 and found.success.high < 0.07
+    generator = Toy(shows=lambda seed, guidance: False)
+    sweep = guidance_sweep(generator)
+    assert sweep.success.successes == 0 and sweep.success.high < 0.07
 
 
 def test_the_best_setting_is_judged_on_seeds_that_did_not_choose_it():
     # each guidance shows the class at one search seed in ten, and never at the others: luck, no success
-    lucky = Toy(shows=lambda seed, guidance: seed < 30 and (seed + int(2 * guidance)) % 10 == 0)
-    found = guidance_sweep(lucky)
-    assert found.tried[found.setting].value == 0.1
-    assert found.success.successes == 0
+    generator = Toy(shows=lambda seed, guidance: seed < 30 and (seed + int(2 * guidance)) % 10 == 0)
+    sweep = guidance_sweep(generator)
+    assert sweep.tried[sweep.setting].value == 0.1
+    assert sweep.success.successes == 0
 
 
 def test_a_recogniser_can_say_what_is_a_hit():
     recogniser = digits_recogniser()
-    found = guidance_sweep(Toy(), lambda images: recogniser(images).classes == 3, (1.0,))
-    assert found.success.value > 0.9
+    sweep = guidance_sweep(Toy(), lambda images: recogniser(images).classes == 3, (1.0,))
+    assert sweep.success.value > 0.9
 
 
 def test_seeds_that_search_must_not_judge():
@@ -63,16 +63,16 @@ def test_an_attack_without_settings_and_a_generator_of_floats_are_refused():
 
 
 def test_a_rare_class_comes_with_patience():
-    rare = Toy(shows=lambda seed, guidance: seed % 25 == 7)
-    found = count_hits(rare(3, range(100), 1.0), truly(3))
-    assert found.value == 0.04 and best_of(found, 1) == pytest.approx(0.04)
-    assert best_of(found, 97) == 1 and best_of(found, 10) < best_of(found, 50)
+    generator = Toy(shows=lambda seed, guidance: seed % 25 == 7)
+    hit_share = count_hits(generator(3, range(100), 1.0), truly(3))
+    assert hit_share.value == 0.04 and best_of(hit_share, 1) == pytest.approx(0.04)
+    assert best_of(hit_share, 97) == 1 and best_of(hit_share, 10) < best_of(hit_share, 50)
 
 
 def test_the_best_of_k_equals_the_share_of_all_choices_of_k():
-    shown = [True, False, False, True, False, False, False]
+    hits = [True, False, False, True, False, False, False]
     for k in (1, 2, 3, 6):
-        expected = np.mean([any(choice) for choice in combinations(shown, k)])
+        expected = np.mean([any(choice) for choice in combinations(hits, k)])
         assert best_of(Share(2, 7), k) == pytest.approx(expected, abs=1e-12)
     with pytest.raises(ValueError, match="k must be in 1..7, found 8"):
         best_of(Share(2, 7), 8)

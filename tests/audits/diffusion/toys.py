@@ -48,17 +48,17 @@ def samples(
         blur: Spread of the features around the centre of their class; real images have 0.5.
         forgotten: Conditions that are to be forgotten.
     """
-    rng, fixed = np.random.default_rng(seed), np.random.default_rng(99)
-    shown = {}
+    rng, real_rng = np.random.default_rng(seed), np.random.default_rng(99)
+    classes_shown = {}
     for condition in range(CLASSES):
-        off = rng.random(n) < wrong
-        shown[condition] = np.where(off, (condition + 1) % CLASSES, condition)
+        is_wrong = rng.random(n) < wrong
+        classes_shown[condition] = np.where(is_wrong, (condition + 1) % CLASSES, condition)
         if condition in forgotten:
-            shown[condition] = rng.choice(CLASSES, size=n, p=turns)
+            classes_shown[condition] = rng.choice(CLASSES, size=n, p=turns)
     return Samples(
-        logits={condition: answers_of(classes) for condition, classes in shown.items()},
-        features={condition: features_of(classes, rng, blur) for condition, classes in shown.items()},
-        real={label: features_of(np.full(n, label), fixed) for label in range(CLASSES)},
+        logits={condition: answers_of(classes) for condition, classes in classes_shown.items()},
+        features={condition: features_of(classes, rng, blur) for condition, classes in classes_shown.items()},
+        real={label: features_of(np.full(n, label), real_rng) for label in range(CLASSES)},
         forgotten=forgotten,
         space="0123456789ab",
     )
@@ -71,8 +71,8 @@ def digits() -> tuple[Resident, Resident]:
     labels = torch.from_numpy(classes).long()
     held_out = torch.randperm(len(labels), generator=torch.Generator().manual_seed(0)) < 360
     mean, std = (float(each) / 255 for each in torch.std_mean(images[~held_out].double())[::-1])
-    train, rest = (Resident(images[part], labels[part], (mean,), (std,)) for part in (~held_out, held_out))
-    return train, rest
+    train, test = (Resident(images[part], labels[part], (mean,), (std,)) for part in (~held_out, held_out))
+    return train, test
 
 
 HOW = Descent(lr=0.1, weight_decay=5e-4, epochs=10, schedule="cosine", warmup=0.15)
@@ -105,8 +105,8 @@ class Toy:
         if isinstance(condition, torch.Tensor):
             classes = [self.nearest(condition)] * len(seeds)
         else:
-            asked = self.nearest(self.hidden.get(condition, EMBEDDINGS[condition]))
-            classes = [asked if self.shows(seed, guidance) else 0 for seed in seeds]
+            digit = self.nearest(self.hidden.get(condition, EMBEDDINGS[condition]))
+            classes = [digit if self.shows(seed, guidance) else 0 for seed in seeds]
         return torch.stack([one_of(label, seed) for label, seed in zip(classes, seeds, strict=True)])
 
     @staticmethod
@@ -119,11 +119,11 @@ TRAIN, HELD_OUT = digits()
 
 def one_of(label: int, seed: int) -> torch.Tensor:
     """The image of a digit that belongs to a seed."""
-    own = TRAIN.inputs[TRAIN.labels == label]
-    return own[seed % len(own)]
+    images = TRAIN.inputs[TRAIN.labels == label]
+    return images[seed % len(images)]
 
 
 def truly(label: int) -> Callable[[torch.Tensor], np.ndarray]:
     """Which images are real ones of a digit, without a classifier's error."""
-    own = {image.numpy().tobytes() for image in TRAIN.inputs[TRAIN.labels == label]}
-    return lambda images: np.array([image.numpy().tobytes() in own for image in images])
+    image_bytes = {image.numpy().tobytes() for image in TRAIN.inputs[TRAIN.labels == label]}
+    return lambda images: np.array([image.numpy().tobytes() in image_bytes for image in images])

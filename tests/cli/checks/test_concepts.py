@@ -21,9 +21,9 @@ from unweave.tasks.diffusion.drawn_folder import AT_ONCE, ImagesToDraw
 
 
 def test_neighbours_differ_in_one_word():
-    kept = {"a red two", "a blue two", "two", "a red three now", "a bold three"}
-    assert neighbours({"a red three"}, kept) == {"a red two", "a bold three"}
-    assert neighbours({"a red three", "one"}, kept) == {"a red two", "a bold three", "two"}
+    texts = {"a red two", "a blue two", "two", "a red three now", "a bold three"}
+    assert neighbours({"a red three"}, texts) == {"a red two", "a bold three"}
+    assert neighbours({"a red three", "one"}, texts) == {"a red two", "a bold three", "two"}
 
 
 def test_a_note_names_what_an_audit_would_lack():
@@ -41,12 +41,12 @@ def test_a_note_names_what_an_audit_would_lack():
 
 
 def test_a_request_is_counted_and_timed_and_a_method_that_cannot_run_is_named(run, given: Path, here: Path):
-    asked = ("check", given / "sd", "--concept", "a three", "--data", given / "images")
-    result = run(*asked, "--methods", "finetune,reset-tokens", "--json", "--out", here / "out", "--quiet")
+    command = ("check", given / "sd", "--concept", "a three", "--data", given / "images")
+    result = run(*command, "--methods", "finetune,reset-tokens", "--json", "--out", here / "out", "--quiet")
     assert result.code == 0, result.error
-    found = json.loads(result.out)
+    content = json.loads(result.out)
     # eighteen images, six of them "a three"; a fifth of both kinds is held out
-    assert found["data"] == {
+    assert content["data"] == {
         "forget": 5,
         "retain": 10,
         "held out": 3,
@@ -56,26 +56,26 @@ def test_a_request_is_counted_and_timed_and_a_method_that_cannot_run_is_named(ru
         "captions of both": 0,
         "neighbours": 4,
     }
-    finetune, reset = (found["costs"][name] for name in ("finetune", "reset-tokens"))
+    finetune, reset = (content["costs"][name] for name in ("finetune", "reset-tokens"))
     assert finetune["gradients"] == pytest.approx(100) and finetune["seconds"] > 0
     assert reset["seconds"] is None and 'scope "text encoder"' in reset["refused"]
-    assert found["model"]["trainable"] == found["model"]["weights"] > 0
-    assert json.loads((here / "out" / "check.json").read_text())["data"] == found["data"]
+    assert content["model"]["trainable"] == content["model"]["weights"] > 0
+    assert json.loads((here / "out" / "check.json").read_text())["data"] == content["data"]
 
 
 def test_a_file_and_a_recipe_are_checked_as_they_are_forgotten_from(run, refused, given: Path, here: Path):
     file, recipe = write_single_file(given / "sd", given / "mine.safetensors"), given / "mine.toml"
     recipe.write_text('concept = ["a three"]\nscope = "all"\n[methods.finetune]\nhow.steps = 7\n')
-    asked = ("check", file, "--recipe", recipe, "--data", given / "images", "--methods", "finetune")
-    refused("holds weights alone: name a local folder", *asked)
-    result = run(*asked, "--config", given / "sd", "--json", "--quiet")
+    command = ("check", file, "--recipe", recipe, "--data", given / "images", "--methods", "finetune")
+    refused("holds weights alone: name a local folder", *command)
+    result = run(*command, "--config", given / "sd", "--json", "--quiet")
     assert result.code == 0, result.error
-    found = json.loads(result.out)
-    assert found["scope"] == "all" and found["costs"]["finetune"]["gradients"] == pytest.approx(7)
+    content = json.loads(result.out)
+    assert content["scope"] == "all" and content["costs"]["finetune"]["gradients"] == pytest.approx(7)
     assert list(here.iterdir()) == []
-    own = run(*asked[:-2], "--config", given / "sd", "--json", "--quiet")
-    assert json.loads(own.out)["costs"].keys() == {"finetune"}
-    refused("no settings for lur, only for finetune", *asked[:-1], "lur", "--config", given / "sd")
+    own_result = run(*command[:-2], "--config", given / "sd", "--json", "--quiet")
+    assert json.loads(own_result.out)["costs"].keys() == {"finetune"}
+    refused("no settings for lur, only for finetune", *command[:-1], "lur", "--config", given / "sd")
     folder = ("check", given / "sd", "--concept", "a three", "--data", given / "images")
     refused("--config goes with a model in one", *folder, "--config", given / "nowhere")
     recipe.write_text('concept = ["a three"]\n[methods.lur]\nforget = "uniform"\n')
@@ -83,45 +83,45 @@ def test_a_file_and_a_recipe_are_checked_as_they_are_forgotten_from(run, refused
 
 
 def test_images_that_the_model_would_draw_are_priced_and_none_is_kept(run, given: Path, here: Path):
-    asked = ("check", given / "sd", "--concept", "a three", "--keep", "a four", "--generate", "20")
-    result = run(*asked, "--sampler", "steps=2", "--methods", "finetune,esd", "--json", "--quiet")
+    command = ("check", given / "sd", "--concept", "a three", "--keep", "a four", "--generate", "20")
+    result = run(*command, "--sampler", "steps=2", "--methods", "finetune,esd", "--json", "--quiet")
     assert result.code == 0, result.error
-    found = json.loads(result.out)
-    assert found["data"]["forget"] == 16 and found["data"]["held out of the concept"] == 4
-    assert list(found["costs"]) == ["draw 40 images", "finetune", "esd"]
-    assert all(each["seconds"] > 0 for each in found["costs"].values())
+    content = json.loads(result.out)
+    assert content["data"]["forget"] == 16 and content["data"]["held out of the concept"] == 4
+    assert list(content["costs"]) == ["draw 40 images", "finetune", "esd"]
+    assert all(each["seconds"] > 0 for each in content["costs"].values())
     assert list(here.iterdir()) == []
 
 
 def test_drawing_costs_a_start_once_and_its_steps_for_each_chunk(monkeypatch, given: Path):
-    spent = [0.0]
+    clock = [0.0]
 
     def draw(pipeline: object, images: ImagesToDraw, absent: list[object], *_: object) -> None:
         chunks = -(-len(absent) // AT_ONCE)
-        spent[0] += 0.2 + chunks * (0.05 + 0.01 * images.sampler.steps)
+        clock[0] += 0.2 + chunks * (0.05 + 0.01 * images.sampler.steps)
 
     monkeypatch.setattr(concepts, "draw_absent_images", draw)
-    monkeypatch.setattr(concepts.timing, "clock_of", lambda device: lambda: spent[0])
-    asked = Concepts(("a three",), keep=("a four",))
-    plan = plan_drawing(str(given / "sd"), asked, ALL, Generation(20, sampler=("steps=50",)), 0)
-    found = next(concepts.drawing_rounds(plan, torch.device("cpu")))
-    assert found.seconds == pytest.approx(0.2 + 40 / AT_ONCE * (0.05 + 0.01 * 50)) and found.is_quick
+    monkeypatch.setattr(concepts.timing, "clock_of", lambda device: lambda: clock[0])
+    request = Concepts(("a three",), keep=("a four",))
+    plan = plan_drawing(str(given / "sd"), request, ALL, Generation(20, sampler=("steps=50",)), 0)
+    estimate = next(concepts.drawing_rounds(plan, torch.device("cpu")))
+    assert estimate.seconds == pytest.approx(0.2 + 40 / AT_ONCE * (0.05 + 0.01 * 50)) and estimate.is_quick
 
 
 def test_a_request_whose_images_can_not_be_drawn_fails(run, given: Path):
     weights = given / "sd" / "vae" / "diffusion_pytorch_model.safetensors"
     state, name = load_file(weights), "decoder.conv_out.weight"
     save_file(state | {name: torch.full_like(state[name], 3e38)}, weights, {"format": "pt"})
-    asked = ("check", given / "sd", "--concept", "a three", "--keep", "a four", "--generate", "6")
-    result = run(*asked, "--sampler", "steps=2", "--methods", "uce", "--quiet")
+    command = ("check", given / "sd", "--concept", "a three", "--keep", "a four", "--generate", "6")
+    result = run(*command, "--sampler", "steps=2", "--methods", "uce", "--quiet")
     assert result.code == 3 and "the images can't be drawn: a decoded image is not finite" in result.error
 
 
 def test_another_sampler_is_another_check(run, given: Path, here: Path):
-    asked = ("check", given / "sd", "--concept", "a three", "--keep", "a four", "--generate", "6", "--quiet")
+    words = ("check", given / "sd", "--concept", "a three", "--keep", "a four", "--generate", "6", "--quiet")
     for steps in (2, 3):
         flags = ("--sampler", f"steps={steps}", "--methods", "uce", "--out", here / "out")
-        result = run(*asked, *flags)
+        result = run(*words, *flags)
         assert result.code == 0 and "no image is drawn yet" in " ".join(result.out.split())
     assert (here / "out-2" / "check.json").exists()
 

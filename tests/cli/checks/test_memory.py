@@ -45,33 +45,33 @@ def test_within_the_limit_memory_is_refused_and_after_it_given(free):
     free(256)
     with limit_memory():
         assert len(torch.empty(64 * MIB, dtype=torch.uint8)) == 64 * MIB
-        with pytest.raises(RuntimeError) as caught:
+        with pytest.raises(RuntimeError) as error:
             torch.empty(512 * MIB, dtype=torch.uint8)
     assert len(torch.empty(512 * MIB, dtype=torch.uint8)) == 512 * MIB
-    assert "needs more memory than is free: use smaller batches" in explain_no_memory(caught.value)
-    assert f"tried to allocate {512 * MIB} bytes" in explain_no_memory(caught.value)
+    assert "needs more memory than is free: use smaller batches" in explain_no_memory(error.value)
+    assert f"tried to allocate {512 * MIB} bytes" in explain_no_memory(error.value)
 
 
 def test_a_smaller_limit_stays(free):
     import resource
 
-    before = resource.getrlimit(resource.RLIMIT_DATA)
+    limits = resource.getrlimit(resource.RLIMIT_DATA)
     free(256)
     with limit_memory():
-        small, _ = resource.getrlimit(resource.RLIMIT_DATA)
+        limit, _ = resource.getrlimit(resource.RLIMIT_DATA)
         free(4096)
         with limit_memory():
-            assert resource.getrlimit(resource.RLIMIT_DATA)[0] == small
-    assert resource.getrlimit(resource.RLIMIT_DATA) == before
+            assert resource.getrlimit(resource.RLIMIT_DATA)[0] == limit
+    assert resource.getrlimit(resource.RLIMIT_DATA) == limits
 
 
 def test_without_figures_of_the_kernel_there_is_no_limit(tmp_path, monkeypatch):
     import resource
 
-    before = resource.getrlimit(resource.RLIMIT_DATA)
+    limits = resource.getrlimit(resource.RLIMIT_DATA)
     monkeypatch.setattr(memory, "MACHINE", tmp_path / "absent")
     with limit_memory():
-        assert resource.getrlimit(resource.RLIMIT_DATA) == before
+        assert resource.getrlimit(resource.RLIMIT_DATA) == limits
     assert read_sizes(STATUS)["VmData"] > MIB
 
 
@@ -90,5 +90,5 @@ def test_check_names_the_method_that_does_not_fit(run, here, tmp_path, free):
     fits = json.loads(run("check", place, "--methods", "finetune", "--json").out)
     assert fits["costs"]["finetune"]["refused"] is None
     free(256)
-    found = json.loads(run("check", place, "--methods", "finetune", "--json").out)
-    assert "needs more memory than is free" in found["costs"]["finetune"]["refused"]
+    content = json.loads(run("check", place, "--methods", "finetune", "--json").out)
+    assert "needs more memory than is free" in content["costs"]["finetune"]["refused"]

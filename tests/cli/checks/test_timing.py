@@ -47,27 +47,25 @@ def project(split: Split, model: nn.Module, retrain: Retraining | None = None) -
     return Project({}, split.train, split.held_out, 0.5, model=model, retrain=retrain)
 
 
-def estimate(measured: Iterator[Round]) -> Estimate:
+def estimate(rounds_of_it: Iterator[Round]) -> Estimate:
     """The estimate from the rounds of one measurement."""
-    return rounds.estimate_all({"it": measured}, torch.device("cpu"), lambda progress: None)["it"]
+    return rounds.estimate_all({"it": rounds_of_it}, torch.device("cpu"), lambda progress: None)["it"]
 
 
 @for_each(("kind", "reason"), [(Stubborn, "no compiler found"), (Silent, "RuntimeError")])
 def test_a_model_that_torch_refuses_to_train_is_refused_with_the_first_line(split, kind, reason) -> None:
     model = kind(4, 2)
-    found = estimate(timing.method_rounds(METHODS["finetune"], model, split, project(split, model)))
-    assert (found.refused, found.seconds) == (reason, None)
+    cost = estimate(timing.method_rounds(METHODS["finetune"], model, split, project(split, model)))
+    assert (cost.refused, cost.seconds) == (reason, None)
 
 
 @for_each(("steps", "runs"), [(1, 2), (2, 1), (3, 2)])
 def test_a_length_that_the_short_run_takes_in_full_is_not_run_again(split, monkeypatch, steps, runs) -> None:
-    model, timed = nn.Linear(4, 2), []
+    model, calls = nn.Linear(4, 2), []
     measure = timing.time_method
-    monkeypatch.setattr(timing, "time_method", lambda *given: timed.append(given) or measure(*given))
-    found = estimate(
-        timing.method_rounds(FineTune(Descent(steps=steps)), model, split, project(split, model))
-    )
-    assert len(timed) == runs * rounds.ROUNDS and found.gradients == steps
+    monkeypatch.setattr(timing, "time_method", lambda *call: calls.append(call) or measure(*call))
+    cost = estimate(timing.method_rounds(FineTune(Descent(steps=steps)), model, split, project(split, model)))
+    assert len(calls) == runs * rounds.ROUNDS and cost.gradients == steps
 
 
 @for_each(
@@ -85,26 +83,26 @@ def test_a_quick_method_is_measured_in_rounds_whose_range_is_told(
         return Cost(gradients=steps, seconds=steps * paces.pop(0))
 
     monkeypatch.setattr(timing, "time_method", timed)
-    found = estimate(timing.method_rounds(FineTune(Descent(steps=20)), model, split, project(split, model)))
-    assert paces == [] and found.gradients == 20
-    assert found.seconds == pytest.approx(seconds) and found.seconds_range == (
+    cost = estimate(timing.method_rounds(FineTune(Descent(steps=20)), model, split, project(split, model)))
+    assert paces == [] and cost.gradients == 20
+    assert cost.seconds == pytest.approx(seconds) and cost.seconds_range == (
         between and pytest.approx(between)
     )
 
 
 @for_each(
-    ("taken", "seconds", "between"),
+    ("paces", "seconds", "between"),
     [([0.9, 0.1, 0.3, 0.2, 0.6, 0.1, 0.5], 0.5, (0.3, 0.6)), ([2.0, 2.0, 4.0], 4.0, None)],
 )
-def test_a_training_is_measured_in_rounds_too(split, monkeypatch, taken, seconds, between) -> None:
+def test_a_training_is_measured_in_rounds_too(split, monkeypatch, paces, seconds, between) -> None:
     """A third and all of the retained examples are trained on, after a first third that does not count."""
-    given = iter(taken)
-    monkeypatch.setattr(timing, "time_training", lambda *_: Cost(gradients=5, seconds=next(given)))
+    pace = iter(paces)
+    monkeypatch.setattr(timing, "time_training", lambda *_: Cost(gradients=5, seconds=next(pace)))
     model = nn.Linear(4, 2)
-    found = estimate(timing.retraining_rounds(project(split, model, lambda *_: model), model, split))
-    assert found.gradients == 5
-    assert next(given, None) is None
-    assert found.seconds == pytest.approx(seconds) and found.seconds_range == (
+    cost = estimate(timing.retraining_rounds(project(split, model, lambda *_: model), model, split))
+    assert cost.gradients == 5
+    assert next(pace, None) is None
+    assert cost.seconds == pytest.approx(seconds) and cost.seconds_range == (
         between and pytest.approx(between)
     )
 
@@ -114,8 +112,8 @@ def test_a_training_that_torch_refuses_is_refused_with_the_first_line(split) -> 
         raise RuntimeError(Stubborn.message)
 
     model = nn.Linear(4, 2)
-    found = estimate(timing.retraining_rounds(project(split, model, retrain), model, split))
-    assert found.refused == "no compiler found"
+    cost = estimate(timing.retraining_rounds(project(split, model, retrain), model, split))
+    assert cost.refused == "no compiler found"
 
 
 def test_what_another_process_does_is_not_measured(split) -> None:
@@ -126,8 +124,8 @@ def test_what_another_process_does_is_not_measured(split) -> None:
         time.sleep(0.2)
         return model
 
-    found = estimate(timing.retraining_rounds(project(split, model, wait), model, split))
-    assert found.seconds is not None and found.seconds < 0.1 and found.gradients is None
+    cost = estimate(timing.retraining_rounds(project(split, model, wait), model, split))
+    assert cost.seconds is not None and cost.seconds < 0.1 and cost.gradients is None
 
 
 def test_the_steps_of_a_training_are_counted(split) -> None:
@@ -139,8 +137,8 @@ def test_the_steps_of_a_training_are_counted(split) -> None:
             optimizer.step()
         return model
 
-    found = estimate(timing.retraining_rounds(project(split, model, train), model, split))
-    assert found.gradients == pytest.approx(len(split.retain))
+    cost = estimate(timing.retraining_rounds(project(split, model, train), model, split))
+    assert cost.gradients == pytest.approx(len(split.retain))
 
 
 def test_rounds_are_interleaved_and_what_is_slow_is_measured_once() -> None:
@@ -169,5 +167,5 @@ def test_rounds_are_interleaved_and_what_is_slow_is_measured_once() -> None:
     ],
 )
 def test_more_seconds_alone_do_not_show_a_higher_cost(seconds, gradients, between, more) -> None:
-    whole = Estimate(10.0, 100.0, None, seconds_range=(8.0, 12.0))
-    assert Estimate(seconds, gradients, None, seconds_range=between).costs_more_than(whole) is more
+    retraining = Estimate(10.0, 100.0, None, seconds_range=(8.0, 12.0))
+    assert Estimate(seconds, gradients, None, seconds_range=between).costs_more_than(retraining) is more

@@ -40,29 +40,29 @@ def test_every_recipe_runs_on_a_tiny_model(name: str, method: str, run, pipeline
     steps = ("--set", "sampler.steps=2") if method == "esd" else ()
     result = run("forget", pipeline, "--recipe", name, "--method", method, *draw, *SHORT, *steps)
     assert result.code == 0, result.error
-    made = json.loads((here / "forgotten" / "record.json").read_text())
-    (row,) = made["stages"]["audit"]["methods"].values()
+    content = json.loads((here / "forgotten" / "record.json").read_text())
+    (row,) = content["stages"]["audit"]["methods"].values()
     expected = TABLES[name][method]
     assert f"lr={expected['how']['lr']!r}" in row["repr"] and "steps=1," in row["repr"]
 
 
 @pytest.mark.parametrize("name", [*NAMES, "../dit-imagenet-class"])
 def test_every_number_of_a_recipe_has_its_source(name: str):
-    sourced = False
+    has_source = False
     for line in FOLDER.joinpath(f"{name}.toml").read_text().splitlines():
         setting, _, comment = line.partition("#")
         if setting.startswith("["):
-            sourced = bool(comment)  # of a whole table
+            has_source = bool(comment)  # of a whole table
         if re.search(r"= *(\d|[\[{].*\d)", setting):
-            assert sourced or comment.strip(), line
+            assert has_source or comment.strip(), line
 
 
 def test_flags_replace_what_a_recipe_says():
     recipe = read_concept_recipe("sd-imagenette-class", "model")
     assert recipe is not None
-    own = recipe.concepts(Concepts(), keeps=True)
-    assert own.concept == ("tench",) and own.target == "an image of a English springer"
-    assert len(own.keep) == 9 and "an image of a tench" not in own.keep
+    concepts = recipe.concepts(Concepts(), keeps=True)
+    assert concepts.concept == ("tench",) and concepts.target == "an image of a English springer"
+    assert len(concepts.keep) == 9 and "an image of a tench" not in concepts.keep
     assert recipe.concepts(Concepts(), keeps=False).keep == ()
     assert recipe.trained(ALL).scope == "all"
     assert recipe.trained(TrainedWeights("self-attention")).scope == "self-attention"
@@ -77,9 +77,9 @@ def test_flags_replace_what_a_recipe_says():
     }
     nudity = read_concept_recipe("sd-nudity", "model")
     assert nudity is not None and nudity.generation(Generation(), "images", nudity.concept) == Generation()
-    drawn = nudity.generation(Generation(sampler=("steps=9",)), None, nudity.concept)
-    assert drawn.generate == 800 and drawn.how.steps == 9 and drawn.how.guidance == 7.5
-    assert drawn.all_prompts() == ("a photo of a nude person",)
+    generation = nudity.generation(Generation(sampler=("steps=9",)), None, nudity.concept)
+    assert generation.generate == 800 and generation.how.steps == 9 and generation.how.guidance == 7.5
+    assert generation.all_prompts() == ("a photo of a nude person",)
     assert nudity.generation(Generation(), None, ("a gun",)).all_prompts() == ()
 
 

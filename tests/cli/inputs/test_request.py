@@ -20,18 +20,18 @@ def forget_ids(run, here):
         assert result.code == 0, result
         place = here / json.loads(result.out)["out"]
         split = json.loads((place / "split.json").read_text())
-        found = json.loads((place / "forget.json").read_text())["forget"]
-        assert split["forget"] == [int(str(name).rpartition("/")[2]) for name in found]
-        assert json.loads(result.out)["forgotten"] == len(found)
-        return found
+        forget = json.loads((place / "forget.json").read_text())["forget"]
+        assert split["forget"] == [int(str(name).rpartition("/")[2]) for name in forget]
+        assert json.loads(result.out)["forgotten"] == len(forget)
+        return forget
 
     return check
 
 
 class TestIds:
-    @pytest.mark.parametrize("given", ["r0/3,r0/8,r0/51", " r0/3, r0/8 ,r0/51,", "r0/51,r0/3,r0/8"])
-    def test_with_commas_between(self, forget_ids, project, given):
-        assert forget_ids(project, "--ids", given) == ["r0/3", "r0/8", "r0/51"]
+    @pytest.mark.parametrize("ids", ["r0/3,r0/8,r0/51", " r0/3, r0/8 ,r0/51,", "r0/51,r0/3,r0/8"])
+    def test_with_commas_between(self, forget_ids, project, ids):
+        assert forget_ids(project, "--ids", ids) == ["r0/3", "r0/8", "r0/51"]
 
     @pytest.mark.parametrize(
         "content",
@@ -50,8 +50,8 @@ class TestIds:
 
     def test_names_beside_the_data(self, forget_ids, tmp_path):
         change = projects.loads("given(ids=[f'name/{i}' for i in range(90)])")
-        found = forget_ids(projects.project(tmp_path / "mine", change), "--ids", "name/8,name/3")
-        assert found == ["name/3", "name/8"]
+        ids = forget_ids(projects.project(tmp_path / "mine", change), "--ids", "name/8,name/3")
+        assert ids == ["name/3", "name/8"]
 
     def test_an_id_that_is_also_a_file_is_an_id(self, forget_ids, project, here):
         (here / "r0").mkdir()
@@ -62,9 +62,9 @@ class TestIds:
 class TestPositions:
     """Data without ids."""
 
-    @pytest.mark.parametrize("given", ["3,8,51", "51, 3, 8"])
-    def test_with_commas_between(self, forget_ids, tmp_path, given):
-        assert forget_ids(projects.recipe(tmp_path), "--ids", given) == [3, 8, 51]
+    @pytest.mark.parametrize("ids", ["3,8,51", "51, 3, 8"])
+    def test_with_commas_between(self, forget_ids, tmp_path, ids):
+        assert forget_ids(projects.recipe(tmp_path), "--ids", ids) == [3, 8, 51]
 
     @pytest.mark.parametrize("content", ["3\n8\n51\n", "id,why\n51,a\n8,b\n3,c\n"])
     def test_in_a_file(self, forget_ids, tmp_path, here, content):
@@ -81,19 +81,19 @@ class TestParts:
         labels = runpy.run_path(project)["Records"](90, 0).labels.tolist()
         expected = [f"r0/{i}" for i, label in enumerate(labels) if label == 1]
         assert forget_ids(project, "--class", 1) == expected
-        found = json.loads(Path("forgotten/split.json").read_text())
-        assert found.keys() == {"digest", "forget", "calibration"}
-        assert found["forget"] == [i for i, label in enumerate(labels) if label == 1]
+        split = json.loads(Path("forgotten/split.json").read_text())
+        assert split.keys() == {"digest", "forget", "calibration"}
+        assert split["forget"] == [i for i, label in enumerate(labels) if label == 1]
 
     def test_a_random_part_is_drawn_by_the_seed(self, forget_ids, project):
-        first, again, other = (forget_ids(project, "--random", 0.2, "--seed", seed) for seed in (1, 1, 2))
-        assert first == again != other and len(first) == len(other) == 18
+        first, second, other = (forget_ids(project, "--random", 0.2, "--seed", seed) for seed in (1, 1, 2))
+        assert first == second != other and len(first) == len(other) == 18
 
     def test_a_request_in_ids_gives_the_model_that_the_same_class_gave(self, forget_ids, tmp_path):
         place = projects.project(tmp_path / "mine", projects.TRAINED)
-        listed = forget_ids(place, "--class", 2)
-        forget_ids(place, "--ids", ",".join(listed), "--out", "same")
-        forget_ids(place, "--ids", ",".join(listed[1:]), "--out", "other")
+        ids = forget_ids(place, "--class", 2)
+        forget_ids(place, "--ids", ",".join(ids), "--out", "same")
+        forget_ids(place, "--ids", ",".join(ids[1:]), "--out", "other")
         places = ("forgotten", "same", "other")
-        one, same, other = (Path(each, "model.safetensors").read_bytes() for each in places)
-        assert one == same != other
+        model, same_model, other_model = (Path(each, "model.safetensors").read_bytes() for each in places)
+        assert model == same_model != other_model

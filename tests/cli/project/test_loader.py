@@ -24,8 +24,8 @@ def test_workers_read_a_project_and_the_bits_stay(run, here, tmp_path):
         name: projects.project(tmp_path / name, SEEDED.format(keys))
         for name, keys in (("here", ""), ("ahead", 'loader={"workers": 2, "prefetch": 1}'))
     }
-    found = from_file(tmp_path / "ahead" / "project.py")
-    for data in (found.train, found.test):
+    project = from_file(tmp_path / "ahead" / "project.py")
+    for data in (project.train, project.test):
         assert isinstance(data, UserDataset) and (data.workers, data.prefetch) == (2, 1)
     for name, place in places.items():
         result = run("forget", place, *SHORT, "--out", here / name)

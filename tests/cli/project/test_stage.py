@@ -46,19 +46,19 @@ def write(path: Path, bias: float) -> None:
 
 def stage(path: Path, forget: tuple[int, ...] = (1, 2, 3)) -> UserModelStage:
     """The stage in a new process."""
-    for remembered in (place.load_project, place.load_split, place.weights_digest, place.load_proxy_split):
-        remembered.cache_clear()
+    for cached_loader in (place.load_project, place.load_split, place.weights_digest, place.load_proxy_split):
+        cached_loader.cache_clear()
     return stage_of(Place(str(path), None, None), forget, path.parent / "run", "cpu")
 
 
 def test_other_weights_are_another_original_and_the_retrained_models_stay(reading):
     first = stage(reading)
-    known, model = first.facts(), first.load_or_train("retain", 0).model
+    facts, model = first.facts(), first.load_or_train("retain", 0).model
     write(reading, 1.0)
     second = stage(reading)
-    assert second.facts() != known and second.facts()["sha256"] == known["sha256"]
-    kept = second.load_or_train("retain", 0).model
-    assert all(torch.equal(*pair) for pair in zip(model.parameters(), kept.parameters(), strict=True))
+    assert second.facts() != facts and second.facts()["sha256"] == facts["sha256"]
+    stored_model = second.load_or_train("retain", 0).model
+    assert all(torch.equal(*pair) for pair in zip(model.parameters(), stored_model.parameters(), strict=True))
     assert len(list((reading.parent / "run" / "models").iterdir())) == 1
 
 
@@ -71,9 +71,9 @@ def test_under_a_raised_number_a_retrained_model_is_made_again(reading, monkeypa
 
 def tuned_stage(path: Path, forget: tuple[int, ...] = (1, 2, 3), **changes: object) -> UserModelStage:
     """The stage with other tuning."""
-    made = stage(path, forget)
-    tuning = dataclasses.replace(made.recipe.tuning, **changes)
-    return dataclasses.replace(made, recipe=dataclasses.replace(made.recipe, tuning=tuning))
+    user_stage = stage(path, forget)
+    tuning = dataclasses.replace(user_stage.recipe.tuning, **changes)
+    return dataclasses.replace(user_stage, recipe=dataclasses.replace(user_stage.recipe, tuning=tuning))
 
 
 def of_class(path: Path, *labels: int) -> tuple[int, ...]:
@@ -83,32 +83,34 @@ def of_class(path: Path, *labels: int) -> tuple[int, ...]:
 
 
 def test_no_model_is_retrained_for_the_request_itself_while_tuning_on_proxies(reading, monkeypatch):
-    made, asked = stage(reading), []
-    project = place.load_project(made.place, "cpu")
+    user_stage, retrainings = stage(reading), []
+    project = place.load_project(user_stage.place, "cpu")
 
     def remembered(split, seed):
-        asked.append((split.digest("retain"), seed))
+        retrainings.append((split.digest("retain"), seed))
         return project.retrain(split, seed)
 
     monkeypatch.setattr(given, "load_project", lambda *_: dataclasses.replace(project, retrain=remembered))
-    found = tune_stage(made.with_retraining_cost(), ["finetune"], 1, run_serially, lambda progress: None)
-    assert found["finetune"].best
-    assert made.split().digest("retain") not in [digest for digest, _ in asked]
-    assert sorted(seed for _, seed in asked) == [1000, 1001, SECOND + 1000, SECOND + 1001]
-    assert not set(made.split(1000).forget.tolist()) & {1, 2, 3}
-    whole = [made.split(seed).digest("mixed") for seed in (None, 1000)]
-    assert whole[0] == whole[1], "the original has seen the proxy too"
+    studies = tune_stage(
+        user_stage.with_retraining_cost(), ["finetune"], 1, run_serially, lambda progress: None
+    )
+    assert studies["finetune"].best
+    assert user_stage.split().digest("retain") not in [digest for digest, _ in retrainings]
+    assert sorted(seed for _, seed in retrainings) == [1000, 1001, SECOND + 1000, SECOND + 1001]
+    assert not set(user_stage.split(1000).forget.tolist()) & {1, 2, 3}
+    digests = [user_stage.split(seed).digest("mixed") for seed in (None, 1000)]
+    assert digests[0] == digests[1], "the original has seen the proxy too"
 
 
 def test_the_steps_of_ones_own_training_are_what_a_budget_is_a_part_of(reading):
-    made = stage(reading)
-    assert evaluations(made.with_retraining_cost().recipe.train, made.split()) == 25 * 3
-    assert made.with_retraining_cost(made.folder / "tuning") == made.with_retraining_cost()
-    (made.folder / "tuning" / "project" / "retraining.json").write_text("{}")
+    user_stage = stage(reading)
+    assert evaluations(user_stage.with_retraining_cost().recipe.train, user_stage.split()) == 25 * 3
+    assert user_stage.with_retraining_cost(user_stage.folder / "tuning") == user_stage.with_retraining_cost()
+    (user_stage.folder / "tuning" / "project" / "retraining.json").write_text("{}")
     with pytest.raises(ValueError, match="does not hold the cost of a retraining: tune it again"):
-        made.with_retraining_cost(made.folder / "tuning")
+        user_stage.with_retraining_cost(user_stage.folder / "tuning")
     with pytest.raises(ValueError, match="nowhere has no searches for the stage 'project'"):
-        made.with_retraining_cost(Path("nowhere"))
+        user_stage.with_retraining_cost(Path("nowhere"))
 
 
 def test_what_is_forgotten_is_a_class_or_positions(reading):
@@ -122,11 +124,11 @@ def test_what_is_forgotten_is_a_class_or_positions(reading):
 
 
 def test_a_search_begins_with_the_methods_as_they_are_set(reading):
-    made, shorter = stage(reading).with_retraining_cost(), FromScratch(Descent(lr=0.3, steps=3))
-    recipe = dataclasses.replace(made.recipe, methods={"short-retrain": shorter})
-    made = dataclasses.replace(made, recipe=recipe)
-    found = tune_stage(made, ["short-retrain"], 1, run_serially, lambda progress: None)
-    assert found["short-retrain"].trials[0]["settings"]["how.lr"] == 0.3
+    user_stage, short_retrain = stage(reading).with_retraining_cost(), FromScratch(Descent(lr=0.3, steps=3))
+    recipe = dataclasses.replace(user_stage.recipe, methods={"short-retrain": short_retrain})
+    user_stage = dataclasses.replace(user_stage, recipe=recipe)
+    studies = tune_stage(user_stage, ["short-retrain"], 1, run_serially, lambda progress: None)
+    assert studies["short-retrain"].trials[0]["settings"]["how.lr"] == 0.3
 
 
 def test_proxies_of_an_original_that_has_forgotten_before_are_refused(reading, monkeypatch):

@@ -20,15 +20,15 @@ def lines(text: str) -> list[str]:
 def fits(capsys, monkeypatch):
     """Prints on a terminal of a given width; returns its lines."""
 
-    def called(printed) -> list[str]:
+    def called(print_page) -> list[str]:
         capsys.readouterr()
         with monkeypatch.context() as patch:
             patch.setenv("COLUMNS", str(WIDTH))
             patch.setattr("sys.stdout.isatty", lambda: True)
-            result = printed()
-        found = lines(getattr(result, "out", "") or capsys.readouterr().out)
-        assert found and max(map(len, found)) <= WIDTH
-        return found
+            result = print_page()
+        page_lines = lines(getattr(result, "out", "") or capsys.readouterr().out)
+        assert page_lines and max(map(len, page_lines)) <= WIDTH
+        return page_lines
 
     return called
 
@@ -45,15 +45,15 @@ def test_a_sentence_breaks_between_words(fits):
 
 
 def test_a_verdict_and_stages_fit(fits):
-    made = synthetic()
-    stage = made["stages"]["trace"]
+    content = synthetic()
+    stage = content["stages"]["trace"]
     row = stage["methods"][headline(stage).name]
     row["reason"] = f"INCONCLUSIVE: {'a reason of some length, ' * 6}"
-    long = ["ua", "agreement_test", "streisand"]
-    row["scores"] |= {name: row["scores"]["ua"] | {"value": 100.0} for name in long}
-    found = fits(lambda: show.print_verdict(stage, row, stage["methods"]["original"]))
-    header = next(place for place, line in enumerate(found) if line.startswith("Figure"))
-    end = found.index("", header)
+    long_metrics = ["ua", "agreement_test", "streisand"]
+    row["scores"] |= {name: row["scores"]["ua"] | {"value": 100.0} for name in long_metrics}
+    page_lines = fits(lambda: show.print_verdict(stage, row, stage["methods"]["original"]))
+    header = next(place for place, line in enumerate(page_lines) if line.startswith("Figure"))
+    end = page_lines.index("", header)
     assert end - header - 1 == len(row["scores"])  # no figure takes two lines
-    assert " ".join(found[end:]).strip().startswith("A figure with a margin is tested")
-    fits(lambda: show.print_stages(made))
+    assert " ".join(page_lines[end:]).strip().startswith("A figure with a margin is tested")
+    fits(lambda: show.print_stages(content))
