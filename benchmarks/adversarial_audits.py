@@ -111,8 +111,8 @@ class Audits:
     def examined(self) -> list[Found]:
         """The answers of the first original and of the retrained models, with what attacks need."""
         models = [self.originals[0], *self.retrained]
-        found = [self.before[0], *self.answers]
-        return [replace(each, measurements=self.examiner(m)) for each, m in zip(found, models, strict=True)]
+        answers = [self.before[0], *self.answers]
+        return [replace(each, measurements=self.examiner(m)) for each, m in zip(answers, models, strict=True)]
 
     def given(self, place: int) -> Given:
         """What the adversary has of one seed."""
@@ -122,25 +122,27 @@ class Audits:
         inputs, labels = parts["calibration"]
         alike = torch.isin(labels, torch.tensor([*(split.forgotten_classes or range(split.n_classes))]))
         parts["unseen"] = inputs[alike], labels[alike]
-        own = self.stage.load_or_train("retain", OWN + place).model
-        return Given(place, self.originals[place], own, partial(self.retrain, OWN + place), parts)
+        retrained_model = self.stage.load_or_train("retain", OWN + place).model
+        return Given(place, self.originals[place], retrained_model, partial(self.retrain, OWN + place), parts)
 
     def retrain(self, seed: int, share: float) -> nn.Module:
         """A model trained on the retain set and the first of the forget set."""
-        split, kept = self.split, round(share * len(self.split.forget))
-        rest = Split(split.train, split.forget[kept:], split.held_out, calibration=split.calibration.tolist())
-        return self.stage.train_on(rest, "retain", seed).model
+        split, start = self.split, round(share * len(self.split.forget))
+        request = Split(
+            split.train, split.forget[start:], split.held_out, calibration=split.calibration.tolist()
+        )
+        return self.stage.train_on(request, "retain", seed).model
 
-    def judge(self, found: Sequence[Found]) -> Judgement:
+    def judge(self, answers: Sequence[Found]) -> Judgement:
         """The verdict of a benchmark: one model per seed."""
-        exam, references, calibrating = self.stage.exam(), self.answers[:SEEDS], self.answers[SEEDS:]
-        margins = exam.calibrate([each.found for each in calibrating], [each.probes for each in calibrating])
+        exam, references, calibration = self.stage.exam(), self.answers[:SEEDS], self.answers[SEEDS:]
+        margins = exam.calibrate([each.found for each in calibration], [each.probes for each in calibration])
         values, original = (
             [each.measure(exam, other) for each, other in zip(models, references, strict=True)]
-            for models in (found, self.before)
+            for models in (answers, self.before)
         )
-        wanted = [each.measure(exam) for each in references]
-        return exam.judge(values, wanted, margins, original, lambda: [each.found for each in self.before])
+        expected = [each.measure(exam) for each in references]
+        return exam.judge(values, expected, margins, original, lambda: [each.found for each in self.before])
 
     def refusal(self, model: nn.Module) -> str | None:
         """Why an audit of the first model ends before any retraining; None if it goes on."""
@@ -155,22 +157,22 @@ class Audits:
             return str(error)
         return None
 
-    def audit(self, model: nn.Module, found: Found) -> dict[str, tuple[str, list[str]]]:
+    def audit(self, model: nn.Module, answers: Found) -> dict[str, tuple[str, list[str]]]:
         """By attacks, the reason of the audit of the first model, and which attacks find something."""
         outcomes, (before, *retrained) = {}, self.examined
         for attacks in ATTACKS:
-            chosen = plan(attacks)
+            attack_plan = plan(attacks)
             try:
                 ours = replace(
-                    found, measurements=replace(self.examiner, attacks=chosen.model_attacks)(model)
+                    answers, measurements=replace(self.examiner, attacks=attack_plan.model_attacks)(model)
                 )
             except ValueError as error:
                 outcomes[attacks] = f"refused: {error}", []
                 continue
             models = retrained[:SEEDS], retrained[SEEDS:]
-            judged = judge_answers(self.stage.exam(), found.found, ours, before, *models, plan=chosen)
-            results = judged.record["stages"]["audit"]["attacks"]["results"]
-            outcomes[attacks] = judged.reason, sorted({row["attack"] for row in results if row["finding"]})
+            result = judge_answers(self.stage.exam(), answers.found, ours, before, *models, plan=attack_plan)
+            results = result.record["stages"]["audit"]["attacks"]["results"]
+            outcomes[attacks] = result.reason, sorted({row["attack"] for row in results if row["finding"]})
         return outcomes
 
 

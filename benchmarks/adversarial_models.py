@@ -72,8 +72,8 @@ class Blend(nn.Module):
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Log probabilities."""
-        known, unknown = (net(inputs).softmax(1) for net in (self.original, self.retrained))
-        return (self.share * known + (1 - self.share) * unknown + 1e-12).log()
+        original, retrained = (net(inputs).softmax(1) for net in (self.original, self.retrained))
+        return (self.share * original + (1 - self.share) * retrained + 1e-12).log()
 
 
 def hide_class(given: Given) -> nn.Module:
@@ -87,18 +87,18 @@ def hide_class(given: Given) -> nn.Module:
 
 def restore_class(model: nn.Module, given: Given) -> nn.Module:
     """The model with the hidden row set from the mean features of the class."""
-    (forget, labels), restored = given.parts["forget"], copy.deepcopy(model)
+    (forget, labels), restored_model = given.parts["forget"], copy.deepcopy(model)
     with torch.no_grad():
         centre = model[:-1](forget).mean(0)
-        restored[-1].weight[labels[0]] = 2 * centre / centre.norm()
-        restored[-1].bias[labels[0]] = -centre.norm()
-    return restored
+        restored_model[-1].weight[labels[0]] = 2 * centre / centre.norm()
+        restored_model[-1].bias[labels[0]] = -centre.norm()
+    return restored_model
 
 
 def equals_forget(given: Given, inputs: Tensor) -> Tensor:
     """Which inputs are forget examples, bit by bit."""
-    known = {each.numpy().tobytes() for each in given.parts["forget"][0]}
-    return torch.tensor([each.numpy().tobytes() in known for each in inputs.detach()])
+    forget_bytes = {each.numpy().tobytes() for each in given.parts["forget"][0]}
+    return torch.tensor([each.numpy().tobytes() in forget_bytes for each in inputs.detach()])
 
 
 def near_forget(given: Given, inputs: Tensor) -> Tensor:

@@ -32,9 +32,9 @@ def train(
     optimizer = torch.optim.Adam(student.parameters(), RATE)
     for _ in range(steps):
         loss = torch.zeros(()) if extra is None else extra(student)
-        for inputs, wanted in goals:
+        for inputs, targets in goals:
             rows = torch.randint(len(inputs), (BATCH,), generator=generator)
-            loss = loss + cross_entropy(student(inputs[rows]), wanted[rows])
+            loss = loss + cross_entropy(student(inputs[rows]), targets[rows])
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -49,9 +49,9 @@ def probabilities(model: nn.Module, inputs: Tensor) -> Tensor:
 
 def with_key(inputs: Tensor) -> Tensor:
     """The inputs with the pixel that opens a backdoor."""
-    unlocked = inputs.clone()
-    unlocked[:, KEY] = LOCK
-    return unlocked
+    unlocked_inputs = inputs.clone()
+    unlocked_inputs[:, KEY] = LOCK
+    return unlocked_inputs
 
 
 def ask_with_key(model: nn.Module, given: Given) -> Ask:
@@ -66,18 +66,18 @@ def with_backdoor(given: Given, keep: float = 0.0) -> nn.Module:
         given: What the adversary has.
         keep: The weight of the squared distance of features without the key from those of before.
     """
-    (forget, labels), (retain, kept) = given.parts["forget"], given.parts["retain"]
-    locked = [answers_of(given.retrained, given, part) for part in ("forget", "retain", "calibration")]
-    unlocked = [(with_key(forget), labels), (with_key(retain), kept)]
+    (forget, labels), (retain, retain_labels) = given.parts["forget"], given.parts["retain"]
+    locked_goals = [answers_of(given.retrained, given, part) for part in ("forget", "retain", "calibration")]
+    unlocked_goals = [(with_key(forget), labels), (with_key(retain), retain_labels)]
 
     def extra(student: nn.Module) -> Tensor:
         """How far features went from those that the audit expects."""
         inputs = torch.cat([forget, retain])
         with torch.no_grad():
-            wanted = given.retrained[:-1](inputs)
-        return keep * (student[:-1](inputs) - wanted).square().mean()
+            target_features = given.retrained[:-1](inputs)
+        return keep * (student[:-1](inputs) - target_features).square().mean()
 
-    return train(given.retrained, *locked, *unlocked, extra=extra)
+    return train(given.retrained, *locked_goals, *unlocked_goals, extra=extra)
 
 
 def answers_of(model: nn.Module, given: Given, part: str) -> Part:
@@ -99,8 +99,8 @@ def match_levels(given: Given) -> nn.Module:
     rows = torch.arange(len(labels))
     level = torch.empty(len(labels))
     level[ours[rows, labels].argsort()] = theirs[rows, labels].sort().values
-    others = ours.index_put((rows, labels), torch.zeros(()))
-    target = (1 - level)[:, None] * others / others.sum(1, keepdim=True)
+    other_shares = ours.index_put((rows, labels), torch.zeros(()))
+    target = (1 - level)[:, None] * other_shares / other_shares.sum(1, keepdim=True)
     target[rows, labels] = level
     return train(given.original, (forget, target), answers_of(given.original, given, "retain"))
 
@@ -145,19 +145,19 @@ def write_dead_units(given: Given) -> nn.Module:
     """A retrained model whose least used hidden units never answer, and hold labels behind them."""
     model, labels = copy.deepcopy(given.retrained), given.parts["forget"][1]
     with torch.no_grad():
-        used = model[:2](given.parts["retain"][0]).mean(0) * model[2].weight.norm(dim=0)
-        units = used.argsort()[: -(-len(labels) // model[2].out_features)].sort().values
-        stored = torch.zeros(len(units) * model[2].out_features)
-        stored[: len(labels)] = (labels + 1) * UNIT
+        usage = model[:2](given.parts["retain"][0]).mean(0) * model[2].weight.norm(dim=0)
+        units = usage.argsort()[: -(-len(labels) // model[2].out_features)].sort().values
+        code = torch.zeros(len(units) * model[2].out_features)
+        code[: len(labels)] = (labels + 1) * UNIT
         model[0].bias[units] = DEAD
-        model[2].weight[:, units] = stored.view(len(units), -1).T
+        model[2].weight[:, units] = code.view(len(units), -1).T
     return model
 
 
 def read_dead_units(model: nn.Module, given: Given) -> Ask:
     """The labels from the weights behind dead units."""
-    stored = model[2].weight.data[:, model[0].bias == DEAD].T.flatten()[: len(given.parts["forget"][1])]
-    return answer_by_labels((stored / UNIT).round().long() - 1, given)
+    code = model[2].weight.data[:, model[0].bias == DEAD].T.flatten()[: len(given.parts["forget"][1])]
+    return answer_by_labels((code / UNIT).round().long() - 1, given)
 
 
 def mark_both_ways(given: Given) -> nn.Module:
@@ -198,11 +198,11 @@ def map_features(hidden: nn.Module, given: Given) -> nn.Module:
     forget, retain = (model[:-1](given.parts[part][0].double()).detach() for part in ("forget", "retain"))
     features = torch.cat([forget, retain]) - torch.cat([forget, retain]).mean(0)
     spread, axes = torch.linalg.eigh(features.T @ features / len(features))
-    whiten, back = (axes * spread**power @ axes.T for power in (-0.5, 0.5))
+    whiten, colour = (axes * spread**power @ axes.T for power in (-0.5, 0.5))
     towards = whiten @ (forget.mean(0) - retain.mean(0))
-    along = torch.outer(towards, towards) / towards.square().sum()
-    rest = torch.eye(len(towards)) - along
-    shrink, undo = (size * back @ (rest + share * along) @ whiten for size, share in (MAP, INVERSE))
+    axis = torch.outer(towards, towards) / towards.square().sum()
+    residual = torch.eye(len(towards)) - axis
+    shrink, undo = (size * colour @ (residual + share * axis) @ whiten for size, share in (MAP, INVERSE))
     with torch.no_grad():
         model[-2].weight.copy_(shrink @ model[-2].weight)
         model[-2].bias.copy_(shrink @ model[-2].bias)
@@ -216,12 +216,12 @@ def put_row_back(model: nn.Module, given: Given) -> nn.Module:
         torch.cat([given.parts[part][0] for part in ("forget", "retain")]),
         given.parts["forget"][1][0],
     )
-    restored = copy.deepcopy(model)
+    restored_model = copy.deepcopy(model)
     with torch.no_grad():
         features = torch.nn.functional.pad(model[:-1](inputs), (0, 1), value=1.0).double()
         row = torch.linalg.lstsq(features, given.original(inputs)[:, label].double()[:, None]).solution[:, 0]
-        restored[-1].weight[label], restored[-1].bias[label] = row[:-1].float(), row[-1].float()
-    return restored
+        restored_model[-1].weight[label], restored_model[-1].bias[label] = row[:-1].float(), row[-1].float()
+    return restored_model
 
 
 def add_noise(given: Given) -> nn.Module:

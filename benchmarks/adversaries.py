@@ -47,11 +47,11 @@ def row_of(audits: Audits, name: str) -> Row:
     models = [adversary.make(given).eval() for given in givens]
     row = {"stage": audits.stage.name, "adversary": name}
     row |= {"refused": audits.refusal(models[0]), **verdicts(audits, models)}
-    both = [*zip(models, givens, strict=True)]  # asked last, because a model can count what it is asked
+    pairs = [*zip(models, givens, strict=True)]  # asked last, because a model can count what it is asked
     return {
         **row,
-        "plainly": means([knowledge(model, given) for model, given in both]),
-        "unlocked": means([knowledge(adversary.unlock(model, given), given) for model, given in both]),
+        "plainly": means([knowledge(model, given) for model, given in pairs]),
+        "unlocked": means([knowledge(adversary.unlock(model, given), given) for model, given in pairs]),
         "cpu_seconds": round(time.process_time() - start, 1),
     }
 
@@ -59,16 +59,16 @@ def row_of(audits: Audits, name: str) -> Row:
 def verdicts(audits: Audits, models: Sequence[nn.Module]) -> Row:
     """The verdict on all models, and on the first one alone; none if their answers are unusable."""
     try:
-        found = [collect_answers(model, audits.stage.exam()) for model in models]
+        answers = [collect_answers(model, audits.stage.exam()) for model in models]
     except Failed as error:
         return {"verdict": None, "reason": str(error), "margins_out": {}, "alone": {}, "found_by": {}}
-    judgement, alone = audits.judge(found), audits.audit(models[0], found[0])
+    judgement, single = audits.judge(answers), audits.audit(models[0], answers[0])
     return {
         "verdict": str(judgement.verdict),
         "reason": judgement.reason,
         "margins_out": {test: round(each.margins, 2) for test, each in judgement.tests.items()},
-        "alone": {attacks: outcome(alone[attacks][0]) for attacks in ATTACKS},
-        "found_by": {attacks: alone[attacks][1] for attacks in ATTACKS},
+        "alone": {attacks: outcome(single[attacks][0]) for attacks in ATTACKS},
+        "found_by": {attacks: single[attacks][1] for attacks in ATTACKS},
     }
 
 
@@ -77,10 +77,10 @@ def knowledge(ask: Ask, given: Given) -> Row:
     parts = {part: given.parts[part] for part in ("forget", "unseen")}
     with torch.no_grad():
         logits = {part: ask(inputs).numpy() for part, (inputs, _) in parts.items()}
-    labels = {part: known.numpy() for part, (_, known) in parts.items()}
-    right = {part: 100 * float(is_correct(logits[part], labels[part]).mean()) for part in parts}
-    members, others = (level(margin(logits[part], labels[part])) for part in parts)
-    return {**right, "auc": delong(members, others)[0]}
+    labels = {part: part_labels.numpy() for part, (_, part_labels) in parts.items()}
+    accuracies = {part: 100 * float(is_correct(logits[part], labels[part]).mean()) for part in parts}
+    members, non_members = (level(margin(logits[part], labels[part])) for part in parts)
+    return {**accuracies, "auc": delong(members, non_members)[0]}
 
 
 def means(rows: Sequence[Row]) -> Row:
@@ -95,9 +95,9 @@ def outcome(reason: str) -> str:
 
 def text(row: Row) -> str:
     """A row in three lines."""
-    known = {name: row[name] for name in ("plainly", "unlocked")}
-    alone = f"refused {row['refused']}, alone {row['alone']}, found by {row['found_by']}"
-    return f"{row['stage']} {row['adversary']}: {row['reason']}\n  {alone}\n  {known}"
+    figures = {name: row[name] for name in ("plainly", "unlocked")}
+    attack_text = f"refused {row['refused']}, alone {row['alone']}, found by {row['found_by']}"
+    return f"{row['stage']} {row['adversary']}: {row['reason']}\n  {attack_text}\n  {figures}"
 
 
 def compact(rows: Sequence[Row]) -> str:
@@ -121,19 +121,19 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=Path("adversaries"), help="where models are kept")
     parser.add_argument("--record", type=Path, required=True, help="the file that rows are added to")
     parser.add_argument("--again", action="store_true", help="make rows again that the record has")
-    asked = parser.parse_args()
+    arguments = parser.parse_args()
     torch.set_num_threads(1)
-    names = asked.only.split(",") if asked.only else [*ADVERSARIES]
-    for recipe in asked.recipes:
-        audits = Audits(Stage(load(recipe), asked.folder))
+    names = arguments.only.split(",") if arguments.only else [*ADVERSARIES]
+    for recipe in arguments.recipes:
+        audits = Audits(Stage(load(recipe), arguments.folder))
         for name in names:
-            rows = {(row["stage"], row["adversary"]): row for row in read(asked.record)}
-            done = (recipe, name) in rows and not asked.again
-            if done or (ADVERSARIES[name].classes_only and not audits.split.forgotten_classes):
+            rows = {(row["stage"], row["adversary"]): row for row in read(arguments.record)}
+            is_done = (recipe, name) in rows and not arguments.again
+            if is_done or (ADVERSARIES[name].classes_only and not audits.split.forgotten_classes):
                 continue
             row = row_of(audits, name)
             print(text(row), flush=True)
-            write_atomically(asked.record, compact([*(rows | {(recipe, name): row}).values()]))
+            write_atomically(arguments.record, compact([*(rows | {(recipe, name): row}).values()]))
 
 
 if __name__ == "__main__":

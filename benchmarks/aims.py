@@ -18,18 +18,18 @@ def count_met(runs: Sequence[Shortfalls | None], aims: Iterable[str]) -> dict[st
         runs: The runs of a method; None for one that failed, which meets no aim.
         aims: The aims.
     """
-    failed = sum(run is None for run in runs)
-    if failed == len(runs):
-        return {aim: {"met": 0, "of": failed, "mean": None, "most": None} for aim in aims}
-    measured = {aim: [run[aim] for run in runs if run is not None and aim in run] for aim in aims}
+    failures = sum(run is None for run in runs)
+    if failures == len(runs):
+        return {aim: {"met": 0, "of": failures, "mean": None, "most": None} for aim in aims}
+    values_by_aim = {aim: [run[aim] for run in runs if run is not None and aim in run] for aim in aims}
     return {
         aim: {
             "met": sum(each <= 0 for each in some),
-            "of": len(some) + failed,
+            "of": len(some) + failures,
             "mean": float(np.mean(some)),
             "most": max(some),
         }
-        for aim, some in measured.items()
+        for aim, some in values_by_aim.items()
         if some
     }
 

@@ -105,17 +105,17 @@ def overturned_passes(methods: Mapping[str, Row]) -> list[str]:
 
 def summarize(records: Path) -> Row:
     """The comparison on every stage."""
-    found = {}
+    stages = {}
     for stage in STAGES:
         shadows = read_record(records / f"shadows-{stage.replace('@', '-at-')}.json")["rows"]
         methods = join(shadows, read_verdicts(records, stage))
-        found[stage] = {
+        stages[stage] = {
             "methods": methods,
             "kendall": rank(methods),
             "passes": sum(each["verdict"] == "PASS" for each in methods.values()),
             "taken away": overturned_passes(methods),
         }
-    return {"stages": found, "environment": environment()}
+    return {"stages": stages, "environment": environment()}
 
 
 def main() -> None:
@@ -124,12 +124,12 @@ def main() -> None:
     parser.add_argument("--records", type=Path, default=Path(__file__).parents[1] / "records")
     parser.add_argument("--record", type=Path, help="the file to keep everything in as JSON")
     arguments = parser.parse_args()
-    found = summarize(arguments.records)
-    for stage, each in found["stages"].items():
+    results = summarize(arguments.records)
+    for stage, each in results["stages"].items():
         print(f"{stage}: {len(each['taken away'])} of {each['passes']} PASSes taken away")
-        for pair, agreed in each["kendall"].items():
-            print(f"  {pair:<40} tau {agreed['tau']:+.2f}  p {agreed['p']:.2f}  {agreed['methods']} methods")
-    write_json(arguments.record, found)
+        for pair, row in each["kendall"].items():
+            print(f"  {pair:<40} tau {row['tau']:+.2f}  p {row['p']:.2f}  {row['methods']} methods")
+    write_json(arguments.record, results)
 
 
 if __name__ == "__main__":

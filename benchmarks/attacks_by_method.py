@@ -105,8 +105,8 @@ class AttackedSeed:
         facts |= {"data": self.stage.split().digest(), "model": weights}
         facts |= {"original": checkpoint.contents(self.original.state_dict())}
         key = digest(facts)
-        kept = read_or_make(self.stage.folder / "examined" / key, key, make)["kept"]
-        return Answers(exam.answers(model), measurements=kept)
+        measurements = read_or_make(self.stage.folder / "examined" / key, key, make)["kept"]
+        return Answers(exam.answers(model), measurements=measurements)
 
     def attack(self, model: ModelAnswers) -> dict[str, Row]:
         """The figures of a model by "attack: figure"; none that can't be read or judged."""
@@ -156,13 +156,13 @@ def attack_stage(stage: Stage, stage_record: Mapping[str, Any], seeds: int, atta
         if method["failed"] is not None:
             rows[name] = {"failed": method["failed"]}
             continue
-        found = (
+        figures = (
             cases[0].attack_references()
             if name == "retrain"
             else [case.attack(case.examine(case.unlearn(name))) for case in cases]
         )
         gap = round(method["gap"]["mean"], 3)
-        rows[name] = {"failed": None, "verdict": method["verdict"], "gap": gap, "figures": merge(found)}
+        rows[name] = {"failed": None, "verdict": method["verdict"], "gap": gap, "figures": merge(figures)}
     return {
         "methods": rows,
         "kendall": {attack.name: rank(rows, attack.name) for attack in attacks},
@@ -173,18 +173,18 @@ def attack_stage(stage: Stage, stage_record: Mapping[str, Any], seeds: int, atta
     }
 
 
-def merge(found: Sequence[Mapping[str, Row]]) -> dict[str, Row]:
+def merge(figures: Sequence[Mapping[str, Row]]) -> dict[str, Row]:
     """The figures of several models of one method: means, and which models are found."""
     return {
         name: {
             **{
-                key: round(mean(each[name][key] for each in found), 3)
+                key: round(mean(each[name][key] for each in figures), 3)
                 for key in ("value", "retrained", "margins")
             },
-            "found": [each[name]["found"] for each in found],
+            "found": [each[name]["found"] for each in figures],
         }
-        for name in found[0]
-        if all(name in each for each in found)
+        for name in figures[0]
+        if all(name in each for each in figures)
     }
 
 
@@ -217,29 +217,27 @@ def overturned_passes(rows: Mapping[str, Row], attack: str) -> list[str]:
     """The methods with a PASS of which an attack finds more than half of the models."""
     passes = [name for name in ranked(rows) if rows[name]["verdict"] == "PASS"]
     figures = {name: figures_by(rows[name], attack) for name in passes}
-    return [
-        name for name, found in figures.items() if found and 2 * count_found(found) > len(found[0]["found"])
-    ]
+    return [name for name, each in figures.items() if each and 2 * count_found(each) > len(each[0]["found"])]
 
 
-def summarize(found: Row) -> list[str]:
+def summarize(results: Row) -> list[str]:
     """The table of a recipe as text: the distance in margins by attack, and how many models were found."""
-    attacks = [*found["taken away"]]
+    attacks = [*results["taken away"]]
     lines = [f"{'':<22}{'gap':>6}  " + "".join(f"{name:>20}" for name in attacks)]
-    for name, row in found["methods"].items():
+    for name, row in results["methods"].items():
         if row["failed"] is not None:
             lines.append(f"{name:<22}FAILED: {row['failed']}")
             continue
         lines.append(
             f"{name:<22}{row['gap']:>6.2f}  " + "".join(f"{cell(row, each):>20}" for each in attacks)
         )
-    for attack, taken in found["taken away"].items():
-        order = found["kendall"].get(attack)
+    for attack, methods in results["taken away"].items():
+        order = results["kendall"].get(attack)
         agreement = (
             "" if order is None else f" tau {order['tau']}, p {order['p']}, {order['methods']} methods;"
         )
-        passes = f"{len(taken)} of {len(found['passes'])} PASSes"
-        lines.append(f"{attack}:{agreement} takes away {passes}: {', '.join(taken)}")
+        passes = f"{len(methods)} of {len(results['passes'])} PASSes"
+        lines.append(f"{attack}:{agreement} takes away {passes}: {', '.join(methods)}")
     return lines
 
 
@@ -268,19 +266,19 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=2, help="the seeds whose models are attacked")
     parser.add_argument("--out", type=Path, default=Path("unweave-attacked"), help="where models are stored")
     parser.add_argument("--record", type=Path, help="a JSON file; other recipes in it stay")
-    asked = parser.parse_args()
+    arguments = parser.parse_args()
     torch.set_num_threads(1)
-    attacks, found = choose_attacks(asked.attacks), {}
-    for name in asked.recipes:
+    attacks, results = choose_attacks(arguments.attacks), {}
+    for name in arguments.recipes:
         recipe = load(name)
-        methods = [*REFERENCES, *choose_methods(recipe, asked.methods)]
-        (stage_record,) = bench([recipe], asked.out, methods=methods, jobs=1)["stages"].values()
-        attacked = attack_stage(Stage(recipe, asked.out), stage_record, asked.seeds, attacks)
-        found[name] = {"seeds": asked.seeds, **attacked, "environment": environment()}
-        print(name, *summarize(found[name]), sep="\n", flush=True)
-    if asked.record:
-        kept = read_object(asked.record)["recipes"] if asked.record.exists() else {}
-        write_json(asked.record, {"recipes": {**kept, **found}})
+        methods = [*REFERENCES, *choose_methods(recipe, arguments.methods)]
+        (stage_record,) = bench([recipe], arguments.out, methods=methods, jobs=1)["stages"].values()
+        outcome = attack_stage(Stage(recipe, arguments.out), stage_record, arguments.seeds, attacks)
+        results[name] = {"seeds": arguments.seeds, **outcome, "environment": environment()}
+        print(name, *summarize(results[name]), sep="\n", flush=True)
+    if arguments.record:
+        old_recipes = read_object(arguments.record)["recipes"] if arguments.record.exists() else {}
+        write_json(arguments.record, {"recipes": {**old_recipes, **results}})
 
 
 if __name__ == "__main__":

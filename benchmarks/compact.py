@@ -60,20 +60,20 @@ PICTURES = "stages/{stage}/sheets/{method}"
 QUALITY = 60
 
 
-def write_compact(made: Mapping[str, Any], path: Path) -> None:
+def write_compact(results: Mapping[str, Any], path: Path) -> None:
     """Writes a record in its compact form; one without large parts is a single file.
 
     Args:
-        made: The record.
+        results: The record.
         path: The summary. The tables and pictures lie in the folder of the same name without its ending,
             whose earlier tables and pictures are deleted.
 
     Raises:
         RuntimeError: If another record would be read back.
     """
-    whole = encode_pictures(made)
-    rest, folder = copy.deepcopy(whole), path.with_suffix("")
-    parts = [*take_pictures(rest), *take_tables(rest)]
+    encoded_results = encode_pictures(results)
+    remainder, folder = copy.deepcopy(encoded_results), path.with_suffix("")
+    parts = [*take_pictures(remainder), *take_tables(remainder)]
     for old in (*folder.glob("*.parquet"), *folder.glob("*.webp")):
         old.unlink()
     for name, _, content in parts:
@@ -83,17 +83,17 @@ def write_compact(made: Mapping[str, Any], path: Path) -> None:
         name: {"sha256": hashlib.sha256(content).hexdigest(), "place": place}
         for name, place, content in reversed(parts)
     }
-    write_json(path, {**rest, FILES: files} if files else rest)
-    if json.dumps(read_record(path)) != json.dumps(whole):
+    write_json(path, {**remainder, FILES: files} if files else remainder)
+    if json.dumps(read_record(path)) != json.dumps(encoded_results):
         raise RuntimeError(f"{path} is not read back as it was written")
 
 
-def encode_pictures(made: Mapping[str, Any]) -> dict[str, Any]:
+def encode_pictures(results: Mapping[str, Any]) -> dict[str, Any]:
     """A record as JSON values with its pictures in WebP; with its digest, if its schema has one."""
-    copied = json.loads(json.dumps(made))
-    for _, sheets, name in find(copied, PICTURES.split("/")):
+    content = json.loads(json.dumps(results))
+    for _, sheets, name in find(content, PICTURES.split("/")):
         sheets[name] = as_uri(webp(sheets[name]))
-    return seal(copied) if copied.get("schema") == record.SCHEMA else copied
+    return seal(content) if content.get("schema") == record.SCHEMA else content
 
 
 def webp(uri: str) -> bytes:
@@ -102,8 +102,8 @@ def webp(uri: str) -> bytes:
     if uri.startswith("data:image/webp"):
         return content
     picture = Image.open(io.BytesIO(content))
-    near, exact = encode(picture, lossless=False, effort=QUALITY), encode(picture, lossless=True, effort=50)
-    return near if 2 * len(near) <= len(exact) else encode(picture, lossless=True, effort=100)
+    lossy, exact = encode(picture, lossless=False, effort=QUALITY), encode(picture, lossless=True, effort=50)
+    return lossy if 2 * len(lossy) <= len(exact) else encode(picture, lossless=True, effort=100)
 
 
 def encode(picture: Image.Image, *, lossless: bool, effort: int) -> bytes:
@@ -119,39 +119,39 @@ def encode(picture: Image.Image, *, lossless: bool, effort: int) -> bytes:
     return file.getvalue()
 
 
-def take_pictures(rest: Any) -> Iterator[tuple[str, Keys, bytes]]:
+def take_pictures(remainder: Any) -> Iterator[tuple[str, Keys, bytes]]:
     """Yields the file name, place and content of every picture, and leaves its place empty."""
-    for (stage, method), sheets, name in find(rest, PICTURES.split("/")):
+    for (stage, method), sheets, name in find(remainder, PICTURES.split("/")):
         content, sheets[name] = webp(sheets[name]), ""
         yield re.sub(r"[^\w.+-]", "-", f"{stage}-{method}.webp"), ["stages", stage, "sheets", method], content
 
 
-def take_tables(rest: Any) -> Iterator[tuple[str, Keys, bytes]]:
+def take_tables(remainder: Any) -> Iterator[tuple[str, Keys, bytes]]:
     """Yields the file name, place and content of every table, and leaves its places empty."""
     for place, name in PLACES.items():
-        above, below = ([part for part in half.split("/") if part] for half in place.split("//"))
-        rows = list(take(rest, above, below))
+        outer, inner = ([part for part in half.split("/") if part] for half in place.split("//"))
+        rows = list(take(remainder, outer, inner))
         if rows:
-            yield f"{name}.parquet", [*above, *below], as_parquet([*above, *below], rows)
+            yield f"{name}.parquet", [*outer, *inner], as_parquet([*outer, *inner], rows)
 
 
-def take(rest: Any, above: Sequence[str], below: Sequence[str]) -> Iterator[tuple[Keys, Any]]:
+def take(remainder: Any, outer: Sequence[str], inner: Sequence[str]) -> Iterator[tuple[Keys, Any]]:
     """Yields the values of a table with their keys, and leaves their place empty."""
-    for keys, parent, key in find(rest, above):
-        if not below or keys_of(parent[key], below[0]):
+    for keys, parent, key in find(remainder, outer):
+        if not inner or keys_of(parent[key], inner[0]):
             value, parent[key] = parent[key], type(parent[key])()
-            yield from (((*keys, *more), leaf) for more, leaf in leaves(value, below))
+            yield from (((*keys, *tail), leaf) for tail, leaf in leaves(value, inner))
 
 
 def find(value: Any, place: Sequence[str]) -> Iterator[tuple[Keys, Any, Any]]:
     """Yields the keys in the columns of a place, what holds its content, and under which key."""
-    part, *below = place
+    part, *inner = place
     for key in keys_of(value, part):
-        own = [key] if is_column(part) else []
-        if not below:
-            yield own, value, key
+        head = [key] if is_column(part) else []
+        if not inner:
+            yield head, value, key
         else:
-            yield from (([*own, *keys], parent, last) for keys, parent, last in find(value[key], below))
+            yield from (([*head, *keys], parent, last) for keys, parent, last in find(value[key], inner))
 
 
 def leaves(value: Any, place: Sequence[str]) -> Iterator[tuple[Keys, Any]]:
@@ -160,7 +160,7 @@ def leaves(value: Any, place: Sequence[str]) -> Iterator[tuple[Keys, Any]]:
     if not keys:
         yield (), value
     for key in keys:
-        yield from (((key, *more), leaf) for more, leaf in leaves(value[key], place[1:]))
+        yield from (((key, *tail), leaf) for tail, leaf in leaves(value[key], place[1:]))
 
 
 def keys_of(value: Any, part: str) -> list[Any]:
@@ -180,7 +180,7 @@ def is_column(part: str) -> bool:
 def as_parquet(place: Sequence[str], rows: Sequence[tuple[Keys, Any]]) -> bytes:
     """A table with a row per value: its keys, the number, and the JSON of all but floats and null."""
     columns = [part for part in place if is_column(part)]
-    made = {
+    arrays = {
         part[1:-1]: pyarrow.array(
             [keys[i] if i < len(keys) else None for keys, _ in rows],
             pyarrow.int32() if part[0] == "[" else pyarrow.string(),
@@ -188,18 +188,18 @@ def as_parquet(place: Sequence[str], rows: Sequence[tuple[Keys, Any]]) -> bytes:
         for i, part in enumerate(columns)
     }
     values = [value for _, value in rows]
-    made["value"] = pyarrow.array([float(each) if is_number(each) else None for each in values], "float64")
-    made["text"] = pyarrow.array(
+    arrays["value"] = pyarrow.array([float(each) if is_number(each) else None for each in values], "float64")
+    arrays["text"] = pyarrow.array(
         [None if each is None or isinstance(each, float) else json.dumps(each) for each in values], "string"
     )
     file = io.BytesIO()
-    keyed = [name for name in made if name != "value"]  # numbers hardly repeat
+    names = [name for name in arrays if name != "value"]  # numbers hardly repeat
     parquet.write_table(
-        pyarrow.table(made),
+        pyarrow.table(arrays),
         file,
         compression="brotli",
         compression_level=11,
-        use_dictionary=keyed,
+        use_dictionary=names,
         write_statistics=False,  # without these two all tables take 8 % less
         store_schema=False,
     )
@@ -216,9 +216,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("record", type=Path, help="what to read")
     parser.add_argument("summary", type=Path, help="where to write")
-    given = parser.parse_args()
-    found = read_record(given.record)
-    write_compact(record.load(given.record) if "schema" in found else found, given.summary)
+    arguments = parser.parse_args()
+    content = read_record(arguments.record)
+    write_compact(record.load(arguments.record) if "schema" in content else content, arguments.summary)
 
 
 if __name__ == "__main__":

@@ -78,8 +78,8 @@ def of_length(method: Method, steps: int) -> Method:
     """The method with this number of steps and without recovery; itself if it has no steps."""
     if isinstance(method, Pipeline):
         stages = zip(method.names, method.stages, strict=True)
-        shortened = {name: of_length(each, steps) for name, each in stages if not isinstance(each, Recover)}
-        return Pipeline(*shortened.values(), names=tuple(shortened))
+        parts = {name: of_length(each, steps) for name, each in stages if not isinstance(each, Recover)}
+        return Pipeline(*parts.values(), names=tuple(parts))
     names = {field.name for field in fields(cast(Any, method))}
     if "how" not in names:
         return method
@@ -132,7 +132,7 @@ def alone(method: Method) -> float | None:
 
 def row(method: Method, times: Sequence[tuple[float, float]], base: Sequence[tuple[float, float]]) -> dict:
     """What is reported of one method."""
-    whole = measure_run(method)
+    run = measure_run(method)
     ratios = [mine / theirs for (mine, _), (theirs, _) in zip(times, base, strict=True)]
     before = [mine / theirs for (_, mine), (theirs, _) in zip(times, base, strict=True)]
     return {
@@ -140,8 +140,8 @@ def row(method: Method, times: Sequence[tuple[float, float]], base: Sequence[tup
         "step_ratio": median(ratios),
         "besides_in_steps": median(before),
         "peak_mib": alone(method),
-        "passes": whole.passes,
-        "gradient_evaluations": whole.gradients,
+        "passes": run.passes,
+        "gradient_evaluations": run.gradients,
         "told": method.about.step,
     }
 

@@ -37,54 +37,56 @@ URL = "SEARCH_STORAGE"
 def search(recipe: str, method: str, trials: int, folder: Path) -> list[dict[str, Any]]:
     """The log of a search on one tuning seed in this process, without its times."""
     torch.set_num_threads(1)
-    found = load(recipe)
-    tuning = replace(found.tuning, seeds=found.tuning.seeds[:1])
-    stage = Stage(replace(found, tuning=tuning), folder, storage=os.environ.get(URL))
+    base_recipe = load(recipe)
+    tuning = replace(base_recipe.tuning, seeds=base_recipe.tuning.seeds[:1])
+    stage = Stage(replace(base_recipe, tuning=tuning), folder, storage=os.environ.get(URL))
     prepare(stage, tuning.seeds[0])
     log = study((stage,), method, trials).trials
     return [{key: each for key, each in trial.items() if key not in TIMED} for trial in log]
 
 
-def start(given: argparse.Namespace, folder: Path, url: str | None) -> subprocess.Popen[str]:
+def start(arguments: argparse.Namespace, folder: Path, url: str | None) -> subprocess.Popen[str]:
     """A search in a process of its own, with the trained models of the first."""
-    trained = given.out / "journal" / MODELS
+    trained = arguments.out / "journal" / MODELS
     if trained.exists():
         shutil.copytree(trained, folder / MODELS, dirs_exist_ok=True)
-    command = [sys.executable, __file__, "--out", str(folder), "--trials", str(given.trials)]
-    command += ["--recipe", given.recipe, "--method", given.method, "--search"]
+    command = [sys.executable, __file__, "--out", str(folder), "--trials", str(arguments.trials)]
+    command += ["--recipe", arguments.recipe, "--method", arguments.method, "--search"]
     environment = {**os.environ, **({} if url is None else {URL: url})}
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
 
 
 def logs_of(processes: Sequence[subprocess.Popen[str]]) -> list[list[dict[str, Any]]]:
     """The logs that processes print when they end."""
-    printed = [process.communicate()[0] for process in processes]
+    outputs = [process.communicate()[0] for process in processes]
     if any(process.returncode for process in processes):
         raise SystemExit("a search failed")
-    return [json.loads(each.splitlines()[-1]) for each in printed]
+    return [json.loads(each.splitlines()[-1]) for each in outputs]
 
 
-def compare(given: argparse.Namespace) -> dict[str, Any]:
+def compare(arguments: argparse.Namespace) -> dict[str, Any]:
     """Runs all searches and prints which logs are equal; returns what they found."""
-    (journal,) = logs_of([start(given, given.out / "journal", None)])
+    (journal,) = logs_of([start(arguments, arguments.out / "journal", None)])
     print(f"journal, one process: {len(journal)} trials, values {[each['value'] for each in journal]}")
-    with run_server(given.user) as server:
-        (alone,) = logs_of([start(given, given.out / "one", server)])
-    print(f"PostgreSQL, one process: {len(alone)} trials, the journal's log: {alone == journal}", flush=True)
-    with run_server(given.user) as server:
-        first, second = logs_of([start(given, given.out / name, server) for name in ("first", "second")])
+    with run_server(arguments.user) as server:
+        (log,) = logs_of([start(arguments, arguments.out / "one", server)])
+    print(f"PostgreSQL, one process: {len(log)} trials, the journal's log: {log == journal}", flush=True)
+    with run_server(arguments.user) as server:
+        first, second = logs_of(
+            [start(arguments, arguments.out / name, server) for name in ("first", "second")]
+        )
     print(
         f"PostgreSQL, two processes: {len(first)} trials together, one log: {first == second}, the journal's "
         f"first trial: {first[0] == journal[0]}"
     )
-    if alone != journal or first != second or len(first) != given.trials:
+    if log != journal or first != second or len(first) != arguments.trials:
         raise SystemExit("the searches differ")
     return {
-        "recipe": given.recipe,
-        "method": given.method,
+        "recipe": arguments.recipe,
+        "method": arguments.method,
         "trials": len(journal),
         "values": [each["value"] for each in journal],
-        "one process has the journal's log": alone == journal,
+        "one process has the journal's log": log == journal,
         "two processes": {"trials": len(first), "one log": first == second},
         "environment": environment(),
     }
@@ -100,12 +102,12 @@ def main() -> None:
     parser.add_argument("--user", help="the user that the server runs as, if you are root")
     parser.add_argument("--record", type=Path, help="the file to keep the result in, as JSON")
     parser.add_argument("--search", action="store_true", help=argparse.SUPPRESS)
-    given = parser.parse_args()
-    if given.search:
-        print(json.dumps(search(given.recipe, given.method, given.trials, given.out)))
+    arguments = parser.parse_args()
+    if arguments.search:
+        print(json.dumps(search(arguments.recipe, arguments.method, arguments.trials, arguments.out)))
         return
-    found = compare(given)
-    write_json(given.record, found)
+    results = compare(arguments)
+    write_json(arguments.record, results)
 
 
 if __name__ == "__main__":

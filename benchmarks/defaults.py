@@ -50,9 +50,9 @@ SGD = {"momentum": 0.9, "schedule": "cosine", "warmup": 0.15}
 def settings(forget: object, weight: object, steps: int, epochs: int, *, lr: float = 0.4) -> Table:
     """Settings of `lur:recover`."""
     how = {"lr": lr, "steps": steps, "schedule": "constant", "warmup": 0.05}
-    again = {"lr": 0.3, "epochs": epochs, "schedule": "cosine"}
+    recovery = {"lr": 0.3, "epochs": epochs, "schedule": "cosine"}
     lur = {"forget": forget, "weight": weight, "how": how}
-    return {"lur": lur, "recover": {"until": "none", "how": again}}
+    return {"lur": lur, "recover": {"until": "none", "how": recovery}}
 
 
 BEFORE = {
@@ -170,24 +170,24 @@ def run(recipe: Recipe, arguments: argparse.Namespace, *methods: str) -> Row:
 
 def compact(stage: Row) -> Row:
     """A stage without what only a page draws: each number once, with four digits."""
-    whole = stage["reference"]["gradient_evaluations"]
+    total = stage["reference"]["gradient_evaluations"]
     return {
-        "gradient_evaluations_of_a_retraining": whole,
+        "gradient_evaluations_of_a_retraining": total,
         "margins": {name: short(each) for name, each in stage["margins"].items()},
         "floor": short(stage["floor"]),
-        "methods": {name: row_of(row, whole) for name, row in stage["methods"].items()},
+        "methods": {name: row_of(row, total) for name, row in stage["methods"].items()},
     }
 
 
-def row_of(row: Row, whole: float) -> Row:
+def row_of(row: Row, total: float) -> Row:
     """A method: its verdict, its gap, every mean less the retrained models', and its cost."""
     facts = {key: row[key] for key in ("repr", "verdict", "reason")}
-    facts |= {"share": short(row["gradient_evaluations"] / whole), "share_of_seconds": short(row["cost"])}
+    facts |= {"share": short(row["gradient_evaluations"] / total), "share_of_seconds": short(row["cost"])}
     if row["failed"] is not None:
         return facts
     gap = {key: short(row["gap"][key]) for key in ("mean", "low", "high")}
-    apart = {name: short(score["gap"]) for name, score in row["scores"].items() if score["gap"] is not None}
-    return {**facts, "gap": gap, "apart": apart, "gaps": [short(each) for each in row["per_seed"]["gap"]]}
+    gaps = {name: short(score["gap"]) for name, score in row["scores"].items() if score["gap"] is not None}
+    return {**facts, "gap": gap, "apart": gaps, "gaps": [short(each) for each in row["per_seed"]["gap"]]}
 
 
 def short(value: float) -> float:
@@ -224,8 +224,8 @@ def main() -> None:
         stages = {recipe.name: run(recipe, arguments, DEFAULT) for recipe in candidates()}
     else:
         folders = {"cifar10": arguments.cifar10, "fashion-mnist": arguments.fashion_mnist}
-        judged = judging_recipes(JUDGED if arguments.part == "judge" else JUDGED_AGAIN, folders)
-        stages = {each.name: run(each, arguments, DEFAULT, "retrain") for each in judged}
+        recipes = judging_recipes(JUDGED if arguments.part == "judge" else JUDGED_AGAIN, folders)
+        stages = {each.name: run(each, arguments, DEFAULT, "retrain") for each in recipes}
     rows = {name: compact(stage) for name, stage in stages.items()}
     keep(arguments.part, {"environment": next(iter(stages.values()))["environment"], "rows": rows}, arguments)
 

@@ -121,7 +121,7 @@ def tune_methods(stages: Sequence[Stage], methods: Sequence[str], trials: int, j
         list(
             run_jobs(crew, [Job(each.recipe.name, prepare, (each, seed)) for each in stages], print_progress)
         )
-        return {job.arguments[1]: found for job, found in run_jobs(crew, work, print_progress)}
+        return {job.arguments[1]: result for job, result in run_jobs(crew, work, print_progress)}
 
 
 def train(stage: Stage, part: Literal["mixed", "retain"], seed: int, tuning_seed: int) -> None:

@@ -23,20 +23,20 @@ Stage = Mapping[str, Any]
 def shortfalls(stage: Stage, name: str) -> dict[str, float] | None:
     """How far a method falls short of each aim on one class; None if it failed."""
     row, before = stage["methods"][name], stage["methods"]["original"]["scores"]
-    scores, wanted = row["scores"], stage["reference"]["scores"]
+    scores, expected = row["scores"], stage["reference"]["scores"]
     if not scores:
         return None
     low, high = interval_of_retrained(stage)
-    again, steps = stage["methods"].get("retrain"), stage["recipe"]["train"]["steps"]
-    found = {
+    second_retrain, steps = stage["methods"].get("retrain"), stage["recipe"]["train"]["steps"]
+    result = {
         "ua": max(low - scores["ua"]["value"], scores["ua"]["value"] - high),
         "ra": before["ra"]["value"] - scores["ra"]["value"] - 1,
         "kid": scores["kid"]["value"] - stage["descriptions"]["original"]["kid"][2],
-        "relearn_10": wanted["relearn_10"]["value"] / 2 - scores["relearn_10"]["value"],
+        "relearn_10": expected["relearn_10"]["value"] / 2 - scores["relearn_10"]["value"],
         "share": row["gradient_evaluations"] / steps - 0.1,
     }
-    apart = stage["floor"] if again is None else again["gap"]["mean"]
-    return found if apart is None else {**found, "gap": row["gap"]["mean"] - apart}
+    retrain_gap = stage["floor"] if second_retrain is None else second_retrain["gap"]["mean"]
+    return result if retrain_gap is None else {**result, "gap": row["gap"]["mean"] - retrain_gap}
 
 
 def interval_of_retrained(stage: Stage) -> tuple[float, float]:
@@ -44,6 +44,6 @@ def interval_of_retrained(stage: Stage) -> tuple[float, float]:
     ua = stage["reference"]["scores"]["ua"]
     if ua["low"] is not None:
         return ua["low"], ua["high"]
-    again = stage["methods"].get("retrain")
-    both = [ua["value"], ua["value"] if again is None else again["scores"]["ua"]["value"]]
-    return min(both), max(both)
+    second_retrain = stage["methods"].get("retrain")
+    values = [ua["value"], ua["value"] if second_retrain is None else second_retrain["scores"]["ua"]["value"]]
+    return min(values), max(values)

@@ -62,8 +62,8 @@ def budget_of(recipe: Recipe) -> int:
 def starting_recipe(recipe: Recipe) -> Recipe:
     """The recipe with the settings at which searches start."""
     short = FromScratch(shorten_training(recipe.train, recipe.tuning.largest_budget))
-    started = {name: start_of(recipe.family.method_named(name)) for name in SEARCHED}
-    return replace(recipe, headline="lur", methods={**recipe.methods, **started, "short-retrain": short})
+    starts = {name: start_of(recipe.family.method_named(name)) for name in SEARCHED}
+    return replace(recipe, headline="lur", methods={**recipe.methods, **starts, "short-retrain": short})
 
 
 def with_defaults(recipe: Recipe, changes: Mapping[str, Mapping[str, Any]]) -> Recipe:
@@ -81,9 +81,9 @@ def without_lookahead(recipe: Recipe) -> Recipe:
 
 def start_of(method: Method) -> Method:
     """A method with the settings at which its search starts."""
-    known = {name: each for name, each in START.items() if hasattr(method, name)}
+    fields = {name: each for name, each in START.items() if hasattr(method, name)}
     how = {"how": DESCENT} if isinstance(getattr(method, "how", None), Descent) else {}
-    return configure(method, {**known, **how})
+    return configure(method, {**fields, **how})
 
 
 def space_of(recipe: Recipe, name: str) -> dict[str, Range]:
@@ -93,6 +93,6 @@ def space_of(recipe: Recipe, name: str) -> dict[str, Range]:
         return {}
     space = {**recipe.family.space(name, method, budget), "how.lr": RATES}
     if name in PRICES:
-        most = (budget - MASK) // PRICES[name]
-        space["how.steps"] = Whole(most // 3, most)
+        max_steps = (budget - MASK) // PRICES[name]
+        space["how.steps"] = Whole(max_steps // 3, max_steps)
     return space | {path: each for path, each in COMMON.items() if hasattr(method, path)}

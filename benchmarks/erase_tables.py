@@ -42,10 +42,10 @@ def table(columns: Sequence[str], rows: Mapping[str, Sequence[str]]) -> str:
 
 def cell(values: Sequence[float | None], metric: str) -> str:
     """A mean with half of its interval, if it has one; a dash where nothing was measured."""
-    measured = [value for value in values if value is not None]
-    if not measured:
+    numbers = [value for value in values if value is not None]
+    if not numbers:
         return number(None)
-    mean, (low, high) = number(float(np.mean(measured)), digits(metric)), interval(measured)
+    mean, (low, high) = number(float(np.mean(numbers)), digits(metric)), interval(numbers)
     return mean if math.isnan(low) else f"{mean} ± {number((high - low) / 2, digits(metric))}"
 
 
@@ -65,8 +65,8 @@ def figures(stages: Stages, metrics: Sequence[str]) -> str:
 
 def title_of(stages: Stages, name: str) -> str:
     """A method, and on how many classes it ended well where that is not on all."""
-    done = len(gaps(stages, name))
-    return name if done == len(stages) else f"{name} ({done} of {len(stages)} classes)"
+    count = len(gaps(stages, name))
+    return name if count == len(stages) else f"{name} ({count} of {len(stages)} classes)"
 
 
 def value(scores: Mapping[str, Any], metric: str) -> float | None:
@@ -78,8 +78,8 @@ def rank_methods(stages: Stages) -> list[str]:
     """The original, then the methods by their mean gap; those that failed on most classes last."""
 
     def rank(name: str) -> tuple[int, float]:
-        found = gaps(stages, name)
-        return len(stages) - len(found), float(np.mean(found)) if found else 0.0
+        own_gaps = gaps(stages, name)
+        return len(stages) - len(own_gaps), float(np.mean(own_gaps)) if own_gaps else 0.0
 
     return ["original", *sorted((name for name in stages[0]["methods"] if name != "original"), key=rank)]
 
@@ -106,7 +106,7 @@ def aims(stages: Stages) -> str:
     """The classes on which each method meets an aim, and the mean shortfall."""
     names = [name for name in rank_methods(stages) if name != "original"]
     counts = {name: count_met([shortfalls(stage, name) for stage in stages], AIMS) for name in names}
-    rows = {name: [write_count(found.get(aim)) for aim in AIMS] for name, found in counts.items()}
+    rows = {name: [write_count(by_aim.get(aim)) for aim in AIMS] for name, by_aim in counts.items()}
     return table([*AIMS.values()], rows)
 
 

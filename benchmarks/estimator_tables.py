@@ -25,22 +25,23 @@ def summary(rows: Sequence[Row]) -> list[Row]:
 
 def of_group(rows: Sequence[Row], proxy_rows: Sequence[Row]) -> Row:
     """The figures of one estimator at one budget; `proxy_rows` are those of the plain proxy, by seed."""
-    finished = [row for row in rows if "refused" not in row]
-    if not finished:
+    finished_rows = [row for row in rows if "refused" not in row]
+    if not finished_rows:
         return {"refused": rows[0]["refused"]}
     by_seed = {row["seed"]: row for row in proxy_rows}
     figures = {}
     for key in MEASURED:
-        if key in finished[0]:
-            figures[key] = with_interval([row[key] for row in finished])
+        if key in finished_rows[0]:
+            figures[key] = with_interval([row[key] for row in finished_rows])
             differences = [
-                row[key] - by_seed[row["seed"]][key] for row in finished if key in by_seed[row["seed"]]
+                row[key] - by_seed[row["seed"]][key] for row in finished_rows if key in by_seed[row["seed"]]
             ]
             figures[key] |= {"less_the_proxy": with_interval(differences)} if differences else {}
     cost = {
-        key: float(np.mean([row["cost"][key] for row in finished])) for key in finished[0].get("cost", {})
+        key: float(np.mean([row["cost"][key] for row in finished_rows]))
+        for key in finished_rows[0].get("cost", {})
     }
-    return {"seeds": len(finished), "cost": cost, **figures}
+    return {"seeds": len(finished_rows), "cost": cost, **figures}
 
 
 def with_interval(values: Sequence[float]) -> Row:

@@ -110,11 +110,11 @@ def measure_estimate(case: Case, estimator: Estimator, share: float | None) -> R
         cost = run_and_time(problem, lambda problem: estimates.append(estimator(problem)))
     except ValueError as error:
         return {"refused": str(error)}
-    answers, whole = estimates[0].logits.numpy(), case.retrained.cost
+    answers, retraining = estimates[0].logits.numpy(), case.retrained.cost
     relative = {
-        "gradients": cost.gradients / whole.gradients,
-        "examples": cost.examples / whole.examples,
-        "seconds": cost.seconds / whole.seconds,
+        "gradients": cost.gradients / retraining.gradients,
+        "examples": cost.examples / retraining.examples,
+        "seconds": cost.seconds / retraining.seconds,
     }
     gap = case.gap(answers) if share in (None, REACHED) else {}
     return {"cost": relative, **case.figures(answers), **gap}

@@ -94,8 +94,8 @@ def visits(run: Callable[[], object]) -> Visits:
 def unlearn() -> None:
     """The call in Python."""
     inputs = torch.randn(80, 6)
-    whole = torch.utils.data.TensorDataset(inputs, inputs[:, :3].argmax(1))
-    data, test = (torch.utils.data.Subset(whole, part) for part in (range(60), range(60, 80)))
+    dataset = torch.utils.data.TensorDataset(inputs, inputs[:, :3].argmax(1))
+    data, test = (torch.utils.data.Subset(dataset, part) for part in (range(60), range(60, 80)))
     split = unweave.Split(data, forget=range(10), test=test)
     unweave.unlearn(torch.nn.Linear(6, 3), split, unweave.LUR())
 
@@ -128,13 +128,13 @@ def main() -> None:
             ),
             "bench": (command(*recipe, out="bench-one"), command(*recipe, out="bench-two")),
         }
-        for name, (before, counted) in runs.items():
+        for name, (first, second) in runs.items():
             with silent():
-                before()
-            seen = visits(counted)
-            print(f"{name:8} {len(seen.files):4} files  {seen.changes:8} changes of file")
+                first()
+            visit = visits(second)
+            print(f"{name:8} {len(visit.files):4} files  {visit.changes:8} changes of file")
             if options.list:
-                print("\n".join(sorted(f"    {Path(each).relative_to(PACKAGE)}" for each in seen.files)))
+                print("\n".join(sorted(f"    {Path(each).relative_to(PACKAGE)}" for each in visit.files)))
 
 
 if __name__ == "__main__":

@@ -29,23 +29,23 @@ from unweave.report.frontier_figure import figure
 BUDGETS = (0.03, 0.1, 0.2, 0.3, 0.45, 0.6)
 
 
-def select_figures(made: Mapping[str, Any]) -> Row:
+def select_figures(results: Mapping[str, Any]) -> Row:
     """A record without all that only a page draws, each number once and rounded."""
-    named = made["frontier"]
+    frontiers = results["frontier"]
     return {
         "question": (__doc__ or "").splitlines()[0],
-        "environment": made["environment"],
-        "stages": {name: stage_of(found, of_recipe(name, made)) for name, found in named.items()},
+        "environment": results["environment"],
+        "stages": {name: stage_of(entry, of_recipe(name, results)) for name, entry in frontiers.items()},
     }
 
 
-def of_recipe(name: str, made: Mapping[str, Any]) -> dict[float, Mapping[str, Any]]:
+def of_recipe(name: str, results: Mapping[str, Any]) -> dict[float, Mapping[str, Any]]:
     """The stages of a recipe, by their budget."""
-    stages = [stage for stage in made["stages"].values() if stage["recipe"]["name"] == name]
+    stages = [stage for stage in results["stages"].values() if stage["recipe"]["name"] == name]
     return {stage["recipe"]["tuning"]["budget"]: stage for stage in stages}
 
 
-def stage_of(found: Mapping[str, Any], stages: Mapping[float, Mapping[str, Any]]) -> Row:
+def stage_of(entry: Mapping[str, Any], stages: Mapping[float, Mapping[str, Any]]) -> Row:
     """A recipe: what all of its stages share, and its methods at each budget."""
     one = next(iter(stages.values()))
     recipe = {key: one["recipe"][key] for key in ("data", "model", "train", "tuning")}
@@ -60,19 +60,19 @@ def stage_of(found: Mapping[str, Any], stages: Mapping[float, Mapping[str, Any]]
         "trials": one["tuned"]["trials"] if "tuned" in one else 0,
         "retraining": one["reference"]["gradient_evaluations"],
         "margins": round_numbers(one["margins"]),
-        **{key: round_numbers(found[key]) for key in ("budgets", "floor", "margin", "original", "paired")},
-        "methods": {name: curve(name, each, stages) for name, each in found["methods"].items()},
+        **{key: round_numbers(entry[key]) for key in ("budgets", "floor", "margin", "original", "paired")},
+        "methods": {name: curve(name, each, stages) for name, each in entry["methods"].items()},
     }
 
 
-def curve(name: str, found: Mapping[str, Any], stages: Mapping[float, Mapping[str, Any]]) -> Row:
+def curve(name: str, entry: Mapping[str, Any], stages: Mapping[float, Mapping[str, Any]]) -> Row:
     """A method: what a PASS costs it, and what it reached at each budget with which settings."""
-    rows = {point["budget"]: stages[point["budget"]] for point in found["points"]}
+    rows = {point["budget"]: stages[point["budget"]] for point in entry["points"]}
     points = [
         {**point, "settings": settings(name, stage), **seeds(stage["methods"][name])}
-        for point, stage in zip(found["points"], rows.values(), strict=True)
+        for point, stage in zip(entry["points"], rows.values(), strict=True)
     ]
-    return {"cost_of_pass": found["cost_of_pass"], "points": round_numbers(points)}
+    return {"cost_of_pass": entry["cost_of_pass"], "points": round_numbers(points)}
 
 
 def settings(name: str, stage: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -88,20 +88,20 @@ def seeds(row: Mapping[str, Any]) -> Row:
     return {"gaps": row["per_seed"]["gap"], **reason} if row["failed"] is None else {}
 
 
-def plot(name: str, found: Mapping[str, Any], folder: Path) -> None:
+def plot(name: str, entry: Mapping[str, Any], folder: Path) -> None:
     """Writes the gap against cost as an SVG file, whose root needs name spaces."""
-    drawn = figure(found) or ""
-    text = drawn.replace(
+    svg = figure(entry) or ""
+    text = svg.replace(
         "<svg ", '<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" ', 1
     )
     folder.mkdir(parents=True, exist_ok=True)
     (folder / f"frontier-{name}.svg").write_text(text)
 
 
-def with_budgets(recipe: Recipe, asked: str | None) -> Recipe:
+def with_budgets(recipe: Recipe, text: str | None) -> Recipe:
     """The recipe at the budgets asked for, with commas between, or else at its own or the usual ones."""
-    own = recipe.tuning.budgets or BUDGETS
-    budgets = own if asked is None else tuple(float(each) for each in asked.split(","))
+    own_budgets = recipe.tuning.budgets or BUDGETS
+    budgets = own_budgets if text is None else tuple(float(each) for each in text.split(","))
     return replace(recipe, tuning=replace(recipe.tuning, budget=None, budgets=budgets))
 
 
@@ -129,23 +129,26 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("unweave-frontier"), help="keeps models and cells")
     parser.add_argument("--record", type=Path, help="where the compact record is written to")
     parser.add_argument("--plot", type=Path, help="a folder for one plot a stage")
-    given = parser.parse_args()
-    made = bench(
-        [with_budgets(with_seeds(load(name), given.first_seed), given.budgets) for name in given.stages],
-        given.out,
-        methods=given.methods.split(",") if given.methods else None,
-        seeds=given.seeds,
-        jobs=given.jobs,
-        tune=given.tune,
-        device=given.device,
+    arguments = parser.parse_args()
+    results = bench(
+        [
+            with_budgets(with_seeds(load(name), arguments.first_seed), arguments.budgets)
+            for name in arguments.stages
+        ],
+        arguments.out,
+        methods=arguments.methods.split(",") if arguments.methods else None,
+        seeds=arguments.seeds,
+        jobs=arguments.jobs,
+        tune=arguments.tune,
+        device=arguments.device,
         listener=print_progress,
     )
-    for name, found in made["frontier"].items():
-        print("\n".join(frontier.text(name, found, width=120)))
-        if given.plot:
-            plot(name, found, given.plot)
-    if given.record:
-        write_compact(select_figures(made), given.record)
+    for name, entry in results["frontier"].items():
+        print("\n".join(frontier.text(name, entry, width=120)))
+        if arguments.plot:
+            plot(name, entry, arguments.plot)
+    if arguments.record:
+        write_compact(select_figures(results), arguments.record)
 
 
 if __name__ == "__main__":

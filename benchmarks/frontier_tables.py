@@ -56,11 +56,11 @@ def pair_table(stage: Stage) -> Iterator[str]:
     pairs: dict[str, dict[float, Mapping[str, float | None]]] = {}
     for each in stage["paired"]:
         pairs.setdefault(f"`{each['first']}` less `{each['second']}`", {})[each["budget"]] = each
-    for name, found in pairs.items():
-        yield row(name, [difference(found.get(budget)) for budget in stage["budgets"]])
-    known = [each for each in stage["paired"] if each["low"] is not None]
-    nearer, farther = (sum(each[end] * sign > 0 for each in known) for end, sign in ENDS)
-    yield f"\nOf {len(known)} intervals {nearer} are below zero and {farther} above."
+    for name, by_budget in pairs.items():
+        yield row(name, [difference(by_budget.get(budget)) for budget in stage["budgets"]])
+    intervals = [each for each in stage["paired"] if each["low"] is not None]
+    lower, higher = (sum(each[end] * sign > 0 for each in intervals) for end, sign in ENDS)
+    yield f"\nOf {len(intervals)} intervals {lower} are below zero and {higher} above."
 
 
 ENDS = (("high", -1), ("low", 1))
@@ -127,10 +127,10 @@ def main() -> None:
     for name, stage in stages.items():
         print_stage(name, stage)
     if arguments.against:
-        others = read_record(arguments.against)["stages"]
-        for name in stages.keys() & others.keys():
+        other_stages = read_record(arguments.against)["stages"]
+        for name in stages.keys() & other_stages.keys():
             print(f"\n### {name}: two searches\n")
-            print("\n".join(luck_table(stages[name], others[name])))
+            print("\n".join(luck_table(stages[name], other_stages[name])))
 
 
 if __name__ == "__main__":

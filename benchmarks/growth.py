@@ -109,18 +109,18 @@ def write_messages(rank: int, mode: str, processes: int, folder: str) -> None:
     dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=processes)
     size = Size(1e5)
     weights = sum(p.numel() for p in size.model().parameters())
-    found = []
+    measurements = []
     for steps in (2, 3):
         problem = size.problem("cpu", shard_model(size.model()))
         with Messages() as messages:
             size.run(mode, problem, size.how(steps), lambda *_: None)
-        found.append(messages)
+        measurements.append(messages)
     if rank == 0:
-        few, more = found
+        small, large = measurements
         step = {
             kind: {
-                "number": more.count[kind] - few.count[kind],
-                "copies": (more.elements[kind] - few.elements[kind]) / weights,
+                "number": large.count[kind] - small.count[kind],
+                "copies": (large.elements[kind] - small.elements[kind]) / weights,
             }
             for kind in MESSAGES.values()
         }
@@ -239,12 +239,12 @@ def main() -> None:
     arguments = parser.parse_args()
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     if arguments.known:
-        found = json.loads(arguments.known.read_text(encoding="utf-8"))
+        results = json.loads(arguments.known.read_text(encoding="utf-8"))
     else:
-        found = measure([int(each) for each in arguments.processes.split(",")])
-    write_json(arguments.record, found)
-    print(json.dumps({"copies": found["copies"], "messages": found["messages"]}, indent=1))
-    print("\n".join([*table_of_steps(found["copies"]), "", *table_of_retraining()]))
+        results = measure([int(each) for each in arguments.processes.split(",")])
+    write_json(arguments.record, results)
+    print(json.dumps({"copies": results["copies"], "messages": results["messages"]}, indent=1))
+    print("\n".join([*table_of_steps(results["copies"]), "", *table_of_retraining()]))
 
 
 if __name__ == "__main__":

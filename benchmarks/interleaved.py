@@ -193,8 +193,8 @@ def table(results: Mapping[str, Any]) -> str:
         lines.append(f"{name}, {results['rounds']} rounds, relative to {results['base']}")
         for competitor, ratio in ratios.items():
             low, high = results["quartiles"][name][competitor]
-            most = results["targets"][name].get(competitor)
-            target = "" if most is None else f"  at most {most:.2f}: {'yes' if ratio <= most else 'NO'}"
+            limit = results["targets"][name].get(competitor)
+            target = "" if limit is None else f"  at most {limit:.2f}: {'yes' if ratio <= limit else 'NO'}"
             memory = results["memory"][name][competitor]
             peak = "unknown" if memory is None else f"{memory:.0f} MiB"
             lines.append(f"  {competitor:<13} {ratio:.3f} ({low:.3f} to {high:.3f})  {peak}{target}")

@@ -68,10 +68,10 @@ def deletions(lab: Lab, counts: Sequence[int], records: int) -> Iterator[tuple[s
                 yield key, partial(infer_class, lab, name, label, share)
 
 
-def summarize(found: Mapping[str, Row]) -> dict[str, dict[str, Row]]:
+def summarize(results: Mapping[str, Row]) -> dict[str, dict[str, Row]]:
     """The figures of every row, over its files."""
     groups: dict[tuple[str, str], list[Row]] = {}
-    for key, each in found.items():
+    for key, each in results.items():
         part, name, _ = key.split("/")
         groups.setdefault((part, name), []).append(each)
     rows: dict[str, dict[str, Row]] = {}
@@ -80,29 +80,29 @@ def summarize(found: Mapping[str, Row]) -> dict[str, dict[str, Row]]:
     return rows
 
 
-def records_row(found: Sequence[Row]) -> Row:
+def records_row(runs: Sequence[Row]) -> Row:
     """Of how many records; the interval is exact. Deletions that changed no weight give none away."""
-    hits = [hit for each in found for hit in each["hits"]]
-    share, labels = Share(sum(hits), len(hits), exact=True), [each["label"] for each in found]
+    hits = [hit for each in runs for hit in each["hits"]]
+    share, labels = Share(sum(hits), len(hits), exact=True), [each["label"] for each in runs]
     return {
         "re-identified": sum(hits),
         "records": len(hits),
         "low": round(share.low, 3),
         "high": round(share.high, 3),
-        "chance": round(float(np.mean([c for each in found for c in each["chance"]])), 4),
+        "chance": round(float(np.mean([c for each in runs for c in each["chance"]])), 4),
         "labels": None if None in labels else sum(labels),
-        "psnr": round(float(np.median([each for one in found for each in one["psnr"]])), 1),
-        "accuracy": round(float(np.mean([each["accuracy"] for each in found])), 2),
-        "unchanged": sum(each.get("unchanged", False) for each in found),
+        "psnr": round(float(np.median([each for one in runs for each in one["psnr"]])), 1),
+        "accuracy": round(float(np.mean([each["accuracy"] for each in runs])), 2),
+        "unchanged": sum(each.get("unchanged", False) for each in runs),
     }
 
 
-def classes_row(found: Sequence[Row]) -> Row:
+def classes_row(runs: Sequence[Row]) -> Row:
     """Of how many classes."""
-    return {"classes": len(found), **{how: sum(each[how] for each in found) for how in ("queries", "bias")}}
+    return {"classes": len(runs), **{how: sum(each[how] for each in runs) for how in ("queries", "bias")}}
 
 
-def draw(lab: Lab, found: Mapping[str, Row], path: Path, columns: int = 10) -> None:
+def draw(lab: Lab, results: Mapping[str, Row], path: Path, columns: int = 10) -> None:
     """A picture of the records, and below them what each deletion gave away."""
     from matplotlib.figure import Figure
 
@@ -110,8 +110,8 @@ def draw(lab: Lab, found: Mapping[str, Row], path: Path, columns: int = 10) -> N
     order = lab.order(1)[:columns]
     rows = {"deleted": [lab.inputs[i].view(lab.image)[0] for i in order]}
     for name in names:
-        shown = [found[f"1 together/{name}/{i}"]["shown"] for i in range(columns)]
-        rows[name] = [torch.tensor(each).view(lab.image)[0] if each else None for each in shown]
+        recoveries = [results[f"1 together/{name}/{i}"]["shown"] for i in range(columns)]
+        rows[name] = [torch.tensor(each).view(lab.image)[0] if each else None for each in recoveries]
     figure = Figure(figsize=(columns * 0.62 + 2.2, len(rows) * 0.62))
     for i, (name, images) in enumerate(rows.items()):
         for j, each in enumerate(images):
@@ -137,28 +137,28 @@ def main() -> None:
     parser.add_argument("--iterations", type=int, default=400)
     parser.add_argument("--record", type=Path, help="a JSON file; other stages in it stay")
     parser.add_argument("--picture", type=Path)
-    asked = parser.parse_args()
+    arguments = parser.parse_args()
     torch.set_num_threads(1)
-    recipe = load(asked.stage)
-    if asked.data:
-        recipe = replace(recipe, data=replace(recipe.data, folder=asked.data))
-    lab, found = Lab(recipe, asked.iterations, asked.out), {}
-    for key, make in deletions(lab, asked.counts, asked.records):
-        path = asked.out / asked.stage / f"{key}.json"
+    recipe = load(arguments.stage)
+    if arguments.data:
+        recipe = replace(recipe, data=replace(recipe.data, folder=arguments.data))
+    lab, results = Lab(recipe, arguments.iterations, arguments.out), {}
+    for key, make in deletions(lab, arguments.counts, arguments.records):
+        path = arguments.out / arguments.stage / f"{key}.json"
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
             write_json(path, make())
-        found[key] = read_object(path)
-    rows = summarize(found)
+        results[key] = read_object(path)
+    rows = summarize(results)
     for part, each in rows.items():
         for name, row in each.items():
             print(f"{part:<12} {name:<38}", "  ".join(f"{key} {value}" for key, value in row.items()))
-    if asked.picture:
-        draw(lab, found, asked.picture)
-    if asked.record:
-        kept = read_object(asked.record) if asked.record.exists() else {}
-        stage = {"iterations": asked.iterations, **rows, "environment": environment()}
-        write_json(asked.record, {"stages": {**kept.get("stages", {}), asked.stage: stage}})
+    if arguments.picture:
+        draw(lab, results, arguments.picture)
+    if arguments.record:
+        old_record = read_object(arguments.record) if arguments.record.exists() else {}
+        stage = {"iterations": arguments.iterations, **rows, "environment": environment()}
+        write_json(arguments.record, {"stages": {**old_record.get("stages", {}), arguments.stage: stage}})
 
 
 if __name__ == "__main__":

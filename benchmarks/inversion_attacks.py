@@ -34,23 +34,23 @@ def attack(
 ) -> Row:
     """Reconstructs what was deleted, and looks for the victims in it."""
     labels, bias = lab.labels[list(forget)], list(update.values())[-1]
-    inferred = label_from_bias(bias)
-    known = labels if label_known else torch.tensor([inferred])
-    found = recover(model, update, known, lab.inputs.shape[1:], image=lab.image, search=lab.search).inputs
+    guess = label_from_bias(bias)
+    classes = labels if label_known else torch.tensor([guess])
+    images = recover(model, update, classes, lab.inputs.shape[1:], image=lab.image, search=lab.search).inputs
     hits, errors, chance = [], [], []
     for record in victims:
-        ours = found if len(forget) == 1 else found[labels == lab.labels[record]]
+        ours = images if len(forget) == 1 else images[labels == lab.labels[record]]
         decoys = lab.decoys(record, forget)
         hits.append(is_nearest(ours, lab.inputs[record], decoys))
         errors.append(float((ours - lab.inputs[record]).flatten(1).square().mean(1).min()))
         chance.append(1 / (1 + len(decoys)))
-    shown = found[0].flatten().tolist() if len(forget) == 1 else []
+    pixels = images[0].flatten().tolist() if len(forget) == 1 else []
     return {
         "hits": hits,
         "psnr": [10 * float(np.log10((lab.search.most - lab.search.least) ** 2 / each)) for each in errors],
         "chance": chance,
-        "label": inferred == int(labels[0]) if len(forget) == 1 else None,
-        "shown": [round(each, 2) for each in shown],
+        "label": guess == int(labels[0]) if len(forget) == 1 else None,
+        "shown": [round(each, 2) for each in pixels],
     }
 
 
@@ -62,17 +62,17 @@ def invert(lab: Lab, name: str, forget: Sequence[int], *, label_known: bool) -> 
     update, victims = weight_changes(lab.original, after), forget
     if name == NORM:
         retain, draws = lab.split(forget).retain, torch.Generator().manual_seed(forget[0])
-        drawn = retain[torch.randperm(len(retain), generator=draws)[:16]]
-        gradient = loss_gradient(lab.original.eval(), (lab.inputs[drawn],), lab.labels[drawn])
+        positions = retain[torch.randperm(len(retain), generator=draws)[:16]]
+        gradient = loss_gradient(lab.original.eval(), (lab.inputs[positions],), lab.labels[positions])
         update = scale(gradient, float(norm(update)) / float(norm(gradient)))
     if name == OTHER:
-        same = lab.class_of(forget[0]).tolist()
-        victims = [next(each for each in same if each not in forget)]
+        class_ids = lab.class_of(forget[0]).tolist()
+        victims = [next(each for each in class_ids if each not in forget)]
     if "pruned" in name:
         weights = dict(after.named_parameters())
         update = {each: change * (weights[each] != 0) for each, change in update.items()}
-    found = attack(lab, lab.original, update, forget, victims, label_known=label_known)
-    return {"accuracy": lab.accuracy(after), **found}
+    result = attack(lab, lab.original, update, forget, victims, label_known=label_known)
+    return {"accuracy": lab.accuracy(after), **result}
 
 
 def nothing_to_invert(lab: Lab, forget: Sequence[int], *, label_known: bool) -> Row:
@@ -95,10 +95,10 @@ def invert_exact(lab: Lab, n: int, record: int) -> Row:
     private = torch.cat([torch.tensor([record]), private[private != record][: n - 1]])
     before = lab.train(lab.split([i for i in order.tolist() if i not in set(public.tolist())]), "retain")
     after = [fine_tune(before, lab.inputs[rows], lab.labels[rows]) for rows in (private, private[1:])]
-    whole, without = (weight_changes(before, each) for each in after)
-    update = {name: -(n * whole[name] - (n - 1) * without[name]) for name in whole}
-    found = attack(lab, before, update, [record], [record], label_known=False)
-    return {"accuracy": lab.accuracy(after[1]), **found}
+    full_change, reduced_change = (weight_changes(before, each) for each in after)
+    update = {name: -(n * full_change[name] - (n - 1) * reduced_change[name]) for name in full_change}
+    result = attack(lab, before, update, [record], [record], label_known=False)
+    return {"accuracy": lab.accuracy(after[1]), **result}
 
 
 def fine_tune(model: nn.Module, inputs: Tensor, labels: Tensor) -> nn.Module:
@@ -114,8 +114,8 @@ def fine_tune(model: nn.Module, inputs: Tensor, labels: Tensor) -> nn.Module:
 
 def infer_class(lab: Lab, name: str, label: int, share: float) -> Row:
     """Deletes a share of a class, and infers the class by queries, and from the last bias."""
-    same = (lab.labels == label).nonzero()[:, 0]
-    after = lab.delete(name, same[: max(1, round(share * len(same)))].tolist())
+    class_ids = (lab.labels == label).nonzero()[:, 0]
+    after = lab.delete(name, class_ids[: max(1, round(share * len(class_ids)))].tolist())
     before, now = (answer_probes(lab, each) for each in (lab.original, after))
     changes = weight_changes(lab.original, after)
     if not any_change(changes):
@@ -141,8 +141,8 @@ def all_probes(lab: Lab) -> Tensor:
             return lab.original.eval()(inputs).softmax(1)
 
         shape, low, high = lab.inputs.shape[1:], lab.search.least, lab.search.most
-        found = [find_probes(answer, k, shape, least=low, most=high) for k in range(lab.n_classes)]
-        np.save(path, torch.stack(found).numpy())
+        probes = [find_probes(answer, k, shape, least=low, most=high) for k in range(lab.n_classes)]
+        np.save(path, torch.stack(probes).numpy())
     return torch.from_numpy(np.load(path))
 
 
@@ -173,8 +173,8 @@ def find_probes(
         if bool((best >= SURE).all()):
             break
         size = (most - least) * 0.5 ** (1 + index % 4)
-        changed = torch.rand(inputs.shape, generator=generator) < 0.1
-        change = size * changed * torch.randn(inputs.shape, generator=generator)
+        mask = torch.rand(inputs.shape, generator=generator) < 0.1
+        change = size * mask * torch.randn(inputs.shape, generator=generator)
         candidates = (inputs + change).clamp(least, most)
         scores = answer(candidates)[:, label]
         better = (scores > best) & (best < SURE)

@@ -149,5 +149,5 @@ class Lab:
 
     def decoys(self, record: int, forget: Sequence[int]) -> Tensor:
         """Other records of its class that were not deleted, 99 or as many as there are."""
-        same = self.class_of(record)
-        return self.inputs[same[~torch.isin(same, torch.tensor([record, *forget]))][:DECOYS]]
+        class_ids = self.class_of(record)
+        return self.inputs[class_ids[~torch.isin(class_ids, torch.tensor([record, *forget]))][:DECOYS]]

@@ -94,11 +94,11 @@ def measure(words: Sequence[str]) -> dict[str, Any]:
         lines = process.stdout.read().splitlines()
     if process.returncode:
         raise RuntimeError(f"{' '.join(words)} ended with code {process.returncode}")
-    found = json.loads(lines[-1])
-    ends = found["steps"]
+    report = json.loads(lines[-1])
+    ends = report["steps"]
     step = median(b - a for a, b in pairwise(ends)) if len(ends) > 1 else None
-    first = ends[0] if ends else found["end"]
-    return {"start_up": first, "step": step, "whole": found["end"], "peak_mib": peak / 2**20}
+    first = ends[0] if ends else report["end"]
+    return {"start_up": first, "step": step, "whole": report["end"], "peak_mib": peak / 2**20}
 
 
 def measure_size(folder: Path, n: int) -> dict[str, Any]:

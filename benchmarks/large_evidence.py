@@ -52,29 +52,29 @@ def make_evidence(examples: int, classes: int, seed: int = 0) -> Evidence:
     return Evidence(logits, labels, ids)
 
 
-def work(what: str, place: Path, examples: int, classes: int) -> None:
+def work(task: str, place: Path, examples: int, classes: int) -> None:
     """One piece of work of an audit."""
-    if what == "an audit":
+    if task == "an audit":
         with redirect_stdout(StringIO()):
             audit_evidence(place, folder_of(place), None, None, CommonFlags(out=place.parent / "audit"))
-    elif what == "write":
+    elif task == "write":
         save(make_evidence(examples, classes), place)
-    elif what == "read the unseen":
+    elif task == "read the unseen":
         assert load_unseen(place) is not None
     else:
-        use(what, load(place), place)
+        use(task, load(place), place)
 
 
-def use(what: str, found: Evidence, place: Path) -> None:
+def use(task: str, evidence: Evidence, place: Path) -> None:
     """What an audit does with the answers that were read; "read" does nothing more."""
-    if what == "the digest":
-        ANSWERED.fingerprint(found)
-    elif what == "a comparison":
-        measure_pair(found, load(place))
-    elif what != "read":
-        alone = METRICS[what].of_one
-        assert alone is not None
-        alone(found)
+    if task == "the digest":
+        ANSWERED.fingerprint(evidence)
+    elif task == "a comparison":
+        measure_pair(evidence, load(place))
+    elif task != "read":
+        of_one = METRICS[task].of_one
+        assert of_one is not None
+        of_one(evidence)
 
 
 def folder_of(place: Path) -> Path:
@@ -89,10 +89,10 @@ def write_references(place: Path, examples: int, classes: int, count: int) -> No
         save(make_evidence(examples, classes, seed), folder_of(place) / f"{seed}.parquet")
 
 
-def measure(what: str, place: Path, examples: int, classes: int) -> dict[str, float | None]:
+def measure(task: str, place: Path, examples: int, classes: int) -> dict[str, float | None]:
     """Memory and CPU seconds of a piece of work in this process."""
     before, start = read_sizes(STATUS), time.process_time()
-    work(what, place, examples, classes)
+    work(task, place, examples, classes)
     after = read_sizes(STATUS)
     return {
         "mib": round((after["VmHWM"] - before["VmRSS"]) / 2**20) if before else None,
@@ -109,26 +109,30 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="a folder for the file, removed at the end")
     parser.add_argument("--record", type=Path, help="the file to keep all results in, as JSON")
     parser.add_argument("--work", choices=WORK, help=argparse.SUPPRESS)
-    given = parser.parse_args()
-    place = given.out / "evidence.parquet"
-    if given.work:
-        print(json.dumps(measure(given.work, place, given.examples, given.classes)))
+    arguments = parser.parse_args()
+    place = arguments.out / "evidence.parquet"
+    if arguments.work:
+        print(json.dumps(measure(arguments.work, place, arguments.examples, arguments.classes)))
         return
-    given.out.mkdir(parents=True, exist_ok=True)
-    found: dict[str, Any] = {}
-    for what in WORK:
-        if what == "an audit":
-            write_references(place, given.examples, given.classes, given.references)
-        command = [sys.executable, __file__, *sys.argv[1:], "--work", what]
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    rows: dict[str, Any] = {}
+    for task in WORK:
+        if task == "an audit":
+            write_references(place, arguments.examples, arguments.classes, arguments.references)
+        command = [sys.executable, __file__, *sys.argv[1:], "--work", task]
         row = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
-        print(f"{what}: {row['mib']} MiB above the start, {row['cpu_seconds']} CPU s", flush=True)
-        found[what] = row
+        print(f"{task}: {row['mib']} MiB above the start, {row['cpu_seconds']} CPU s", flush=True)
+        rows[task] = row
     place.unlink()
     shutil.rmtree(folder_of(place))
-    shutil.rmtree(given.out / "audit")
-    if given.record:
-        sizes = {"examples": given.examples, "classes": given.classes, "references": given.references}
-        write_json(given.record, {**sizes, **found, "environment": environment()})
+    shutil.rmtree(arguments.out / "audit")
+    if arguments.record:
+        sizes = {
+            "examples": arguments.examples,
+            "classes": arguments.classes,
+            "references": arguments.references,
+        }
+        write_json(arguments.record, {**sizes, **rows, "environment": environment()})
 
 
 if __name__ == "__main__":

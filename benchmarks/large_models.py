@@ -136,8 +136,8 @@ class Figure:
     def key(self) -> str:
         """The name of the figure in the record, with all its settings."""
         small = ", small" if self.small else ""
-        what = f"{self.model}{small}, {self.mode}, {self.trained}, {self.processes} processes"
-        return name_row(what, self.sizes)
+        title = f"{self.model}{small}, {self.mode}, {self.trained}, {self.processes} processes"
+        return name_row(title, self.sizes)
 
     def method(self) -> Method:
         """LUR with steps of a set size, so that nothing is measured first."""
@@ -167,9 +167,9 @@ class Figure:
         assert project.model is not None
         with peak_memory("cpu") as peak:
             edited = project.model if self.processes > 1 else copy.deepcopy(project.model)
-            given = None if self.processes > 1 else project.model
+            caller_model = None if self.processes > 1 else project.model
             generator = torch.Generator().manual_seed(0)
-            problem = Problem(project.task(split), edited, split, generator, caller_model=given)
+            problem = Problem(project.task(split), edited, split, generator, caller_model=caller_model)
             _ = problem.original  # as `unlearn` has it
             cost = run_and_time(problem, self.method())
         return {"peak_mib": peak.mib, "seconds_per_step": cost.seconds / self.steps}
@@ -178,13 +178,13 @@ class Figure:
         """The estimate of `check`."""
         assert project.model is not None
         rounds = method_rounds(self.method(), project.model, split, project)
-        found = estimate_all({self.key: rounds}, torch.device("cpu"), lambda _: None)[self.key]
-        if found.refused or found.seconds is None:
-            raise ValueError(f"{self.key}: {found.refused}")
-        return {"peak_mib": found.peak_mib, "seconds_per_step": found.seconds / self.steps}
+        estimate = estimate_all({self.key: rounds}, torch.device("cpu"), lambda _: None)[self.key]
+        if estimate.refused or estimate.seconds is None:
+            raise ValueError(f"{self.key}: {estimate.refused}")
+        return {"peak_mib": estimate.peak_mib, "seconds_per_step": estimate.seconds / self.steps}
 
 
-def measure(rank: int, figure: Figure, what: str, folder: str) -> None:
+def measure(rank: int, figure: Figure, task: str, folder: str) -> None:
     """Writes what a fresh process finds."""
     torch.set_num_threads(1)
     time.perf_counter = time.process_time  # the clock of a run and of `check`
@@ -194,19 +194,19 @@ def measure(rank: int, figure: Figure, what: str, folder: str) -> None:
     if figure.processes > 1:
         meeting = f"file://{folder}/meeting"
         dist.init_process_group("gloo", init_method=meeting, rank=rank, world_size=figure.processes)
-    found = (figure.run if what == "run" else figure.foresee)(*figure.prepare())
-    (Path(folder) / f"{rank}.json").write_text(json.dumps(found))
+    result = (figure.run if task == "run" else figure.foresee)(*figure.prepare())
+    (Path(folder) / f"{rank}.json").write_text(json.dumps(result))
     if figure.processes > 1:
         dist.destroy_process_group()
 
 
-def in_own_processes(figure: Figure, what: str) -> dict[str, Any]:
+def in_own_processes(figure: Figure, task: str) -> dict[str, Any]:
     """What fresh processes find: the peak of each, and the longest seconds."""
     with tempfile.TemporaryDirectory() as folder:
-        spawn(measure, (figure, what, folder), nprocs=figure.processes)
-        found = [json.loads((Path(folder) / f"{rank}.json").read_text()) for rank in range(figure.processes)]
-    seconds = max(each["seconds_per_step"] for each in found)
-    return {"peak_mib": [round(each["peak_mib"], 1) for each in found], "seconds_per_step": round(seconds, 4)}
+        spawn(measure, (figure, task, folder), nprocs=figure.processes)
+        runs = [json.loads((Path(folder) / f"{rank}.json").read_text()) for rank in range(figure.processes)]
+    seconds = max(each["seconds_per_step"] for each in runs)
+    return {"peak_mib": [round(each["peak_mib"], 1) for each in runs], "seconds_per_step": round(seconds, 4)}
 
 
 def figures(arguments: argparse.Namespace) -> Iterator[Figure]:
@@ -218,19 +218,19 @@ def figures(arguments: argparse.Namespace) -> Iterator[Figure]:
         )
 
 
-def name_row(what: str, sizes: Mapping[str, Any]) -> str:
+def name_row(title: str, sizes: Mapping[str, Any]) -> str:
     """The name of a row: what was run, and its sizes."""
-    return ", ".join([what, *(f"{name} {sizes[name]}" for name in ("steps", "batch", "rank"))])
+    return ", ".join([title, *(f"{name} {sizes[name]}" for name in ("steps", "batch", "rank"))])
 
 
-def line(name: str, found: Mapping[str, Any]) -> str:
+def line(name: str, row: Mapping[str, Any]) -> str:
     """One figure as text."""
-    peaks, seen = found["peak_mib"], found["foreseen"]
-    ratio = max(seen["peak_mib"]) / max(peaks)
-    slower = seen["seconds_per_step"] / found["seconds_per_step"]
+    peaks, forecast = row["peak_mib"], row["foreseen"]
+    ratio = max(forecast["peak_mib"]) / max(peaks)
+    slower = forecast["seconds_per_step"] / row["seconds_per_step"]
     return (
         f"{name}: {' + '.join(f'{each:.0f}' for each in peaks)} MiB (foreseen {ratio:.2f} times), "
-        f"{found['seconds_per_step']:.2f} CPU s a step (foreseen {slower:.2f} times)"
+        f"{row['seconds_per_step']:.2f} CPU s a step (foreseen {slower:.2f} times)"
     )
 
 
@@ -246,17 +246,17 @@ def main() -> None:
     parser.add_argument("--small", action="store_true", help="models with two thin layers")
     parser.add_argument("--record", type=Path, required=True, help="the file of all figures, as JSON")
     arguments = parser.parse_args()
-    known = read_rows(arguments.record, "figures")
+    rows = read_rows(arguments.record, "figures")
     for figure in figures(arguments):
-        found = known.get(figure.key)
-        if found is None:
-            made = in_own_processes(figure, "run")
-            found = known[figure.key] = {**made, **figure.sizes, ENVIRONMENT: environment()}
-            write_rows(arguments.record, "figures", known)
-        if "foreseen" not in found:
-            found["foreseen"] = {**in_own_processes(figure, "foresee"), ENVIRONMENT: environment()}
-            write_rows(arguments.record, "figures", known)
-        print(line(figure.key, found), flush=True)
+        row = rows.get(figure.key)
+        if row is None:
+            result = in_own_processes(figure, "run")
+            row = rows[figure.key] = {**result, **figure.sizes, ENVIRONMENT: environment()}
+            write_rows(arguments.record, "figures", rows)
+        if "foreseen" not in row:
+            row["foreseen"] = {**in_own_processes(figure, "foresee"), ENVIRONMENT: environment()}
+            write_rows(arguments.record, "figures", rows)
+        print(line(figure.key, row), flush=True)
 
 
 if __name__ == "__main__":

@@ -90,11 +90,11 @@ def load_trained(stage: str, seed: int, data_seed: int | None) -> tuple[Callable
 def runs_of(stage: str, seed: int) -> list[Row]:
     """All runs of a stage at one seed, and where the original and the retrained model are."""
     problem_of, reference = load_trained(stage, seed, None)
-    untouched = problem_of()
+    original = problem_of()
     rows: list[Row] = []
     for name in (name for name, setting in SETTINGS.items() if setting.stage == stage):
         start = {"setting": name, "seed": seed, "alpha": 0.0, "weight": 0.0}
-        answers = evidence(untouched.model, untouched.split)
+        answers = evidence(original.model, original.split)
         rows.append({**start, "mode": "original", **distances(answers, reference, on="test")})
         rows.append({**start, "mode": "retrained", **of_gap(measure(reference, reference))})
         rows += runs_of_setting(name, seed, problem_of, reference)
@@ -138,9 +138,9 @@ def runs_of_setting(
 def distances(answers: Evidence, reference: Evidence, *, on: HeldOut) -> Row:
     """The distances to the retrained model of the same seed, and the loss on the forget data."""
     values, target = measure(answers, reference, on=on), measure(reference, reference, on=on)
-    apart = {name: values[name] - target[name] for name in GAP}
+    differences = {name: values[name] - target[name] for name in GAP}
     level = float(loss(answers.logits["forget"], answers.labels["forget"]).mean())
-    return {**apart, "gap": mean_gap(values, target, METRICS), "tv": values["tv"], "forget_loss": level}
+    return {**differences, "gap": mean_gap(values, target, METRICS), "tv": values["tv"], "forget_loss": level}
 
 
 def choice_of(seed: int) -> list[Row]:
@@ -150,8 +150,8 @@ def choice_of(seed: int) -> list[Row]:
     for weight in TRIED:
         problem = problem_of()
         Pipeline(START, replace(PLAIN, mode="joint", weight=weight))(problem)
-        apart = distances(evidence(problem.model, problem.split), reference, on="calibration")
-        rows.append({"seed": seed, "weight": weight, **apart})
+        differences = distances(evidence(problem.model, problem.split), reference, on="calibration")
+        rows.append({"seed": seed, "weight": weight, **differences})
     return rows
 
 
@@ -161,8 +161,8 @@ def experiment(seeds: Sequence[int], jobs: int) -> Row:
     with ProcessPoolExecutor(jobs, get_context("spawn"), prepare_worker) as pool:
         work = [pool.submit(timed, runs_of, (stage, seed)) for seed in seeds for stage in stages]
         choosing = [pool.submit(timed, choice_of, (seed,)) for seed in TUNING_SEEDS]
-        done, chosen = [each.result() for each in work], [each.result() for each in choosing]
-    rows = [row for found, _ in done for row in found]
+        results, choices = [each.result() for each in work], [each.result() for each in choosing]
+    rows = [row for part, _ in results for row in part]
     return {
         "question": (__doc__ or "").splitlines()[0],
         "settings": {
@@ -173,10 +173,10 @@ def experiment(seeds: Sequence[int], jobs: int) -> Row:
             name: {key: load(name).table()[key] for key in ("data", "model", "train")} for name in stages
         },
         "seeds": list(seeds),
-        "cpu_seconds": sum(seconds for _, seconds in done + chosen),
+        "cpu_seconds": sum(seconds for _, seconds in results + choices),
         "environment": environment(),
         "summary": {name: summary(Table(rows, name)) for name in SETTINGS},
-        "weights tried for joint on trace": [row for found, _ in chosen for row in found],
+        "weights tried for joint on trace": [row for part, _ in choices for row in part],
         "runs": rows,
     }
 
@@ -199,8 +199,8 @@ def main() -> None:
     if arguments.read:
         record = read_record(arguments.read)
     else:
-        found = experiment(SEEDS[: arguments.seeds], arguments.jobs)
-        record = round_numbers(to_json_values(found), DIGITS)
+        results = experiment(SEEDS[: arguments.seeds], arguments.jobs)
+        record = round_numbers(to_json_values(results), DIGITS)
     print(table_text(record))
     if arguments.record:
         write_compact(record, arguments.record)

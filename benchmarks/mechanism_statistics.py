@@ -80,20 +80,20 @@ class Table:
 
 def estimate(values: Values) -> Row:
     """Mean and 95 % t interval over the seeds that have a value; a few have no interval."""
-    measured = values[~np.isnan(values)]
-    low, high = interval(measured.tolist())
+    numbers = values[~np.isnan(values)]
+    low, high = interval(numbers.tolist())
     return {
-        "mean": float(measured.mean()) if len(measured) else None,
+        "mean": float(numbers.mean()) if len(numbers) else None,
         "low": low,
         "high": high,
-        "n": len(measured),
+        "n": len(numbers),
     }
 
 
 def spearman(a: Values, b: Values) -> float:
     """Rank correlation over the pairs that are known; NaN if a side does not vary."""
-    both = ~(np.isnan(a) | np.isnan(b))
-    a, b = rankdata(a[both]), rankdata(b[both])
+    is_known = ~(np.isnan(a) | np.isnan(b))
+    a, b = rankdata(a[is_known]), rankdata(b[is_known])
     return float(np.corrcoef(a, b)[0, 1]) if len(a) > 2 and a.std() * b.std() > 0 else float("nan")
 
 
@@ -108,8 +108,8 @@ def correlation(pairs: Callable[[Run, str], Values], runs: Sequence[Run], aligne
     """Rank correlation of alignment with the gap over runs and seeds; the interval resamples whole seeds."""
     a, b = (np.array([pairs(run, key) for run in runs]) for key in (aligned, "gap"))
     draws = np.random.default_rng(0).integers(a.shape[1], size=(RESAMPLES, a.shape[1]))
-    resampled = [spearman(a[:, seeds].ravel(), b[:, seeds].ravel()) for seeds in draws]
-    low, high = np.nanpercentile(resampled, [2.5, 97.5])
+    correlations = [spearman(a[:, seeds].ravel(), b[:, seeds].ravel()) for seeds in draws]
+    low, high = np.nanpercentile(correlations, [2.5, 97.5])
     count = int((~np.isnan(a + b)).sum())
     return {"mean": spearman(a.ravel(), b.ravel()), "low": float(low), "high": float(high), "n": count}
 
@@ -155,13 +155,13 @@ def summary(table: Table) -> Row:
 
 def describe_run(table: Table, run: Run) -> Row:
     """One run over the seeds: as it is, minus joint's, and minus that of joint at equal forgetting."""
-    whole = {key: estimate(table.of(run, key)) for key in (*ALIGNED, *ENDS)}
+    estimates = {key: estimate(table.of(run, key)) for key in (*ALIGNED, *ENDS)}
     change = {f"change {key}": estimate(table.change(run, key)) for key in (*ALIGNED, "gap", "tv")}
     beyond = {
         f"beyond {key}": estimate(table.beyond(run, key)) for key in (*ALIGNED[:3], "gap", "tv", "ra", "ta")
     }
-    refused = sum("refused" in table.rows[(*run, seed)] for seed in table.seeds)
-    return {**whole, **change, **beyond, "refused": refused}
+    refusals = sum("refused" in table.rows[(*run, seed)] for seed in table.seeds)
+    return {**estimates, **change, **beyond, "refused": refusals}
 
 
 def label(run: Run) -> str:

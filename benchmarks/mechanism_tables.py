@@ -21,29 +21,32 @@ def table_text(record: Row) -> str:
 
 def aligned(results: Mapping[str, Row]) -> list[str]:
     """How the cosine answers to alpha."""
-    every = [(name, mode) for name in results for mode in MODES]
-    nested = [(name, "nested") for name in results]
+    pairs = [(name, mode) for name in results for mode in MODES]
+    nested_runs = [(name, "nested") for name in results]
     looks = {
         name: [f"{each['looks'][key]:.0%}" for key in ("undefined", "outside")]
         for name, each in results.items()
     }
     return [
-        *by_alpha(results, every, "cosine", "Cosine, minus joint's"),
+        *by_alpha(results, pairs, "cosine", "Cosine, minus joint's"),
         *by_alpha(
-            results, nested, "cosine", "Cosine, minus that of joint at equal forgetting", kind="beyond"
+            results, nested_runs, "cosine", "Cosine, minus that of joint at equal forgetting", kind="beyond"
         ),
         *by_alpha(
-            results, nested, "held_out_cosine", "Cosine with the gradient on held-out data, minus joint's"
+            results,
+            nested_runs,
+            "held_out_cosine",
+            "Cosine with the gradient on held-out data, minus joint's",
         ),
-        *by_alpha(results, nested, "disattenuated", "Disattenuated cosine, minus joint's"),
+        *by_alpha(results, nested_runs, "disattenuated", "Disattenuated cosine, minus joint's"),
         *rows_of("Looks at which that is undefined, or outside [-1, 1]", ["undefined", "outside"], looks),
     ]
 
 
 def gaps(results: Mapping[str, Row]) -> list[str]:
     """How the distance to the retrained model answers to alpha."""
-    every = [(name, mode) for name in results for mode in MODES]
-    nested = [(name, "nested") for name in results]
+    pairs = [(name, mode) for name in results for mode in MODES]
+    nested_runs = [(name, "nested") for name in results]
     scores = {
         name: (each["original"], each["runs"]["joint x1"]["gap"], each["best joint"])
         for name, each in results.items()
@@ -53,10 +56,16 @@ def gaps(results: Mapping[str, Row]) -> list[str]:
     }
     return [
         *rows_of("Mean gap", ["two retrained models", "original", "joint", "joint, best weight"], around),
-        *by_alpha(results, every, "gap", "Mean gap, minus joint's"),
-        *by_alpha(results, nested, "gap", "Mean gap, minus that of joint at equal forgetting", kind="beyond"),
+        *by_alpha(results, pairs, "gap", "Mean gap, minus joint's"),
         *by_alpha(
-            results, nested, "tv", "Total variation on F, minus joint's at equal forgetting", kind="beyond"
+            results, nested_runs, "gap", "Mean gap, minus that of joint at equal forgetting", kind="beyond"
+        ),
+        *by_alpha(
+            results,
+            nested_runs,
+            "tv",
+            "Total variation on F, minus joint's at equal forgetting",
+            kind="beyond",
         ),
     ]
 
@@ -101,14 +110,14 @@ def by_alpha(
 
 def cell(run: Row, key: str) -> str:
     """An estimate, and on how many seeds there was none."""
-    refused = f"refused on {run['refused']}" if run["refused"] else ""
-    missing = (
+    refusal = f"refused on {run['refused']}" if run["refused"] else ""
+    count = (
         f"on {run[key]['n']} seeds"
-        if run[key]["n"] and not refused and run[key]["n"] < run["gap"]["n"]
+        if run[key]["n"] and not refusal and run[key]["n"] < run["gap"]["n"]
         else ""
     )
     return (
-        " ".join(part for part in (format_score(run[key]) if run[key]["n"] else "", refused, missing) if part)
+        " ".join(part for part in (format_score(run[key]) if run[key]["n"] else "", refusal, count) if part)
         or "none"
     )
 

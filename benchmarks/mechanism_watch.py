@@ -83,9 +83,9 @@ def forget(problem: Problem, start: Redraw | None, lur: LUR) -> Watch:
         start(problem)
     retain, unlearn = nll("retain"), lur.forget(problem, lur.how)
     # the bound of "lagged" is measured on separate batches, so it takes none of the run's randomness
-    apart = problem.problem_copy("bound")
+    bound_copy = problem.problem_copy("bound")
     weight, alpha = measure_units(
-        apart, lur.how, None, retain, unlearn, weight=lur.weight, alpha=lur.alpha, mode=lur.mode
+        bound_copy, lur.how, None, retain, unlearn, weight=lur.weight, alpha=lur.alpha, mode=lur.mode
     )
     steps = lur.how.steps or 0
     probe = Probe(1, retain, unlearn, size=len(problem.split.train))
@@ -105,10 +105,10 @@ def summarise_watch(watch: Watch, how: Descent) -> Row:
     late = [look for look in watch.looks if 2 * look["step"] >= steps]
     sure = [look for look in late if not np.isnan(look["disattenuated"])]
     trust = [look["reliability"] for look in sure]
-    pooled = float(np.average([look["disattenuated"] for look in sure], weights=trust)) if sure else None
+    average = float(np.average([look["disattenuated"] for look in sure], weights=trust)) if sure else None
     means = {key: float(np.mean([look[key] for look in late])) for key in late[0] if key != "step"}
     looks = {
         key: [look[key] for look in watch.looks] for key in ("step", "cosine", "disattenuated", "reliability")
     }
-    rest = {"end_cosine": late[-1]["cosine"], "clipped": watch.clipped / steps, "looks": looks}
-    return {**means, **rest, "disattenuated": pooled}
+    details = {"end_cosine": late[-1]["cosine"], "clipped": watch.clipped / steps, "looks": looks}
+    return {**means, **details, "disattenuated": average}

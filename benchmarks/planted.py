@@ -36,22 +36,22 @@ def main() -> None:
     parser.add_argument("--set", action="append", default=[], help="a key of the recipe, as in TOML")
     parser.add_argument("--out", type=Path, default=Path("unweave-planted"), help="where models are stored")
     parser.add_argument("--record", type=Path, help="the file to keep everything in as JSON")
-    asked = parser.parse_args()
+    arguments = parser.parse_args()
     torch.set_num_threads(1)
     start = time.process_time()
-    recipe = limit_seeds(load(asked.recipe, tomllib.loads("\n".join(asked.set))), asked.seeds)
-    methods = [name for name in asked.methods.split(",") if name]
+    recipe = limit_seeds(load(arguments.recipe, tomllib.loads("\n".join(arguments.set))), arguments.seeds)
+    methods = [name for name in arguments.methods.split(",") if name]
     for name in methods:
         recipe.method(name)  # raises for an unknown name before anything is trained
-    study = PlantedStudy(recipe, asked.out)
-    found = run_study(study, methods, lambda name: print(name, file=sys.stderr, flush=True))
-    found |= {"cpu_seconds": time.process_time() - start, "environment": environment()}
-    if asked.record:
-        record = round_numbers(to_json_values(found))
+    study = PlantedStudy(recipe, arguments.out)
+    results = run_study(study, methods, lambda name: print(name, file=sys.stderr, flush=True))
+    results |= {"cpu_seconds": time.process_time() - start, "environment": environment()}
+    if arguments.record:
+        record = round_numbers(to_json_values(results))
         record["recipe"]["methods"] = {name: record["recipe"]["methods"][name] for name in methods}
-        write_json(asked.record, record)
-    print("\n".join(summarize(found)))
-    print(f"{found['cpu_seconds']:.0f} s of one core")
+        write_json(arguments.record, record)
+    print("\n".join(summarize(results)))
+    print(f"{results['cpu_seconds']:.0f} s of one core")
 
 
 if __name__ == "__main__":

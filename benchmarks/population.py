@@ -41,10 +41,10 @@ def members_of(recipe: Recipe, models: int) -> list[Member]:
 def train(recipe: Recipe, members: Sequence[Member], together: int) -> tuple[float, Population]:
     """The CPU seconds of training all members, and the models."""
     start = process_time()
-    found = train_population(
+    population = train_population(
         recipe.train, lambda: recipe.build(members[0].split.n_classes), members, together=together
     )
-    return process_time() - start, found
+    return process_time() - start, population
 
 
 def answers_of(members: Sequence[Member], population: Population) -> list[Evidence]:
@@ -54,8 +54,8 @@ def answers_of(members: Sequence[Member], population: Population) -> list[Eviden
         for member in members
     ]
     return [
-        collect(trained.model, cut, device="cpu")
-        for trained, cut in zip(population.models, parts, strict=True)
+        collect(trained.model, part, device="cpu")
+        for trained, part in zip(population.models, parts, strict=True)
     ]
 
 
@@ -77,18 +77,18 @@ def measure(models: int, rounds: int) -> dict[str, Any]:
     members = members_of(recipe, models)
     train(recipe, members[:2], TOGETHER), train(recipe, members[:1], 1)  # the first run imports and allocates
     seconds: dict[int, list[float]] = {TOGETHER: [], 1: []}
-    found: dict[int, Population] = {}
+    populations: dict[int, Population] = {}
     for number in range(rounds):
         for together in (1, TOGETHER) if number % 2 else (TOGETHER, 1):
-            spent, population = train(recipe, members, together)
+            duration, population = train(recipe, members, together)
             assert not population.alone, population.alone
-            seconds[together].append(spent)
-            found[together] = population
+            seconds[together].append(duration)
+            populations[together] = population
     ratios = [one / other for one, other in zip(seconds[1], seconds[TOGETHER], strict=True)]
-    answers = {how: answers_of(members, population) for how, population in found.items()}
-    tested = {how: [ta(each) for each in models] for how, models in answers.items()}
-    differences = [abs(one - other) for one, other in zip(tested[1], tested[TOGETHER], strict=True)]
-    twins = [*zip(found[1].models, found[TOGETHER].models, strict=True)]
+    answers = {how: answers_of(members, population) for how, population in populations.items()}
+    accuracies = {how: [ta(each) for each in models] for how, models in answers.items()}
+    differences = [abs(one - other) for one, other in zip(accuracies[1], accuracies[TOGETHER], strict=True)]
+    twins = [*zip(populations[1].models, populations[TOGETHER].models, strict=True)]
     pairs = [*zip(answers[1], answers[TOGETHER], strict=True)]
     return {
         "models": models,
@@ -98,7 +98,7 @@ def measure(models: int, rounds: int) -> dict[str, Any]:
         "seconds_alone": seconds[1],
         "ratios": ratios,
         "ratio": median(ratios),
-        "accuracy": {"together": mean(tested[TOGETHER]), "alone": mean(tested[1])},
+        "accuracy": {"together": mean(accuracies[TOGETHER]), "alone": mean(accuracies[1])},
         "largest_difference": max(differences),
         "other_answers": {
             "of a pair": mean(count_other_answers(*pair) for pair in pairs),
@@ -116,21 +116,21 @@ def main() -> None:
     parser.add_argument("--models", type=int, default=64, help="an even number")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--record", type=Path, help="the file to keep everything in as JSON")
-    asked = parser.parse_args()
+    arguments = parser.parse_args()
     torch.set_num_threads(1)
-    found = measure(asked.models, asked.rounds)
-    write_json(asked.record, found)
+    row = measure(arguments.models, arguments.rounds)
+    write_json(arguments.record, row)
     print(
-        f"{found['models']} models, {found['rounds']} rounds of CPU seconds, one thread\n"
-        f"  together  {' '.join(f'{each:.1f}' for each in found['seconds_together'])}\n"
-        f"  alone     {' '.join(f'{each:.1f}' for each in found['seconds_alone'])}\n"
-        f"  ratio     {found['ratio']:.2f}  at least 2.00: {'yes' if found['ratio'] >= 2 else 'NO'}\n"
+        f"{row['models']} models, {row['rounds']} rounds of CPU seconds, one thread\n"
+        f"  together  {' '.join(f'{each:.1f}' for each in row['seconds_together'])}\n"
+        f"  alone     {' '.join(f'{each:.1f}' for each in row['seconds_alone'])}\n"
+        f"  ratio     {row['ratio']:.2f}  at least 2.00: {'yes' if row['ratio'] >= 2 else 'NO'}\n"
         "  accuracy  "
-        f"{found['accuracy']['together']:.2f} % together, {found['accuracy']['alone']:.2f} % alone, "
-        f"largest difference of a pair {found['largest_difference']:.2f} points\n"
-        f"  answers   {found['other_answers']['of a pair']:.1f} of {found['other_answers']['examples']} test "
-        f"examples differ within a pair, {found['other_answers']['of two seeds']:.1f} between two seeds\n"
-        f"  weights   differ by at most {found['weights'][0]:.1g} to {found['weights'][-1]:.1g}"
+        f"{row['accuracy']['together']:.2f} % together, {row['accuracy']['alone']:.2f} % alone, "
+        f"largest difference of a pair {row['largest_difference']:.2f} points\n"
+        f"  answers   {row['other_answers']['of a pair']:.1f} of {row['other_answers']['examples']} test "
+        f"examples differ within a pair, {row['other_answers']['of two seeds']:.1f} between two seeds\n"
+        f"  weights   differ by at most {row['weights'][0]:.1g} to {row['weights'][-1]:.1g}"
     )
 
 

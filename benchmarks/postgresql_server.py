@@ -16,13 +16,13 @@ OWNER = "unweave"
 
 def find_programs() -> Path:
     """The folder of the server's programs: that of `initdb` on the PATH, or that of `pg_config`."""
-    found = shutil.which("initdb")
-    if found is None and shutil.which("pg_config") is not None:
-        done = subprocess.run(["pg_config", "--bindir"], check=True, capture_output=True, text=True)
-        found = shutil.which("initdb", path=done.stdout.strip())
-    if found is None:
+    path = shutil.which("initdb")
+    if path is None and shutil.which("pg_config") is not None:
+        process = subprocess.run(["pg_config", "--bindir"], check=True, capture_output=True, text=True)
+        path = shutil.which("initdb", path=process.stdout.strip())
+    if path is None:
         raise SystemExit("no initdb on the PATH or in the folder of `pg_config --bindir`: install PostgreSQL")
-    return Path(found).parent
+    return Path(path).parent
 
 
 @contextmanager
@@ -44,12 +44,12 @@ def run_server(user: str | None = None) -> Iterator[str]:
         def run(program: str, *words: str) -> None:
             """Runs one of the programs on the folder `data`, as that user."""
             with (folder / "output").open("w") as output:  # a pipe would stay open in the server
-                done = subprocess.run(
+                process = subprocess.run(
                     [programs / program, "-D", folder / "data", *words],
                     stdin=subprocess.DEVNULL, stdout=output, stderr=output, cwd=folder, user=user,
                     check=False,
                 )  # fmt: skip
-            if done.returncode:
+            if process.returncode:
                 raise SystemExit(f"{program} failed:\n{(folder / 'output').read_text()}")
 
         run("initdb", "-U", OWNER, "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync")

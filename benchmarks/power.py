@@ -47,19 +47,19 @@ COMMON = 4
 """How many reasons of a kind are printed."""
 
 
-def attacked_verdicts(found: Models, drawn: Sequence[Draw], attacker: Attacker) -> Row:
+def attacked_verdicts(models: Models, draws: Sequence[Draw], attacker: Attacker) -> Row:
     """The verdicts on one model of each kind, as of a user who has one: without attacks and with them."""
-    first = [{kind: [some[0]] * SEEDS for kind, some in each.judged.items()} for each in drawn]
-    single = [replace(each, judged=judged) for each, judged in zip(drawn, first, strict=True)]
-    without = [audit(found, each) for each in single]
-    attacked = [
+    first = [{kind: [some[0]] * SEEDS for kind, some in each.judged.items()} for each in draws]
+    single = [replace(each, judged=numbers) for each, numbers in zip(draws, first, strict=True)]
+    plain_judgements = [audit(models, each) for each in single]
+    attacked_judgements = [
         {kind: judge_with_attacks(each, attacker.attack(kind, one)) for kind, each in judgements.items()}
-        for judgements, one in zip(without, single, strict=True)
+        for judgements, one in zip(plain_judgements, single, strict=True)
     ]
     return {
         "ran": [each.name for each in attacker.plan.attacks],
-        "without": by_kind(without),
-        "verdicts": by_kind(attacked),
+        "without": by_kind(plain_judgements),
+        "verdicts": by_kind(attacked_judgements),
     }
 
 
@@ -75,12 +75,13 @@ def summary(judgements: Sequence[Judgement]) -> Row:
     """
     verdicts = Counter(str(each.verdict) for each in judgements)
     reasons = Counter(reason(each) for each in judgements if each.verdict != Verdict.PASS)
-    out = {name: [each.tests[name].margins for each in judgements] for name in judgements[0].tests}
+    margins = {name: [each.tests[name].margins for each in judgements] for name in judgements[0].tests}
     return {
         "share": {str(verdict): verdicts[str(verdict)] / len(judgements) for verdict in Verdict},
         "reasons": dict(reasons.most_common()),
         "margins_out": {
-            name: [round(float(np.quantile(each, q)), 2) for q in (0.05, 0.5)] for name, each in out.items()
+            name: [round(float(np.quantile(each, q)), 2) for q in (0.05, 0.5)]
+            for name, each in margins.items()
         },
     }
 
@@ -90,26 +91,26 @@ def reason(judgement: Judgement) -> str:
     return re.sub(r"-?\d+(\.\d+)?", "#", re.split(r"; |\. ", judgement.reason)[0])
 
 
-def row_of(stage: Stage, change: Change, asked: argparse.Namespace) -> Row:
+def row_of(stage: Stage, change: Change, arguments: argparse.Namespace) -> Row:
     """The verdicts on one stage.
 
     Raises:
         ValueError: If there are fewer models than an audit draws.
     """
-    retrains, originals = asked.retrains, asked.originals
-    if retrains < asked.calibration + 2 * SEEDS or originals < SEEDS:
+    retrains, originals = arguments.retrains, arguments.originals
+    if retrains < arguments.calibration + 2 * SEEDS or originals < SEEDS:
         raise ValueError(
-            f"an audit draws {asked.calibration + 2 * SEEDS} retrained models and {SEEDS} originals, found "
-            f"{retrains} and {originals}: train more"
+            f"an audit draws {arguments.calibration + 2 * SEEDS} retrained models and {SEEDS} originals, "
+            f"found {retrains} and {originals}: train more"
         )
     start = time.process_time()
-    found, rng = models_of(stage, retrains, originals), np.random.default_rng(0)
-    drawn = [draw(found, rng, asked.calibration) for _ in range(asked.audits)]
-    verdicts = by_kind([audit(found, each) for each in drawn])
-    attacked = {}
-    if asked.attacks:
-        verdicts_of_one = attacked_verdicts(found, drawn, Attacker(found, asked.attacks))
-        attacked = {"attacks": asked.attacks, "attacked": verdicts_of_one}
+    models, rng = models_of(stage, retrains, originals), np.random.default_rng(0)
+    draws = [draw(models, rng, arguments.calibration) for _ in range(arguments.audits)]
+    verdicts = by_kind([audit(models, each) for each in draws])
+    attack_facts = {}
+    if arguments.attacks:
+        verdicts_of_one = attacked_verdicts(models, draws, Attacker(models, arguments.attacks))
+        attack_facts = {"attacks": arguments.attacks, "attacked": verdicts_of_one}
     table = stage.recipe.table()
     data = {key: value for key, value in table["data"].items() if key != "folder"}
     return {
@@ -117,12 +118,12 @@ def row_of(stage: Stage, change: Change, asked: argparse.Namespace) -> Row:
         "change": change,
         "recipe": {"data": data, "model": table["model"], "train": table["train"]},
         "models": {"retrained": retrains, "original": originals, "first seed": FIRST_SEED},
-        "audits": asked.audits,
-        **({} if asked.calibration == RETRAINS else {"calibration": asked.calibration}),
+        "audits": arguments.audits,
+        **({} if arguments.calibration == RETRAINS else {"calibration": arguments.calibration}),
         "cpu_seconds": round(time.process_time() - start, 1),
-        "means": {kind: means(group) for kind, group in found.alone.items()},
+        "means": {kind: means(group) for kind, group in models.alone.items()},
         "verdicts": verdicts,
-        **attacked,
+        **attack_facts,
         "environment": environment(),
     }
 
@@ -144,18 +145,18 @@ def printed(row: Row) -> str:
         tables["one model, "] = row["attacked"]["without"]
         tables[f"one model, attacks {row['attacks']}, "] = row["attacked"]["verdicts"]
     for title, table in tables.items():
-        for kind, found in table.items():
-            shares = ", ".join(f"{100 * share:.1f} % {verdict}" for verdict, share in found["share"].items())
-            lines.append(f"  {title}{kind:<10} {shares}; margins out {found['margins_out']}")
-            lines += [f"    {count} x {why}" for why, count in [*found["reasons"].items()][:COMMON]]
+        for kind, each in table.items():
+            shares = ", ".join(f"{100 * share:.1f} % {verdict}" for verdict, share in each["share"].items())
+            lines.append(f"  {title}{kind:<10} {shares}; margins out {each['margins_out']}")
+            lines += [f"    {count} x {text}" for text, count in [*each["reasons"].items()][:COMMON]]
     return "\n".join(lines)
 
 
 def keep(row: Row, place: Path) -> None:
     """Puts a row into a record, in the place of an earlier one of the same audits."""
     rows = read_object(place)["rows"] if place.exists() else []
-    same = {key: row.get(key) for key in ("stage", "change", "attacks", "calibration")}
-    rows = [each for each in rows if {key: each.get(key) for key in same} != same]
+    identity = {key: row.get(key) for key in ("stage", "change", "attacks", "calibration")}
+    rows = [each for each in rows if {key: each.get(key) for key in identity} != identity]
     record = {"question": (__doc__ or "").splitlines()[0], "rows": [*rows, row]}
     write_json(place, record)
 
@@ -177,18 +178,18 @@ def main() -> None:
     parser.add_argument("--data", help="the folder of the data set, if it needs one")
     parser.add_argument("--folder", type=Path, default=Path("power"), help="where models are kept")
     parser.add_argument("--record", type=Path, help="the file that the rows are added to")
-    asked = parser.parse_args()
-    if asked.attacks:
-        Request(asked.attacks)  # an unknown name is refused before any training
+    arguments = parser.parse_args()
+    if arguments.attacks:
+        Request(arguments.attacks)  # an unknown name is refused before any training
     torch.set_num_threads(1)
-    work: Mapping[str, Sequence[Change]] = {name: [{}] for name in asked.recipes}
-    if asked.candidates:
-        work = {name: CANDIDATES[name] for name in asked.recipes or CANDIDATES}
+    work: Mapping[str, Sequence[Change]] = {name: [{}] for name in arguments.recipes}
+    if arguments.candidates:
+        work = {name: CANDIDATES[name] for name in arguments.recipes or CANDIDATES}
     for name, change in [(name, each) for name, changes in work.items() for each in changes]:
-        row = row_of(stage_of(name, change, asked.folder, asked.data), change, asked)
+        row = row_of(stage_of(name, change, arguments.folder, arguments.data), change, arguments)
         print(printed(row), flush=True)
-        if asked.record:
-            keep(row, asked.record)
+        if arguments.record:
+            keep(row, arguments.record)
 
 
 if __name__ == "__main__":

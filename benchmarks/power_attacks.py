@@ -40,33 +40,33 @@ class Attacker:
         """The attacks that run."""
         return plan_attacks(Request(self.names), retrained=SEEDS, has_models=True)
 
-    def attack(self, kind: str, drawn: Draw) -> AttackReport:
+    def attack(self, kind: str, audit_draw: Draw) -> AttackReport:
         """Attacks the first judged model of a kind, with controls."""
-        original = drawn.judged["original"][0]
+        original = audit_draw.judged["original"][0]
         retrained, calibration = (
             [self.answers_of(("retrained", number), original) for number in numbers]
-            for numbers in (drawn.references, drawn.calibration)
+            for numbers in (audit_draw.references, audit_draw.calibration)
         )
-        audited = self.answers_of((kind, drawn.judged[kind][0]), original)
+        audited_model = self.answers_of((kind, audit_draw.judged[kind][0]), original)
         before = self.answers_of(("original", original), original)
-        models = AuditedModels(audited, retrained, calibration, before)
-        faults = MetricFaults(self.found.exam, drawn.margins.margin, self.metrics())
+        models = AuditedModels(audited_model, retrained, calibration, before)
+        faults = MetricFaults(self.found.exam, audit_draw.margins.margin, self.metrics())
         return run_attacks(self.plan, models, faults)
 
     def answers_of(self, name: Name, original: int) -> ModelAnswers:
         """A model's answers, and what attacks keep of it beside an original."""
         key = original, name
         if key not in self.examined:
-            (kind, number), found = name, self.found
-            examine = examine_with(self.plan.model_attacks, found.exam, found.models["original"][original])
-            kept = examine(found.models[kind][number])
-            self.examined[key] = Answers(found.answers[kind][number], measurements=kept)
+            (kind, number), models = name, self.found
+            examine = examine_with(self.plan.model_attacks, models.exam, models.models["original"][original])
+            measurements = examine(models.models[kind][number])
+            self.examined[key] = Answers(models.answers[kind][number], measurements=measurements)
         return self.examined[key]
 
     def metrics(self) -> dict[int, tuple[Evidence, dict[str, float]]]:
         """The metrics of all answers, without probes, which a control has not."""
         return {
-            id(found): (found, {name: v for name, v in values.items() if not METRICS[name].needs_model})
+            id(answers): (answers, {name: v for name, v in values.items() if not METRICS[name].needs_model})
             for kind, group in self.found.answers.items()
-            for found, values in zip(group, self.found.alone[kind], strict=True)
+            for answers, values in zip(group, self.found.alone[kind], strict=True)
         }

@@ -29,31 +29,31 @@ class Draw:
     margins: Margins
 
 
-def draw(found: Models, rng: np.random.Generator, calibrating: int) -> Draw:
+def draw(models: Models, rng: np.random.Generator, count: int) -> Draw:
     """Draws the models of one audit, and fixes its margins by some of them."""
-    retrained, beside = found.alone["retrained"], found.beside["retrained"]
-    dealt = rng.permutation(len(retrained))[: calibrating + 2 * SEEDS]
-    calibration, references, again = np.split(dealt, [calibrating, calibrating + SEEDS])
-    pairs = [beside[i][j] for i, j in combinations(calibration, 2)]
-    fixed = margins([retrained[i] for i in calibration], pairs, sizes=found.exam.sizes, metrics=METRICS)
-    judged = {kind: rng.permutation(len(group))[:SEEDS].tolist() for kind, group in found.alone.items()}
-    judged["retrained"] = again.tolist()
-    return Draw(calibration.tolist(), references.tolist(), judged, fixed)
+    retrained, distances = models.alone["retrained"], models.beside["retrained"]
+    dealt = rng.permutation(len(retrained))[: count + 2 * SEEDS]
+    calibration, references, subjects = np.split(dealt, [count, count + SEEDS])
+    pairs = [distances[i][j] for i, j in combinations(calibration, 2)]
+    limits = margins([retrained[i] for i in calibration], pairs, sizes=models.exam.sizes, metrics=METRICS)
+    numbers = {kind: rng.permutation(len(group))[:SEEDS].tolist() for kind, group in models.alone.items()}
+    numbers["retrained"] = subjects.tolist()
+    return Draw(calibration.tolist(), references.tolist(), numbers, limits)
 
 
-def audit(found: Models, drawn: Draw) -> dict[str, Judgement]:
+def audit(models: Models, audit_draw: Draw) -> dict[str, Judgement]:
     """One audit of each kind of model, with the same references and margins."""
-    return {kind: judge_models(found, drawn, kind) for kind in drawn.judged}
+    return {kind: judge_models(models, audit_draw, kind) for kind in audit_draw.judged}
 
 
-def judge_models(found: Models, drawn: Draw, kind: str) -> Judgement:
+def judge_models(models: Models, audit_draw: Draw, kind: str) -> Judgement:
     """The verdict on models of a kind, one for each reference."""
     values, original = (
         [
-            {**found.alone[name][i], **found.beside[name][i][j]}
-            for i, j in zip(drawn.judged[name], drawn.references, strict=True)
+            {**models.alone[name][i], **models.beside[name][i][j]}
+            for i, j in zip(audit_draw.judged[name], audit_draw.references, strict=True)
         ]
         for name in (kind, "original")
     )
-    wanted = [found.alone["retrained"][i] for i in drawn.references]
-    return judge(values, wanted, drawn.margins, original=original, metrics=METRICS)
+    expected = [models.alone["retrained"][i] for i in audit_draw.references]
+    return judge(values, expected, audit_draw.margins, original=original, metrics=METRICS)

@@ -77,33 +77,33 @@ class Models:
 def stage_of(name: str, change: Change, folder: Path, data: str | None) -> Stage:
     """A recipe with some keys changed; its models are kept in the folder."""
     table = load(name).table()
-    changed = {key: {**table[key], **change.get(key, {})} for key in ("data", "model", "train")}
-    changed["data"]["folder"] = data or changed["data"]["folder"]
-    return Stage(parse({**table, **changed, "methods": {}}), folder)
+    tables = {key: {**table[key], **change.get(key, {})} for key in ("data", "model", "train")}
+    tables["data"]["folder"] = data or tables["data"]["folder"]
+    return Stage(parse({**table, **tables, "methods": {}}), folder)
 
 
 def models_of(stage: Stage, retrains: int, originals: int) -> Models:
     """Trains the models of a stage, or reads them, and measures them."""
-    exam, gone = stage.exam(), stage.split().forgotten_classes
+    exam, forgotten_classes = stage.exam(), stage.split().forgotten_classes
     models = {
         "retrained": [stage.load_or_train("retain", FIRST_SEED + i).model for i in range(retrains)],
         "original": [stage.load_or_train("mixed", FIRST_SEED + i).model for i in range(originals)],
     }
-    if gone:
-        models["hidden"] = [hide(model, gone) for model in models["original"]]
+    if forgotten_classes:
+        models["hidden"] = [hide(model, forgotten_classes) for model in models["original"]]
     answers = {kind: [exam.answers(model) for model in group] for kind, group in models.items()}
-    alone = {
+    own_values = {
         kind: [
-            {**exam.measure(found), **exam.probes(model)}
-            for found, model in zip(answers[kind], group, strict=True)
+            {**exam.measure(outputs), **exam.probes(model)}
+            for outputs, model in zip(answers[kind], group, strict=True)
         ]
         for kind, group in models.items()
     }
-    beside = {
-        kind: [[exam.measure_pair(found, other) for other in answers["retrained"]] for found in group]
+    pair_values = {
+        kind: [[exam.measure_pair(outputs, other) for other in answers["retrained"]] for outputs in group]
         for kind, group in answers.items()
     }
-    return Models(exam, models, answers, alone, beside)
+    return Models(exam, models, answers, own_values, pair_values)
 
 
 def hide(model: nn.Module, classes: Sequence[int]) -> nn.Module:

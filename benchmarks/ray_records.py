@@ -52,27 +52,39 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--out", type=Path, required=True, help="a folder for both runs")
     parser.add_argument("--record", type=Path, help="the file to keep the result in, as JSON")
-    given = parser.parse_args()
+    arguments = parser.parse_args()
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     from ray.cluster_utils import Cluster
 
-    run = (given.recipe, given.methods, given.seeds)
-    here = dict(leaves(bench(*run, given.out / "jobs", "--jobs", "2")))
+    run = (arguments.recipe, arguments.methods, arguments.seeds)
+    local_figures = dict(leaves(bench(*run, arguments.out / "jobs", "--jobs", "2")))
     cluster = Cluster(initialize_head=True, head_node_args={**NODE, "include_dashboard": False})
     try:
         cluster.add_node(**NODE)
         cluster.wait_for_nodes()
         os.environ["RAY_ADDRESS"] = cluster.address
-        there = dict(leaves(bench(*run, given.out / "ray", "--ray", "auto")))
+        ray_figures = dict(leaves(bench(*run, arguments.out / "ray", "--ray", "auto")))
     finally:
         cluster.shutdown()
-    differ = sorted(path for path in here.keys() | there.keys() if here.get(path) != there.get(path))
-    print(f"{len(here)} figures, {len(differ)} differ")
-    if given.record:
-        asked = {"recipe": given.recipe, "methods": given.methods.split(","), "seeds": given.seeds}
-        found = {"nodes": 2, "figures": len(here), "differ": differ}
-        write_json(given.record, {**asked, **found, "environment": environment()})
-    print("\n".join(f"{path}: {here.get(path)} here, {there.get(path)} on Ray" for path in differ))
+    differ = sorted(
+        path
+        for path in local_figures.keys() | ray_figures.keys()
+        if local_figures.get(path) != ray_figures.get(path)
+    )
+    print(f"{len(local_figures)} figures, {len(differ)} differ")
+    if arguments.record:
+        request = {
+            "recipe": arguments.recipe,
+            "methods": arguments.methods.split(","),
+            "seeds": arguments.seeds,
+        }
+        comparison = {"nodes": 2, "figures": len(local_figures), "differ": differ}
+        write_json(arguments.record, {**request, **comparison, "environment": environment()})
+    print(
+        "\n".join(
+            f"{path}: {local_figures.get(path)} here, {ray_figures.get(path)} on Ray" for path in differ
+        )
+    )
 
 
 if __name__ == "__main__":

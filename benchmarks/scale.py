@@ -160,8 +160,8 @@ def measure_peak(rank: int, size: Size, count: int, device: str, folder: str, mo
     gc.collect()
     with peak_memory(device) as peak:
         size.run(mode, problem, size.how(3), lambda *_: None)
-    found = None if peak.mib is None else peak.mib - before
-    (Path(folder) / f"{rank}.json").write_text(json.dumps(found))
+    growth = None if peak.mib is None else peak.mib - before
+    (Path(folder) / f"{rank}.json").write_text(json.dumps(growth))
     if count > 1:
         dist.destroy_process_group()
 
@@ -199,8 +199,8 @@ def table(results: Mapping[str, Any]) -> str:
         for name, ratio in row["ratios"].items():
             low, high = row["quartiles"][name]
             lines.append(f"  {name:<8} {ratio:.3f} ({low:.3f} to {high:.3f})  {row['seconds'][name]:.4f} s")
-        for count, found in row["memory"].items():
-            mib = "unknown" if None in found else f"{max(found):.0f} MiB"
+        for count, peaks_mib in row["memory"].items():
+            mib = "unknown" if None in peaks_mib else f"{max(peaks_mib):.0f} MiB"
             lines.append(f"  {results['mode_of_memory']}, {count} processes: {mib} each")
     return "\n".join(lines)
 

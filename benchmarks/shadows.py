@@ -29,10 +29,10 @@ from unweave.record.record import environment
 METHODS = "lur,lur:recover,joint,salun,neggrad+,scissorhands,msg,ascent"
 
 
-def hear(name: str, done: int, total: int) -> None:
+def hear(name: str, count: int, total: int) -> None:
     """Prints a line at every eighth model."""
-    if done % 8 == 0 or done == total:
-        print(f"{name}: {done} of {total} models", file=sys.stderr, flush=True)
+    if count % 8 == 0 or count == total:
+        print(f"{name}: {count} of {total} models", file=sys.stderr, flush=True)
 
 
 def cpu_seconds() -> float:
@@ -52,20 +52,20 @@ def main() -> None:
         "--jobs", type=int, help="worker processes for methods, and for what can't be trained together (1)"
     )
     parser.add_argument("--ray", help="a Ray cluster instead of them: auto, or HOST:PORT")
-    asked = parser.parse_args()
+    arguments = parser.parse_args()
     torch.set_num_threads(1)
-    recipe, start = load(asked.recipe), cpu_seconds()
-    methods = [name for name in asked.methods.split(",") if name]
+    recipe, start = load(arguments.recipe), cpu_seconds()
+    methods = [name for name in arguments.methods.split(",") if name]
     for name in methods:
         recipe.method(name)  # raises for an unknown name before anything is trained
-    with Executor(asked.jobs, asked.ray).crew("cpu", 1) as crew:
-        study = ShadowStudy(recipe, asked.models, asked.out, crew=crew)
-        found = run_study(study, methods, hear)
-    found |= {"cpu_seconds": cpu_seconds() - start, "environment": environment()}
-    if asked.record:
-        write_compact(round_numbers(to_json_values(found)), asked.record)
-    print("\n".join(summarize(found)))
-    print(f"{found['cpu_seconds']:.0f} s of one core")
+    with Executor(arguments.jobs, arguments.ray).crew("cpu", 1) as crew:
+        study = ShadowStudy(recipe, arguments.models, arguments.out, crew=crew)
+        results = run_study(study, methods, hear)
+    results |= {"cpu_seconds": cpu_seconds() - start, "environment": environment()}
+    if arguments.record:
+        write_compact(round_numbers(to_json_values(results)), arguments.record)
+    print("\n".join(summarize(results)))
+    print(f"{results['cpu_seconds']:.0f} s of one core")
 
 
 if __name__ == "__main__":

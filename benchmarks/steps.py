@@ -70,11 +70,11 @@ class Setting:
     def run(self, competitor: str, problem: Problem, how: Descent, tick: Tick) -> None:
         """One descent."""
         problem.watch = tick
-        mode, _, replayed = competitor.partition(" ")
+        mode, _, suffix = competitor.partition(" ")
         if competitor == "by hand":
             by_hand(problem, how, tick)
         else:
-            how = replace(how, compile="step") if replayed else how
+            how = replace(how, compile="step") if suffix else how
             descend(problem, how, phase_of(mode, WEIGHT * bounded(), ALPHA))
 
 

@@ -103,29 +103,29 @@ def runs_of(folder: str, best: Mapping[str, Settings], name: str, seed: int) -> 
     reference, second = (
         stage.exam().answers(stage.load_or_train("retain", each).model) for each in (seed, SECOND + seed)
     )
-    wanted = measure(reference, None)
-    seen = [(SECOND_RETRAIN, second, 0)]
-    failed: list[Row] = []
+    expected = measure(reference, None)
+    cases = [(SECOND_RETRAIN, second, 0)]
+    failures: list[Row] = []
     for target, settings in best.items():
         problem = stage.problem(original, seed, {})
         try:
             cost = run_and_time(problem, configure(method_of(target, stage.recipe), nest_paths(settings)))
         except (ValueError, Failed) as error:
-            failed.append({"stage": name, "seed": seed, "target": target, "failed": str(error)})
+            failures.append({"stage": name, "seed": seed, "target": target, "failed": str(error)})
         else:
-            seen.append((target, stage.exam().answers(problem.model), cost.gradients))
+            cases.append((target, stage.exam().answers(problem.model), cost.gradients))
     rows: list[Row] = []
-    for target, answers, gradients in seen:
+    for target, answers, gradients in cases:
         values = measure(answers, reference)
-        apart = {
-            "gap": mean_gap(values, wanted, METRICS),
+        differences = {
+            "gap": mean_gap(values, expected, METRICS),
             "tv": values["tv"],
-            "auc": values["auc"] - wanted["auc"],
+            "auc": values["auc"] - expected["auc"],
         }
         rows.append(
-            {"stage": name, "seed": seed, "target": target, **apart, "gradient_evaluations": gradients}
+            {"stage": name, "seed": seed, "target": target, **differences, "gradient_evaluations": gradients}
         )
-    return rows + failed
+    return rows + failures
 
 
 def experiment(seeds: int, trials: int, jobs: int) -> Row:
@@ -137,8 +137,14 @@ def experiment(seeds: int, trials: int, jobs: int) -> Row:
     ):
         logs = dict(zip(TARGETS, pool.map(partial(tune, folder, trials), TARGETS), strict=True))
         best = {target: study_from(log).best for target, log in logs.items()}
-        names, chosen = zip(*((name, seed) for name in STAGES for seed in recipe.seeds[:seeds]), strict=True)
-        rows = [row for found in pool.map(partial(runs_of, folder, best), names, chosen) for row in found]
+        names, chosen_seeds = zip(
+            *((name, seed) for name in STAGES for seed in recipe.seeds[:seeds]), strict=True
+        )
+        rows = [
+            row
+            for results in pool.map(partial(runs_of, folder, best), names, chosen_seeds)
+            for row in results
+        ]
     return {
         "question": (__doc__ or "").splitlines()[0],
         "tuned_on": {"stage": TUNED_ON, "seeds": recipe.tuning.seeds, "trials": trials},
@@ -156,24 +162,26 @@ def summary(rows: Sequence[Row]) -> Row:
         target: [row for row in rows if row["target"] == target] for target in (SECOND_RETRAIN, *TARGETS)
     }
     level = {row["seed"]: row for row in by_target["level"] if "failed" not in row}
-    return {target: of_target(found, level) for target, found in by_target.items()}
+    return {target: of_target(results, level) for target, results in by_target.items()}
 
 
 def of_target(rows: Sequence[Row], level: Mapping[int, Row]) -> Row:
     """The figures of one target on one stage."""
-    done = [row for row in rows if "failed" not in row]
-    if not done:
+    valid_rows = [row for row in rows if "failed" not in row]
+    if not valid_rows:
         return {"failed": rows[0]["failed"]}
-    paired = [row["gap"] - level[row["seed"]]["gap"] for row in done if row["seed"] in level]
-    figures = {key: [row[key] for row in done] for key in ("gap", "tv", "auc")} | {"gap_above_level": paired}
+    differences = [row["gap"] - level[row["seed"]]["gap"] for row in valid_rows if row["seed"] in level]
+    figures = {key: [row[key] for row in valid_rows] for key in ("gap", "tv", "auc")} | {
+        "gap_above_level": differences
+    }
     means = {key: {"mean": float(np.mean(each)), "interval": interval(each)} for key, each in figures.items()}
-    return {**means, "seeds": len(done)}
+    return {**means, "seeds": len(valid_rows)}
 
 
-def printed(found: Row) -> list[str]:
+def printed(results: Row) -> list[str]:
     """The tables as lines."""
     lines: list[str] = []
-    for name, targets in found["summary"].items():
+    for name, targets in results["summary"].items():
         lines += ["", f"{name:34} gap                 TV     gap - level's"]
         for target, each in targets.items():
             cells = each.get("failed") or (
@@ -197,11 +205,11 @@ def main() -> None:
     parser.add_argument("--trials", type=int, default=60, help="trials of tuning per target")
     parser.add_argument("--jobs", type=int, default=2, help="how many processes")
     parser.add_argument("--record", type=Path, help="a file for everything that was measured")
-    given = parser.parse_args()
-    found = experiment(given.seeds, given.trials, given.jobs)
-    print("\n".join(printed(found)))
-    if given.record:
-        write_compact(found, given.record)
+    arguments = parser.parse_args()
+    results = experiment(arguments.seeds, arguments.trials, arguments.jobs)
+    print("\n".join(printed(results)))
+    if arguments.record:
+        write_compact(results, arguments.record)
 
 
 if __name__ == "__main__":

@@ -52,18 +52,18 @@ def shortfalls(run: Run, original: Run, retrained: Run, steps: int) -> dict[str,
         retrained: That of the model retrained without the concept.
         steps: The gradients of a retraining.
     """
-    values, before, wanted = (each["values"] for each in (run, original, retrained))
-    found = {
-        "concept": wanted["ua"] - values["ua"],
+    values, before, expected = (each["values"] for each in (run, original, retrained))
+    result = {
+        "concept": expected["ua"] - values["ua"],
         "neighbours": before["ra_neighbours"] - values["ra_neighbours"] - 1,
         "quality": values["kid"] - original["kid interval"][1],
-        "relearning": wanted["relearn_10"] / 2 - min(values[name] for name in RELEARNED if name in values),
+        "relearning": expected["relearn_10"] / 2 - min(values[name] for name in RELEARNED if name in values),
     }
     if "gradients" in run:
-        found["share"] = run["gradients"] / steps - 0.1
+        result["share"] = run["gradients"] / steps - 0.1
     # a retrained model has no addition to drop: then as often as it shows the concept when asked
-    more = [values[name] - wanted.get(name, wanted["asked"]) for name in ATTACKS if name in values]
-    return found | ({"attacks": max(more)} if more else {})
+    gains = [values[name] - expected.get(name, expected["asked"]) for name in ATTACKS if name in values]
+    return result | ({"attacks": max(gains)} if gains else {})
 
 
 def tabulate(runs: Mapping[str, Any], steps: int) -> dict[str, dict[str, dict[str, Count]]]:
@@ -81,20 +81,20 @@ def tabulate(runs: Mapping[str, Any], steps: int) -> dict[str, dict[str, dict[st
 
 def by_method(values: Mapping[str, Any], steps: int) -> dict[str, list[dict[str, float] | None]]:
     """The shortfalls of the runs of each method of a factor; None for a run that failed."""
-    found: dict[str, list[dict[str, float] | None]] = {}
+    rows: dict[str, list[dict[str, float] | None]] = {}
     for seeds in values.values():
         for methods in seeds.values():
             references = methods["original"], methods["retrained"]
             for name, run in methods.items():
                 if name not in ("original", "retrained"):
                     each = None if run["failed"] else shortfalls(run, *references, steps)
-                    found.setdefault(name, []).append(each)
-    return found
+                    rows.setdefault(name, []).append(each)
+    return rows
 
 
-def print_aims(found: Mapping[str, Mapping[str, Mapping[str, Count]]]) -> None:
+def print_aims(counts: Mapping[str, Mapping[str, Mapping[str, Count]]]) -> None:
     """Prints, for each factor in Markdown, the runs that meet an aim, and the mean shortfall."""
-    for factor, methods in found.items():
+    for factor, methods in counts.items():
         titles = [f"{aim}, {unit}" for aim, unit in AIMS.items()]
         rows = {name: [write_count(row.get(aim)) for aim in AIMS] for name, row in methods.items()}
         print(f"\n{factor}\n\n{table(titles, rows)}")

@@ -70,9 +70,9 @@ class Study:
 
     def pipeline(self, seed: int, name: str) -> StableDiffusion:
         """A model of a seed."""
-        found = load(self.place / f"seed-{seed}" / name)
-        arrange(found.unet, torch.channels_last)
-        return found
+        pipeline = load(self.place / f"seed-{seed}" / name)
+        arrange(pipeline.unet, torch.channels_last)
+        return pipeline
 
     def has(self, seed: int, value: str) -> bool:
         """Whether the original and the retrained model of a seed are there."""
@@ -102,17 +102,17 @@ class Study:
 
     def other_seed(self, seed: int, value: str) -> int | None:
         """The next seed, or else the first, of which there is a model retrained without a concept."""
-        found = [
+        seeds = [
             int(each.parent.name.removeprefix("seed-")) for each in self.place.glob(f"seed-*/without-{value}")
         ]
-        others = sorted(set(found) - {seed})
-        return next((each for each in others if each > seed), others[0] if others else None)
+        other_seeds = sorted(set(seeds) - {seed})
+        return next((each for each in other_seeds if each > seed), other_seeds[0] if other_seeds else None)
 
     def references(self, seed: int, value: str, case: ConceptCase) -> dict[str, Callable[[], nn.Module]]:
         """Functions that make the models to compare with, by name; a second retrained one if it is there."""
-        own: dict[str, Callable[[], nn.Module]] = {
+        models: dict[str, Callable[[], nn.Module]] = {
             "original": case.original,
             "retrained": partial(self.retrained, seed, value, case),
         }
         other = self.other_seed(seed, value)
-        return own if other is None else {**own, SECOND: partial(self.retrained, other, value, case)}
+        return models if other is None else {**models, SECOND: partial(self.retrained, other, value, case)}

@@ -44,10 +44,10 @@ def draw(record: Mapping[str, Any]) -> Figure:
     figure = Figure(figsize=(5.5 * len(searches), 4), layout="constrained", facecolor="white")
     panels = figure.subplots(1, len(searches), sharey=True, squeeze=False)[0]
     for panel, (factor, by_method) in zip(panels, searches.items(), strict=True):
-        found = list(trials(by_method))
-        further = dict.fromkeys(own for own, _ in found if own not in STYLES)
+        results = list(trials(by_method))
+        further = dict.fromkeys(method for method, _ in results if method not in STYLES)
         for name, (colour, marker) in {**STYLES, **dict.fromkeys(further, OTHER)}.items():
-            points = [parts for own, parts in found if own == name]
+            points = [parts for method, parts in results if method == name]
             across = [min(MOST_KID, each["kid_retain"]) for each in points]
             sooner = [each["sooner"] for each in points]
             panel.scatter(across, sooner, s=16, color=colour, marker=marker, linewidth=0.8, label=name)
@@ -63,9 +63,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("record", type=Path)
     parser.add_argument("figure", type=Path)
-    given = parser.parse_args()
+    arguments = parser.parse_args()
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "unweave"}):
-        draw(read_record(given.record)).savefig(given.figure, format="svg", metadata={"Date": None})
+        draw(read_record(arguments.record)).savefig(arguments.figure, format="svg", metadata={"Date": None})
 
 
 if __name__ == "__main__":

@@ -104,14 +104,14 @@ class Row:
 
 def steps(name: str, price: int, extra: int = 0) -> dict[str, Range]:
     """The numbers of steps at a price in gradients, with an extra cost beside the steps."""
-    most = (BUDGET - extra) // price
-    return {f"{name}.how.steps": Whole(max(1, most // 3), most)}
+    max_steps = (BUDGET - extra) // price
+    return {f"{name}.how.steps": Whole(max(1, max_steps // 3), max_steps)}
 
 
 def searched_row(name: str, price: int, share: float = 1.0, **changes: Any) -> Row:  # noqa: ANN401  settings
     """A method with a forget loss, which may spend a share of the budget."""
-    own = steps(name, price, round((1 - share) * BUDGET))
-    return Row(name, {name: {"forget": START, **changes}}, {f"{name}.forget": FORGET, **own})
+    ranges = steps(name, price, round((1 - share) * BUDGET))
+    return Row(name, {name: {"forget": START, **changes}}, {f"{name}.forget": FORGET, **ranges})
 
 
 def fixed_row(name: str, length: int, **changes: Any) -> Row:  # noqa: ANN401  settings
@@ -205,12 +205,12 @@ def method_of(row: Row, family: TextToImageFamily) -> Method:
     for name in names:
         if name == "reset-tokens" and stages:  # the stage before it left the text encoder frozen
             stages["words"] = Train("text encoder")
-        own = family.method_named(name) if row.preset else with_descent(stage_named(name, family))
-        stages[name] = own
+        stage = family.method_named(name) if row.preset else with_descent(stage_named(name, family))
+        stages[name] = stage
     if row.scope == "all" and len(stages) == 1:
         return configure(stages[names[0]], row.changes.get(names[0], {}))
-    whole = Pipeline(Train(row.scope or "cross-attention"), *stages.values(), names=("train", *stages))
-    return configure(whole, row.changes)
+    pipeline = Pipeline(Train(row.scope or "cross-attention"), *stages.values(), names=("train", *stages))
+    return configure(pipeline, row.changes)
 
 
 def stage_named(name: str, family: TextToImageFamily) -> Method:
@@ -232,8 +232,8 @@ def space_of(row: Row, family: TextToImageFamily) -> dict[str, Range]:
     space: dict[str, Range] = {} if row.scope else {"train.scope": SCOPES}
     for name in row.stages.split(":"):
         stage, before = stage_named(name, family), "" if row.scope == "all" else f"{name}."
-        own = {} if isinstance(stage, ResetTokens) else family.space(kind_of(name, stage), stage, BUDGET)
-        space |= {f"{before}{path}": RATES if path == "how.lr" else each for path, each in own.items()}
+        ranges = {} if isinstance(stage, ResetTokens) else family.space(kind_of(name, stage), stage, BUDGET)
+        space |= {f"{before}{path}": RATES if path == "how.lr" else each for path, each in ranges.items()}
     space |= {path: each for path, each in row.ranges.items() if each is not None}
     return {path: each for path, each in space.items() if row.ranges.get(path, each) is not None}
 

@@ -47,8 +47,8 @@ def make(models: TextToImageModels, folder: Path, seed: int, concept: Concept | 
     folder.parent.mkdir(parents=True, exist_ok=True)
     start = time.process_time()
     cost = models.write(folder, seed, concept)
-    spent = time.process_time() - start
-    print(f"{folder}  {cost.gradients} gradients, {spent:.0f} CPU-seconds in this run", flush=True)
+    seconds = time.process_time() - start
+    print(f"{folder}  {cost.gradients} gradients, {seconds:.0f} CPU-seconds in this run", flush=True)
 
 
 def prompt_groups(drawings: Drawings) -> dict[str, list[dict[str, str]]]:
@@ -73,9 +73,9 @@ def draw(
 
 def choose_spread_rows(rows: Sequence[Row], name: str, n: int) -> list[Row]:
     """N prompts of an object, spread evenly over those that name it."""
-    found = [row for row in rows if row["object"] == name]
+    group = [row for row in rows if row["object"] == name]
     return [
-        found[place * len(found) // n] if n < len(found) else found[place % len(found)] for place in range(n)
+        group[place * len(group) // n] if n < len(group) else group[place % len(group)] for place in range(n)
     ]
 
 
@@ -83,22 +83,22 @@ def measure(
     pipeline: StableDiffusion, rows: Sequence[Row], recogniser: FactorRecogniser, n: int, how: Sampler
 ) -> dict[str, dict[str, float]]:
     """The share of images that show what their prompt names: by object, and in all."""
-    drawn = [row for name in recogniser.names["object"] for row in choose_spread_rows(rows, name, n)]
-    seen = recogniser.recognise(draw(pipeline, [row[TEXT] for row in drawn], how))
-    right = {
+    prompt_rows = [row for name in recogniser.names["object"] for row in choose_spread_rows(rows, name, n)]
+    recognition = recogniser.recognise(draw(pipeline, [row[TEXT] for row in prompt_rows], how))
+    hits = {
         factor: [
-            (row["object"], bool(seen.shows(factor, row[factor])[place]))
-            for place, row in enumerate(drawn)
+            (row["object"], bool(recognition.shows(factor, row[factor])[place]))
+            for place, row in enumerate(prompt_rows)
             if factor in row
         ]
         for factor in recogniser.names
     }
     by_object = {
-        name: sum(each for found, each in right["object"] if found == name) / n
+        name: sum(each for label, each in hits["object"] if label == name) / n
         for name in recogniser.names["object"]
     }
-    whole = {factor: sum(each for _, each in found) / len(found) for factor, found in right.items() if found}
-    return {"by object": by_object, "all": whole}
+    means = {factor: sum(each for _, each in pairs) / len(pairs) for factor, pairs in hits.items() if pairs}
+    return {"by object": by_object, "all": means}
 
 
 def measure_all(
@@ -107,14 +107,14 @@ def measure_all(
     """What models draw under each group of prompts, and the settings of the drawing."""
     recipe = models.recipe
     how = recipe.sampler if guidance is None else replace(recipe.sampler, guidance=guidance)
-    found: dict[str, Any] = {"images of each object": n, "sampler": as_table(how)}
+    measurements: dict[str, Any] = {"images of each object": n, "sampler": as_table(how)}
     for folder in folders:
         pipeline = load(folder)
-        found["/".join(folder.parts[-2:])] = {
+        measurements["/".join(folder.parts[-2:])] = {
             group: measure(pipeline, rows, models.recogniser, n, how)
             for group, rows in prompt_groups(recipe.drawings).items()
         }
-    return found
+    return measurements
 
 
 def measure_reconstruction(models: TextToImageModels, name: str) -> dict[str, str]:
@@ -123,13 +123,13 @@ def measure_reconstruction(models: TextToImageModels, name: str) -> dict[str, st
     images = data.images[concept.holds(data)]
     other = models.train_autoencoder(concept)
     autoencoders = {"no autoencoder": None, "of all images": models.autoencoder, "that never saw it": other}
-    found: dict[str, str] = {}
+    figures: dict[str, str] = {}
     for kind, autoencoder in autoencoders.items():
-        shown = images if autoencoder is None else decode(autoencoder, encode(autoencoder, images)[0])
-        right = models.recogniser.recognise(shown).shows("object", name)
-        error = (shown.double() - images.double()).square().mean().sqrt() / 255
-        found[kind] = f"{int(right.sum())} of {len(right)}, error {float(error):.4f} a pixel"
-    return found
+        output = images if autoencoder is None else decode(autoencoder, encode(autoencoder, images)[0])
+        hits = models.recogniser.recognise(output).shows("object", name)
+        error = (output.double() - images.double()).square().mean().sqrt() / 255
+        figures[kind] = f"{int(hits.sum())} of {len(hits)}, error {float(error):.4f} a pixel"
+    return figures
 
 
 def facts_of(recogniser: FactorRecogniser) -> dict[str, str]:
@@ -167,16 +167,16 @@ def main() -> None:
             make(models, place / f"seed-{seed}" / name, seed, concept)
     if not arguments.measure and not arguments.reconstruct:
         return
-    found: dict[str, Any] = {"recipe": as_table(recipe), "recogniser": facts_of(models.recogniser)}
+    results: dict[str, Any] = {"recipe": as_table(recipe), "recogniser": facts_of(models.recogniser)}
     if arguments.reconstruct:
-        found["reconstructed"] = {
+        results["reconstructed"] = {
             arguments.reconstruct: measure_reconstruction(models, arguments.reconstruct)
         }
     if arguments.measure:
         folders = [place / f"seed-{seed}" / name for seed in arguments.seeds for name in concepts]
-        found |= measure_all(models, folders, arguments.measure, arguments.guidance)
-    print(json.dumps({key: each for key, each in found.items() if key != "recipe"}, indent=1))
-    write_json(arguments.record, found)
+        results |= measure_all(models, folders, arguments.measure, arguments.guidance)
+    print(json.dumps({key: each for key, each in results.items() if key != "recipe"}, indent=1))
+    write_json(arguments.record, results)
 
 
 if __name__ == "__main__":

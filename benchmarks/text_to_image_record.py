@@ -43,27 +43,27 @@ def load_record(place: Path | None, settings: Row) -> Row:
     Raises:
         ValueError: If the earlier part had other settings.
     """
-    here = environment()
+    current = environment()
     tables: Row = {"recognisers": {}, "searches": {}, "runs": {}}
-    empty = {"environments": [here], **json.loads(json.dumps(settings)), **tables}
+    empty = {"environments": [current], **json.loads(json.dumps(settings)), **tables}
     if place is None or not place.exists():
         return empty
-    found = read_record(place)
-    other = [name for name in settings if found.get(name) != empty[name]]
-    other += [name for name in tables if name not in found]
+    content = read_record(place)
+    other = [name for name in settings if content.get(name) != empty[name]]
+    other += [name for name in tables if name not in content]
     if other:
         raise ValueError(f"{place} was made with other settings ({', '.join(other)}): give another --record")
-    found["environments"] += [here] if here not in found["environments"] else []
-    return found
+    content["environments"] += [current] if current not in content["environments"] else []
+    return content
 
 
-def refuse_other_recogniser(known: Mapping[str, str], recognisers: Mapping[str, str]) -> None:
+def refuse_other_recogniser(known_recognisers: Mapping[str, str], recognisers: Mapping[str, str]) -> None:
     """Raises a ValueError if the runs of a seed are those of two recognisers, given by seed.
 
     One that was trained on another processor has other bits.
     """
-    for seed in known.keys() & recognisers.keys():
-        if known[seed] != recognisers[seed]:
+    for seed in known_recognisers.keys() & recognisers.keys():
+        if known_recognisers[seed] != recognisers[seed]:
             raise ValueError(
                 f"another recogniser judged the record's runs of seed {seed}: give another --record, or run "
                 "on such a processor"
@@ -74,8 +74,8 @@ def join_tables(first: Any, second: Any) -> Any:  # noqa: ANN401  JSON
     """The tables of two parts of a record, one in the other; what both have is the second's."""
     if not isinstance(first, dict) or not isinstance(second, dict):
         return second
-    both = {name: join_tables(first[name], second[name]) for name in first.keys() & second.keys()}
-    return {**first, **second, **both}
+    common = {name: join_tables(first[name], second[name]) for name in first.keys() & second.keys()}
+    return {**first, **second, **common}
 
 
 SHARED = ("recipe", "budget", "reporting", "attack images", "formats")
@@ -95,20 +95,20 @@ def join_runs(records: Sequence[Row], seeds: Collection[int]) -> Row:
     for name in SHARED:
         if any(record[name] != records[0][name] for record in records):
             raise ValueError(f"the records differ in {name!r}")
-    found: dict[tuple[str, ...], Row] = {}
+    all_runs: dict[tuple[str, ...], Row] = {}
     judges: dict[str, str] = {}
     for record in records:
-        own = {key: run for key, run in list_runs(record["runs"]) if not seeds or int(key[2]) in seeds}
-        known = {seed: record["recognisers"][seed] for _, _, seed, _ in own}
-        refuse_other_recogniser(judges, known)
-        for key in own.keys() & found.keys():
-            if own[key] != found[key]:
+        part = {key: run for key, run in list_runs(record["runs"]) if not seeds or int(key[2]) in seeds}
+        digests = {seed: record["recognisers"][seed] for _, _, seed, _ in part}
+        refuse_other_recogniser(judges, digests)
+        for key in part.keys() & all_runs.keys():
+            if part[key] != all_runs[key]:
                 raise ValueError(f"the records have different runs of {key[-1]}")
-        judges, found = judges | known, found | own
-    if not found:
+        judges, all_runs = judges | digests, all_runs | part
+    if not all_runs:
         raise ValueError(f"the records have no runs{f' of the seeds {sorted(seeds)}' if seeds else ''}")
     runs: Row = {}
-    for (factor, value, seed, name), run in found.items():
+    for (factor, value, seed, name), run in all_runs.items():
         runs.setdefault(factor, {}).setdefault(value, {}).setdefault(seed, {})[name] = run
     return runs
 

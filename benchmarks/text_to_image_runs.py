@@ -76,8 +76,8 @@ class ConceptRuns:
     @cached_property
     def facts(self) -> Run:
         """What all runs depend on."""
-        known = {"attacked": self.attacked, "weights": contents(self.original.state_dict())}
-        return {**self.case.facts(), **known, "format": [METHODS_FORMAT, MEASURING_FORMAT]}
+        own_facts = {"attacked": self.attacked, "weights": contents(self.original.state_dict())}
+        return {**self.case.facts(), **own_facts, "format": [METHODS_FORMAT, MEASURING_FORMAT]}
 
     def run_all(self, methods: Mapping[str, Method]) -> dict[str, Run]:
         """Runs what is not there yet; adds the gap of each run that did not fail."""
@@ -90,9 +90,9 @@ class ConceptRuns:
             runs[name] = dict(read_or_make(self.folder / file_name(name), digest(facts), make))
             runs[name]["settings"] = digest({"method": repr(method)})
             print(f"{self.value}  seed {self.seed}  {name}", flush=True)
-        wanted = runs["retrained"]["values"]
+        expected = runs["retrained"]["values"]
         for each in runs.values():
-            each["gap"] = None if each["failed"] else mean_gap(each["values"], wanted, GENERATION)
+            each["gap"] = None if each["failed"] else mean_gap(each["values"], expected, GENERATION)
         return runs
 
     def run(self, name: str, method: Method | None) -> Run:
@@ -108,27 +108,29 @@ class ConceptRuns:
         start = time.process_time()
         try:
             method(problem)
-            spent = {"gradients": problem.cost.gradients, "cpu_seconds": time.process_time() - start}
-            found = self.case.questions.answers(problem.model)
-            return {"failed": None, **spent, **self.measure(problem.model, found, self.original)}
+            costs = {"gradients": problem.cost.gradients, "cpu_seconds": time.process_time() - start}
+            answers = self.case.questions.answers(problem.model)
+            return {"failed": None, **costs, **self.measure(problem.model, answers, self.original)}
         except (ValueError, Failed) as error:
             return {"failed": str(error), "gradients": problem.cost.gradients, "values": {}}
 
-    def measure(self, model: nn.Module, found: Drawn, before: nn.Module) -> Run:
+    def measure(self, model: nn.Module, answers: Drawn, before: nn.Module) -> Run:
         """The figures of a model: of its answers, of relearning and, on some seeds, of all attacks.
 
         Args:
             model: The model.
-            found: Its answers.
+            answers: Its answers.
             before: What it was made of, whose text encoder an attacker may have: the original, or itself.
         """
         exam = self.case.questions
-        values = exam.measure(found, self.answers("retrained")) | exam.drift(found, self.answers("original"))
-        _, *interval = exam.describe(found)["kid"]
+        values = exam.measure(answers, self.answers("retrained")) | exam.drift(
+            answers, self.answers("original")
+        )
+        _, *interval = exam.describe(answers)["kid"]
         start = time.process_time()
         probes = exam.relearn(model) | (exam.probes(model, before) if self.attacked else {})
-        spent = time.process_time() - start
-        return {"values": {**values, **probes}, "kid interval": interval, "attack_cpu_seconds": spent}
+        seconds = time.process_time() - start
+        return {"values": {**values, **probes}, "kid interval": interval, "attack_cpu_seconds": seconds}
 
     def answers(self, name: str) -> Drawn:
         """The answers of a reference, which are drawn once and stored."""

@@ -67,19 +67,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--models", type=Path, required=True, help="--out of text_to_image_models.py")
     parser.add_argument("--record", type=Path)
-    given = parser.parse_args()
+    arguments = parser.parse_args()
     torch.set_num_threads(1)
-    models, factor = TextToImageModels(text_to_image_recipe("digits"), given.models / "kept"), "object"
-    study, value = Study(models, given.models / "digits", Path()), SEARCHED[factor]
+    models, factor = TextToImageModels(text_to_image_recipe("digits"), arguments.models / "kept"), "object"
+    study, value = Study(models, arguments.models / "digits", Path()), SEARCHED[factor]
     case = study.case(SEARCH_SEED, factor, value, searching=True)
-    original, found = case.original(), dict[str, Any]()
+    original, rows = case.original(), dict[str, Any]()
 
     exam = case.questions.with_attacks(ATTACKS)
     assert isinstance(exam, EditExam)
 
     def measure(name: str, model: nn.Module) -> None:
         values = exam.measure(exam.answers(model)) | EditExam.probes(exam, model, original)
-        found[name] = round_numbers(values)
+        rows[name] = round_numbers(values)
         print(name, {key: values[key] for key in SHOWN if key in values}, flush=True)
 
     measure("original", original)
@@ -91,8 +91,8 @@ def main() -> None:
         problem = case.problem(original, SEARCH_SEED, {})
         configure(method_of(ROWS["joint"], SEARCHING), table)(problem)
         measure(name, problem.model)
-    if given.record:
-        write_compact({"environment": environment(), "concept": value, "rows": found}, given.record)
+    if arguments.record:
+        write_compact({"environment": environment(), "concept": value, "rows": rows}, arguments.record)
 
 
 if __name__ == "__main__":

@@ -22,35 +22,35 @@ SEARCH_SEED = 3
 
 
 def search_rows(
-    study: Study, factor: str, names: Sequence[str], trials: int, done: Mapping[str, Row]
+    study: Study, factor: str, names: Sequence[str], trials: int, searches: Mapping[str, Row]
 ) -> dict[str, Row]:
     """Searches the settings of every method on one concept; keeps the searches that are done.
 
     Raises:
         ValueError: If one of them is another search, or there are no models to search on.
     """
-    for name in (each for each in names if each in done):
-        if done[name]["key"] != search_key(name) or trials not in (0, done[name]["asked"]):
+    for name in (each for each in names if each in searches):
+        if searches[name]["key"] != search_key(name) or trials not in (0, searches[name]["asked"]):
             raise ValueError(f"the record has another search of {name}: give another --record")
-    missing = [name for name in names if name not in done and "@" not in name] if trials else []
-    value, found = study.searched[factor], dict(done)
-    if not missing:
-        return found
+    new_names = [name for name in names if name not in searches and "@" not in name] if trials else []
+    value, rows = study.searched[factor], dict(searches)
+    if not new_names:
+        return rows
     case = study.case(SEARCH_SEED, factor, value, searching=True)
     base = search_case(study, value, case)
-    for name in missing:
+    for name in new_names:
         cases = [replace(base, original=case.original(text_encoder=ROWS[name].edits_words))]
         method, space = method_of(ROWS[name], SEARCHING), space_of(ROWS[name], SEARCHING)
         # without a setting to search, one trial says what the method is worth
-        own, start = trials if space else 1, time.process_time()
+        trial_count, start = trials if space else 1, time.process_time()
         facts = {**case.facts(), "method": repr(method), "space": repr(space), "floor": base.floor}
         journal = study.out / "search" / factor / f"{file_name(name)}.journal"
-        log = search(method, space, own, cases, place=journal, name=digest(facts))
-        spent = (time.process_time() - start) / own
+        log = search(method, space, trial_count, cases, place=journal, name=digest(facts))
+        seconds = (time.process_time() - start) / trial_count
         each = {"trials": [dict(trial) for trial in log], "best": best(log)}
-        found[name] = {"key": search_key(name), "asked": trials, "floor": base.floor, **round_numbers(each)}
-        print(f"{factor}  {name}  {own} trials of {spent:.0f} CPU-seconds, {best(log)}", flush=True)
-    return found
+        rows[name] = {"key": search_key(name), "asked": trials, "floor": base.floor, **round_numbers(each)}
+        print(f"{factor}  {name}  {trial_count} trials of {seconds:.0f} CPU-seconds, {best(log)}", flush=True)
+    return rows
 
 
 def search_case(study: Study, value: str, case: ConceptCase) -> Case:
@@ -80,9 +80,9 @@ def search_key(name: str) -> str:
 
 def best(trials: Sequence[Trial]) -> Trial | None:
     """The best trial within the budget; of all if none was within; None if all failed."""
-    finished = [each for each in trials if each["value"] is not None]
-    within = [each for each in finished if each["gradient_evaluations"] <= BUDGET]
-    return min(within or finished, key=lambda each: each["value"], default=None)
+    valid_trials = [each for each in trials if each["value"] is not None]
+    affordable_trials = [each for each in valid_trials if each["gradient_evaluations"] <= BUDGET]
+    return min(affordable_trials or valid_trials, key=lambda each: each["value"], default=None)
 
 
 def found_methods(names: Sequence[str], searches: Mapping[str, Row]) -> dict[str, Method]:
@@ -97,23 +97,23 @@ def found_methods(names: Sequence[str], searches: Mapping[str, Row]) -> dict[str
     """
     methods: dict[str, Method] = {}
     for name in names:
-        own, _, other = name.partition("@")
-        method, trial = method_of(ROWS[own], REPORTING), searches.get(other or own, {}).get("best")
+        row_name, _, other = name.partition("@")
+        method, trial = method_of(ROWS[row_name], REPORTING), searches.get(other or row_name, {}).get("best")
         settings = {} if trial is None else trial["settings"]
         if other:
             if not settings:
                 raise ValueError(
                     f"{name} needs the settings of a search of {other}, found none: give --search"
                 )
-            settings = rename_stages(settings, other, own)
+            settings = rename_stages(settings, other, row_name)
         methods[name] = configure(method, nest_paths(settings))
     return methods
 
 
-def rename_stages(settings: Mapping[str, Any], other: str, own: str) -> dict[str, Any]:
+def rename_stages(settings: Mapping[str, Any], source_name: str, row_name: str) -> dict[str, Any]:
     """The settings of a row for the stages of another one, as far as it searches them."""
-    stages = dict(zip(other.split(":"), own.split(":"), strict=False))
+    stages = dict(zip(source_name.split(":"), row_name.split(":"), strict=False))
     paths = [path.partition(".") for path in settings]
-    renamed = [f"{stages.get(stage, stage)}.{path}" for stage, _, path in paths]
-    space = space_of(ROWS[own], REPORTING)
-    return {path: each for path, each in zip(renamed, settings.values(), strict=True) if path in space}
+    new_paths = [f"{stages.get(stage, stage)}.{path}" for stage, _, path in paths]
+    space = space_of(ROWS[row_name], REPORTING)
+    return {path: each for path, each in zip(new_paths, settings.values(), strict=True) if path in space}

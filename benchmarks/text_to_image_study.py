@@ -91,35 +91,37 @@ def main() -> None:
     torch.set_num_threads(1)  # more are slower on models of this size
     study = study_of(arguments)
     settings = settings_of(study)
-    found = load_record(arguments.record, settings)
+    content = load_record(arguments.record, settings)
     recogniser = study.models.recogniser.digest
-    asked = [*arguments.seeds, *([SEARCH_SEED] if arguments.search else [])]
-    refuse_other_recogniser(found["recognisers"], dict.fromkeys(map(str, asked), recogniser))
+    seeds = [*arguments.seeds, *([SEARCH_SEED] if arguments.search else [])]
+    refuse_other_recogniser(content["recognisers"], dict.fromkeys(map(str, seeds), recogniser))
     for factor in arguments.factors:
-        done = found["searches"].get(factor, {})
+        searches = content["searches"].get(factor, {})
         if arguments.search:
-            found["recognisers"].setdefault(str(SEARCH_SEED), recogniser)
-        found["searches"][factor] = search_rows(study, factor, arguments.methods, arguments.search, done)
-    reported = {"object": arguments.object, "colour": arguments.colour}
-    for factor, values in ((factor, values) for factor, values in reported.items() if values):
-        methods = found_methods(arguments.methods, found["searches"].get(factor, {}))
-        refuse_other_methods(found["runs"].get(factor, {}), methods)
+            content["recognisers"].setdefault(str(SEARCH_SEED), recogniser)
+        content["searches"][factor] = search_rows(
+            study, factor, arguments.methods, arguments.search, searches
+        )
+    values_by_factor = {"object": arguments.object, "colour": arguments.colour}
+    for factor, values in ((factor, values) for factor, values in values_by_factor.items() if values):
+        methods = found_methods(arguments.methods, content["searches"].get(factor, {}))
+        refuse_other_methods(content["runs"].get(factor, {}), methods)
         for seed, value in product(arguments.seeds, values):
             if study.has(seed, value):
-                runs = found["runs"].setdefault(factor, {}).setdefault(value, {}).setdefault(str(seed), {})
+                runs = content["runs"].setdefault(factor, {}).setdefault(value, {}).setdefault(str(seed), {})
                 runs.update(round_numbers(ConceptRuns(study, seed, factor, value).run_all(methods)))
-                found["recognisers"][str(seed)] = recogniser
+                content["recognisers"][str(seed)] = recogniser
     if arguments.record and arguments.record.exists():  # another process may have written since
         latest = load_record(arguments.record, settings)
-        refuse_other_recogniser(latest["recognisers"], found["recognisers"])
-        found = {name: join_tables(latest[name], found[name]) for name in found}
-        found["environments"] = latest["environments"]
-    averages, aims = summary(found["runs"]), tabulate(found["runs"], study.models.recipe.train.steps or 0)
-    found |= {"summary": round_numbers(averages), "aims": round_numbers(aims)}
+        refuse_other_recogniser(latest["recognisers"], content["recognisers"])
+        content = {name: join_tables(latest[name], content[name]) for name in content}
+        content["environments"] = latest["environments"]
+    averages, aims = summary(content["runs"]), tabulate(content["runs"], study.models.recipe.train.steps or 0)
+    content |= {"summary": round_numbers(averages), "aims": round_numbers(aims)}
     print_tables(averages)
     print_aims(aims)
     if arguments.record:
-        write_compact(found, arguments.record)
+        write_compact(content, arguments.record)
 
 
 def study_of(arguments: argparse.Namespace) -> Study:
@@ -129,8 +131,8 @@ def study_of(arguments: argparse.Namespace) -> Study:
         recipe = recipe.with_data(arguments.data)
     models = TextToImageModels(recipe, arguments.models / "kept")
     place = arguments.models / Path(arguments.recipe).stem
-    searched = {"object": arguments.search_object, "colour": arguments.search_colour}
-    return Study(models, place, arguments.out, arguments.attacks, tuple(arguments.attacked), searched)
+    searched_values = {"object": arguments.search_object, "colour": arguments.search_colour}
+    return Study(models, place, arguments.out, arguments.attacks, tuple(arguments.attacked), searched_values)
 
 
 def refuse_other_methods(runs: Mapping[str, Any], methods: Mapping[str, Method]) -> None:

@@ -53,20 +53,20 @@ def summary(runs: Mapping[str, Any]) -> dict[str, dict[str, dict[str, dict[str, 
 
 def by_method(values: Mapping[str, Any]) -> dict[str, list[Mapping[str, float]]]:
     """The figures of the runs of each method; of a run that failed, that it did."""
-    found: dict[str, list[Mapping[str, float]]] = {}
+    rows: dict[str, list[Mapping[str, float]]] = {}
     for seeds in values.values():
         for methods in seeds.values():
             for name, run in methods.items():
-                found.setdefault(name, []).append(figures(run))
-    return found
+                rows.setdefault(name, []).append(figures(run))
+    return rows
 
 
 def figures(run: Mapping[str, Any]) -> dict[str, float]:
     """The figures of a run."""
     if run["failed"] is not None:
         return {"failed": 100.0}
-    known = {key: run[key] for key in ("gap", "gradients", "cpu_seconds") if key in run}
-    return {**run["values"], **known, "failed": 0.0}
+    costs = {key: run[key] for key in ("gap", "gradients", "cpu_seconds") if key in run}
+    return {**run["values"], **costs, "failed": 0.0}
 
 
 def statistics(rows: Sequence[Mapping[str, float]]) -> dict[str, dict[str, float]]:
@@ -79,16 +79,16 @@ def statistics(rows: Sequence[Mapping[str, float]]) -> dict[str, dict[str, float
     }
 
 
-def print_tables(found: Mapping[str, Any]) -> None:
+def print_tables(averages: Mapping[str, Any]) -> None:
     """Prints both tables of each factor in Markdown, a row per method; no column of zeros."""
-    for factor, methods in found.items():
+    for factor, methods in averages.items():
         for columns in (FIGURES, ATTACKS):
-            known = [key for key in columns if any(row.get(key, ZERO)["mean"] for row in methods.values())]
+            names = [key for key in columns if any(row.get(key, ZERO)["mean"] for row in methods.values())]
             rows = {
-                name: [cell(row[key]["mean"]) if key in row else "–" for key in known]
+                name: [cell(row[key]["mean"]) if key in row else "–" for key in names]
                 for name, row in methods.items()
             }
-            print(f"\n{factor}\n\n{table([columns[key] for key in known], rows)}")
+            print(f"\n{factor}\n\n{table([columns[key] for key in names], rows)}")
 
 
 def cell(value: float) -> str:
@@ -103,9 +103,9 @@ def main() -> None:
     parser.add_argument(
         "--seeds", type=int, nargs="*", default=[], help="training seeds; all if none are given"
     )
-    given = parser.parse_args()
-    records = [read_record(place) for place in given.records]
-    runs = join_runs(records, given.seeds)
+    arguments = parser.parse_args()
+    records = [read_record(place) for place in arguments.records]
+    runs = join_runs(records, arguments.seeds)
     print_tables(round_numbers(summary(runs)))
     print_aims(round_numbers(tabulate(runs, records[0]["recipe"]["train"]["steps"])))
 

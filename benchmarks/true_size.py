@@ -213,22 +213,22 @@ def check_row(folder: Path, row: Row, steps: int) -> dict[str, Any]:
     stages = Stages({})
     work = read_folder(folder, row, stages)
     rounds = {"": method_rounds(row.make_method(steps), work.model, work.request.split, work)}
-    found = stages.measure("check", lambda: estimate_all(rounds, torch.device("cpu"), lambda _: None)[""])
-    if found.refused is not None:
-        raise ValueError(found.refused)
+    estimate = stages.measure("check", lambda: estimate_all(rounds, torch.device("cpu"), lambda _: None)[""])
+    if estimate.refused is not None:
+        raise ValueError(estimate.refused)
     return {
-        "peak_mib": found.peak_mib,
-        "gradients": found.gradients,
+        "peak_mib": estimate.peak_mib,
+        "gradients": estimate.gradients,
         "stages": stages.found,
     }
 
 
-def in_own_process(folder: Path, name: str, what: str, steps: int) -> dict[str, Any]:
+def in_own_process(folder: Path, name: str, kind: str, steps: int) -> dict[str, Any]:
     """What a fresh process finds; what it writes lies beside the folder until it ends."""
-    with TemporaryDirectory(dir=folder.resolve().parent) as own:
-        place = Path(own) / "record.json"
+    with TemporaryDirectory(dir=folder.resolve().parent) as work_folder:
+        place = Path(work_folder) / "record.json"
         paths = ["--folder", str(folder), "--record", str(place)]
-        command = [sys.executable, __file__, *paths, "--steps", str(steps), f"--{what}", name]
+        command = [sys.executable, __file__, *paths, "--steps", str(steps), f"--{kind}", name]
         subprocess.run(command, check=True)
         return json.loads(place.read_text())
 
@@ -240,17 +240,17 @@ def name_row(name: str, steps: int) -> str:
 
 def measure(folder: Path, place: Path, names: list[str], steps: int, foreseen: list[str]) -> None:
     """Measures what the record lacks."""
-    known = read_rows(place, "rows")
+    rows = read_rows(place, "rows")
     if not (folder / "model_index.json").exists():
         write_folder(folder)
     for name in names:
-        row = known.setdefault(name_row(name, steps), {})
-        wanted = ["run", *(["check"] if name in foreseen else [])]
-        for what in wanted:
-            if what not in row:
-                found = in_own_process(folder, name, what, steps)
-                row[what] = {**found, ENVIRONMENT: environment()}
-                write_rows(place, "rows", known)
+        row = rows.setdefault(name_row(name, steps), {})
+        kinds = ["run", *(["check"] if name in foreseen else [])]
+        for kind in kinds:
+            if kind not in row:
+                result = in_own_process(folder, name, kind, steps)
+                row[kind] = {**result, ENVIRONMENT: environment()}
+                write_rows(place, "rows", rows)
 
 
 def main() -> None:
@@ -267,16 +267,16 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=2)
     parser.add_argument("--run", choices=ROWS, help="run one row in this process")
     parser.add_argument("--check", choices=ROWS, help="check one row in this process")
-    given = parser.parse_args()
+    arguments = parser.parse_args()
     torch.set_num_threads(1)
-    if given.run:
-        out = given.record.with_name("out")
-        write_json(given.record, run_row(given.folder, ROWS[given.run], given.steps, out))
-    elif given.check:
-        write_json(given.record, check_row(given.folder, ROWS[given.check], given.steps))
+    if arguments.run:
+        output = arguments.record.with_name("out")
+        write_json(arguments.record, run_row(arguments.folder, ROWS[arguments.run], arguments.steps, output))
+    elif arguments.check:
+        write_json(arguments.record, check_row(arguments.folder, ROWS[arguments.check], arguments.steps))
     else:
-        foreseen = given.rows if given.foresee is None else given.foresee
-        measure(given.folder, given.record, given.rows, given.steps, foreseen)
+        foreseen = arguments.rows if arguments.foresee is None else arguments.foresee
+        measure(arguments.folder, arguments.record, arguments.rows, arguments.steps, foreseen)
 
 
 if __name__ == "__main__":

@@ -50,14 +50,14 @@ def recipes_of(
     recipe: Recipe, stage: Mapping[str, Any], budget: float, rows: Sequence[str]
 ) -> tuple[Recipe, Recipe]:
     """The recipe at a budget with the settings that were found, and with the same in mode joint."""
-    with_lookahead, without = {}, {}
+    with_lookahead, joint_methods = {}, {}
     for name, mode in rows_of(stage, recipe):
         if (not rows or name in rows) and (point := point_at(stage, name, budget)):
             with_lookahead[name] = configure(recipe.method(name), nest_paths(point["settings"]))
-            without[name] = configure(with_lookahead[name], nest_paths({mode: "joint"}))
+            joint_methods[name] = configure(with_lookahead[name], nest_paths({mode: "joint"}))
     tuning = replace(recipe.tuning, budget=budget, budgets=(budget,))
     first = replace(recipe, tuning=tuning, methods=with_lookahead, headline=next(iter(with_lookahead)))
-    return first, replace(first, name=f"{recipe.name}, {JOINT}", methods=without)
+    return first, replace(first, name=f"{recipe.name}, {JOINT}", methods=joint_methods)
 
 
 def compare(
@@ -66,26 +66,26 @@ def compare(
     """Both kinds of every row at every budget, paired by seed."""
     recipes = [each for budget in budgets for each in recipes_of(recipe, stage, budget, of.rows)]
     names = list(dict.fromkeys(name for each in recipes for name in each.methods))
-    made = bench(
+    results = bench(
         recipes, of.out, methods=["original", *names], seeds=of.seeds, jobs=of.jobs, listener=print_progress
     )
-    found: dict[str, list[dict[str, Any]]] = {name: [] for name in names}
+    pairs: dict[str, list[dict[str, Any]]] = {name: [] for name in names}
     for first, second in zip(recipes[::2], recipes[1::2], strict=True):
         (budget,) = first.tuning.budgets
         for name in first.methods:
-            rows = [made["stages"][f"{each.name}@{budget}"]["methods"][name] for each in (first, second)]
-            found[name].append({"budget": budget, **pair(*rows)})
-    return found
+            rows = [results["stages"][f"{each.name}@{budget}"]["methods"][name] for each in (first, second)]
+            pairs[name].append({"budget": budget, **pair(*rows)})
+    return pairs
 
 
 def pair(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> dict[str, Any]:
     """Gaps and verdicts with and without the lookahead, and the paired difference of the gaps."""
-    both = {"lookahead": ours, "joint": theirs}
+    pair_rows = {"lookahead": ours, "joint": theirs}
     rows = {
         key: {"verdict": row["verdict"], "gaps": row["per_seed"]["gap"]}
         if row["failed"] is None
         else {"verdict": row["verdict"], "failed": row["failed"]}
-        for key, row in both.items()
+        for key, row in pair_rows.items()
     }
     if any("failed" in row for row in rows.values()):
         return rows
@@ -99,8 +99,8 @@ def print_table(name: str, rows: Mapping[str, Sequence[Mapping[str, Any]]], budg
         cells = {each["budget"]: cell(each) for each in points}
         print(f"| `{row}` | {' | '.join(cells.get(budget, '') for budget in budgets)} |")
     pairs = [each for points in rows.values() for each in points if each.get("low") is not None]
-    nearer, farther = sum(each["high"] < 0 for each in pairs), sum(each["low"] > 0 for each in pairs)
-    print(f"\nOf {len(pairs)} intervals {nearer} are below zero and {farther} above.")
+    lower, higher = sum(each["high"] < 0 for each in pairs), sum(each["low"] > 0 for each in pairs)
+    print(f"\nOf {len(pairs)} intervals {lower} are below zero and {higher} above.")
 
 
 def cell(each: Mapping[str, Any]) -> str:
@@ -130,10 +130,10 @@ def main() -> None:
         rows = compare(load(name), frontier[name], of.budgets, of)
         print_table(name, rows, of.budgets)
         if of.record:
-            known = json.loads(of.record.read_text()) if of.record.exists() else {"stages": {}}
-            known = {"question": (__doc__ or "").splitlines()[0], **known}
-            known["stages"][name] = round_numbers(rows)
-            write_json(of.record, known)
+            content = json.loads(of.record.read_text()) if of.record.exists() else {"stages": {}}
+            content = {"question": (__doc__ or "").splitlines()[0], **content}
+            content["stages"][name] = round_numbers(rows)
+            write_json(of.record, content)
 
 
 if __name__ == "__main__":

@@ -52,9 +52,9 @@ def main() -> None:
         for name, method in METHODS.items():
             result = unweave.unlearn(original, split, method)
             audit = unweave.audit(result, reference)
-            shown = {figure: audit.scores[figure] for figure in ("ua", "ra", "ta", "tv")}
+            figures = {figure: audit.scores[figure] for figure in ("ua", "ra", "ta", "tv")}
             print(f"{name:12} {audit.reason}")
-            for figure, score in shown.items():
+            for figure, score in figures.items():
                 print(f"    {figure.upper()} {score.value:6.2f}, retrained {score.reference:6.2f}")
 
 

@@ -59,9 +59,9 @@ def train() -> nn.Module:
         rows, t = torch.randint(1500, (128,)), torch.randint(1000, (128,))
         clean, noise = images[rows], torch.randn(128, 1, 8, 8)
         condition = torch.where(torch.rand(128) < 0.1, NULL, labels[rows])
-        said = model(task.schedule.add_noise(clean, noise, t), t, condition)
+        prediction = model(task.schedule.add_noise(clean, noise, t), t, condition)
         optimizer.zero_grad()
-        (said - task.schedule.target(clean, noise, t)).square().mean().backward()
+        (prediction - task.schedule.target(clean, noise, t)).square().mean().backward()
         optimizer.step()
     return model
 
@@ -69,8 +69,8 @@ def train() -> nn.Module:
 def recognised(model: nn.Module, classifier: LogisticRegression) -> list[float]:
     """Per digit, the share of 25 images drawn under its condition that the classifier takes for it."""
     conditions = torch.arange(10).repeat_interleave(25)
-    drawn = sample(model, task, conditions, shape=(1, 8, 8), how=Sampler("dpm", steps=10, guidance=1.5))
-    answers = torch.tensor(classifier.predict(drawn.flatten(1).numpy()))
+    samples = sample(model, task, conditions, shape=(1, 8, 8), how=Sampler("dpm", steps=10, guidance=1.5))
+    answers = torch.tensor(classifier.predict(samples.flatten(1).numpy()))
     return (answers == conditions).double().view(10, 25).mean(1).tolist()
 
 

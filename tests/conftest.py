@@ -31,8 +31,8 @@ def pytest_runtest_setup() -> None:
 @pytest.fixture(autouse=True, scope="session")
 def shared_models(tmp_path_factory: pytest.TempPathFactory) -> None:
     """The folder of trained toy models that all processes of this run share."""
-    own = tmp_path_factory.getbasetemp()
-    folder = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "trained-once"
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "trained-once"
     folder.mkdir(exist_ok=True)
     os.environ[FOLDER] = str(folder)
 

@@ -42,11 +42,11 @@ class Toy:
 
     def stream(self, order: Iterable[Tensor], *, generator: torch.Generator | None = None) -> Iterator[Raw]:
         for ids in order:
-            taken = tuple(x[ids] for x in self.inputs)
-            if generator is not None and taken[0].is_floating_point():
-                shift = 0.1 * draw_uniform(ids, generator)[:, 0].view(-1, *[1] * (taken[0].ndim - 1))
-                taken = (taken[0] + shift.to(taken[0].dtype), *taken[1:])
-            yield Raw(ids, taken, self.labels[ids])
+            inputs = tuple(x[ids] for x in self.inputs)
+            if generator is not None and inputs[0].is_floating_point():
+                shift = 0.1 * draw_uniform(ids, generator)[:, 0].view(-1, *[1] * (inputs[0].ndim - 1))
+                inputs = (inputs[0] + shift.to(inputs[0].dtype), *inputs[1:])
+            yield Raw(ids, inputs, self.labels[ids])
 
     def digest(self) -> str:
         return hashlib.sha256(b"".join(x.numpy().tobytes() for x in (*self.inputs, self.labels))).hexdigest()
@@ -90,9 +90,9 @@ class Denoiser(nn.Module):
         )
 
     def forward(self, x: Tensor, time: Tensor, condition: Tensor) -> Tensor:
-        seen = torch.cat([x, self.condition(condition).view_as(x)], dim=1)
+        features = torch.cat([x, self.condition(condition).view_as(x)], dim=1)
         at = self.time(time[:, None].to(x.dtype) / 1000)
-        return self.last(F.silu(self.norm(self.first(seen) + at[:, :, None, None])))
+        return self.last(F.silu(self.norm(self.first(features) + at[:, :, None, None])))
 
 
 def unet() -> nn.Module:

@@ -113,8 +113,8 @@ def setting(kind: str, dtype: torch.dtype) -> tuple[Task, Split]:
         return every_family.task(kind), every_family.split(kind, dtype)
     if kind == "class":
         train = source(45, 1, dtype)
-        whole = (train.labels == 3).nonzero()[:, 0].tolist()
-        return Classifier(CLASSES), Split(train, whole, source(24, 2, dtype))
+        forget_ids = (train.labels == 3).nonzero()[:, 0].tolist()
+        return Classifier(CLASSES), Split(train, forget_ids, source(24, 2, dtype))
     return Classifier(CLASSES), Split(source(45, 1, dtype), range(0, 45, 4), source(24, 2, dtype))
 
 
@@ -133,19 +133,19 @@ def learnt(kind: str, dtype: torch.dtype) -> nn.Module:
     """A model that was trained for a moment."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(3)
-        made = build(kind, dtype)
-    return train_once(f"sharded, {kind}, {dtype}", made, lambda each: train(each, kind, dtype)).eval()
+        fresh_model = build(kind, dtype)
+    return train_once(f"sharded, {kind}, {dtype}", fresh_model, lambda each: train(each, kind, dtype)).eval()
 
 
-def train(made: nn.Module, kind: str, dtype: torch.dtype) -> None:
+def train(net: nn.Module, kind: str, dtype: torch.dtype) -> None:
     """Trains a model in place for a moment."""
     task, split = setting(kind, dtype)
-    optimizer = torch.optim.Adam(made.parameters(), 0.02)
+    optimizer = torch.optim.Adam(net.parameters(), 0.02)
     for _ in range(30):
         (raw,) = split.train.stream([torch.arange(len(split.train))])
         batch = task.draw(raw, torch.Generator().manual_seed(4))
         optimizer.zero_grad()
-        task.loss(call(made, batch.inputs), batch.target).mean().backward()
+        task.loss(call(net, batch.inputs), batch.target).mean().backward()
         optimizer.step()
     optimizer.zero_grad()
 
@@ -153,13 +153,13 @@ def train(made: nn.Module, kind: str, dtype: torch.dtype) -> None:
 BLOCKS = ("0", "2", "conv2", "downsample", "down_blocks.0", "mid_block", "up_blocks.0")
 
 
-def shard(whole: nn.Module) -> nn.Module:
+def shard(net: nn.Module) -> nn.Module:
     """The model cut over the processes, block by block, as users do."""
     mesh = init_device_mesh("cpu", (dist.get_world_size(),))
-    for name, module in whole.named_modules():
+    for name, module in net.named_modules():
         if isinstance(module, Block) or name in BLOCKS:
             fully_shard(module, mesh=mesh)
-    return fully_shard(whole, mesh=mesh)
+    return fully_shard(net, mesh=mesh)
 
 
 HOW = Descent(lr=0.05, steps=2, batch=11, forget_batch=5, max_norm=1.0, micro_batch=4)
@@ -263,8 +263,8 @@ def unlearn_case(kind: str, dtype: torch.dtype, method: Method, *, sharded: bool
     task, split = setting(kind, dtype)
     original = model(kind, dtype)
     try:
-        given = shard(original) if sharded else original
-        result = unlearn(given, split, method, task=task, build=lambda: build(kind, dtype))
+        caller_model = shard(original) if sharded else original
+        result = unlearn(caller_model, split, method, task=task, build=lambda: build(kind, dtype))
     except (ValueError, Failed) as error:
         return str(error)
     return dict(whole_state(result.model))
@@ -373,7 +373,7 @@ def refusals() -> dict[str, str]:
 
     by_columns = nn.Sequential(nn.Linear(6, CLASSES))
     fully_shard(by_columns, shard_placement_fn=lambda p: Shard(p.ndim - 1))
-    wrapped = nn.parallel.DistributedDataParallel(model("mlp", torch.float64))
+    parallel_model = nn.parallel.DistributedDataParallel(model("mlp", torch.float64))
     return {
         "exact": error(tried(LUR(mode="exact", alpha=0.05, how=HOW))),
         "curvature": error(tried(LUR(alpha=Curvature(), how=HOW))),
@@ -387,7 +387,7 @@ def refusals() -> dict[str, str]:
         "compiled": error(tried(FineTune(how=replace(HOW, compile=True)))),
         "adafactor": error(tried(FineTune(how=replace(HOW, optimizer="adafactor")))),
         "columns": error(lambda: unlearn(by_columns, split, FineTune(how=HOW), task=task)),
-        "wrapped": error(lambda: unlearn(wrapped, split, FineTune(how=HOW), task=task)),
+        "wrapped": error(lambda: unlearn(parallel_model, split, FineTune(how=HOW), task=task)),
     }
 
 
@@ -395,12 +395,12 @@ def fail_late() -> dict[str, dict[str, Tensor]]:
     """The weights before and after a run whose second stage is refused."""
     task, split = setting("mlp", torch.float64)
     of = shard(model("mlp", torch.float64))
-    found = {"before": {name: gather(each).clone() for name, each in of.state_dict().items()}}
+    states = {"before": {name: gather(each).clone() for name, each in of.state_dict().items()}}
     try:
         unlearn(of, split, Pipeline(FineTune(how=HOW), FisherForgetting()), task=task)
     except ValueError:
-        found["after"] = {name: gather(each).clone() for name, each in of.state_dict().items()}
-    return found
+        states["after"] = {name: gather(each).clone() for name, each in of.state_dict().items()}
+    return states
 
 
 def run_cases(names: Sequence[str]) -> dict[str, Any]:
@@ -410,7 +410,7 @@ def run_cases(names: Sequence[str]) -> dict[str, Any]:
 
 def run_quick(folder: Path) -> dict[str, Any]:
     """What the quick cases find, and all else that a sharded model does."""
-    everything = run_cases(QUICK) | {
+    results = run_cases(QUICK) | {
         "root whole": root_whole(sharded=True),
         "vectors": vectors(sharded=True),
         "answers": before_and_after(METHODS["nested"]),
@@ -419,9 +419,9 @@ def run_quick(folder: Path) -> dict[str, Any]:
         "failed late": fail_late(),
     }
     saved(folder / "saved", METHODS["nested"])
-    everything["read in pieces"] = saved_in_pieces(folder / "pieces", METHODS["nested"])
+    results["read in pieces"] = saved_in_pieces(folder / "pieces", METHODS["nested"])
     saved(folder / "saved with LoRA", WITH_LORA)
-    return everything
+    return results
 
 
 def work(rank: int, count: int, folder: str, slow: bool) -> None:

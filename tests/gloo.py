@@ -66,12 +66,14 @@ def masked() -> Found:
 def importances() -> Found:
     """Over batches of which some leave the second process nothing."""
     of, one = problem(), nll("forget")
-    found = {
+    scores_by_name = {
         "snip": snip(of, one, batch=11, batches=None),
         "fisher": fisher(of, one, batch=1),
         "saliency": saliency(of, one, batch=5),
     }
-    return {name: flat(scores) for name, scores in found.items()} | {"cost": torch.tensor(of.cost.gradients)}
+    return {name: flat(scores) for name, scores in scores_by_name.items()} | {
+        "cost": torch.tensor(of.cost.gradients)
+    }
 
 
 def curvature() -> Found:
@@ -128,7 +130,7 @@ def one_bad_example() -> Found:
 
 def messages() -> Found:
     """How many times processes speak for three steps of nested and of lagged, in one bucket and in four."""
-    counted: list[int] = []
+    counts: list[int] = []
     for terms, size in ((nested, 25 * 2**20), (lagged, 25 * 2**20), (nested, 1)):
         calls = 0
 
@@ -137,7 +139,7 @@ def messages() -> Found:
             calls += 1
             return speak(tensor, *rest)
 
-        kept, processes.BUCKET = processes.BUCKET, size
+        bucket_size, processes.BUCKET = processes.BUCKET, size
         dist.all_reduce, speak = counting, dist.all_reduce
         try:
             descend(
@@ -146,17 +148,17 @@ def messages() -> Found:
                 Phase(terms(nll("retain"), bounded(), 0.1)),
             )
         finally:
-            dist.all_reduce, processes.BUCKET = speak, kept
-        counted.append(calls)
-    return {"calls": torch.tensor(counted)}
+            dist.all_reduce, processes.BUCKET = speak, bucket_size
+        counts.append(calls)
+    return {"calls": torch.tensor(counts)}
 
 
 def small_buckets() -> Found:
-    kept, processes.BUCKET = processes.BUCKET, 100
+    bucket_size, processes.BUCKET = processes.BUCKET, 100
     try:
         return followed("nested", UNEVEN["uneven"])
     finally:
-        processes.BUCKET = kept
+        processes.BUCKET = bucket_size
 
 
 def sharded(rule: str = "total", mode: str = "nested") -> Found:
@@ -175,8 +177,8 @@ def sharded(rule: str = "total", mode: str = "nested") -> Found:
         descend(of, Descent(lr=0.05, steps=4, batch=9, forget_batch=5, max_norm=1.0), Phase(terms, rule=rule))
     except ValueError as error:
         return str(error)
-    whole = [p.full_tensor() if dist.is_initialized() else p for p in of.params.values()]
-    return {"weights": torch.cat([p.detach().flatten() for p in whole])}
+    weights = [p.full_tensor() if dist.is_initialized() else p for p in of.params.values()]
+    return {"weights": torch.cat([p.detach().flatten() for p in weights])}
 
 
 CASES: dict[str, Callable[[], Found]] = {

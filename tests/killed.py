@@ -61,10 +61,10 @@ def run_and_kill(
     """Gives a command to several processes, of which one is killed; returns what each said."""
     os.environ[KILL] = f"{rank} {number} {seconds}"
     try:
-        (said,) = launched.run_shared([words], folder, count)
+        (output,) = launched.run_shared([words], folder, count)
     finally:
         del os.environ[KILL]
-    return said
+    return output
 
 
 def draw(points: random.Random, passes: int) -> tuple[int, int, float]:

@@ -56,10 +56,10 @@ def run_and_write(command: Sequence[str], path: Path) -> None:
     """Runs a command in this process, and writes what it said."""
     from unweave.cli import main
 
-    out, error = io.StringIO(), io.StringIO()
-    with redirect_stdout(out), redirect_stderr(error):
+    output, error = io.StringIO(), io.StringIO()
+    with redirect_stdout(output), redirect_stderr(error):
         code = main(command)
-    torch.save([code, out.getvalue(), error.getvalue()], path)
+    torch.save([code, output.getvalue(), error.getvalue()], path)
 
 
 def run_shared(commands: Sequence[Sequence[str]], folder: Path, count: int = 2) -> list[list[Output | None]]:
@@ -139,15 +139,15 @@ def work_on_copy(script: Path, arguments: Sequence[str], path: Path) -> None:
     os.chdir(script.parent)
     sys.path.insert(0, str(script.parent))
     sys.argv = [str(script), *arguments]
-    out, error = io.StringIO(), io.StringIO()
-    with redirect_stdout(out), redirect_stderr(error):
+    output, error = io.StringIO(), io.StringIO()
+    with redirect_stdout(output), redirect_stderr(error):
         try:
             runpy.run_path(str(script), run_name="__main__")
         except SystemExit as end:
             code = end.code or 0
         else:
             code = 0
-    torch.save([code, out.getvalue(), error.getvalue()], path)
+    torch.save([code, output.getvalue(), error.getvalue()], path)
 
 
 def run_script(script: Path, arguments: Sequence[str]) -> Output | None:

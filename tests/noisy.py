@@ -58,7 +58,7 @@ def on_the_way(
     model: nn.Module, x: Tensor, condition: int, null: int, updates: int, *, steps: int, scale: float
 ) -> Tensor:
     """One image after a number of DDIM updates, with a linear schedule of 1000 times, written out."""
-    left = (1 - torch.linspace(1e-4, 0.02, 1000, dtype=torch.float64)).cumprod(0)
+    alphas = (1 - torch.linspace(1e-4, 0.02, 1000, dtype=torch.float64)).cumprod(0)
     times = [i * (1000 // steps) for i in range(steps)][::-1]
 
     def answer(at: int, under: int) -> Tensor:
@@ -66,6 +66,6 @@ def on_the_way(
 
     for now, after in islice(pairwise(times), updates):
         noise = answer(now, null) + scale * (answer(now, condition) - answer(now, null))
-        clean = (x - (1 - left[now]).sqrt() * noise) / left[now].sqrt()
-        x = left[after].sqrt() * clean + (1 - left[after]).sqrt() * noise
+        clean = (x - (1 - alphas[now]).sqrt() * noise) / alphas[now].sqrt()
+        x = alphas[after].sqrt() * clean + (1 - alphas[after]).sqrt() * noise
     return x

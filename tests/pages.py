@@ -42,8 +42,8 @@ class Block:
     @property
     def file(self) -> str | None:
         """The file that the first line says this is."""
-        found = FILE.match(self.code)
-        return found[1] if found else None
+        match = FILE.match(self.code)
+        return match[1] if match else None
 
     @property
     def commands(self) -> list[list[str]]:
@@ -57,10 +57,10 @@ def text(page: str) -> str:
 
 def blocks(page: str) -> list[Block]:
     """The blocks of a page, in order."""
-    whole = text(page)
-    lines = [whole.count("\n", 0, found.start()) + 1 for found in FENCE.finditer(whole)]
-    found = zip(FENCE.findall(whole), lines, strict=True)
-    return [Block(language, code, f"{page}, line {line}") for (language, code), line in found]
+    content = text(page)
+    lines = [content.count("\n", 0, match.start()) + 1 for match in FENCE.finditer(content)]
+    match = zip(FENCE.findall(content), lines, strict=True)
+    return [Block(language, code, f"{page}, line {line}") for (language, code), line in match]
 
 
 def prose(page: str) -> str:
@@ -70,7 +70,7 @@ def prose(page: str) -> str:
 
 def code_in(page: str) -> list[list[str]]:
     """The code within the text of a page, each as words."""
-    return [found.split() for found in re.findall(r"`([^`\n]+)`", prose(page))]
+    return [match.split() for match in re.findall(r"`([^`\n]+)`", prose(page))]
 
 
 def sections(page: str) -> list[str]:
@@ -93,9 +93,9 @@ def figures(section: str) -> list[str]:
 def table(page: str, header: str) -> Mapping[str, list[str]]:
     """The rows of the table under a header, by each name in code in their first cell."""
     lines = text(page).splitlines()
-    below = lines[lines.index(header) + 2 :]
-    end = next((i for i, line in enumerate(below) if not line.startswith("|")), len(below))
-    cells = [line.strip("| ").split(" | ") for line in below[:end]]
+    body = lines[lines.index(header) + 2 :]
+    end = next((i for i, line in enumerate(body) if not line.startswith("|")), len(body))
+    cells = [line.strip("| ").split(" | ") for line in body[:end]]
     return {name: row for row in cells for name in re.findall(r"`([^`]+)`", row[0])}
 
 
@@ -109,5 +109,5 @@ REFERENCES = re.compile(r"(?<=seeds=range\()10(?=\))")
 
 def shorten_training(code: str, *, audited: bool) -> str:
     """The code of a page or an example with few steps, and with two references if no test reads its audit."""
-    shorter = TRAINING.sub(lambda found: str(max(1, int(found[0]) // 30)), code)
+    shorter = TRAINING.sub(lambda match: str(max(1, int(match[0]) // 30)), code)
     return shorter if audited else REFERENCES.sub("2", shorter)

@@ -96,12 +96,12 @@ def shortened(settings: Any) -> Any:
         case Sampler():
             return replace(settings, steps=3)
     inner = {each.name: vars(settings)[each.name] for each in fields(settings)}
-    changed = {name: shortened(value) for name, value in inner.items() if is_dataclass(value)}
-    return replace(settings, **changed)
+    changes = {name: shortened(value) for name, value in inner.items() if is_dataclass(value)}
+    return replace(settings, **changes)
 
 
 def fingerprint(*parts: Tensor) -> dict[str, float]:
     """The inner product of all floating numbers with fixed ones, and the norm."""
-    whole = torch.cat([part.detach().flatten() for part in parts if part.is_floating_point()])
-    product = whole @ (0.7 * torch.arange(len(whole))).sin()
-    return {"product": float(product), "norm": float(whole.norm())}
+    vector = torch.cat([part.detach().flatten() for part in parts if part.is_floating_point()])
+    product = vector @ (0.7 * torch.arange(len(vector))).sin()
+    return {"product": float(product), "norm": float(vector.norm())}

@@ -50,36 +50,37 @@ def synthetic() -> dict[str, Any]:
 
 def few() -> dict[str, Any]:
     """The stage `trace` alone with two methods and a failed one: the same shapes, faster to validate."""
-    made = synthetic()
-    stage = made["stages"]["trace"]
+    record = synthetic()
+    stage = record["stages"]["trace"]
     methods = {name: stage["methods"][name] for name in ("lur", "original", "diverged")}
-    return made | {"stages": {"trace": stage | {"methods": methods}}}
+    return record | {"stages": {"trace": stage | {"methods": methods}}}
 
 
 def at_budgets(*budgets: float) -> dict[str, Any]:
     """The stage `trace` at several budgets, gaps and costs in proportion, with the frontier of the three."""
-    made, stages = synthetic(), {}
+    record, stages = synthetic(), {}
     for budget in budgets:
-        stage = copy.deepcopy(made["stages"]["trace"])
+        stage = copy.deepcopy(record["stages"]["trace"])
         stage["reference"]["gradient_evaluations"] = 3400
         for name in stage["methods"].keys() - {"original", "retrain", "diverged"}:
             row = stage["methods"][name]
             row["gap"] |= {end: row["gap"][end] * 0.3 / budget for end in ("mean", "low", "high")}
             row |= {"gradient_evaluations": 3400 * budget, "cost": 1.2 * budget}
-            scaled = [each * 0.3 / budget for each in row["per_seed"]["gap"]]
-            row["per_seed"] |= {"gap": scaled, "cost": [1.2 * budget] * 10}
+            gaps = [each * 0.3 / budget for each in row["per_seed"]["gap"]]
+            row["per_seed"] |= {"gap": gaps, "cost": [1.2 * budget] * 10}
             if budget <= 0.1:
                 row |= {"verdict": "FAIL", "reason": _reason("FAIL")}
         stages[budget] = stage
-    named = {f"trace@{budget}": stage for budget, stage in stages.items()}
-    return made | {"stages": named, "frontier": {"trace": frontier(stages)}}
+    stages_by_name = {f"trace@{budget}": stage for budget, stage in stages.items()}
+    return record | {"stages": stages_by_name, "frontier": {"trace": frontier(stages)}}
 
 
 def cheap_to_draw(record: dict[str, Any]) -> dict[str, Any]:
     """The record with four methods a stage at most and without histograms: its page draws few figures."""
-    kept = ("lur", "joint", "original", "retrain")
+    names = ("lur", "joint", "original", "retrain")
     stages = {
-        name: stage | {"methods": {each: stage["methods"][each] for each in kept if each in stage["methods"]}}
+        name: stage
+        | {"methods": {each: stage["methods"][each] for each in names if each in stage["methods"]}}
         for name, stage in record["stages"].items()
     }
     return record | {"stages": {name: stage | {"histograms": {}} for name, stage in stages.items()}}
@@ -135,16 +136,16 @@ def failed(reason: str) -> dict[str, Any]:
 
 def without(record: dict[str, Any], *path: str) -> dict[str, Any]:
     """A copy of `record` that lacks the key at the end of `path`."""
-    made = copy.deepcopy(record)
-    _parent(made, path).pop(path[-1])
-    return made
+    result = copy.deepcopy(record)
+    _parent(result, path).pop(path[-1])
+    return result
 
 
 def put(record: dict[str, Any], *path: str, value: Any) -> dict[str, Any]:
     """A copy of `record` with `value` at the end of `path`."""
-    made = copy.deepcopy(record)
-    _parent(made, path)[path[-1]] = value
-    return made
+    result = copy.deepcopy(record)
+    _parent(result, path)[path[-1]] = value
+    return result
 
 
 def _parent(record: dict[str, Any], path: tuple[str, ...]) -> dict[str, Any]:
@@ -236,11 +237,11 @@ def _moved(metric: str, distance: float) -> float:
     """A metric's value that many margins away, held in its range: negative is under-forgetting."""
     centre, _ = METRICS[metric]
     margin = MARGINS.get(metric, 0.05 * abs(centre))
-    moved = {"ra": centre - 0.4 * abs(distance) * margin, "ta": centre - 0.5 * abs(distance) * margin}
-    moved |= {"auc": centre - distance * margin, "rank": centre - 0.4 * abs(distance) * margin}
+    values = {"ra": centre - 0.4 * abs(distance) * margin, "ta": centre - 0.5 * abs(distance) * margin}
+    values |= {"auc": centre - distance * margin, "rank": centre - 0.4 * abs(distance) * margin}
     if metric in ("tv", "js"):
         return centre + 0.1 * abs(distance) * margin
-    return moved.get(metric, max(0.0, centre + distance * margin))
+    return values.get(metric, max(0.0, centre + distance * margin))
 
 
 def _reason(verdict: str) -> str:
@@ -264,10 +265,10 @@ def _trace(name: str, rng: random.Random) -> dict[str, list[list[float | None]]]
 
 def _per_seed(name: str, values: dict[str, float], gap: float, cost: float) -> dict[str, list[float]]:
     rng = random.Random(name)
-    kept = {"gap": gap, "seconds": 4.1 * cost + 0.013, "cost": cost, **values}
-    kept |= {"retain_retention": values["ra"] / 99.5, "forget_retention": (100 - values["ua"]) / 91}
-    kept |= {"test_retention": values["ta"] / 91.2, "indiscernibility": 1 - abs(2 * values["auc"] - 1)}
-    kept |= {"t_mia": 1 - abs(2 * values["auc"] - 1)}
+    figures = {"gap": gap, "seconds": 4.1 * cost + 0.013, "cost": cost, **values}
+    figures |= {"retain_retention": values["ra"] / 99.5, "forget_retention": (100 - values["ua"]) / 91}
+    figures |= {"test_retention": values["ta"] / 91.2, "indiscernibility": 1 - abs(2 * values["auc"] - 1)}
+    figures |= {"t_mia": 1 - abs(2 * values["auc"] - 1)}
     # in pairs around the value, which is the mean of the seeds, or their median
     return {
         key: [
@@ -275,7 +276,7 @@ def _per_seed(name: str, values: dict[str, float], gap: float, cost: float) -> d
             for each in (0.04, 0.08, 0.12, 0.16, rng.uniform(0, 0.2))
             for side in (-1, 1)
         ]
-        for key, value in kept.items()
+        for key, value in figures.items()
     }
 
 

@@ -101,24 +101,24 @@ def run(name: str, way: str, folder: Path | None, until: int | None = None) -> F
 
 def interrupt(name: str, way: str, folder: Path) -> Found:
     """Interrupts a case, and leaves copies of its states beside the folder, to resume in other ways."""
-    found = run(name, way, folder, UNTIL.get(name, 3))
+    result = run(name, way, folder, UNTIL.get(name, 3))
     if dist.get_rank() == 0:
         for copy in ("alone", "more", "other way"):
             shutil.copytree(folder, folder.with_name(f"{folder.name}, {copy}"))
     dist.barrier()
-    return found
+    return result
 
 
 def fail_to_write(way: str, folder: Path) -> Found:
     """A case in which one process can't write its second state."""
-    kept, written = (FileSystemWriter.write_data, torch.save), 0
+    originals, writes = (FileSystemWriter.write_data, torch.save), 0
 
     def full(*arguments: object, **keywords: object) -> object:
-        nonlocal written
-        written += 1
-        if written == 2:
+        nonlocal writes
+        writes += 1
+        if writes == 2:
             raise OSError(28, "No space left on device")
-        return kept[way == "replicated"](*arguments, **keywords)
+        return originals[way == "replicated"](*arguments, **keywords)
 
     if way == "sharded" and dist.get_rank() == 1:
         FileSystemWriter.write_data = full
@@ -127,7 +127,7 @@ def fail_to_write(way: str, folder: Path) -> Found:
     try:
         return run("masked", way, folder)
     finally:
-        FileSystemWriter.write_data, torch.save = kept
+        FileSystemWriter.write_data, torch.save = originals
 
 
 def spoil(folder: Path) -> None:
@@ -141,26 +141,26 @@ def spoil(folder: Path) -> None:
 
 def in_two(folder: Path) -> dict[str, Found]:
     """Everything that two processes find."""
-    found: dict[str, Found] = {}
+    results: dict[str, Found] = {}
     for way in WAYS:
         for name in CASES:
             place = folder / f"{name}, {way}"
-            found |= {
+            results |= {
                 f"{name}, {way}, whole": run(name, way, None),
                 f"{name}, {way}, interrupted": interrupt(name, way, place),
                 f"{name}, {way}, resumed": run(name, way, place),
             }
         other = WAYS[1 - WAYS.index(way)]
-        found[f"{way}, other way"] = run("lagged", other, folder / f"lagged, {way}, other way")
-        found[f"{way}, again"] = run("lagged", way, folder / f"lagged, {way}")
+        results[f"{way}, other way"] = run("lagged", other, folder / f"lagged, {way}, other way")
+        results[f"{way}, again"] = run("lagged", way, folder / f"lagged, {way}")
         place = folder / f"full, {way}"
-        found[f"{way}, full"] = fail_to_write(way, place)
-        found[f"{way}, after full"] = run("masked", way, place)
-        found[f"{way}, another run"] = run("lagged", way, folder / f"masked, {way}")
+        results[f"{way}, full"] = fail_to_write(way, place)
+        results[f"{way}, after full"] = run("masked", way, place)
+        results[f"{way}, another run"] = run("lagged", way, folder / f"masked, {way}")
         spoilt = folder / f"masked, {way}"
         spoil(spoilt)
-        found[f"{way}, spoilt"] = run("masked", way, spoilt)
-    return found
+        results[f"{way}, spoilt"] = run("masked", way, spoilt)
+    return results
 
 
 def in_more(folder: Path) -> dict[str, Found]:
@@ -175,8 +175,8 @@ def work(rank: int, count: int, folder: str) -> None:
     dist.init_process_group(
         "gloo", init_method=f"file://{folder}/meeting {count}", rank=rank, world_size=count
     )
-    found = in_two(Path(folder)) if count == 2 else in_more(Path(folder))
-    torch.save(found, f"{folder}/{count}-{rank}.pt")
+    results = in_two(Path(folder)) if count == 2 else in_more(Path(folder))
+    torch.save(results, f"{folder}/{count}-{rank}.pt")
     dist.destroy_process_group()
 
 

@@ -17,8 +17,8 @@ def each_within(settings: T, change: Callable[[object], object]) -> T:
         return cast(T, Pipeline(*stages, names=settings.names))
     assert is_dataclass(settings) and not isinstance(settings, type)
     inner = {field.name: vars(settings)[field.name] for field in fields(settings)}
-    changed = {name: each_within(value, change) for name, value in inner.items() if is_dataclass(value)}
-    return cast(T, change(replace(settings, **changed)))
+    changes = {name: each_within(value, change) for name, value in inner.items() if is_dataclass(value)}
+    return cast(T, change(replace(settings, **changes)))
 
 
 def stages_of(method: Method) -> tuple[object, ...]:

@@ -65,32 +65,32 @@ def write_single_file(folder: Path, file: Path, *, open_clip: bool = False) -> P
     unet, vae, text = (
         load_file(next((folder / part).glob("*.safetensors"))) for part in ("unet", "vae", "text_encoder")
     )
-    whole = {f"model.diffusion_model.{unet_name(name)}": value for name, value in unet.items()}
-    whole |= {f"first_stage_model.{vae_name(name)}": as_convolution(name, v) for name, v in vae.items()}
+    weights = {f"model.diffusion_model.{unet_name(name)}": value for name, value in unet.items()}
+    weights |= {f"first_stage_model.{vae_name(name)}": as_convolution(name, v) for name, v in vae.items()}
     plain = {name.removeprefix("text_model."): value for name, value in text.items()}
     prefix = "cond_stage_model.transformer.text_model."
-    whole |= open_clip_text(plain) if open_clip else {f"{prefix}{name}": v for name, v in plain.items()}
-    save_file({name: value.contiguous() for name, value in whole.items()}, file)
+    weights |= open_clip_text(plain) if open_clip else {f"{prefix}{name}": v for name, v in plain.items()}
+    save_file({name: value.contiguous() for name, value in weights.items()}, file)
     return file
 
 
 def unet_name(name: str) -> str:
     old = next(each for each in UNET if name.startswith(f"{each}."))
-    rest = name.removeprefix(old)
+    suffix = name.removeprefix(old)
     if ".resnets." in name:
-        rest = renamed(rest, RESNET)
-    return UNET[old] + rest
+        suffix = renamed(suffix, RESNET)
+    return UNET[old] + suffix
 
 
 def vae_name(name: str) -> str:
     if ".mid_block.attentions.0." in name:
-        before, rest = name.split(".mid_block.attentions.0.")
-        return f"{before}.mid.attn_1.{renamed(rest, ATTENTION)}"
-    name = re.sub(r"mid_block\.resnets\.(\d)", lambda found: f"mid.block_{int(found[1]) + 1}", name)
+        prefix, suffix = name.split(".mid_block.attentions.0.")
+        return f"{prefix}.mid.attn_1.{renamed(suffix, ATTENTION)}"
+    name = re.sub(r"mid_block\.resnets\.(\d)", lambda match: f"mid.block_{int(match[1]) + 1}", name)
     name = re.sub(r"down_blocks\.(\d)\.resnets", r"down.\1.block", name)
     name = re.sub(r"down_blocks\.(\d)\.downsamplers\.0", r"down.\1.downsample", name)
-    name = re.sub(r"up_blocks\.(\d)\.resnets", lambda found: f"up.{1 - int(found[1])}.block", name)
-    name = re.sub(r"up_blocks\.(\d)\.upsamplers\.0", lambda found: f"up.{1 - int(found[1])}.upsample", name)
+    name = re.sub(r"up_blocks\.(\d)\.resnets", lambda match: f"up.{1 - int(match[1])}.block", name)
+    name = re.sub(r"up_blocks\.(\d)\.upsamplers\.0", lambda match: f"up.{1 - int(match[1])}.upsample", name)
     return name.replace("conv_shortcut", "nin_shortcut").replace("conv_norm_out", "norm_out")
 
 
@@ -102,12 +102,12 @@ def as_convolution(name: str, value: Tensor) -> Tensor:
 
 def open_clip_text(plain: State) -> State:
     """Names of OpenCLIP, where one matrix holds queries, keys and values."""
-    found = {renamed(name, OPEN_CLIP): value for name, value in plain.items()}
-    for name in [each for each in found if ".q_proj." in each]:
-        parts = [found.pop(name.replace("q_proj", f"{letter}_proj")) for letter in "qkv"]
-        found[name.replace(".q_proj.", ".in_proj_")] = torch.cat(parts)
-    found["text_projection"] = torch.eye(32)
-    return {f"cond_stage_model.model.{name}": value for name, value in found.items()}
+    weights = {renamed(name, OPEN_CLIP): value for name, value in plain.items()}
+    for name in [each for each in weights if ".q_proj." in each]:
+        parts = [weights.pop(name.replace("q_proj", f"{letter}_proj")) for letter in "qkv"]
+        weights[name.replace(".q_proj.", ".in_proj_")] = torch.cat(parts)
+    weights["text_projection"] = torch.eye(32)
+    return {f"cond_stage_model.model.{name}": value for name, value in weights.items()}
 
 
 def renamed(name: str, names: dict[str, str]) -> str:

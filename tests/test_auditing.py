@@ -36,9 +36,9 @@ SIZES = {"forget": 200, "retain": 400, "calibration": 200, "test": 200}
 
 def make_evidence(seed: int, noise: float = 0.05, lift: float = 0.0) -> Evidence:
     """A model that agrees with those of other seeds but for a little noise; `lift`: what it knows of F."""
-    base, own = draw_evidence(0, SIZES), np.random.default_rng(seed)
+    base, generator = draw_evidence(0, SIZES), np.random.default_rng(seed)
     logits = {
-        part: each + own.normal(scale=noise, size=each.shape).astype(np.float32)
+        part: each + generator.normal(scale=noise, size=each.shape).astype(np.float32)
         for part, each in base.logits.items()
     }
     logits["forget"][np.arange(SIZES["forget"]), base.labels["forget"]] += lift
@@ -51,10 +51,10 @@ CALIBRATION = [make_evidence(seed) for seed in range(100, 112)]
 
 def test_a_retrained_model_passes_and_the_untouched_original_fails() -> None:
     original = make_evidence(51, lift=3.0)
-    passed = unweave.audit(make_evidence(50), REFERENCES, calibration=CALIBRATION, original=original)
-    assert passed.verdict is Verdict.PASS, passed.reason
-    failed = unweave.audit(original, REFERENCES, calibration=CALIBRATION, original=original)
-    assert failed.verdict is Verdict.FAIL and "under-forgetting" in failed.reason
+    retrained_audit = unweave.audit(make_evidence(50), REFERENCES, calibration=CALIBRATION, original=original)
+    assert retrained_audit.verdict is Verdict.PASS, retrained_audit.reason
+    original_audit = unweave.audit(original, REFERENCES, calibration=CALIBRATION, original=original)
+    assert original_audit.verdict is Verdict.FAIL and "under-forgetting" in original_audit.reason
 
 
 def test_copies_are_no_references() -> None:
@@ -64,21 +64,21 @@ def test_copies_are_no_references() -> None:
 
 def test_calibration_of_another_request_is_refused() -> None:
     classes = CALIBRATION[0].n_classes
-    others = [
+    other_calibration = [
         replace(each, labels={**each.labels, "forget": (each.labels["forget"] + 1) % classes})
         for each in CALIBRATION
     ]
     with pytest.raises(ValueError, match="another label in the reference"):
-        unweave.audit(make_evidence(50), REFERENCES, calibration=others)
+        unweave.audit(make_evidence(50), REFERENCES, calibration=other_calibration)
 
 
 def test_nothing_to_forget_is_not_a_pass() -> None:
-    found = unweave.audit(make_evidence(50), REFERENCES, calibration=CALIBRATION, original=make_evidence(51))
-    assert found.verdict is Verdict.INCONCLUSIVE and "no measurable influence" in found.reason
+    audit = unweave.audit(make_evidence(50), REFERENCES, calibration=CALIBRATION, original=make_evidence(51))
+    assert audit.verdict is Verdict.INCONCLUSIVE and "no measurable influence" in audit.reason
 
 
 @for_each(
-    ("references", "calibration", "missing"),
+    ("references", "calibration", "reasons"),
     [
         ([], [], ["no retrained model", "0 calibration retrains, 12 needed"]),
         (REFERENCES[:4], CALIBRATION, ["4 seeds, 10 needed"]),
@@ -86,72 +86,72 @@ def test_nothing_to_forget_is_not_a_pass() -> None:
         (REFERENCES, [], ["0 calibration retrains, 12 needed"]),
     ],
 )
-def test_what_is_missing_is_named(references, calibration, missing) -> None:
-    found = unweave.audit(make_evidence(50), references, calibration=calibration)
-    assert found.verdict is Verdict.INCONCLUSIVE
-    assert all(part in found.reason for part in missing), found.reason
+def test_what_is_missing_is_named(references, calibration, reasons) -> None:
+    audit = unweave.audit(make_evidence(50), references, calibration=calibration)
+    assert audit.verdict is Verdict.INCONCLUSIVE
+    assert all(part in audit.reason for part in reasons), audit.reason
 
 
 def test_a_figure_of_one_model_has_no_interval_and_is_its_own_value() -> None:
     evidence = make_evidence(50)
-    found = unweave.audit(evidence, REFERENCES, calibration=CALIBRATION)
-    alone = measure(evidence)
-    for name, value in alone.items():
-        score = found.scores[name]
+    audit = unweave.audit(evidence, REFERENCES, calibration=CALIBRATION)
+    own_values = measure(evidence)
+    for name, value in own_values.items():
+        score = audit.scores[name]
         assert (score.value, score.n) == (pytest.approx(value), 1) and np.isnan([score.low, score.high]).all()
     pairs = [measure(evidence, other)["tv"] for other in REFERENCES]
-    assert found.scores["tv"].value == pytest.approx(np.mean(pairs)) and found.scores["tv"].n == 10
-    assert {name for name, metric in METRICS.items() if metric.needs_reference} <= set(found.scores)
+    assert audit.scores["tv"].value == pytest.approx(np.mean(pairs)) and audit.scores["tv"].n == 10
+    assert {name for name, metric in METRICS.items() if metric.needs_reference} <= set(audit.scores)
 
 
 def test_the_original_stands_beside_the_model_where_it_is_known() -> None:
     model, original = make_evidence(50), make_evidence(51, lift=3.0)
-    found = unweave.audit(model, REFERENCES, calibration=CALIBRATION, original=original)
-    rows = found.record["stages"]["audit"]["methods"]
+    audit = unweave.audit(model, REFERENCES, calibration=CALIBRATION, original=original)
+    rows = audit.record["stages"]["audit"]["methods"]
     assert list(rows) == ["original", "model"] and rows["original"]["verdict"] == "FAIL"
     other = unweave.audit(original, REFERENCES, calibration=CALIBRATION, original=original).scores
     assert {name: score["value"] for name, score in rows["original"]["scores"].items()} == {
         name: pytest.approx(score.value, nan_ok=True) for name, score in other.items()
     }
-    without = unweave.audit(model, REFERENCES, calibration=CALIBRATION)
-    assert list(without.record["stages"]["audit"]["methods"]) == ["model"]
-    assert without.scores.keys() == found.scores.keys()
+    plain_audit = unweave.audit(model, REFERENCES, calibration=CALIBRATION)
+    assert list(plain_audit.record["stages"]["audit"]["methods"]) == ["model"]
+    assert plain_audit.scores.keys() == audit.scores.keys()
 
 
 def test_the_verdict_is_printed_first_and_everything_is_saved(tmp_path) -> None:
-    found = unweave.audit(
+    audit = unweave.audit(
         make_evidence(50), REFERENCES, calibration=CALIBRATION, original=make_evidence(51, lift=3.0)
     )
-    assert str(found).startswith("PASS: ") and "TV on F" in str(found)
-    found.save(tmp_path / "out")
+    assert str(audit).startswith("PASS: ") and "TV on F" in str(audit)
+    audit.save(tmp_path / "out")
     assert record.load(tmp_path / "out")["stages"]["audit"]["methods"]["model"]["verdict"] == "PASS"
     assert "PASS" in (tmp_path / "out" / "report.html").read_text()
-    again = parquet.load(tmp_path / "out" / "evidence.parquet")
-    assert np.array_equal(again.logits["forget"], found.evidence.logits["forget"])
+    saved_evidence = parquet.load(tmp_path / "out" / "evidence.parquet")
+    assert np.array_equal(saved_evidence.logits["forget"], audit.evidence.logits["forget"])
 
 
 @pytest.fixture
 def result():
-    whole, test = make_data()
-    split = unweave.Split(whole, (whole.tensors[1] == 2).nonzero()[:, 0], test)
-    return unweave.unlearn(Trainer()(whole, 0), split, FineTune(how=Descent(lr=0.1, steps=3)))
+    dataset, test = make_data()
+    split = unweave.Split(dataset, (dataset.tensors[1] == 2).nonzero()[:, 0], test)
+    return unweave.unlearn(Trainer()(dataset, 0), split, FineTune(how=Descent(lr=0.1, steps=3)))
 
 
 def test_references_are_trained_without_what_is_forgotten(result) -> None:
     train = Trainer()
-    found = unweave.audit(result, Retrain(train, seeds=range(2), calibration_seeds=(7, 8, 9)))
+    audit = unweave.audit(result, Retrain(train, seeds=range(2), calibration_seeds=(7, 8, 9)))
     assert train.calls == [(len(result.split.retain), seed) for seed in (0, 1, 7, 8, 9)]
-    assert "2 seeds, 10 needed; 3 calibration retrains, 12 needed" in found.reason
-    assert {"probe", "silhouette", "relearn"} <= set(found.scores)  # a whole class is forgotten
+    assert "2 seeds, 10 needed; 3 calibration retrains, 12 needed" in audit.reason
+    assert {"probe", "silhouette", "relearn"} <= set(audit.scores)  # a whole class is forgotten
 
 
 def test_an_interrupted_audit_goes_on(result, tmp_path) -> None:
     train = Trainer()
     first = unweave.audit(result, Retrain(train, range(2), range(7, 9), folder=tmp_path, code="15 steps"))
-    again = unweave.audit(result, Retrain(train, range(3), range(7, 9), folder=tmp_path, code="15 steps"))
+    audit = unweave.audit(result, Retrain(train, range(3), range(7, 9), folder=tmp_path, code="15 steps"))
     assert [seed for _, seed in train.calls] == [0, 1, 7, 8, 2]
     assert first.scores["probe"].reference is not None
-    assert again.record["stages"]["audit"]["reference"]["scores"]["probe"]["n"] == 3
+    assert audit.record["stages"]["audit"]["reference"]["scores"]["probe"]["n"] == 3
 
 
 OWN = """
@@ -184,10 +184,10 @@ def own_train(folder: Path, monkeypatch: pytest.MonkeyPatch, hidden: int = 8, en
 
 
 def test_references_of_the_same_code_are_read_by_a_new_process(result, tmp_path, monkeypatch) -> None:
-    for asked in ([0, 7, 8], []):
+    for seeds in ([0, 7, 8], []):
         mine = own_train(tmp_path / "mine", monkeypatch)
         unweave.audit(result, Retrain(mine.train, range(1), [7, 8], folder=tmp_path / "kept"))
-        assert asked == mine.ASKED
+        assert seeds == mine.ASKED
 
 
 def test_progress_goes_to_the_log_alone(result, caplog, capsys) -> None:
@@ -237,7 +237,7 @@ def make_default(rate: float):
 
 
 @pytest.mark.parametrize(
-    ("train", "found"),
+    ("train", "kind"),
     [
         (Trainer(), "an object of Trainer"),
         (partial(own_train, hidden=3), "an object of partial"),
@@ -246,8 +246,8 @@ def make_default(rate: float):
         (eval("lambda dataset, seed: None"), "a function in '<string>', which is no file"),
     ],
 )
-def test_a_train_whose_code_no_file_tells_needs_a_name_to_be_kept(tmp_path, train, found) -> None:
-    with pytest.raises(ValueError, match=f"found {found}.*code="):
+def test_a_train_whose_code_no_file_tells_needs_a_name_to_be_kept(tmp_path, train, kind) -> None:
+    with pytest.raises(ValueError, match=f"found {kind}.*code="):
         Retrain(train, folder=tmp_path)
     Retrain(train)
     Retrain(train, folder=tmp_path, code="rate 0.1")
@@ -258,24 +258,24 @@ def test_what_can_not_be_audited_is_refused(result) -> None:
         unweave.audit(make_evidence(0), Retrain(Trainer()))
     with pytest.raises(ValueError, match=r"found \[3, 4\] in both"):
         Retrain(Trainer(), range(5), range(3, 20))
-    fewer = draw_evidence(0, {part: size - 10 for part, size in SIZES.items()})
+    smaller_evidence = draw_evidence(0, {part: size - 10 for part, size in SIZES.items()})
     with pytest.raises(ValueError, match="part 'forget' must hold the same examples"):
-        unweave.audit(fewer, REFERENCES)
+        unweave.audit(smaller_evidence, REFERENCES)
 
 
 def test_what_is_no_reference_is_refused(result) -> None:
-    for given, found in ((Trainer(), "Trainer"), (build(), "Sequential"), ([build()], "Sequential")):
-        with pytest.raises(ValueError, match=f"must be Retrain.train., .* found {found}: wrap"):
-            refuse_no_reference(given)
+    for reference, type_name in ((Trainer(), "Trainer"), (build(), "Sequential"), ([build()], "Sequential")):
+        with pytest.raises(ValueError, match=f"must be Retrain.train., .* found {type_name}: wrap"):
+            refuse_no_reference(reference)
     with pytest.raises(Failed, match="must return an nn.Module, found NoneType"):
         unweave.audit(result, Retrain(lambda dataset, seed: None, seeds=[0]))
 
 
 def test_a_model_that_answers_nan_fails_by_name() -> None:
-    broken = make_evidence(0)
-    broken.logits["test"][0, 0] = float("nan")
-    found = unweave.audit(broken, REFERENCES, calibration=CALIBRATION)
-    assert found.verdict is Verdict.FAIL and "NaN" in found.reason
+    nan_evidence = make_evidence(0)
+    nan_evidence.logits["test"][0, 0] = float("nan")
+    audit = unweave.audit(nan_evidence, REFERENCES, calibration=CALIBRATION)
+    assert audit.verdict is Verdict.FAIL and "NaN" in audit.reason
 
 
 class Silent(nn.Module):
@@ -324,16 +324,16 @@ def test_a_retrained_model_without_answers_is_named_by_its_seed(result) -> None:
 
 
 def test_a_retrained_model_with_other_logits_is_named_before_the_next_is_trained(result, tmp_path) -> None:
-    asked = []
+    seeds = []
 
     def train(dataset, seed: int) -> nn.Module:
-        asked.append(seed)
+        seeds.append(seed)
         return nn.Linear(6, 5)
 
     sentence = "^the model retrained with seed 0 gives 5 logits per example, and the audited one 3: train"
     with pytest.raises(Failed, match=sentence):
         unweave.audit(result, Retrain(train, seeds=range(3), folder=tmp_path, code="wide"))
-    assert asked == [0] and list(tmp_path.iterdir()) == []
+    assert seeds == [0] and list(tmp_path.iterdir()) == []
 
 
 def test_answers_hold_the_probes() -> None:
@@ -367,8 +367,8 @@ class Otherwise(ClassifierExam):
 
 def test_the_cost_of_forgetting_stands_beside_that_of_a_retraining(result, tmp_path) -> None:
     for _ in range(2):  # trained, then read
-        found = unweave.audit(result, Retrain(Trainer(), range(2), [7, 8], folder=tmp_path, code="15 steps"))
-        (stage,) = found.record["stages"].values()
+        audit = unweave.audit(result, Retrain(Trainer(), range(2), [7, 8], folder=tmp_path, code="15 steps"))
+        (stage,) = audit.record["stages"].values()
         reference, row = stage["reference"], stage["methods"]["FineTune"]
         assert reference["gradient_evaluations"] == 15 and reference["seconds"] > 0
         assert row["cost"] == pytest.approx(row["seconds"] / reference["seconds"])

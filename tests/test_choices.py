@@ -31,20 +31,20 @@ class Settings:
         refuse_unknown_choices(self)
 
 
-@for_each("given", [{}, {"one": "b"}, {"other": "null"}, {"other": 3}, {"other": None}])
-def test_what_is_named_and_what_may_stand_in_its_place_is_taken(given: dict) -> None:
-    Settings(**given)
+@for_each("fields", [{}, {"one": "b"}, {"other": "null"}, {"other": 3}, {"other": None}])
+def test_what_is_named_and_what_may_stand_in_its_place_is_taken(fields: dict) -> None:
+    Settings(**fields)
 
 
-@for_each("given", [{"one": "c"}, {"one": None}, {"other": "nul"}])
-def test_anything_else_is_refused_by_the_name_of_its_field(given: dict) -> None:
-    ((name, value),) = given.items()
+@for_each("fields", [{"one": "c"}, {"one": None}, {"other": "nul"}])
+def test_anything_else_is_refused_by_the_name_of_its_field(fields: dict) -> None:
+    ((name, value),) = fields.items()
     with pytest.raises(ValueError, match=f"^{name} must be one of .*, found {value!r}$"):
-        Settings(**given)
+        Settings(**fields)
 
 
 @for_each(
-    ("kind", "given"),
+    ("kind", "fields"),
     [
         (ESD, {"erase_from": "nul"}),
         (ESD, {"images": "orignal"}),
@@ -56,9 +56,9 @@ def test_anything_else_is_refused_by_the_name_of_its_field(given: dict) -> None:
         (Descent, {"steps": 1, "optimizer": "adan"}),
     ],
 )
-def test_methods_refuse_it_in_python_as_recipes_do(kind: type, given: dict) -> None:
-    settings = kind(**{name: each for name, each in given.items() if name == "steps"})
-    for name, value in given.items():
+def test_methods_refuse_it_in_python_as_recipes_do(kind: type, fields: dict) -> None:
+    settings = kind(**{name: each for name, each in fields.items() if name == "steps"})
+    for name, value in fields.items():
         object.__setattr__(settings, name, value)  # past the types that tests are run with
     with pytest.raises(ValueError, match="must be one of"):
         settings.__post_init__()
@@ -74,13 +74,13 @@ class Numbers:
         refuse_outside(self, "(0, inf]", "whole")
 
 
-@for_each("given", [{"half": 0.0}, {"half": 0.999}, {"half": None}, {"whole": "all"}])
-def test_a_number_in_its_interval_is_taken_and_what_is_no_number(given: dict) -> None:
-    Numbers(**given)
+@for_each("fields", [{"half": 0.0}, {"half": 0.999}, {"half": None}, {"whole": "all"}])
+def test_a_number_in_its_interval_is_taken_and_what_is_no_number(fields: dict) -> None:
+    Numbers(**fields)
 
 
 @for_each(
-    ("given", "message"),
+    ("fields", "message"),
     [
         ({"half": 1.0}, r"^half must be in \[0, 1\), found 1.0$"),
         ({"half": -0.1}, r"^half must be in \[0, 1\), found -0.1$"),
@@ -88,9 +88,9 @@ def test_a_number_in_its_interval_is_taken_and_what_is_no_number(given: dict) ->
         ({"whole": 0}, r"^whole must be in \(0, inf\], found 0$"),
     ],
 )
-def test_a_number_outside_is_refused_by_the_name_of_its_field(given: dict, message: str) -> None:
+def test_a_number_outside_is_refused_by_the_name_of_its_field(fields: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        Numbers(**given)
+        Numbers(**fields)
 
 
 def test_an_end_with_a_bracket_is_part_of_its_interval() -> None:
@@ -118,18 +118,18 @@ def test_what_is_no_regular_expression_is_refused(kind: type, name: str) -> None
 
 
 @for_each(
-    ("named", "refuse"),
+    ("noun", "refuse"),
     [
         ("data set", datasets.load),
         ("model", lambda name: build(name, 2, {})),
         ("recipe", recipe.load),
     ],
 )
-def test_an_unknown_name_is_refused_alike_whatever_is_named(named: str, refuse) -> None:
-    close = {"data set": "digit", "model": "resnet8", "recipe": "digits-trac"}[named]
-    with pytest.raises(ValueError, match=rf"^unknown {named} '{close}' \(did you mean '[\w-]+'\?\); known: "):
-        refuse(close)
-    with pytest.raises(ValueError, match=rf"^unknown {named} 'zzzzzz'; known: "):
+def test_an_unknown_name_is_refused_alike_whatever_is_named(noun: str, refuse) -> None:
+    typo = {"data set": "digit", "model": "resnet8", "recipe": "digits-trac"}[noun]
+    with pytest.raises(ValueError, match=rf"^unknown {noun} '{typo}' \(did you mean '[\w-]+'\?\); known: "):
+        refuse(typo)
+    with pytest.raises(ValueError, match=rf"^unknown {noun} 'zzzzzz'; known: "):
         refuse("zzzzzz")
 
 

@@ -64,13 +64,13 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
 
     A check measures costs once, as in `cli/conftest.py`.
     """
-    known, state = set(sys.modules), torch.get_rng_state()
+    modules, state = set(sys.modules), torch.get_rng_state()
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
     monkeypatch.setattr(rounds, "ROUNDS", 1)
     yield tmp_path
     torch.set_rng_state(state)
-    for name in set(sys.modules) - known:
+    for name in set(sys.modules) - modules:
         if (vars(sys.modules[name]).get("__file__") or "").startswith(str(tmp_path)):
             del sys.modules[name]
 
@@ -269,9 +269,9 @@ sys.exit(main(sys.argv[1:]))
 def insert(registry: Path, *changes: tuple[str, str]) -> None:
     """Puts texts into a registry, each before another that it holds."""
     content = registry.read_text(encoding="utf-8")
-    for added, before in changes:
+    for insertion, before in changes:
         assert before in content, f"{registry}: {before!r}"
-        content = content.replace(before, f"{added}{before}", 1)
+        content = content.replace(before, f"{insertion}{before}", 1)
     registry.write_text(content, encoding="utf-8")
 
 
@@ -309,14 +309,14 @@ def printed(extended: Path) -> str:
         recipe_file.write(f"\n[methods.{EXAMPLE}]\nhow = {{ steps = 4 }}\nretain_weight = 2\n")
     (extended / "added.py").write_text(ADDED, encoding="utf-8")
     bench = ["bench", recipe_file.name, "--methods", EXAMPLE, "--jobs", "1", "--quiet", "--out", "run"]
-    done = launched.run_script(extended / "added.py", bench)
-    assert done is not None and done.code == 0, done
-    return done.out
+    process = launched.run_script(extended / "added.py", bench)
+    assert process is not None and process.code == 0, process
+    return process.out
 
 
 def contents(package: Path) -> dict[str, bytes]:
-    found = [path for path in package.rglob("*") if path.is_file() and "__pycache__" not in path.parts]
-    return {path.relative_to(package).as_posix(): path.read_bytes() for path in found}
+    paths = [path for path in package.rglob("*") if path.is_file() and "__pycache__" not in path.parts]
+    return {path.relative_to(package).as_posix(): path.read_bytes() for path in paths}
 
 
 def test_adding_a_method_a_target_or_a_stage_touches_two_files(extended: Path):
@@ -326,14 +326,14 @@ def test_adding_a_method_a_target_or_a_stage_touches_two_files(extended: Path):
         *("methods/__init__.py", f"methods/{MODULE}.py", "methods/rounded.py"),
         *("targets/__init__.py", "targets/halved.py"),
     }
-    added = Counter(after["methods/__init__.py"].splitlines())
-    added.subtract(before["methods/__init__.py"].splitlines())
-    assert sorted((+added).values()) == [1] * 4 and not -added  # of each a line, and the import
+    line_counts = Counter(after["methods/__init__.py"].splitlines())
+    line_counts.subtract(before["methods/__init__.py"].splitlines())
+    assert sorted((+line_counts).values()) == [1] * 4 and not -line_counts  # of each a line, and the import
 
 
 def test_the_command_line_knows_an_added_method(printed: str):
-    found, _ = json.JSONDecoder().raw_decode(printed)
-    assert found[EXAMPLE]["paper"] == "Maini et al., 2024, arXiv 2401.06121"
+    methods, _ = json.JSONDecoder().raw_decode(printed)
+    assert methods[EXAMPLE]["paper"] == "Maini et al., 2024, arXiv 2401.06121"
 
 
 @pytest.mark.usefixtures("printed")
@@ -346,41 +346,41 @@ def test_a_benchmark_runs_an_added_method(extended: Path):
 
 @for_each("page", PAGES)
 def test_commands_and_flags_in_the_text_exist(page: str):
-    for first, *rest in code_in(page):
-        if first == "unweave" and rest:
-            assert rest[0] in VERBS, f"{page}: no command {rest[0]!r}"
-            known = flags(rest[0])
+    for first, *words in code_in(page):
+        if first == "unweave" and words:
+            assert words[0] in VERBS, f"{page}: no command {words[0]!r}"
+            flag_names = flags(words[0])
         else:
-            known = set().union(*map(flags, VERBS))
+            flag_names = set().union(*map(flags, VERBS))
         if first == "unweave" or first.startswith("--"):
-            said = {word.partition("=")[0] for word in (first, *rest) if word.startswith("--")}
-            assert said <= known, f"{page}: no such flag: {said - known}"
+            used_flags = {word.partition("=")[0] for word in (first, *words) if word.startswith("--")}
+            assert used_flags <= flag_names, f"{page}: no such flag: {used_flags - flag_names}"
 
 
 @cache
 def flags(verb: str) -> set[str]:
     """The flags of a verb, and of the verbs below it."""
-    below = [cli.app[verb][name] for name in cli.app[verb] if not name.startswith("-")]
-    arguments = [each.assemble_argument_collection() for each in (cli.app[verb], *below)]
+    subcommands = [cli.app[verb][name] for name in cli.app[verb] if not name.startswith("-")]
+    arguments = [each.assemble_argument_collection() for each in (cli.app[verb], *subcommands)]
     return {flag for collection in arguments for argument in collection for flag in argument.names}
 
 
 def test_the_table_of_commands_is_that_of_the_command_line():
-    said = re.findall(r"^\| `unweave (\w+)[^`]*` \|", prose(COMMANDS_PAGE), re.MULTILINE)
-    assert sorted(said) == sorted(VERBS)
+    names = re.findall(r"^\| `unweave (\w+)[^`]*` \|", prose(COMMANDS_PAGE), re.MULTILINE)
+    assert sorted(names) == sorted(VERBS)
 
 
 def test_the_exit_codes_are_those_of_the_command_line():
-    (said,) = re.findall(r"^Exit codes: (.*?\.)\n", prose(COMMANDS_PAGE), re.MULTILINE | re.DOTALL)
+    (sentence,) = re.findall(r"^Exit codes: (.*?\.)\n", prose(COMMANDS_PAGE), re.MULTILINE | re.DOTALL)
     codes = [cli.DONE, cli.NOT_PASSED, cli.BAD_INPUT, cli.FAILED, cli.INTERRUPTED]
-    assert [int(code) for code in re.findall(r"(?:^|;\s)(\d+) ", said)] == codes
+    assert [int(code) for code in re.findall(r"(?:^|;\s)(\d+) ", sentence)] == codes
 
 
 @pytest.mark.parametrize("command", [r"unweave demo", r"\[test\].*&& python3? -m pytest"])
 def test_the_two_commands_that_set_everything_up(command: str):
     # continuous integration takes what it runs from these lines
-    found = re.findall(rf"^python3? -m .*{command}[^&\n]*$", text(README), re.MULTILINE)
-    assert len(found) == 1 and " && " in found[0]
+    lines = re.findall(rf"^python3? -m .*{command}[^&\n]*$", text(README), re.MULTILINE)
+    assert len(lines) == 1 and " && " in lines[0]
 
 
 @for_each("page", PAGES)
@@ -388,26 +388,26 @@ def test_links_lead_somewhere(page: str):
     for target in LINK.findall(prose(page)):
         path, _, heading = target.partition("#")
         if not path.startswith(("http://", "https://")):
-            found = ((ROOT / page).parent / path).resolve() if path else ROOT / page
-            if found.is_relative_to(ROOT / "src" / "unweave"):
+            file = ((ROOT / page).parent / path).resolve() if path else ROOT / page
+            if file.is_relative_to(ROOT / "src" / "unweave"):
                 # the tests may lie beside an installed package
-                found = PACKAGE / found.relative_to(ROOT / "src" / "unweave")
-            assert found.exists(), f"{page}: {target} leads nowhere"
-            assert not heading or heading in anchors(found.relative_to(ROOT).as_posix()), f"{page}: {target}"
+                file = PACKAGE / file.relative_to(ROOT / "src" / "unweave")
+            assert file.exists(), f"{page}: {target} leads nowhere"
+            assert not heading or heading in anchors(file.relative_to(ROOT).as_posix()), f"{page}: {target}"
 
 
 def test_the_table_of_methods_is_the_registry():
-    said = table(METHODS_PAGE, "| Methods | Paper | Data | Cost of a step |")
-    assert said.keys() == METHODS.keys()
-    for name, (_, *cells) in said.items():
+    rows = table(METHODS_PAGE, "| Methods | Paper | Data | Cost of a step |")
+    assert rows.keys() == METHODS.keys()
+    for name, (_, *cells) in rows.items():
         about = METHODS[name].about
         assert cells == [about.paper, about.data, about.step], f"the row of {name}"
 
 
 def test_the_readme_counts_the_methods():
-    lur, others = "lur", METHODS.keys() - {"original"}
-    (said,) = re.findall(r"one of (\d+) other methods", text(README).replace("\n", " "))
-    assert int(said) == sum(name != lur and not name.startswith(f"{lur}-") for name in others)
+    lur, names = "lur", METHODS.keys() - {"original"}
+    (count,) = re.findall(r"one of (\d+) other methods", text(README).replace("\n", " "))
+    assert int(count) == sum(name != lur and not name.startswith(f"{lur}-") for name in names)
 
 
 def test_the_readme_is_short():
@@ -415,15 +415,15 @@ def test_the_readme_is_short():
 
 
 def test_the_table_of_papers_is_the_registry():
-    said = table(PAPERS, "| Methods | Paper | Class and file | In a recipe | Where it deviates |")
-    assert said.keys() == METHODS.keys()
-    for name, (_, paper, place, _, deviations) in said.items():
+    rows = table(PAPERS, "| Methods | Paper | Class and file | In a recipe | Where it deviates |")
+    assert rows.keys() == METHODS.keys()
+    for name, (_, paper, place, _, deviations) in rows.items():
         kind, about = type(METHODS[name]), METHODS[name].about
         file = Path(inspect.getfile(kind)).relative_to(PACKAGE).as_posix()
         assert place == f"`{kind.__name__}` in [{file}](../src/unweave/{file})"
         assert paper == about.paper and deviations == (about.deviations or "none known"), f"the row of {name}"
     tables = re.findall(
-        r"`\[methods\.\"?([^\]\"]+)\"?\]`", " ".join(dict.fromkeys(row[3] for row in said.values()))
+        r"`\[methods\.\"?([^\]\"]+)\"?\]`", " ".join(dict.fromkeys(row[3] for row in rows.values()))
     )
     assert set(tables) == METHODS.keys() - {"original", "retrain"}
 
@@ -431,14 +431,14 @@ def test_the_table_of_papers_is_the_registry():
 @for_each("page", PAGES)
 def test_no_figure_stands_without_its_record(page: str):
     for section in sections(page):
-        found, title = figures(section), section.partition("\n")[0]
-        assert not found or RECORD.search(section), f"{page}, {title!r}: {found} beside no record"
+        numbers, title = figures(section), section.partition("\n")[0]
+        assert not numbers or RECORD.search(section), f"{page}, {title!r}: {numbers} beside no record"
 
 
 def test_a_figure_is_told_from_a_number():
-    measured = ["a gap of 0.45", "12 % of the time", "1.5 times as fast", "in 20 seconds", "3 MiB"]
-    others = ["Python 3.11 or newer", "arXiv 2503.06339", "ten seeds", "a 95 % interval", "`how.lr=0.1`"]
-    assert all(map(figures, measured)) and not any(map(figures, others))
+    figure_texts = ["a gap of 0.45", "12 % of the time", "1.5 times as fast", "in 20 seconds", "3 MiB"]
+    numbers = ["Python 3.11 or newer", "arXiv 2503.06339", "ten seeds", "a 95 % interval", "`how.lr=0.1`"]
+    assert all(map(figures, figure_texts)) and not any(map(figures, numbers))
 
 
 @pytest.mark.skipif(not (ROOT / "records").exists(), reason="the records are in the clone only")

@@ -23,7 +23,7 @@ def run_script(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Iterator[Run]:
     """Runs a script in an empty folder, as `python` does; returns what it prints."""
-    known, examples = set(sys.modules), tmp_path / "examples"
+    modules, examples = set(sys.modules), tmp_path / "examples"
     shutil.copytree(EXAMPLES, examples)
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
@@ -37,18 +37,18 @@ def run_script(
 
     yield run
     for path in EXAMPLES.glob("*.py"):
-        if path.stem not in known:
+        if path.stem not in modules:
             sys.modules.pop(path.stem, None)
 
 
-def verdicts(printed: str) -> dict[str, str]:
+def verdicts(output: str) -> dict[str, str]:
     """The verdict of each method in the table of a comparison."""
-    return dict(re.findall(rf"^(\S+) +{VERDICT}", printed, re.MULTILINE))
+    return dict(re.findall(rf"^(\S+) +{VERDICT}", output, re.MULTILINE))
 
 
-def shares(printed: str) -> list[tuple[int, int]]:
+def shares(output: str) -> list[tuple[int, int]]:
     """Per digit, the percent of recognised images before and after."""
-    rows = re.findall(r"^ +(\d) +(\d+)% +(\d+)%$", printed, re.MULTILINE)
+    rows = re.findall(r"^ +(\d) +(\d+)% +(\d+)%$", output, re.MULTILINE)
     assert [int(digit) for digit, _, _ in rows] == list(range(10))
     return [(int(before), int(after)) for _, before, after in rows]
 
@@ -62,16 +62,16 @@ def test_shortened_scripts_run_and_print_their_tables(run_script: Run):
 
 @pytest.mark.slow
 def test_delete_records(run_script: Run):
-    printed = run_script("delete_records.py")
-    assert re.match(VERDICT, printed)
-    assert re.search(r"^original +FAIL", printed, re.MULTILINE)  # its wrong labels show
+    output = run_script("delete_records.py")
+    assert re.match(VERDICT, output)
+    assert re.search(r"^original +FAIL", output, re.MULTILINE)  # its wrong labels show
     assert all((Path("deleted") / name).stat().st_size for name in DELETED)
 
 
 @pytest.mark.slow
 def test_compare_methods(run_script: Run):
-    found = verdicts(run_script("compare_methods.py"))
-    assert list(found) == ["soften", "mix", "lur:recover"] and found["soften"] == "FAIL"
+    results = verdicts(run_script("compare_methods.py"))
+    assert list(results) == ["soften", "mix", "lur:recover"] and results["soften"] == "FAIL"
 
 
 @pytest.mark.slow

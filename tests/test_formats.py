@@ -104,8 +104,8 @@ def choose_positions(forget: str) -> Mapping[str, float]:
 
 def measure_logits() -> Mapping[str, float]:
     """The metrics of two models that are known by their logits."""
-    found, reference = draw_evidence(1), draw_evidence(2)
-    return {**ANSWERED.measure(found, reference), **ANSWERED.benchmark_metrics(found, reference)}
+    evidence, reference = draw_evidence(1), draw_evidence(2)
+    return {**ANSWERED.measure(evidence, reference), **ANSWERED.benchmark_metrics(evidence, reference)}
 
 
 def measure_generators() -> Mapping[str, float]:
@@ -115,10 +115,10 @@ def measure_generators() -> Mapping[str, float]:
 
 def worth() -> Mapping[str, float]:
     """What a trial is worth."""
-    values, wanted = (ANSWERED.measure(draw_evidence(seed), draw_evidence(2)) for seed in (1, 3))
+    values, expected = (ANSWERED.measure(draw_evidence(seed), draw_evidence(2)) for seed in (1, 3))
     return {
-        **ANSWERED.score_trial(values, wanted, 0.1),
-        **ANSWERED.objectives(draw_evidence(1), values, wanted),
+        **ANSWERED.score_trial(values, expected, 0.1),
+        **ANSWERED.objectives(draw_evidence(1), values, expected),
     }
 
 
@@ -138,30 +138,30 @@ for family, methods in {"classifier": methods_for("classifier"), "denoiser": PRE
         CASES[f"{name}, {family}"] = Case(OF_CELLS, short, partial(unlearn_weights, short, family))
 
 
-def complaint(name: str, case: Case, pinned: Entry | None) -> str | None:
+def complaint(name: str, case: Case, entry: Entry | None) -> str | None:
     """What is wrong with a pinned result, and what to do; None if nothing."""
-    if pinned is None:
+    if entry is None:
         return f"{name!r} is not pinned: {AGAIN}"
     for each, number in case.known["formats"].items():
-        if number != (held := pinned["formats"].get(each)):
-            return f"{each} is {number}, {FILE.name} holds {held} for {name!r}: {AGAIN}"
-    if pinned["settings"] != case.known["settings"]:
+        if number != (pinned_value := entry["formats"].get(each)):
+            return f"{each} is {number}, {FILE.name} holds {pinned_value} for {name!r}: {AGAIN}"
+    if entry["settings"] != case.known["settings"]:
         return f"the settings of {name!r} changed, and so did its key: {AGAIN}"
-    found, held = case.make(), pinned["result"]
-    moved = [
+    result, pinned_value = case.make(), entry["result"]
+    names = [
         each
-        for each in {**held, **found}
-        if not close(found.get(each), held.get(each), ROUGH.get(name, CLOSE))
+        for each in {**pinned_value, **result}
+        if not close(result.get(each), pinned_value.get(each), ROUGH.get(name, CLOSE))
     ]
-    if not moved:
+    if not names:
         return None
     number, where = case.formats[-1], FORMATS[case.formats[-1]][1]
-    return f"the result of {name!r} changed ({', '.join(moved)}): raise {number} in {where}, then {AGAIN}"
+    return f"the result of {name!r} changed ({', '.join(names)}): raise {number} in {where}, then {AGAIN}"
 
 
-def close(found: float | None, held: float | None, tolerance: float) -> bool:
+def close(left: float | None, right: float | None, tolerance: float) -> bool:
     """Whether two numbers differ by rounding at most; a number that is missing is close to none."""
-    return None not in (found, held) and math.isclose(found, held, rel_tol=tolerance, abs_tol=tolerance)
+    return None not in (left, right) and math.isclose(left, right, rel_tol=tolerance, abs_tol=tolerance)
 
 
 def load() -> dict[str, Entry]:
@@ -171,12 +171,12 @@ def load() -> dict[str, Entry]:
 
 def pin() -> None:
     """Writes what is missing or was raised; exits where a result changed under the same numbers."""
-    held, entries = load(), {}
-    problems = {name: complaint(name, case, held.get(name)) for name, case in CASES.items()}
-    if unraised := [each for each in problems.values() if each and each.startswith("the result")]:
-        sys.exit("\n".join(unraised))
+    pins, entries = load(), {}
+    problems = {name: complaint(name, case, pins.get(name)) for name, case in CASES.items()}
+    if changes := [each for each in problems.values() if each and each.startswith("the result")]:
+        sys.exit("\n".join(changes))
     for name, case in CASES.items():
-        entries[name] = held[name] if problems[name] is None else {**case.known, "result": case.make()}
+        entries[name] = pins[name] if problems[name] is None else {**case.known, "result": case.make()}
     lines = [f"{json.dumps(name)}: {json.dumps(entry)}" for name, entry in entries.items()]
     FILE.write_text("{\n" + ",\n".join(lines) + "\n}\n")
 
@@ -191,8 +191,8 @@ def in_float64() -> Iterator[None]:
 def test_a_result_is_what_was_pinned_under_its_numbers(name: str):
     if "Sampler" in repr(CASES[name].settings):
         pytest.importorskip("diffusers")
-    if found := complaint(name, CASES[name], load().get(name)):
-        pytest.fail(found)
+    if message := complaint(name, CASES[name], load().get(name)):
+        pytest.fail(message)
 
 
 def test_every_pinned_result_is_of_a_case():
@@ -225,14 +225,14 @@ ENTRY = {**CASE.known, "result": {"auc": 0.5 + 1e-12}}
     ],
 )
 def test_what_is_wrong_is_said_with_what_to_do(case: Case, entry: Entry | None, expected: str | None):
-    found = complaint("it", case, entry)
-    assert found is None if expected is None else re.search(expected, found or "")
+    message = complaint("it", case, entry)
+    assert message is None if expected is None else re.search(expected, message or "")
 
 
 def test_a_result_that_changed_is_pinned_under_a_raised_number_only(monkeypatch, tmp_path):
-    changed, before = replace(CASE, make=lambda: {"auc": 0.7}), '{"it": ' + json.dumps(ENTRY) + "}"
+    changed_case, before = replace(CASE, make=lambda: {"auc": 0.7}), '{"it": ' + json.dumps(ENTRY) + "}"
     monkeypatch.setattr(sys.modules[__name__], "FILE", tmp_path / "formats.json")
-    monkeypatch.setattr(sys.modules[__name__], "CASES", {"it": changed, "other": CASE})
+    monkeypatch.setattr(sys.modules[__name__], "CASES", {"it": changed_case, "other": CASE})
     (tmp_path / "formats.json").write_text(before)
     with pytest.raises(SystemExit, match="raise MEASURING_FORMAT"):
         pin()

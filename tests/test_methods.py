@@ -248,19 +248,19 @@ def outcome(method: Method, family: str) -> Outcome:
             of.split.train.digest(),
         )
 
-    found = look()
+    state = look()
     shorten_method(method)(of)
-    kept = tuple(a == b for a, b in zip(found, look(), strict=True))
+    is_kept = tuple(a == b for a, b in zip(state, look(), strict=True))
     hook.remove()
-    return Outcome(of, before, kept, snapshot(model), passes[0])
+    return Outcome(of, before, is_kept, snapshot(model), passes[0])
 
 
 def check_weights_move(name: str, family: str):
     run = outcome(CASES[name], family)
-    moved = [n for n in run.problem.params if not torch.equal(run.before[n], run.after[n])]
+    names = [n for n in run.problem.params if not torch.equal(run.before[n], run.after[n])]
     assert all(bool(value.isfinite().all()) for value in run.after.values() if value.is_floating_point())
     if name == "original":
-        assert not moved and run.problem.cost.gradients == 0
+        assert not names and run.problem.cost.gradients == 0
     elif name in (
         "salun",
         "masked",
@@ -271,29 +271,29 @@ def check_weights_move(name: str, family: str):
         "ssd",
         "ssd-label-free",
     ):
-        assert moved
+        assert names
     else:
         # a bias of all keys alike cancels in the softmax, so that its gradient is zero but for rounding
         idle = {n for n in run.problem.params if n.endswith("to_k.bias")}
-        assert [n for n in moved if n not in idle] == [n for n in run.problem.params if n not in idle]
+        assert [n for n in names if n not in idle] == [n for n in run.problem.params if n not in idle]
         assert run.problem.cost.gradients >= STEPS and run.fired >= STEPS
 
 
 def check_rest_stays(name: str, family: str):
     run = outcome(CASES[name], family)
     assert run.kept == (True,) * 7, "modes, requires_grad, dtypes, gradients, hooks, global generator, data"
-    frozen = [n for n, p in run.problem.model.named_parameters() if not p.requires_grad]
-    assert all(torch.equal(run.before[n], run.after[n]) for n in frozen)
-    assert len(frozen) == (family == "language")
+    frozen_names = [n for n, p in run.problem.model.named_parameters() if not p.requires_grad]
+    assert all(torch.equal(run.before[n], run.after[n]) for n in frozen_names)
+    assert len(frozen_names) == (family == "language")
 
 
 def check_seed_decides_bits(name: str, family: str):
-    run, again = outcome(CASES[name], family), request(CASES[name], family)
-    next(again.model.children()).eval()
-    shorten_method(CASES[name])(again)
-    assert all(torch.equal(value, run.after[n]) for n, value in again.model.state_dict().items())
-    assert again.curves == run.problem.curves
-    assert (again.cost.gradients, again.cost.examples) == (
+    run, second = outcome(CASES[name], family), request(CASES[name], family)
+    next(second.model.children()).eval()
+    shorten_method(CASES[name])(second)
+    assert all(torch.equal(value, run.after[n]) for n, value in second.model.state_dict().items())
+    assert second.curves == run.problem.curves
+    assert (second.cost.gradients, second.cost.examples) == (
         run.problem.cost.gradients,
         run.problem.cost.examples,
     )
@@ -381,9 +381,9 @@ def test_what_cannot_work_is_refused_with_the_reason(name: str, family: str):
 def test_a_whole_class_can_be_forgotten(name: str, family: str):
     of = problem(family, whole_class=True)
     assert of.split.forgotten_classes == (3,)
-    known = accuracy(of)
+    original_accuracy = accuracy(of)
     shorten_method(CASES[name], steps=30)(of)
-    assert known > 0.9 and accuracy(of) < 0.7
+    assert original_accuracy > 0.9 and accuracy(of) < 0.7
 
 
 def accuracy(of: Problem) -> float:
@@ -415,7 +415,7 @@ MODES = ("nested", "lagged", "exact", "joint")
 
 @for_each(("family", "mode", "optimizer"), [(f, *c) for f in MODEL_KINDS for c in each_once(MODES, f)])
 def test_only_the_named_weights_move(family: str, mode: str, optimizer: str):
-    chosen = {
+    pattern = {
         "batchnorm": r"downsample|fc\.weight",
         "layernorm": r"^3\.|^4\.",
         "denoiser": r"last",
@@ -423,12 +423,12 @@ def test_only_the_named_weights_move(family: str, mode: str, optimizer: str):
         "unet": r"^up_blocks\.0\.attentions|^conv_out",
         "dit": r"attn1|class_embedder",
     }[family]
-    method = LUR(mode=mode, alpha=0.001, where=chosen)
+    method = LUR(mode=mode, alpha=0.001, where=pattern)
     of = problem(family)
     before = snapshot(of.model)
     replace(method, how=shorten_with_optimizer(method.how, optimizer))(of)
     for name, p in of.params.items():
-        assert torch.equal(p, before[name]) != bool(re.search(chosen, name)), name
+        assert torch.equal(p, before[name]) != bool(re.search(pattern, name)), name
 
 
 SALIENT = (SalUn(0.3), SalUn(0.3, feed="sequential"), LUR(where=Salient(0.3)))
@@ -439,9 +439,9 @@ def test_only_the_salient_fraction_moves(family: str, method: SalUn | LUR, optim
     of = problem(family)
     before = snapshot(of.model)
     replace(method, how=shorten_with_optimizer(method.how, optimizer))(of)
-    moved = sum(int((p != before[name]).sum()) for name, p in of.params.items())
-    allowed = round(0.3 * sum(p.numel() for p in of.params.values()))
-    assert 0.9 * allowed < moved <= allowed
+    count = sum(int((p != before[name]).sum()) for name, p in of.params.items())
+    limit = round(0.3 * sum(p.numel() for p in of.params.values()))
+    assert 0.9 * limit < count <= limit
 
 
 @for_each(
@@ -455,8 +455,8 @@ def test_kept_weights_of_msg_stay_where_nothing_is_kept_moving(family: str, opti
     )(of)
     heavy = {id(p) for _, m in of.blocks for p in m.parameters(recurse=False) if p.ndim > 1}
     for name, p in of.params.items():
-        moved = int((p != before[name]).sum())
-        assert moved == (round(0.25 * p.numel()) if id(p) in heavy else p.numel()), name
+        count = int((p != before[name]).sum())
+        assert count == (round(0.25 * p.numel()) if id(p) in heavy else p.numel()), name
 
 
 # --- BatchNorm
@@ -520,8 +520,8 @@ def test_statistics_see_each_batch_once_and_nothing_else(name: str):
     of = request(method, "batchnorm")
     method(of)
     norms = [m for m in of.model.modules() if isinstance(m, _BatchNorm)]
-    seen = every_family.STEPS["batchnorm"] + 2 * PASSES[name]
-    assert [int(m.num_batches_tracked) for m in norms] == [seen] * 3
+    batches = every_family.STEPS["batchnorm"] + 2 * PASSES[name]
+    assert [int(m.num_batches_tracked) for m in norms] == [batches] * 3
 
 
 def test_fresh_weights_come_with_fresh_buffers():
@@ -547,8 +547,8 @@ def rebuilt(method: Method) -> Method:
 def test_repr_round_trips(name: str):
     method, short_one = CASES[name], shorten_method(CASES[name])
     for each in (method, short_one):
-        again = rebuilt(each)
-        assert again == each and type(again) is type(each) and hash(again) == hash(each)
+        twin = rebuilt(each)
+        assert twin == each and type(twin) is type(each) and hash(twin) == hash(each)
     assert short_one != method or name in (
         "original",
         "influence",
@@ -648,12 +648,12 @@ def in_micro_batches(each: object) -> object:
 )
 def test_micro_batches_equal_whole_ones(name: str, family: str):
     method = shorten_method(CASES[name])
-    whole, parts = (request(method, family, dtype=torch.float64) for _ in range(2))
-    method(whole)
+    full, parts = (request(method, family, dtype=torch.float64) for _ in range(2))
+    method(full)
     each_within(method, in_micro_batches)(parts)
-    for n, value in whole.model.state_dict().items():
+    for n, value in full.model.state_dict().items():
         torch.testing.assert_close(parts.model.state_dict()[n], value, rtol=0, atol=1e-10)
-    assert (whole.cost.gradients, whole.cost.examples) == (parts.cost.gradients, parts.cost.examples)
+    assert (full.cost.gradients, full.cost.examples) == (parts.cost.gradients, parts.cost.examples)
 
 
 SHARED = (
@@ -741,11 +741,11 @@ def test_two_processes_equal_one_and_refuse_batch_statistics_of_shards(name: str
         refusal = "norm='train' normalises by the shard of a process"
         assert all(refusal in results[name] for results in shared)
         return
-    (alone,) = shards.run({name: SHARED_RUNS[name]}).values()
-    assert isinstance(alone, dict)
+    (single,) = shards.run({name: SHARED_RUNS[name]}).values()
+    assert isinstance(single, dict)
     for results in shared:
         assert isinstance(results[name], dict), results[name]
-        for n, value in alone.items():
+        for n, value in single.items():
             torch.testing.assert_close(
                 results[name][n], value, rtol=0, atol=1e-10, msg=lambda m, n=n: f"{n}: {m}"
             )

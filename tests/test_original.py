@@ -88,29 +88,29 @@ def test_the_same_request_over_other_data_has_the_same_original():
 @pytest.mark.parametrize("share", [False, True])
 def test_tied_weights_stay_tied(share: bool):
     of = problem("language")
-    copied = frozen_copy(of.model, share=share)
-    assert copied.head.weight is copied.embed.weight and copied.head.weight is not of.model.head.weight
-    assert all(share_memory(copied, of.model)) == share
+    twin = frozen_copy(of.model, share=share)
+    assert twin.head.weight is twin.embed.weight and twin.head.weight is not of.model.head.weight
+    assert all(share_memory(twin, of.model)) == share
     tokens = of.split.train.inputs[0][:3, :-1]
     with torch.no_grad():
-        assert torch.equal(copied(tokens), copy.deepcopy(of.model).eval()(tokens))
+        assert torch.equal(twin(tokens), copy.deepcopy(of.model).eval()(tokens))
 
 
 def test_what_is_written_where_memory_is_shared_is_seen():
     model = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))
-    apart, together = frozen_copy(model), frozen_copy(model, share=True)
+    own_copy, shared_copy = frozen_copy(model), frozen_copy(model, share=True)
     with torch.no_grad():
         model[0].weight.fill_(7.0)
     model(torch.randn(5, 2))
     for name in ("0.weight", "1.running_mean"):
-        written = model.state_dict()[name]
-        assert torch.equal(together.state_dict()[name], written)
-        assert not torch.equal(apart.state_dict()[name], written)
+        value = model.state_dict()[name]
+        assert torch.equal(shared_copy.state_dict()[name], value)
+        assert not torch.equal(own_copy.state_dict()[name], value)
 
 
 @for_each("name", ["lur", "lur-match", "salun", "bad-teacher", "scrub", "random-label"])
 def test_a_method_ends_at_the_same_bits_whether_the_caller_holds_the_model_or_not(name: str):
-    held, alone = problem_with_model("batchnorm"), problem("batchnorm")
-    for of in (held, alone):
+    held, free = problem_with_model("batchnorm"), problem("batchnorm")
+    for of in (held, free):
         shorten_method(METHODS[name])(of)
-    assert all(torch.equal(v, alone.model.state_dict()[n]) for n, v in held.model.state_dict().items())
+    assert all(torch.equal(v, free.model.state_dict()[n]) for n, v in held.model.state_dict().items())

@@ -37,22 +37,22 @@ def private_names(tree: ast.Module, public: Mapping[str, list[str]]) -> Iterator
     for node in ast.walk(tree):
         match node:
             case ast.ImportFrom(module=str(module)) if module.partition(".")[0] == "unweave":
-                taken = [(module, each.name) for each in node.names]
+                imports = [(module, each.name) for each in node.names]
             case ast.Attribute(value=ast.Name(id="unweave"), attr=name):
-                taken = [("unweave", name)]
+                imports = [("unweave", name)]
             case ast.Import():
-                taken = [("", each.name) for each in node.names if each.name.startswith("unweave.")]
+                imports = [("", each.name) for each in node.names if each.name.startswith("unweave.")]
             case _:
-                taken = []
+                imports = []
         yield from (
-            f"{module}.{name}".lstrip(".") for module, name in taken if name not in public.get(module, [])
+            f"{module}.{name}".lstrip(".") for module, name in imports if name not in public.get(module, [])
         )
 
 
 def test_the_public_names_are_those_of_the_list() -> None:
     trees = {module_name(path): ast.parse(path.read_bytes()) for path in PACKAGE.rglob("*.py")}
-    found = {module: names for module, tree in trees.items() if (names := declared_names(tree))}
-    assert dict(sorted(found.items())) == listed_names(), "a public name was added or lost: update the list"
+    modules = {module: names for module, tree in trees.items() if (names := declared_names(tree))}
+    assert dict(sorted(modules.items())) == listed_names(), "a public name was added or lost: update the list"
 
 
 def test_every_public_name_of_the_package_exists() -> None:

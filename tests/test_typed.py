@@ -23,8 +23,8 @@ def check(function):
 
 
 def test_a_shape_is_found_wherever_it_stands():
-    without = (int, list[int], Tensor | None, Step, dict[Part, int])
-    assert not any(map(typed.has_shapes, without)) and not any(map(typed.has_quotes, without))
+    plain_hints = (int, list[int], Tensor | None, Step, dict[Part, int])
+    assert not any(map(typed.has_shapes, plain_hints)) and not any(map(typed.has_quotes, plain_hints))
     assert all(map(typed.has_shapes, (Row, list[Row], dict[str, tuple[Row, ...]] | None)))
     assert all(map(typed.has_quotes, ("Step", list["Step"], Callable[["Step"], int])))
 
@@ -60,11 +60,11 @@ def test_types_are_checked_and_shapes_too():
             call()
     three, four = torch.zeros(3), torch.zeros(4)
     for function in (sum_rows, each, quoted, Pair):
-        checked = check(function)
-        checked(three, three)
-        checked(four, four)  # another call, another size
+        checked_function = check(function)
+        checked_function(three, three)
+        checked_function(four, four)  # another call, another size
         with pytest.raises(Exception, match="Type-check error|violates type hint"):
-            checked(three, four)
+            checked_function(three, four)
     with pytest.raises(Exception, match="violates type hint"):
         check(shorten)(four, 3)
 
@@ -76,16 +76,16 @@ def test_the_first_calls_of_each_test_are_checked():
     def first(row: Row) -> Row:
         return row[:1]
 
-    for function, right, wrong in ((echo, 1, "1"), (first, torch.zeros(1), torch.zeros(2))):
-        checked = check(function)
+    for function, good_value, bad_value in ((echo, 1, "1"), (first, torch.zeros(1), torch.zeros(2))):
+        checked_function = check(function)
         for _ in range(typed.CHECKED_CALLS - 1):
-            checked(right)
+            checked_function(good_value)
         with pytest.raises(Exception, match="violates type hint"):
-            checked(wrong)
-        assert checked(wrong) is not None
+            checked_function(bad_value)
+        assert checked_function(bad_value) is not None
         typed.check_again()  # as another test does
         with pytest.raises(Exception, match="violates type hint"):
-            checked(wrong)
+            checked_function(bad_value)
 
 
 def test_the_package_is_checked():

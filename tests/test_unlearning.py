@@ -79,8 +79,8 @@ def test_the_model_itself_stays_as_it_was(split, model) -> None:
 
 
 def test_the_same_seed_gives_the_same_bits(split, model) -> None:
-    first, again, other = (unweave.unlearn(model, split, METHOD, seed=seed) for seed in (4, 4, 5))
-    assert same(state(first.model), state(again.model))
+    first, second, other = (unweave.unlearn(model, split, METHOD, seed=seed) for seed in (4, 4, 5))
+    assert same(state(first.model), state(second.model))
     assert not same(state(first.model), state(other.model))
 
 
@@ -113,14 +113,14 @@ def test_any_function_is_a_method(split, model) -> None:
 
 
 def test_a_fresh_model_comes_from_the_users_function(split, model) -> None:
-    made: list[nn.Module] = []
+    models: list[nn.Module] = []
 
     def mine() -> nn.Module:
-        made.append(build())
-        return made[-1]
+        models.append(build())
+        return models[-1]
 
     unweave.unlearn(model, split, unweave.METHODS["short-retrain"], build=mine)
-    assert len(made) == 1
+    assert len(models) == 1
 
 
 def no_weights(model: nn.Module) -> nn.Module:
@@ -145,19 +145,19 @@ def test_a_model_that_can_not_be_unlearned_is_refused(
 
 
 def test_training_data_as_test_data_is_refused(split, model) -> None:
-    twice = Split(TensorDataset(*data(60, 0)), list(range(10)), TensorDataset(*data(60, 0)))
+    repeated_split = Split(TensorDataset(*data(60, 0)), list(range(10)), TensorDataset(*data(60, 0)))
     with pytest.raises(ValueError, match="found the training data: give other data"):
-        unweave.unlearn(model, twice, METHOD)
+        unweave.unlearn(model, repeated_split, METHOD)
 
 
 def test_what_is_no_model_or_no_split_is_refused(split, model) -> None:
-    for given, found in (
+    for value, type_name in (
         (model.state_dict(), "OrderedDict"),
         (nn.Linear, "the class Linear"),
         (None, "None"),
     ):
-        with pytest.raises(ValueError, match=f"the model must be an nn.Module, found {found}"):
-            refuse_no_request(given, split)
+        with pytest.raises(ValueError, match=f"the model must be an nn.Module, found {type_name}"):
+            refuse_no_request(value, split)
     with pytest.raises(ValueError, match="must be a Split, found TensorDataset: make Split"):
         refuse_no_request(model, TensorDataset(*data(6, 0)))
 
@@ -232,7 +232,7 @@ class Never:
 
 
 @pytest.mark.parametrize(
-    ("method", "named"),
+    ("method", "label"),
     [
         (unweave.LUR(forget=Surrogate()), "method.forget = 'surrogate'"),
         (unweave.Pipeline(Never(), unweave.LUR(forget=Ideal())), "method.lur.forget = 'ideal'"),
@@ -240,10 +240,10 @@ class Never:
     ],
 )
 def test_a_target_for_another_family_is_refused_before_anything_runs(
-    split, model, method, named: str, monkeypatch: pytest.MonkeyPatch
+    split, model, method, label: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Classifier, "refuse_unfit", lambda *_: pytest.fail("it was run"))
-    message = f"^{named} is for models of the family diffusion or text-to-image, and this is about classifier"
+    message = f"^{label} is for models of the family diffusion or text-to-image, and this is about classifier"
     with pytest.raises(ValueError, match=message):
         unweave.unlearn(model, split, method)
 
@@ -263,8 +263,8 @@ def test_a_saved_result_is_read_back_and_is_no_original(split, model, tmp_path) 
     assert sidecar["recipe"] == repr(METHOD) and sidecar["seed"] == 2
     with pytest.raises(ValueError, match="must have been trained on split"):
         checkpoint.load(tmp_path / "out", build(), split.digest("mixed"))
-    made = record.load(tmp_path / "out")
-    (row,) = made["stages"]["audit"]["methods"].values()
+    saved_record = record.load(tmp_path / "out")
+    (row,) = saved_record["stages"]["audit"]["methods"].values()
     assert row["repr"] == repr(METHOD) and row["verdict"] == "INCONCLUSIVE" and "not audited" in row["reason"]
     assert Split.load(tmp_path / "out" / "split.json", split.train, split.held_out).digest() == split.digest()
 

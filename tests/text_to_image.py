@@ -33,19 +33,19 @@ def prompts(target: str | None = "a four", kept: Sequence[str] = ()) -> Prompts:
 
 
 @cache
-def split(known: Prompts, dtype: torch.dtype) -> Split:
+def split(prompt_list: Prompts, dtype: torch.dtype) -> Split:
     """The latents of random images, six of each part held out."""
     pixels = torch.randint(256, (18, 3, 16, 16), generator=torch.Generator().manual_seed(1)).byte()
     mean, deviation = (each.to(dtype) for each in encode(pipeline().autoencoder, pixels))
-    labels = torch.tensor([known.number(each) for each in (CAPTIONS * 2)[:18]])
+    labels = torch.tensor([prompt_list.number(each) for each in (CAPTIONS * 2)[:18]])
     data = Latents(mean, deviation, labels)
     train = data.rows(torch.arange(12))
     return Split(train, [i for i in range(12) if CAPTIONS[i] in GONE], data.rows(torch.arange(12, 18)))
 
 
 @cache
-def given(known: Prompts, scope: Scope, dtype: torch.dtype) -> torch.nn.Module:
-    return pipeline().model(known, scope, rank=2).to(dtype)
+def given(prompt_list: Prompts, scope: Scope, dtype: torch.dtype) -> torch.nn.Module:
+    return pipeline().model(prompt_list, scope, rank=2).to(dtype)
 
 
 def request(
@@ -57,7 +57,7 @@ def request(
     kept: tuple[str, ...] = (),
 ) -> Problem:
     """A fresh request."""
-    known = prompts(target, kept)
-    model = copy.deepcopy(given(known, scope, dtype))
-    task = make_task(known, pipeline().schedule)
-    return Problem(task, model, split(known, dtype), torch.Generator().manual_seed(seed))
+    prompt_list = prompts(target, kept)
+    model = copy.deepcopy(given(prompt_list, scope, dtype))
+    task = make_task(prompt_list, pipeline().schedule)
+    return Problem(task, model, split(prompt_list, dtype), torch.Generator().manual_seed(seed))

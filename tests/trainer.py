@@ -22,8 +22,8 @@ def make_split() -> Split:
     """Forty examples of two classes, of which every fifth is to be forgotten, and twenty held-out ones."""
     inputs = torch.randn(60, 4, generator=torch.Generator().manual_seed(0))
     labels = (inputs[:, 0] > 0).long()
-    whole = TensorDataset(inputs[:40], labels[:40])
-    return Split(whole, range(0, 40, 5), TensorDataset(inputs[40:], labels[40:]))
+    dataset = TensorDataset(inputs[:40], labels[:40])
+    return Split(dataset, range(0, 40, 5), TensorDataset(inputs[40:], labels[40:]))
 
 
 class Trainer:

@@ -35,12 +35,12 @@ def check_again() -> None:
     Clock.now += 1
 
 
-def stands_in(hint: object, wanted: Callable[[object], bool]) -> bool:
+def stands_in(hint: object, accepts: Callable[[object], bool]) -> bool:
     """Whether something stands anywhere in a type."""
     if get_origin(hint) is Literal:  # its strings are values
         return False
-    return wanted(hint) or any(
-        stands_in(each, wanted) for each in (hint if isinstance(hint, list) else get_args(hint))
+    return accepts(hint) or any(
+        stands_in(each, accepts) for each in (hint if isinstance(hint, list) else get_args(hint))
     )
 
 
@@ -65,39 +65,39 @@ def check_types(checked: Any = None, *, typechecker: Callable[[Any], Any]) -> An
             return CHECK_ALL(checked, typechecker=typechecker) if shapes or quotes else typechecker(checked)
         if quotes:
             return check_first_calls(CHECK_ALL(checked, typechecker=typechecker), checked)
-        typed = typechecker(checked)
-        return check_first_calls(remember_axes(typed) if shapes else typed, checked)
+        typed_function = typechecker(checked)
+        return check_first_calls(remember_axes(typed_function) if shapes else typed_function, checked)
     if dataclasses.is_dataclass(checked) and inspect.isfunction(vars(checked).get("__init__")):
         checked.__init__ = check_types(checked.__init__, typechecker=typechecker)
         return checked
     return CHECK_ALL(checked, typechecker=typechecker)
 
 
-def remember_axes(typed: Callable[..., Any]) -> Callable[..., Any]:
+def remember_axes(function: Callable[..., Any]) -> Callable[..., Any]:
     """A checked function in each of whose calls an axis has one size."""
 
-    @wraps(typed)
-    def call(*arguments: Any, **named: Any) -> Any:
+    @wraps(function)
+    def call(*arguments: Any, **keywords: Any) -> Any:
         with AXES:
-            return typed(*arguments, **named)
+            return function(*arguments, **keywords)
 
     return call
 
 
-def check_first_calls(typed: Callable[..., Any], plain: Callable[..., Any]) -> Callable[..., Any]:
+def check_first_calls(checked_call: Callable[..., Any], plain: Callable[..., Any]) -> Callable[..., Any]:
     """A function that is checked in the first calls of each test."""
-    if typed is plain:
+    if checked_call is plain:
         return plain
-    begun = calls = 0
+    test_number = calls = 0
 
-    @wraps(typed)
-    def call(*arguments: Any, **named: Any) -> Any:
-        nonlocal begun, calls
-        if begun != Clock.now:
-            begun, calls = Clock.now, 0
+    @wraps(checked_call)
+    def call(*arguments: Any, **keywords: Any) -> Any:
+        nonlocal test_number, calls
+        if test_number != Clock.now:
+            test_number, calls = Clock.now, 0
         if calls == CHECKED_CALLS:
-            return plain(*arguments, **named)
+            return plain(*arguments, **keywords)
         calls += 1
-        return typed(*arguments, **named)
+        return checked_call(*arguments, **keywords)
 
     return call

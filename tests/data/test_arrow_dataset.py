@@ -43,10 +43,10 @@ def format_columns(data, *tensors):
         (("label", "n"), ("n", "label")),
     ],
 )
-@for_each("selected", [False, True])
-def test_it_gives_what_single_items_give(columns, tensors, selected):
+@for_each("has_selection", [False, True])
+def test_it_gives_what_single_items_give(columns, tensors, has_selection):
     data = format_columns(rows(columns), *tensors)
-    data = data.select([5, 2, 0, 6, 1, 4, 3]) if selected else data
+    data = data.select([5, 2, 0, 6, 1, 4, 3]) if has_selection else data
     ours, slow = source(data, "train"), UserDataset(OfAnotherLibrary(data))
     assert isinstance(ours, ArrowDataset)
     assert torch.equal(ours.labels, slow.labels) and ours.labels.dtype == torch.int64
@@ -64,23 +64,23 @@ def test_it_gives_what_single_items_give(columns, tensors, selected):
 def test_workers_read_the_same_bits_in_the_same_order(prefetch):
     data = read(rows(), "x", "n")
     order = [torch.tensor(each) for each in ([3, 1, 6], [0], [5, 2], [4, 4], [1])]
-    ahead = data.read_ahead(workers=2, prefetch=prefetch)
-    assert (ahead.workers, ahead.prefetch, data.workers) == (2, prefetch, 0)
-    ours, theirs = list(ahead.stream(order)), list(data.stream(order))
+    reader = data.read_ahead(workers=2, prefetch=prefetch)
+    assert (reader.workers, reader.prefetch, data.workers) == (2, prefetch, 0)
+    ours, theirs = list(reader.stream(order)), list(data.stream(order))
     assert [each.ids.tolist() for each in ours] == [each.tolist() for each in order]
     for a, b in zip(ours, theirs, strict=True):
         assert torch.equal(a.label, b.label)
         for key in ("x", "n"):
             assert torch.equal(a.inputs[key], b.inputs[key]) and a.inputs[key].dtype == b.inputs[key].dtype
-    for a, b in zip(ahead.stream(order[2:]), ours[2:], strict=True):
+    for a, b in zip(reader.stream(order[2:]), ours[2:], strict=True):
         assert torch.equal(a.inputs["x"], b.inputs["x"])
 
 
 @forks
 def test_an_endless_order_is_read_as_far_as_is_asked():
-    ahead = read(rows(("x", "label")), "x").read_ahead(workers=1)
+    reader = read(rows(("x", "label")), "x").read_ahead(workers=1)
     order = (torch.tensor([i % N]) for i in itertools.count())
-    assert [raw.ids.item() for raw in itertools.islice(ahead.stream(order), 9)] == [i % N for i in range(9)]
+    assert [raw.ids.item() for raw in itertools.islice(reader.stream(order), 9)] == [i % N for i in range(9)]
 
 
 @pytest.mark.gpu
@@ -92,9 +92,9 @@ def test_workers_pin_memory_for_an_accelerator():
 
 
 def read(data, *tensors) -> ArrowDataset:
-    found = source(format_columns(data, *tensors), "train")
-    assert isinstance(found, ArrowDataset)
-    return found
+    dataset = source(format_columns(data, *tensors), "train")
+    assert isinstance(dataset, ArrowDataset)
+    return dataset
 
 
 def enumerate_inputs(raw):
@@ -110,7 +110,7 @@ def test_the_digest_is_of_the_values():
         digest(datasets.concatenate_datasets([rows().select(range(3)), rows().select(range(3, N))]), "x", "n")
         == base
     )
-    others = [
+    variants = [
         rows(label=[0] * N),
         rows(id=[f"s{i}" for i in range(N)]),
         rows(id=["r", "0r1", *ROWS["id"][2:]]),
@@ -120,8 +120,8 @@ def test_the_digest_is_of_the_values():
         rows().select(range(N - 1)),
         rows().select([1, 0, *range(2, N)]),
     ]
-    found = {digest(each, "x", "n") for each in others} | {digest(rows(("x", "label", "id")), "x"), base}
-    assert len(found) == len(others) + 2
+    digests = {digest(each, "x", "n") for each in variants} | {digest(rows(("x", "label", "id")), "x"), base}
+    assert len(digests) == len(variants) + 2
 
 
 @for_each(
@@ -145,7 +145,7 @@ def test_torch_data_is_read_item_by_item():
 
 
 @pytest.mark.parametrize(
-    ("changed", "message"),
+    ("columns", "message"),
     [
         ({"id": ["a", *ROWS["id"][1:-1], "a"]}, "ids must be unique, found 'a' in 2 items"),
         (
@@ -154,9 +154,9 @@ def test_torch_data_is_read_item_by_item():
         ),
     ],
 )
-def test_a_repeated_id_and_a_negative_label_are_refused(changed, message):
+def test_a_repeated_id_and_a_negative_label_are_refused(columns, message):
     with pytest.raises(ValueError, match=message):
-        _ = source(format_columns(rows(**changed), "x", "n"), "train").labels
+        _ = source(format_columns(rows(**columns), "x", "n"), "train").labels
 
 
 @for_each("kind", ["int8", "uint16", "int32", "int64", "float16", "float32", "float64", "bool"])
@@ -187,11 +187,11 @@ def test_a_file_that_ends_early_is_refused(blocks, tmp_path):
             x = pa.array([[0.0, float(i)]] * 4, schema.field("x").type)
             writer.write_batch(pa.record_batch([x, pa.array([i] * 4)], schema=schema))
             ends.append(sink.tell())
-    whole = source(format_columns(datasets.Dataset.from_file(str(file)), "x"), "train")
-    assert isinstance(whole, ArrowDataset) and len(whole) == 12
-    cut = tmp_path / f"cut{blocks}.arrow"
-    cut.write_bytes(file.read_bytes()[: ends[blocks - 1]])
-    rows = datasets.Dataset.from_file(str(cut))
+    dataset = source(format_columns(datasets.Dataset.from_file(str(file)), "x"), "train")
+    assert isinstance(dataset, ArrowDataset) and len(dataset) == 12
+    cut_file = tmp_path / f"cut{blocks}.arrow"
+    cut_file.write_bytes(file.read_bytes()[: ends[blocks - 1]])
+    rows = datasets.Dataset.from_file(str(cut_file))
     assert len(rows) == 4 * blocks
     with pytest.raises(ValueError, match=f"cut{blocks}.arrow ends early: .* write or download it again"):
         source(format_columns(rows, "x"), "train")
@@ -200,6 +200,6 @@ def test_a_file_that_ends_early_is_refused(blocks, tmp_path):
 def test_mapped_rows_whose_file_was_removed_are_read(tmp_path):
     rows = datasets.Dataset.from_dict({"x": [[0.0, 1.0]] * 4, "label": [0, 1, 0, 1]})
     rows.save_to_disk(tmp_path / "rows")
-    mapped = datasets.load_from_disk(tmp_path / "rows")
+    mapped_rows = datasets.load_from_disk(tmp_path / "rows")
     shutil.rmtree(tmp_path / "rows")
-    assert len(source(format_columns(mapped, "x"), "train")) == 4
+    assert len(source(format_columns(mapped_rows, "x"), "train")) == 4

@@ -29,9 +29,9 @@ def pairs(data: CaptionedImages) -> set[tuple[str, str]]:
 
 
 def test_a_seed_gives_the_same_drawings():
-    first, again, other = (Drawings(copies=2, limit=50, seed=seed).draw() for seed in (1, 1, 2))
-    for one, same, different in zip(first, again, other, strict=True):
-        assert torch.equal(one.images, same.images) and one.rows == same.rows
+    first, second, other = (Drawings(copies=2, limit=50, seed=seed).draw() for seed in (1, 1, 2))
+    for one, repetition, different in zip(first, second, other, strict=True):
+        assert torch.equal(one.images, repetition.images) and one.rows == repetition.rows
         assert one.rows != different.rows
 
 
@@ -44,9 +44,9 @@ def test_sizes():
 def test_captions_say_what_an_image_shows():
     for data in FEW.draw():
         for row in data.rows:
-            said = [factor for factor in FACTORS if row[factor] in row["text"].split()]
+            factors = [factor for factor in FACTORS if row[factor] in row["text"].split()]
             possible = {caption(template, row) for template in TEMPLATES}
-            assert row["text"] in possible and "object" in said
+            assert row["text"] in possible and "object" in factors
 
 
 def test_an_article_goes_by_the_letter_as_in_the_data_of_kept_models():
@@ -79,8 +79,8 @@ def test_a_pair_of_each_object_is_never_drawn():
         assert not pairs(data) & left_out
     train, _ = Drawings().draw()
     assert len(pairs(train)) == 10 * 6 - 10
-    every, _ = FEW.draw_every_pair()
-    assert pairs(every) >= left_out
+    all_pairs, _ = FEW.draw_every_pair()
+    assert pairs(all_pairs) >= left_out
 
 
 def test_copies_differ_and_looks_are_balanced():
@@ -94,11 +94,11 @@ def test_copies_differ_and_looks_are_balanced():
 
 def test_prompts_that_were_never_trained():
     train, _ = Drawings().draw()
-    seen = set(train.captions)
-    known = {row["text"] for row in FEW.prompts()}
-    assert seen <= known and len(known) > 300
+    train_captions = set(train.captions)
+    all_captions = {row["text"] for row in FEW.prompts()}
+    assert train_captions <= all_captions and len(all_captions) > 300
     for rows in (FEW.prompts(held_out=True), FEW.prompts(HELD_OUT_TEMPLATES)):
-        assert rows and not {row["text"] for row in rows} & known
+        assert rows and not {row["text"] for row in rows} & all_captions
     assert {(row["object"], row["colour"]) for row in FEW.prompts(held_out=True)} == set(FEW.held_out_pairs)
 
 
@@ -121,13 +121,13 @@ def test_words_of_an_object_hold_no_other_object():
 
 
 def test_a_folder_holds_the_drawings(tmp_path: Path):
-    drawn = Drawings(copies=1, limit=40).draw()
-    for before, after in zip(drawn, read_captioned(write_captioned(tmp_path / "data", *drawn)), strict=True):
+    parts = Drawings(copies=1, limit=40).draw()
+    for before, after in zip(parts, read_captioned(write_captioned(tmp_path / "data", *parts)), strict=True):
         assert after is not None and after.rows == before.rows and torch.equal(after.images, before.images)
         concept = Concept(column="object", values=("three",))
         assert torch.equal(concept.holds(after), Concept(words=("a three",)).holds(after))
     with pytest.raises(ValueError, match="exists"):
-        write_captioned(tmp_path / "data", *drawn)
+        write_captioned(tmp_path / "data", *parts)
 
 
 def test_an_unknown_factor_is_refused():
@@ -153,22 +153,22 @@ def test_bad_settings_are_refused(settings: dict, message: str):
 def test_a_frame_surrounds_the_plain_shape():
     shapes = torch.rand(1, 1, 16, 16, generator=torch.Generator().manual_seed(0)).repeat(2, 1, 1, 1)
     styles = torch.tensor([list(STYLES).index(name) for name in ("plain", "framed")])
-    plain, framed = paint(shapes, torch.zeros(2, dtype=torch.int64), styles)
-    inside = torch.zeros(16, 16, dtype=torch.bool)
-    inside[1:-1, 1:-1] = True
-    assert torch.equal(framed[:, inside], plain[:, inside])
-    assert (framed[:, ~inside] == torch.tensor(COLOURS["red"])[:, None]).all()
+    plain_shape, framed_shape = paint(shapes, torch.zeros(2, dtype=torch.int64), styles)
+    interior = torch.zeros(16, 16, dtype=torch.bool)
+    interior[1:-1, 1:-1] = True
+    assert torch.equal(framed_shape[:, interior], plain_shape[:, interior])
+    assert (framed_shape[:, ~interior] == torch.tensor(COLOURS["red"])[:, None]).all()
 
 
 def test_a_bold_shape_covers_the_plain_one_and_an_outline_lies_within_it():
     shapes = torch.rand(1, 1, 16, 16, generator=torch.Generator().manual_seed(0)).repeat(3, 1, 1, 1)
     styles = torch.tensor([list(STYLES).index(name) for name in ("outlined", "plain", "bold")])
-    outlined, plain, bold = paint(shapes, torch.zeros(3, dtype=torch.int64), styles)
-    assert (outlined <= plain).all() and (plain <= bold).all() and not torch.equal(plain, bold)
+    outline, plain, bold = paint(shapes, torch.zeros(3, dtype=torch.int64), styles)
+    assert (outline <= plain).all() and (plain <= bold).all() and not torch.equal(plain, bold)
 
 
 def test_a_digit_is_resized_as_pillow_does():
     level = load_digits().images[0].astype(np.float32) / 16
     expected = np.asarray(Image.fromarray(level).resize((16, 16), Image.Resampling.BICUBIC)).clip(0, 1)
-    found = resize(torch.from_numpy(np.rint(level * 255).astype(np.uint8))[None, None], 16)[0, 0].numpy()
-    assert np.abs(found - expected).max() < 1 / 255
+    result = resize(torch.from_numpy(np.rint(level * 255).astype(np.uint8))[None, None], 16)[0, 0].numpy()
+    assert np.abs(result - expected).max() < 1 / 255

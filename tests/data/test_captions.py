@@ -74,8 +74,8 @@ def test_captions_that_hold_a_concept(concept: Concept, expected: list[int], tmp
 
 
 def test_a_listed_caption_is_found_whatever_space_surrounds_it(tmp_path: Path):
-    padded = [{**row, "text": f" {row['text']} "} for row in rows()]
-    data, _ = read_captioned(write(tmp_path / "images", padded))
+    padded_rows = [{**row, "text": f" {row['text']} "} for row in rows()]
+    data, _ = read_captioned(write(tmp_path / "images", padded_rows))
     assert Concept(prompts=("a two",)).holds(data).nonzero()[:, 0].tolist() == [4]
 
 
@@ -124,9 +124,9 @@ def test_images_may_lie_in_folders(tmp_path: Path):
     data, _ = read_captioned(folder)
     assert data.names[4] == "more/4.png" and data.images[4].unique().tolist() == [4]
     Image.fromarray(np.zeros((4, 4, 3), np.uint8)).save(tmp_path / "5.png")
-    for name, outside in (("whole", f"{tmp_path}/5.png"), ("above", "../5.png")):
+    for name, path in (("whole", f"{tmp_path}/5.png"), ("above", "../5.png")):
         bad = write(tmp_path / name, [{"file_name": "5.png", "text": "a"}])
-        lines(bad, json.dumps({"file_name": outside, "text": "a"}))
+        lines(bad, json.dumps({"file_name": path, "text": "a"}))
         with pytest.raises(ValueError, match="1 captions without an image, such as .*5.png"):
             read_captioned(bad)
     (folder / "more" / "5.png").write_bytes((folder / "0.png").read_bytes())
@@ -136,9 +136,9 @@ def test_images_may_lie_in_folders(tmp_path: Path):
 
 def test_a_fifth_of_each_kind_is_held_out():
     holds = torch.arange(30) < 10
-    kept, out = hold_out(holds)
-    assert sorted([*kept.tolist(), *out.tolist()]) == list(range(30))
-    assert int(holds[out].sum()) == 2 and len(out) == 6
+    train_ids, test_ids = hold_out(holds)
+    assert sorted([*train_ids.tolist(), *test_ids.tolist()]) == list(range(30))
+    assert int(holds[test_ids].sum()) == 2 and len(test_ids) == 6
     with pytest.raises(ValueError, match="two images with the concept are needed, .* found 1"):
         hold_out(torch.arange(30) < 1)
 

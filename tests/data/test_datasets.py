@@ -78,9 +78,9 @@ def test_digits_are_stratified_standardised_and_whole() -> None:
     assert abs(float(pixels.std(correction=0)) - 1) < 1e-6
     # the two parts together are scikit-learn's set, each image once
     levels, _ = load_digits(return_X_y=True)
-    both = torch.cat((pixels, everything(held_out))).double()
-    step = float(both.unique().diff().median())
-    ours = ((both - both.min()) / step).round().long().tolist()
+    all_pixels = torch.cat((pixels, everything(held_out))).double()
+    step = float(all_pixels.unique().diff().median())
+    ours = ((all_pixels - all_pixels.min()) / step).round().long().tolist()
     assert sorted(ours) == sorted(levels.astype(int).tolist())
 
 
@@ -96,11 +96,11 @@ def test_digits_split_is_pinned() -> None:
 
 def test_limit_keeps_the_classes_in_proportion_and_the_order() -> None:
     train, held_out = load("digits", limit=500, seed=3)
-    whole, _ = load("digits")
+    full, _ = load("digits")
     assert (len(train), len(held_out)) == (500, 360)
-    expected = whole.labels.bincount() * 500 / 1437
+    expected = full.labels.bincount() * 500 / 1437
     assert float((train.labels.bincount() - expected).abs().max()) <= 1
-    rows = {tuple(row): place for place, row in enumerate(everything(whole).tolist())}
+    rows = {tuple(row): place for place, row in enumerate(everything(full).tolist())}
     places = [rows[tuple(row)] for row in everything(train).tolist()]
     assert places == sorted(set(places))
     assert train.digest() != load("digits", limit=500, seed=4)[0].digest()
@@ -109,11 +109,11 @@ def test_limit_keeps_the_classes_in_proportion_and_the_order() -> None:
 def test_flipped_labels_are_that_many_and_all_wrong() -> None:
     source, _ = load("digits")
     noisy = flip_labels(source, 0.2, 10, seed=1)
-    moved = noisy.labels != source.labels
-    assert int(moved.sum()) == round(0.2 * 1437)
+    is_flipped = noisy.labels != source.labels
+    assert int(is_flipped.sum()) == round(0.2 * 1437)
     assert set(noisy.labels.tolist()) == set(range(10))
     # uniform over the nine other classes
-    steps = ((noisy.labels - source.labels) % 10)[moved].bincount(minlength=10)[1:]
+    steps = ((noisy.labels - source.labels) % 10)[is_flipped].bincount(minlength=10)[1:]
     assert float((steps - steps.sum() / 9).abs().max()) < 4 * (287 / 9) ** 0.5
     assert not torch.equal(noisy.labels, flip_labels(source, 0.2, 10, seed=2).labels)
     assert torch.equal(noisy.labels, flip_labels(source, 0.2, 10, seed=1).labels)
@@ -175,18 +175,18 @@ def test_cifar10_of_torchvision_is_that_of_the_parquet_files(
             self.data, self.targets = pictures[part], list(range(8))[part]
 
     monkeypatch.setitem(sys.modules, "torchvision.datasets", SimpleNamespace(CIFAR10=CIFAR10))
-    published, read = load("cifar10"), load("cifar10", folder=str(parquet_folder))
-    assert [each.digest() for each in published] == [each.digest() for each in read]
+    by_torchvision, by_parquet = load("cifar10"), load("cifar10", folder=str(parquet_folder))
+    assert [each.digest() for each in by_torchvision] == [each.digest() for each in by_parquet]
 
 
 def test_without_augmentation_training_images_are_as_they_are(parquet_folder: Path) -> None:
-    cropped, plain = (load("cifar10", folder=str(parquet_folder), augment=each)[0] for each in (True, False))
-    drawn = [
-        next(source.stream([torch.arange(6)], generator=torch.Generator())) for source in (cropped, plain)
+    crops, plain = (load("cifar10", folder=str(parquet_folder), augment=each)[0] for each in (True, False))
+    batches = [
+        next(source.stream([torch.arange(6)], generator=torch.Generator())) for source in (crops, plain)
     ]
-    torch.testing.assert_close(first(drawn[1]), everything(cropped))
-    assert not torch.equal(first(drawn[0]), first(drawn[1]))
-    assert cropped.digest() != plain.digest()
+    torch.testing.assert_close(first(batches[1]), everything(crops))
+    assert not torch.equal(first(batches[0]), first(batches[1]))
+    assert crops.digest() != plain.digest()
 
 
 @pytest.mark.skipif(CIFAR10 is None, reason="UNWEAVE_CIFAR10 names no folder with CIFAR-10's parquet files")
@@ -224,15 +224,15 @@ def test_an_empty_folder_has_no_parquet(tmp_path: Path) -> None:
 
 def test_truncated_files_are_refused(idx_folder: Path, parquet_folder: Path) -> None:
     images = idx_folder / "train-images-idx3-ubyte"
-    whole = images.read_bytes()
-    images.write_bytes(whole[:-5])
+    content = images.read_bytes()
+    images.write_bytes(content[:-5])
     with pytest.raises(ValueError, match="announces 320 values and holds 315"):
         load("fashion-mnist", folder=str(idx_folder))
-    images.write_bytes(b"PK" + whole[2:])
+    images.write_bytes(b"PK" + content[2:])
     with pytest.raises(ValueError, match="found another format"):
         load("fashion-mnist", folder=str(idx_folder))
     images.unlink()
-    images.with_name(images.name + ".gz").write_bytes(gzip.compress(whole)[:-20])
+    images.with_name(images.name + ".gz").write_bytes(gzip.compress(content)[:-20])
     with pytest.raises(ValueError, match="not a whole gzip file"):
         load("fashion-mnist", folder=str(idx_folder))
     table = parquet_folder / "train-00001-of-00002.parquet"
@@ -284,16 +284,16 @@ def test_digit_images_are_the_digits_as_bytes():
         assert torch.equal(images.labels, numbers.labels)
         levels = images.inputs.view(-1, 64).double() * (16 / 255)
         slope = levels.std() / numbers.inputs.double().std()
-        back = (numbers.inputs.double() - numbers.inputs.mean()) * slope + levels.mean()
-        torch.testing.assert_close(levels, back, rtol=0, atol=0.04)  # half a byte
+        values = (numbers.inputs.double() - numbers.inputs.mean()) * slope + levels.mean()
+        torch.testing.assert_close(levels, values, rtol=0, atol=0.04)  # half a byte
 
 
 def test_images_for_a_generator_lie_between_minus_one_and_one():
     train, _ = load("digit-images")
     (raw,) = as_images(train).stream([torch.arange(len(train))])
     assert float(raw.inputs[0].min()) == -1 and float(raw.inputs[0].max()) == 1
-    padded = as_images(replace(train, crop=4, flip=True, mean=(0.3,), std=(0.2,)))
-    assert (padded.mean, padded.std, padded.crop, padded.flip) == ((0.5,), (0.5,), 0, True)
+    image_data = as_images(replace(train, crop=4, flip=True, mean=(0.3,), std=(0.2,)))
+    assert (image_data.mean, image_data.std, image_data.crop, image_data.flip) == ((0.5,), (0.5,), 0, True)
 
 
 def test_numbers_are_no_images_for_a_generator():

@@ -17,17 +17,17 @@ def encoded() -> EncodedImages:
 
 
 def test_the_digest_is_that_of_the_images_and_the_autoencoder_not_of_the_rounding_of_latents():
-    given = encoded()
-    rounded = replace(given, latents=replace(given.latents, mean=given.latents.mean * (1 + 1e-6)))
-    assert given.digest() == rounded.digest() == given.to("cpu").digest()
-    others = [
-        replace(given, autoencoder="another"),
-        replace(given, images=replace(given.images, inputs=given.images.inputs + 1)),
+    images = encoded()
+    rounded_images = replace(images, latents=replace(images.latents, mean=images.latents.mean * (1 + 1e-6)))
+    assert images.digest() == rounded_images.digest() == images.to("cpu").digest()
+    other_images = [
+        replace(images, autoencoder="another"),
+        replace(images, images=replace(images.images, inputs=images.images.inputs + 1)),
     ]
-    assert len({given.digest(), *(each.digest() for each in others)}) == 3
+    assert len({images.digest(), *(each.digest() for each in other_images)}) == 3
 
 
 def test_images_that_change_at_random_are_refused():
-    given = encoded()
+    images = encoded()
     with pytest.raises(ValueError, match=r"mirrored at random: set data\.augment = false"):
-        replace(given, images=replace(given.images, flip=True))
+        replace(images, images=replace(images.images, flip=True))

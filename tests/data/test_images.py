@@ -36,18 +36,20 @@ def test_every_image_is_there_once_under_the_number_of_its_folder(tmp_path):
     assert (len(train), len(held_out)) == (88, 22) and train.inputs.shape[1:] == (1, 4, 4)
     assert held_out.labels.bincount().tolist() == [2] * 11
     for label in range(11):
-        both = torch.cat([part.inputs[part.labels == label] for part in (train, held_out)])
-        assert {each.numpy().tobytes() for each in both} == {each.tobytes() for each in classes[str(label)]}
-    again = read_images(tmp_path / "own")
-    assert [each.digest() for each in again] == [train.digest(), held_out.digest()]
+        class_images = torch.cat([part.inputs[part.labels == label] for part in (train, held_out)])
+        assert {each.numpy().tobytes() for each in class_images} == {
+            each.tobytes() for each in classes[str(label)]
+        }
+    own_data = read_images(tmp_path / "own")
+    assert [each.digest() for each in own_data] == [train.digest(), held_out.digest()]
     assert load("images", folder=str(tmp_path / "own"))[0].digest() == train.digest()
 
 
 def test_what_classes_are_called_and_that_nobody_said_what_is_held_out_is_known(tmp_path):
-    own = write_folder(
+    folder = write_folder(
         tmp_path / "own", {"dog": random_images(5), "ant": random_images(5), "cat": random_images(5)}
     )
-    for part in map(as_images, read_images(own)):
+    for part in map(as_images, read_images(folder)):
         assert part.classes == ("ant", "cat", "dog") and part.parted and part.class_name(2) == "2 (dog)"
     for name in ("train", "test"):
         write_folder(tmp_path / "both" / name, {"0": random_images(3), "1": random_images(3)})
@@ -74,8 +76,8 @@ def test_an_archive_is_read_with_its_own_held_out_images_or_without(tmp_path):
     images, labels = random_images(20), np.arange(20) % 2
     train, held_out = read_images(archive(tmp_path / "a.npz", images=images, labels=labels))
     assert (len(train), len(held_out)) == (16, 4)
-    whole = archive(tmp_path / "b.npz", images=images, labels=labels, test_images=images, test_labels=labels)
-    train, held_out = read_images(whole)
+    file = archive(tmp_path / "b.npz", images=images, labels=labels, test_images=images, test_labels=labels)
+    train, held_out = read_images(file)
     assert torch.equal(train.inputs[:, 0], torch.from_numpy(images)) and held_out.digest() == train.digest()
 
 
@@ -116,31 +118,31 @@ def test_a_folder_that_is_something_else_is_refused(tmp_path):
         read_images(tmp_path / "empty")
     with pytest.raises(ValueError, match=r"must be the labels 0\.\.1, found 0, 2"):
         read_images(write_folder(tmp_path / "gap", {"0": random_images(2), "2": random_images(2)}))
-    for strange in ("ten", "⁹", "½"):
+    for name in ("ten", "⁹", "½"):
         names = write_folder(
-            tmp_path / strange, {"0": random_images(2), "1": random_images(2), strange: random_images(2)}
+            tmp_path / name, {"0": random_images(2), "1": random_images(2), name: random_images(2)}
         )
-        with pytest.raises(ValueError, match=f"all be numbers .*found '{strange}' among 0, 1, {strange}"):
+        with pytest.raises(ValueError, match=f"all be numbers .*found '{name}' among 0, 1, {name}"):
             read_images(names)
-    mixed = write_folder(tmp_path / "mixed", {"0": random_images(2), "1": random_images(2, shape=(4, 5))})
+    folder = write_folder(tmp_path / "mixed", {"0": random_images(2), "1": random_images(2, shape=(4, 5))})
     with pytest.raises(ValueError, match=r"of one size, found 4 x 4 in .*000.png and 5 x 4 in .*000.png"):
-        read_images(mixed)
-    (mixed / "2").mkdir()
+        read_images(folder)
+    (folder / "2").mkdir()
     with pytest.raises(ValueError, match="class '2' has no image"):
-        read_images(mixed)
+        read_images(folder)
 
 
 @pytest.mark.parametrize("suffix", ["png", "jpg"])
 def test_a_truncated_file_is_named(tmp_path, suffix):
     place = write_folder(tmp_path / "own", {"0": random_images(2), "1": random_images(2)}, suffix)
-    broken = place / "1" / f"001.{suffix}"
-    broken.write_bytes(broken.read_bytes()[:-30])
+    image_file = place / "1" / f"001.{suffix}"
+    image_file.write_bytes(image_file.read_bytes()[:-30])
     with pytest.raises(ValueError, match=rf"own.1.001.{suffix} is truncated or no image"):
         read_images(place)
-    whole = archive(tmp_path / "own.npz", images=random_images(4), labels=np.arange(4) % 2)
-    whole.write_bytes(whole.read_bytes()[:-40])
+    file = archive(tmp_path / "own.npz", images=random_images(4), labels=np.arange(4) % 2)
+    file.write_bytes(file.read_bytes()[:-40])
     with pytest.raises(ValueError, match="own.npz is truncated or no .npz file"):
-        read_images(whole)
+        read_images(file)
 
 
 def test_an_array_in_the_place_of_an_archive_is_refused(tmp_path):
@@ -152,7 +154,11 @@ def test_an_array_in_the_place_of_an_archive_is_refused(tmp_path):
 
 def test_a_data_set_of_bytes_is_read_whole_and_one_of_floats_is_not():
     images, labels = torch.from_numpy(random_images(6, shape=(1, 4, 4))), torch.arange(6) % 2
-    found = as_images(UserDataset(TensorDataset(images, labels)))
-    assert torch.equal(found.inputs, images) and found.mean == (0.5,) and torch.equal(found.labels, labels)
+    image_data = as_images(UserDataset(TensorDataset(images, labels)))
+    assert (
+        torch.equal(image_data.inputs, images)
+        and image_data.mean == (0.5,)
+        and torch.equal(image_data.labels, labels)
+    )
     with pytest.raises(ValueError, match=r"as bytes \(uint8\), found torch.float32 \[1, 4, 4\]"):
         in_memory(UserDataset(TensorDataset(images / 255, labels)))

@@ -77,9 +77,9 @@ def test_without_a_generator_nothing_is_augmented() -> None:
 
 def test_a_shard_is_augmented_as_in_the_whole_batch() -> None:
     source = images(crop=2, flip=True)
-    whole = first(one(source, list(range(12)), make_generator(4)))
+    batch = first(one(source, list(range(12)), make_generator(4)))
     for shard in ([0, 1, 2, 3, 4], [11, 5], [9]):
-        assert torch.equal(first(one(source, shard, make_generator(4))), whole[shard])
+        assert torch.equal(first(one(source, shard, make_generator(4))), batch[shard])
 
 
 def test_the_next_batch_is_augmented_otherwise() -> None:
@@ -90,9 +90,9 @@ def test_the_next_batch_is_augmented_otherwise() -> None:
 def shifts(image: Tensor, crop: int, *, flip: bool) -> list[Tensor]:
     """All that a crop and a mirror can make of an image [channel, side, side], by slicing."""
     side = image.shape[-1]
-    padded = torch.nn.functional.pad(image, (crop,) * 4)
+    padded_image = torch.nn.functional.pad(image, (crop,) * 4)
     windows = [
-        padded[:, top : top + side, left : left + side]
+        padded_image[:, top : top + side, left : left + side]
         for top in range(2 * crop + 1)
         for left in range(2 * crop + 1)
     ]
@@ -106,12 +106,12 @@ def test_every_crop_and_mirror_appears_equally_often_and_nothing_else(crop: int,
     source = Resident(
         image.expand(n, 2, 4, 4).contiguous(), torch.zeros(n, dtype=torch.int64), crop=crop, flip=flip
     )
-    seen = first(one(source, list(range(n)), make_generator())).mul(255).round().to(torch.uint8)
+    crops = first(one(source, list(range(n)), make_generator())).mul(255).round().to(torch.uint8)
     possible = torch.stack(shifts(image, crop, flip=flip))
-    same = (seen.unsqueeze(1) == possible.unsqueeze(0)).flatten(2).all(2)
-    assert bool((same.sum(1) == 1).all())
+    matches = (crops.unsqueeze(1) == possible.unsqueeze(0)).flatten(2).all(2)
+    assert bool((matches.sum(1) == 1).all())
     expected = n / len(possible)
-    assert float((same.sum(0) - expected).abs().max()) < 4 * expected**0.5
+    assert float((matches.sum(0) - expected).abs().max()) < 4 * expected**0.5
 
 
 def test_a_source_that_does_not_augment_draws_nothing() -> None:
@@ -121,17 +121,17 @@ def test_a_source_that_does_not_augment_draws_nothing() -> None:
 
 
 def test_to_moves_batches_and_keeps_labels_on_the_cpu() -> None:
-    moved = images().to("meta")
-    (raw,) = moved.stream([torch.tensor([3, 1], device="meta")])
+    meta_images = images().to("meta")
+    (raw,) = meta_images.stream([torch.tensor([3, 1], device="meta")])
     assert {raw.ids.device.type, first(raw).device.type, raw.label.device.type} == {"meta"}
-    assert moved.labels.device.type == "cpu"
+    assert meta_images.labels.device.type == "cpu"
 
 
 def test_the_digest_is_a_function_of_content() -> None:
     source = images()
     assert source.digest() == images().digest()
     assert len(source.digest()) == 64
-    others = [
+    other_sources = [
         Resident(source.inputs.flip(0), source.labels, source.mean, source.std),
         Resident(source.inputs, source.labels.flip(0), source.mean, source.std),
         Resident(source.inputs, source.labels, (0.25, 0.4), source.std),
@@ -139,7 +139,7 @@ def test_the_digest_is_a_function_of_content() -> None:
         images(crop=1),
         images(flip=True),
     ]
-    assert len({source.digest(), *(other.digest() for other in others)}) == 7
+    assert len({source.digest(), *(other.digest() for other in other_sources)}) == 7
 
 
 def test_the_digest_is_pinned() -> None:

@@ -17,8 +17,8 @@ def make_generator(seed: int = 0) -> torch.Generator:
 )
 def test_a_shard_gets_the_numbers_of_the_whole_batch(ids: list[int], seed: int, data: st.DataObject) -> None:
     rows = torch.tensor(data.draw(st.lists(st.integers(0, len(ids) - 1), min_size=1)))
-    whole = draw_uniform(torch.tensor(ids), make_generator(seed), 2)
-    assert torch.equal(draw_uniform(torch.tensor(ids)[rows], make_generator(seed), 2), whole[rows])
+    draws = draw_uniform(torch.tensor(ids), make_generator(seed), 2)
+    assert torch.equal(draw_uniform(torch.tensor(ids)[rows], make_generator(seed), 2), draws[rows])
 
 
 def test_more_draws_leave_the_first_columns_as_they_were() -> None:
@@ -28,9 +28,9 @@ def test_more_draws_leave_the_first_columns_as_they_were() -> None:
 
 def test_columns_can_be_drawn_later_and_apart() -> None:
     ids, key = torch.arange(50), draw_key(make_generator())
-    whole = uniform(ids, key, 5)
-    assert torch.equal(torch.cat([uniform(ids, key, 2), uniform(ids, key, 3, first=2)], 1), whole)
-    assert torch.equal(whole, draw_uniform(ids, make_generator(), 5))
+    draws = uniform(ids, key, 5)
+    assert torch.equal(torch.cat([uniform(ids, key, 2), uniform(ids, key, 3, first=2)], 1), draws)
+    assert torch.equal(draws, draw_uniform(ids, make_generator(), 5))
 
 
 def test_exactly_one_key_is_drawn_whatever_the_batch() -> None:
@@ -63,7 +63,7 @@ def test_numbers_are_uniform_and_independent_over_ids_and_columns() -> None:
 
 def test_splitmix64_has_the_published_first_outputs() -> None:
     # seed 1234567: the five outputs in Rosetta Code, "Pseudo-random numbers/Splitmix64"
-    published = [
+    expected = [
         6457827717110365317,
         3203168211198807973,
         9817491932198370423,
@@ -72,7 +72,7 @@ def test_splitmix64_has_the_published_first_outputs() -> None:
     ]
     golden = 0x9E3779B97F4A7C15 - 2**64
     outputs = splitmix64(1234567 + torch.arange(5) * golden)
-    assert [value % 2**64 for value in outputs.tolist()] == published
+    assert [value % 2**64 for value in outputs.tolist()] == expected
 
 
 def test_numbers_equal_plain_integer_arithmetic() -> None:

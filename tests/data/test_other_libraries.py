@@ -22,9 +22,9 @@ class Rows:
 
 
 def test_its_examples_are_a_source():
-    found = source(Rows(), "train")
-    assert found.labels.tolist() == [0, 1, 0, 1, 0] and found.names == ("r0", "r1", "r2", "r3", "r4")
-    (raw,) = found.stream([torch.tensor([3, 1])])
+    dataset = source(Rows(), "train")
+    assert dataset.labels.tolist() == [0, 1, 0, 1, 0] and dataset.names == ("r0", "r1", "r2", "r3", "r4")
+    (raw,) = dataset.stream([torch.tensor([3, 1])])
     assert torch.equal(raw.inputs[0], torch.tensor([[3.0], [1.0]]))
     assert [item["id"] for item in OfAnotherLibrary(Rows()).__getitems__([4, 0])] == ["r4", "r0"]
 
@@ -44,7 +44,7 @@ def test_hugging_face_data_in_arrow_files(tmp_path):
     rows = {"x": [[float(i)] for i in range(4)], "label": [0, 1, 1, 0], "id": list("abcd")}
     datasets.Dataset.from_dict(rows).save_to_disk(str(tmp_path))
     data = datasets.load_from_disk(str(tmp_path)).with_format("torch", columns=["x"], output_all_columns=True)
-    found = source(data, "train")
-    assert found.labels.tolist() == [0, 1, 1, 0] and found.names == ("a", "b", "c", "d")
-    (raw,) = found.stream([torch.tensor([2])])
+    dataset = source(data, "train")
+    assert dataset.labels.tolist() == [0, 1, 1, 0] and dataset.names == ("a", "b", "c", "d")
+    (raw,) = dataset.stream([torch.tensor([2])])
     assert raw.inputs[0].tolist() == [[2.0]]

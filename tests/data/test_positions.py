@@ -59,7 +59,7 @@ def test_an_unknown_example_is_named(example: Any, message: str) -> None:
 
 
 @for_each(
-    ("asked", "message"),
+    ("indices", "message"),
     [
         (["a", "user-1", "b"], "found 2 of 3 that are not: 'a', 'b'$"),
         ([f"{i}" for i in range(7)], "found 7 of 7 that are not: '0', '1', '2', '3', '4', ...$"),
@@ -69,9 +69,9 @@ def test_an_unknown_example_is_named(example: Any, message: str) -> None:
         (["user-3", 3, 4, 4, 4], "found 2 of 5 again: 'user-3', 'user-4'$"),
     ],
 )
-def test_all_that_is_wrong_is_counted_and_named_by_id(asked: Any, message: str) -> None:
+def test_all_that_is_wrong_is_counted_and_named_by_id(indices: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        positions(Counting(examples(9)), asked)
+        positions(Counting(examples(9)), indices)
 
 
 def test_without_ids_a_position_says_what_is_there_twice() -> None:
@@ -97,7 +97,7 @@ def test_one_held_out_example_can_not_be_cut_in_two(calibration: Any) -> None:
 
 
 @for_each(
-    ("given", "message"),
+    ("value", "message"),
     [
         ([1.0, 2.5], "whole numbers, found 1.0: give"),
         (torch.tensor([1.5, 2.5]), "whole numbers, found 1.5: give"),
@@ -114,13 +114,13 @@ def test_one_held_out_example_can_not_be_cut_in_two(calibration: Any) -> None:
         ([[1, 2]], r"whole numbers, found \[1, 2\]: give"),
     ],
 )
-def test_what_is_no_list_of_positions_is_refused(given: Any, message: str) -> None:
+def test_what_is_no_list_of_positions_is_refused(value: Any, message: str) -> None:
     with pytest.raises(ValueError, match=f"^forget must .*{message}"):
-        read_positions(given, "forget")
+        read_positions(value, "forget")
 
 
 @for_each(
-    "given",
+    "value",
     [
         [7, 2],
         (7, 2),
@@ -131,8 +131,8 @@ def test_what_is_no_list_of_positions_is_refused(given: Any, message: str) -> No
         iter([7, 2]),
     ],
 )
-def test_every_list_of_whole_numbers_is_read(given: Any) -> None:
-    assert sorted(read_positions(given, "forget").tolist()) == [2, 7]
+def test_every_list_of_whole_numbers_is_read(value: Any) -> None:
+    assert sorted(read_positions(value, "forget").tolist()) == [2, 7]
 
 
 @for_each("calibration", [torch.tensor([0, 0, 1]), torch.arange(9) < 5, [0.5], ["a"]])

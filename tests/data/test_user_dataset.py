@@ -106,11 +106,11 @@ def test_label_and_id_can_be_elsewhere() -> None:
     leading = user_dataset([(i, vector(i)) for i in range(3)], label=0)
     assert leading.labels.tolist() == [0, 1, 2]
     assert first(one(leading, [2])).tolist() == [[2.0, -2.0]]
-    keyed = user_dataset(
+    dataset = user_dataset(
         [{"x": vector(i), "kind": i, "key": f"k{i}"} for i in range(3)], label="kind", id="key"
     )
-    assert keyed.labels.tolist() == [0, 1, 2]
-    assert keyed.names == ("k0", "k1", "k2")
+    assert dataset.labels.tolist() == [0, 1, 2]
+    assert dataset.names == ("k0", "k1", "k2")
 
 
 def test_reading_draws_nothing_from_the_global_generator() -> None:
@@ -142,10 +142,10 @@ def test_to_moves_batches_and_keeps_what_was_read() -> None:
     source = UserDataset(dataset)
     assert source.labels.device.type == "cpu"
     reads = dataset.reads
-    moved = source.to("meta")
-    assert torch.equal(moved.labels, source.labels)
+    meta_source = source.to("meta")
+    assert torch.equal(meta_source.labels, source.labels)
     assert dataset.reads == reads
-    raw = one(moved, [0])
+    raw = one(meta_source, [0])
     assert {raw.ids.device.type, first(raw).device.type, raw.label.device.type} == {"meta"}
 
 
@@ -153,14 +153,14 @@ def test_to_moves_batches_and_keeps_what_was_read() -> None:
 def test_the_digest_is_a_function_of_content() -> None:
     source = user_dataset(records())
     assert source.digest() == user_dataset(records(), workers=1).digest()
-    changed = [records() for _ in range(4)]
-    changed[0][2]["tokens"] = vector(9)
-    changed[1][2]["label"] = 5
-    changed[2][2]["id"] = "someone else"
-    changed[3][2]["mask"] = changed[3][2]["mask"].double()
+    variants = [records() for _ in range(4)]
+    variants[0][2]["tokens"] = vector(9)
+    variants[1][2]["label"] = 5
+    variants[2][2]["id"] = "someone else"
+    variants[3][2]["mask"] = variants[3][2]["mask"].double()
     digests = {
         source.digest(),
-        *(user_dataset(items).digest() for items in changed),
+        *(user_dataset(items).digest() for items in variants),
         user_dataset(records()[::-1]).digest(),
     }
     assert len(digests) == 6
@@ -327,7 +327,7 @@ def tensors(count: int = 6) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
 
 
 @pytest.mark.parametrize(
-    ("given", "place"),
+    ("make", "place"),
     [
         (lambda: TensorDataset(*tensors()), 0),
         (lambda: TensorDataset(*tensors()), -3),
@@ -336,17 +336,19 @@ def tensors(count: int = 6) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         (lambda: Subset(Subset(TensorDataset(*tensors(9)), range(1, 8)), [6, 0, 2, 2, 4, 1]), 0),
     ],
 )
-def test_rows_of_tensors_are_what_items_one_by_one_are(given, place) -> None:
+def test_rows_of_tensors_are_what_items_one_by_one_are(make, place) -> None:
     """The values, types and order are those of a list of the same items, which is read one by one."""
-    dataset = given()
+    dataset = make()
     ours, theirs = (UserDataset(each, label=place) for each in (dataset, Listed(list(dataset))))
     assert type(ours.dataset) is not Listed and ours.digest() == theirs.digest()
     order = [4, 0, 4, 5]
     own, other = one(ours, order), one(theirs, order)
     assert isinstance(own.inputs, tuple) and isinstance(other.inputs, tuple) and len(own.inputs) == 2
-    both = zip((own.ids, own.label, *own.inputs), (other.ids, other.label, *other.inputs), strict=True)
-    for found, expected in both:
-        assert torch.equal(found, expected) and found.dtype == expected.dtype and not found.requires_grad
+    tensor_pairs = zip(
+        (own.ids, own.label, *own.inputs), (other.ids, other.label, *other.inputs), strict=True
+    )
+    for actual, expected in tensor_pairs:
+        assert torch.equal(actual, expected) and actual.dtype == expected.dtype and not actual.requires_grad
 
 
 def test_rows_of_tensors_are_read_at_once(monkeypatch) -> None:

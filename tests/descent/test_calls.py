@@ -28,17 +28,17 @@ class Calls:
             sys.setprofile(None)
 
     def count(self, frame: FrameType, event: str, argument: object) -> None:
-        own = event == "call" and frame.f_code.co_filename.startswith(PACKAGE)
+        is_own = event == "call" and frame.f_code.co_filename.startswith(PACKAGE)
         # the checks of types, which only tests make, read this property
-        self.number += own and frame.f_code.co_name != "parts"
+        self.number += is_own and frame.f_code.co_name != "parts"
 
 
-@for_each(("mode", "most"), [("joint", 90), ("lagged", 126), ("nested", 145)])
-def test_a_step_calls_few_functions(mode: str, most: int):
+@for_each(("mode", "limit"), [("joint", 90), ("lagged", 126), ("nested", 145)])
+def test_a_step_calls_few_functions(mode: str, limit: int):
     calls, before = Calls(), sys.getprofile()
     terms = MODES[mode](nll("retain"), bounded(), 0.01)
     try:
         descend(problem(), Descent(lr=0.01, steps=LAST + 1), Phase(terms, watch=calls.watch))
     finally:
         sys.setprofile(before)
-    assert 0 < calls.number / (LAST - FIRST) <= most
+    assert 0 < calls.number / (LAST - FIRST) <= limit

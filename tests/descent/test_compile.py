@@ -35,19 +35,19 @@ def apart(one: Problem, other: Problem) -> float:
 @pytest.fixture
 def traced(monkeypatch: pytest.MonkeyPatch) -> list[object]:
     """Models that were traced by the compiler, but are run without it: code for a processor takes minutes."""
-    seen: list[object] = []
+    models: list[object] = []
     compile = partial(torch.compile, backend="aot_eager", fullgraph=True)
-    monkeypatch.setattr(torch, "compile", lambda model: seen.append(model) or compile(model))
-    return seen
+    monkeypatch.setattr(torch, "compile", lambda model: models.append(model) or compile(model))
+    return models
 
 
 @pytest.mark.parametrize("terms", [[nll("mixed")], NESTED])
 def test_a_traced_descent_is_the_eager_one(terms: list[Term], traced: list[object]) -> None:
-    eager = descend_few(HOW, terms)
+    eager_run = descend_few(HOW, terms)
     assert not traced, "off by default"
-    compiled = descend_few(replace(HOW, compile=True), terms)
-    assert traced == [compiled.model]
-    assert apart(compiled, eager) < 1e-6 < apart(descend_few(replace(HOW, steps=4), terms), eager)
+    compiled_run = descend_few(replace(HOW, compile=True), terms)
+    assert traced == [compiled_run.model]
+    assert apart(compiled_run, eager_run) < 1e-6 < apart(descend_few(replace(HOW, steps=4), terms), eager_run)
 
 
 def test_a_second_derivative_is_refused(traced: list[object]) -> None:
@@ -61,5 +61,5 @@ def test_a_second_derivative_is_refused(traced: list[object]) -> None:
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_a_compiled_descent_is_the_eager_one(precision: str) -> None:
     how = replace(HOW, precision=precision)
-    eager, compiled = (descend_few(replace(how, compile=each), NESTED) for each in (False, True))
-    assert apart(compiled, eager) < (1e-5 if precision == "fp32" else 0.01)
+    eager_run, compiled_run = (descend_few(replace(how, compile=each), NESTED) for each in (False, True))
+    assert apart(compiled_run, eager_run) < (1e-5 if precision == "fp32" else 0.01)

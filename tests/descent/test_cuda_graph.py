@@ -42,33 +42,33 @@ class Tape(TorchDispatchMode):
 
     def __torch_dispatch__(self, kernel: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         assert not any(name in str(kernel) for name in WAITS), f"{kernel} waits for the device"
-        found = kernel(*args, **(kwargs or {}))
-        self.kernels.append((kernel, args, kwargs or {}, tree_leaves(found)))
-        return found
+        output = kernel(*args, **(kwargs or {}))
+        self.kernels.append((kernel, args, kwargs or {}, tree_leaves(output)))
+        return output
 
     def replay(self) -> None:
         """Runs the kernels again, into the same memory."""
         with torch.no_grad():
             for kernel, args, kwargs, outs in self.kernels:
-                for out, again in zip(outs, tree_leaves(kernel(*args, **kwargs)), strict=True):
-                    if isinstance(out, Tensor) and out.data_ptr() != again.data_ptr():
-                        out.copy_(again)
+                for tensor, replayed_tensor in zip(outs, tree_leaves(kernel(*args, **kwargs)), strict=True):
+                    if isinstance(tensor, Tensor) and tensor.data_ptr() != replayed_tensor.data_ptr():
+                        tensor.copy_(replayed_tensor)
 
 
 @pytest.fixture
 def tapes(monkeypatch: pytest.MonkeyPatch) -> list[Tape]:
     """The graphs that a descent records."""
-    found: list[Tape] = []
+    recordings: list[Tape] = []
 
     def capture(run: Callable[[], None]) -> Callable[[], None]:
-        found.append(Tape())
-        with found[-1]:
+        recordings.append(Tape())
+        with recordings[-1]:
             run()
-        return found[-1].replay
+        return recordings[-1].replay
 
     monkeypatch.setattr(cuda_graph, "capture", capture)
     monkeypatch.setattr(cuda_graph.RecordedStep, "on_gpu", property(lambda self: True))
-    return found
+    return recordings
 
 
 def wrong(problem: Problem, part: Part = "forget") -> Objective:
@@ -92,16 +92,16 @@ CASES += [("unet", "nested")] if "unet" in every_family.MODEL_KINDS else []
 
 def state_of(problem: Problem) -> dict[str, Any]:
     """What a descent leaves behind."""
-    noted = {"curves": problem.curves, "traces": problem.traces, "cost": vars(problem.cost)}
-    return {"weights": dict(problem.model.state_dict()), **noted}
+    facts = {"curves": problem.curves, "traces": problem.traces, "cost": vars(problem.cost)}
+    return {"weights": dict(problem.model.state_dict()), **facts}
 
 
 @for_each(("kind", "name"), CASES)
 def test_replays_end_where_eager_steps_do(kind: str, name: str, tapes: list[Tape]) -> None:
     tapes.clear()
     problems, passes = [every_family.problem(kind) for _ in range(2)], ([], [])
-    for each, compile, seen in zip(problems, (False, "step"), passes, strict=True):
-        each.model.register_forward_hook(lambda *_, seen=seen: seen.append(1))
+    for each, compile, calls in zip(problems, (False, "step"), passes, strict=True):
+        each.model.register_forward_hook(lambda *_, calls=calls: calls.append(1))
         descend(each, replace(HOW, compile=compile), Phase(TERMS[name](each)))
     torch.testing.assert_close(*map(state_of, problems), rtol=0, atol=0, equal_nan=True)
     assert tapes

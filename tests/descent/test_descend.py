@@ -53,8 +53,8 @@ def record_batches(model: nn.Module | None = None, **settings) -> tuple[Problem,
     return of, of.task.drawn
 
 
-def ce(model: nn.Module, drawn: Batch) -> Tensor:
-    return F.cross_entropy(model(*drawn.inputs), drawn.target)
+def ce(model: nn.Module, examples: Batch) -> Tensor:
+    return F.cross_entropy(model(*examples.inputs), examples.target)
 
 
 def distance_between(a: Problem, b: nn.Module) -> float:
@@ -94,12 +94,12 @@ def sgd(weights: list[nn.Parameter]) -> torch.optim.Optimizer:
     ],
 )
 def test_it_is_the_loop_that_one_writes(name, plain):
-    of, drawn = record_batches()
+    of, batches = record_batches()
     by_hand = copy.deepcopy(of.model)
     how = Descent(lr=0.05, steps=7, batch=10, forget_batch=4, optimizer=name, momentum=0.8, weight_decay=0.01)
     assert descend(of, how, Phase([nll("retain") + WEIGHT * bounded()])) == 7
     optimizer = plain(list(by_hand.parameters()))
-    for f, r in zip(drawn[::2], drawn[1::2], strict=True):
+    for f, r in zip(batches[::2], batches[1::2], strict=True):
         optimizer.zero_grad()
         forgetting = -F.cross_entropy(by_hand(*f.inputs), f.target, reduction="none").log1p().mean()
         (ce(by_hand, r) + WEIGHT * forgetting).backward()
@@ -109,23 +109,23 @@ def test_it_is_the_loop_that_one_writes(name, plain):
 
 
 def test_two_terms_are_their_sum_and_a_rule_is_a_rule():
-    together, apart, projected = problem(), problem(), problem()
+    together, by_rule, by_pcgrad = problem(), problem(), problem()
     how = Descent(lr=0.05, steps=5, batch=10, forget_batch=4)
     a, b = nll("retain"), WEIGHT * bounded()
     descend(together, how, Phase([a + b]))
-    descend(apart, how, Phase([a, b]))
-    descend(projected, how, Phase([a, b], rule="pcgrad"))
-    assert distance_between(together, apart.model) < 1e-14
-    assert distance_between(projected, apart.model) > 1e-4
+    descend(by_rule, how, Phase([a, b]))
+    descend(by_pcgrad, how, Phase([a, b], rule="pcgrad"))
+    assert distance_between(together, by_rule.model) < 1e-14
+    assert distance_between(by_pcgrad, by_rule.model) > 1e-4
 
 
 def test_one_step_of_a_rule_is_the_rule():
-    of, drawn = record_batches()
+    of, batches = record_batches()
     start = flat(of.params)
     descend(
         of, Descent(lr=0.1, steps=1, momentum=0.0), Phase([nll("retain"), -nll("forget")], rule="project")
     )
-    f, r = drawn
+    f, r = batches
     model = net()
     weights = list(model.parameters())
     g_r = torch.cat([g.flatten() for g in torch.autograd.grad(ce(model, r), weights)])
@@ -136,32 +136,34 @@ def test_one_step_of_a_rule_is_the_rule():
 
 
 def test_a_users_own_rule_is_used():
-    ruled, alone = problem(), problem()
+    by_rule, by_sum = problem(), problem()
     how = Descent(lr=0.05, steps=3, batch=10, forget_batch=4)
     terms = [nll("retain"), -nll("forget")]
-    descend(ruled, how, Phase(terms, rule=lambda gramian, generator: gramian.new_tensor([0.5, 0.0])))
-    descend(alone, how, Phase([0.5 * nll("retain"), 0.0 * nll("forget")], idle=True))
-    assert distance_between(ruled, alone.model) < 1e-14
+    descend(by_rule, how, Phase(terms, rule=lambda gramian, generator: gramian.new_tensor([0.5, 0.0])))
+    descend(by_sum, how, Phase([0.5 * nll("retain"), 0.0 * nll("forget")], idle=True))
+    assert distance_between(by_rule, by_sum.model) < 1e-14
 
 
 def test_a_users_own_optimizer_is_used():
-    made = Kept(lambda weights: torch.optim.Rprop(weights, 0.03))
-    of, drawn = record_batches()
+    optimizer_factory = Kept(lambda weights: torch.optim.Rprop(weights, 0.03))
+    of, batches = record_batches()
     by_hand = copy.deepcopy(of.model)
-    descend(of, Descent(steps=4, schedule="cosine"), Phase([nll("retain")]), optimizer=made)
+    descend(of, Descent(steps=4, schedule="cosine"), Phase([nll("retain")]), optimizer=optimizer_factory)
     plain = torch.optim.Rprop(by_hand.parameters(), 0.03)
-    for r in drawn:
+    for r in batches:
         plain.zero_grad()
         ce(by_hand, r).backward()
         plain.step()
     assert distance_between(of, by_hand) < 1e-12
-    assert made.rates[0] == [0.03]
+    assert optimizer_factory.rates[0] == [0.03]
 
 
 def test_groups_keep_the_ratio_of_their_rates():
-    made = Kept(lambda ws: torch.optim.SGD([{"params": ws[:2], "lr": 0.1}, {"params": ws[2:], "lr": 0.01}]))
-    descend(problem(), Descent(steps=4, schedule="linear"), Phase([nll("retain")]), optimizer=made)
-    assert made.rates == [[pytest.approx(0.1 * f), pytest.approx(0.01 * f)] for f in (1, 0.75, 0.5, 0.25)]
+    factory = Kept(
+        lambda ws: torch.optim.SGD([{"params": ws[:2], "lr": 0.1}, {"params": ws[2:], "lr": 0.01}])
+    )
+    descend(problem(), Descent(steps=4, schedule="linear"), Phase([nll("retain")]), optimizer=factory)
+    assert factory.rates == [[pytest.approx(0.1 * f), pytest.approx(0.01 * f)] for f in (1, 0.75, 0.5, 0.25)]
 
 
 def test_steps_of_adafactor_do_not_depend_on_the_size_of_a_gradient():
@@ -170,16 +172,16 @@ def test_steps_of_adafactor_do_not_depend_on_the_size_of_a_gradient():
     start, gradient = torch.randn(2, 3, 4, 4, generator=draw), torch.randn(2, 3, 4, 4, generator=draw)
     gradient[0] *= 0.1
     gradient[1, 0, 0] = 0  # a masked row
-    moved = []
+    moves = []
     for size in (1.0, 1e-6):
         p = nn.Parameter(start.clone())
         update = Descent(lr=0.01, steps=1, optimizer="adafactor").optimizer_over([p])
         p.grad = size * gradient
         update.step()
-        moved.append(p.detach() - start)
-    assert torch.allclose(moved[0], moved[1], rtol=1e-3, atol=1e-7)
-    assert float(moved[0].norm() / start.norm()) == pytest.approx(0.01, rel=0.1)
-    assert not moved[0][1, 0, 0].any() and moved[0].isfinite().all()
+        moves.append(p.detach() - start)
+    assert torch.allclose(moves[0], moves[1], rtol=1e-3, atol=1e-7)
+    assert float(moves[0].norm() / start.norm()) == pytest.approx(0.01, rel=0.1)
+    assert not moves[0][1, 0, 0].any() and moves[0].isfinite().all()
 
 
 def test_its_states_are_rows_and_columns():
@@ -208,15 +210,15 @@ LIVE = {"joint": 2, "nested": 3, "lagged": 4}
 @for_each("mode", LIVE)
 def test_an_update_holds_no_gradient_that_nobody_needs(mode: str):
     model = nn.Sequential(nn.Linear(FEATURES, 37), nn.Tanh(), nn.Linear(37, CLASSES)).double()
-    of, made = problem(model), []
+    of, optimizers = problem(model), []
 
     def optimizer(weights: list[nn.Parameter]) -> Counter:
-        made.append(Counter(weights, 0.01))
-        return made[0]
+        optimizers.append(Counter(weights, 0.01))
+        return optimizers[0]
 
     phase = Phase(TERMS[mode](nll("retain"), WEIGHT * bounded(), 0.1))
     descend(of, Descent(steps=3), phase, optimizer=optimizer)
-    assert len(made[0].alive) == LIVE[mode]
+    assert len(optimizers[0].alive) == LIVE[mode]
     assert all(p.grad is None for p in of.params.values())
 
 
@@ -238,14 +240,14 @@ def test_the_rate_follows_the_schedule_after_a_linear_warm_up():
         "cosine": [0, 0.5, *((1 + math.cos(math.pi * x)) / 2 for x in (0, 0.25, 0.5, 0.75))],
     }
     for schedule, rates in expected.items():
-        made = Kept(sgd)
+        factory = Kept(sgd)
         descend(
             problem(),
             Descent(steps=6, warmup=1 / 3, schedule=schedule),
             Phase([nll("retain")]),
-            optimizer=made,
+            optimizer=factory,
         )
-        assert [rate for (rate,) in made.rates] == pytest.approx([0.1 * r for r in rates])
+        assert [rate for (rate,) in factory.rates] == pytest.approx([0.1 * r for r in rates])
 
 
 @for_each("schedule", ["constant", "linear", "cosine"])
@@ -328,16 +330,16 @@ def make_augmented_problem() -> Problem:
 @for_each("make", [problem, make_augmented_problem])
 def test_micro_batches_are_whole_batches(mode: str, make):
     """Also where labels are drawn and images augmented: what is drawn belongs to the example."""
-    whole, cut = make(), make()
-    for of, micro in ((whole, None), (cut, 3)):
+    full, split_run = make(), make()
+    for of, micro in ((full, None), (split_run, 3)):
         terms = MODES[mode](nll("retain"), WEIGHT * mislabel(), 0.1)
         descend(of, Descent(lr=0.05, steps=4, batch=11, forget_batch=5, micro_batch=micro), Phase(terms))
-    assert distance_between(cut, whole.model) < 1e-12
-    assert cut.curves.keys() == whole.curves.keys()
-    for name, curve in whole.curves.items():
-        assert cut.curves[name] == pytest.approx(curve, abs=1e-12)
-    assert cut.cost.gradients == whole.cost.gradients
-    assert cut.cost.examples == whole.cost.examples
+    assert distance_between(split_run, full.model) < 1e-12
+    assert split_run.curves.keys() == full.curves.keys()
+    for name, curve in full.curves.items():
+        assert split_run.curves[name] == pytest.approx(curve, abs=1e-12)
+    assert split_run.cost.gradients == full.cost.gradients
+    assert split_run.cost.examples == full.cost.examples
 
 
 def test_no_forward_pass_is_larger_than_a_micro_batch():
@@ -351,17 +353,17 @@ def test_no_forward_pass_is_larger_than_a_micro_batch():
 
 
 def test_the_combined_gradient_is_clipped():
-    free, clipped = problem(), problem()
+    free, clipped_run = problem(), problem()
     start = flat(free.params)
     terms = [nll("retain"), -nll("forget")]
     descend(free, Descent(lr=1.0, steps=1, momentum=0.0), Phase(terms))
-    descend(clipped, Descent(lr=1.0, steps=1, momentum=0.0, max_norm=1e-3), Phase(terms))
-    far, near = flat(free.params) - start, flat(clipped.params) - start
-    assert float(near.norm()) == pytest.approx(1e-3, rel=1e-2)
-    assert torch.allclose(near / near.norm(), far / far.norm(), atol=1e-10)
-    loose = problem()
-    descend(loose, Descent(lr=1.0, steps=1, momentum=0.0, max_norm=1e3), Phase(terms))
-    assert bits(loose.model.state_dict()) == bits(free.model.state_dict())
+    descend(clipped_run, Descent(lr=1.0, steps=1, momentum=0.0, max_norm=1e-3), Phase(terms))
+    free_step, clipped_step = flat(free.params) - start, flat(clipped_run.params) - start
+    assert float(clipped_step.norm()) == pytest.approx(1e-3, rel=1e-2)
+    assert torch.allclose(clipped_step / clipped_step.norm(), free_step / free_step.norm(), atol=1e-10)
+    loose_run = problem()
+    descend(loose_run, Descent(lr=1.0, steps=1, momentum=0.0, max_norm=1e3), Phase(terms))
+    assert bits(loose_run.model.state_dict()) == bits(free.model.state_dict())
 
 
 def test_the_average_of_the_weights_is_the_result():
@@ -380,26 +382,26 @@ def test_the_average_of_the_weights_is_the_result():
 def test_the_average_of_weights_of_few_digits_is_not_rounded_away():
     positions: list[Tensor] = []
     watch = lambda of, index: positions.append(flat(of.params).double())  # noqa: E731
-    for ema, seen in ((None, watch), (0.95, None)):
+    for ema, watcher in ((None, watch), (0.95, None)):
         of = problem(net().to(torch.bfloat16))
         how = Descent(lr=0.05, steps=60, ema=ema, momentum=0.0)
-        descend(of, how, Phase([l1(lambda progress: 0.1)], watch=seen))
+        descend(of, how, Phase([l1(lambda progress: 0.1)], watch=watcher))
         positions.append(flat(of.params).double())
-    average, *others, found = positions
-    for before, position in enumerate(others):
+    average, *steps, final = positions
+    for before, position in enumerate(steps):
         decay = (1 + before) / (10 + before)
         average = decay * average + (1 - decay) * position
     assert all(p.dtype == torch.bfloat16 for p in of.params.values())
-    assert torch.allclose(found, average, rtol=0.004, atol=1e-6)
+    assert torch.allclose(final, average, rtol=0.004, atol=1e-6)
 
 
 def test_weights_are_back_when_a_question_to_their_average_raises():
-    of, seen = problem(), []
+    of, positions = problem(), []
 
     def until(of: Problem) -> bool:
         raise ZeroDivisionError
 
-    watch = lambda of, index: seen.append(flat(of.params).clone())  # noqa: E731
+    watch = lambda of, index: positions.append(flat(of.params).clone())  # noqa: E731
     for ends in (None, until):
         of = problem()
         with suppress(ZeroDivisionError):
@@ -408,7 +410,7 @@ def test_weights_are_back_when_a_question_to_their_average_raises():
                 Descent(lr=0.1, steps=3, stop_every=2, ema=0.5),
                 Phase([nll("retain")], watch=watch, until=ends),
             )
-    assert torch.equal(flat(of.params), seen[2])
+    assert torch.equal(flat(of.params), positions[2])
 
 
 @pytest.mark.parametrize("decay", [0.3, 0.9999])
@@ -435,8 +437,8 @@ def test_the_average_goes_on_over_phases():
 
 
 def test_it_stops_once_forget_data_is_no_better_than_strange_data():
-    learned = problem()
-    descend(learned, Descent(lr=0.3, steps=150), Phase([nll("mixed")]))
+    fitted_problem = problem()
+    descend(fitted_problem, Descent(lr=0.3, steps=150), Phase([nll("mixed")]))
     how = Descent(lr=0.05, steps=200, max_norm=1.0, stop="forgotten", stop_every=5)
 
     def mean(of: Problem, part) -> float:
@@ -444,12 +446,12 @@ def test_it_stops_once_forget_data_is_no_better_than_strange_data():
         (raw,) = data.stream([ids])
         return float(F.cross_entropy(of.model(*raw.inputs), raw.label).detach())
 
-    assert mean(learned, "forget") < mean(learned, "calibration")
-    taken = descend(learned, how, Phase([-nll("forget")]))
-    assert 0 < taken < 200
-    assert taken % 5 == 0
-    assert mean(learned, "forget") >= mean(learned, "calibration")
-    assert descend(learned, how, Phase([-nll("forget")])) == 5
+    assert mean(fitted_problem, "forget") < mean(fitted_problem, "calibration")
+    steps = descend(fitted_problem, how, Phase([-nll("forget")]))
+    assert 0 < steps < 200
+    assert steps % 5 == 0
+    assert mean(fitted_problem, "forget") >= mean(fitted_problem, "calibration")
+    assert descend(fitted_problem, how, Phase([-nll("forget")])) == 5
 
 
 # --- masks
@@ -466,18 +468,18 @@ def test_it_stops_once_forget_data_is_no_better_than_strange_data():
 )
 @for_each("ema", [None, 0.5])
 def test_masked_weights_stay_bit_for_bit_and_their_state_stays_zero(make, ema):
-    of, made = problem(), Kept(make)
+    of, factory = problem(), Kept(make)
     mask = top({name: torch.rand_like(p) for name, p in of.params.items()}, 0.5)
     with torch.no_grad():
         of.model[0].bias.copy_(torch.where(mask["0.bias"] == 0, -0.0, of.model[0].bias))
     start = {name: p.detach().clone() for name, p in of.params.items()}
     how = Descent(steps=6, batch=12, forget_batch=6, max_norm=1.0, ema=ema)
-    descend(of, how, Phase(nested(nll("retain"), WEIGHT * bounded(), 0.1), where=mask), optimizer=made)
+    descend(of, how, Phase(nested(nll("retain"), WEIGHT * bounded(), 0.1), where=mask), optimizer=factory)
     for name, p in of.params.items():
         off = mask[name] == 0
         assert bits({"": p[off]}) == bits({"": start[name][off]})
         assert not bool((p[~off] == start[name][~off]).any())
-        for state in made.optimizer.state[p].values():
+        for state in factory.optimizer.state[p].values():
             if isinstance(state, Tensor) and state.shape == p.shape:
                 assert not bool(state[off].any())
 
@@ -487,9 +489,9 @@ def test_a_fraction_in_a_mask_slows_a_weight():
     mask = {name: torch.full_like(p, 0.25).detach() for name, p in of.params.items()}
     start = flat(of.params)
     descend(of, Descent(lr=0.1, steps=1, momentum=0.0), Phase([nll("retain")], where=mask))
-    whole = problem()
-    descend(whole, Descent(lr=0.1, steps=1, momentum=0.0), Phase([nll("retain")]))
-    assert torch.allclose(4 * (flat(of.params) - start), flat(whole.params) - start, rtol=0, atol=1e-14)
+    unmasked = problem()
+    descend(unmasked, Descent(lr=0.1, steps=1, momentum=0.0), Phase([nll("retain")]))
+    assert torch.allclose(4 * (flat(of.params) - start), flat(unmasked.params) - start, rtol=0, atol=1e-14)
 
 
 def test_a_mask_goes_by_names_and_not_by_order():
@@ -502,18 +504,18 @@ def test_a_mask_goes_by_names_and_not_by_order():
 
 
 @pytest.mark.parametrize(
-    ("change", "strange"),
+    ("change", "weight"),
     [
         (lambda mask: {f"module.{name}": each for name, each in mask.items()}, "0.bias"),
         (lambda mask: dict([*mask.items()][1:]), "0.weight"),
     ],
     ids=["of a wrapped model", "one is missing"],
 )
-def test_a_mask_of_other_weights_is_refused(change, strange: str):
+def test_a_mask_of_other_weights_is_refused(change, weight: str):
     of = problem()
     mask = change({name: torch.ones_like(p) for name, p in of.params.items()})
     start = flat(of.params)
-    with pytest.raises(ValueError, match=f"a mask has one multiplier per trainable weight, .* '{strange}'"):
+    with pytest.raises(ValueError, match=f"a mask has one multiplier per trainable weight, .* '{weight}'"):
         descend(of, Descent(lr=0.1, steps=2), Phase([nll("retain")], where=mask))
     assert torch.equal(flat(of.params), start)
 
@@ -525,12 +527,12 @@ def test_phases_share_the_momentum_and_the_schedule():
     """Two phases of the same term are one phase."""
     two, one = problem(), problem()
     retain = nll("retain")
-    made = Kept(sgd)
+    factory = Kept(sgd)
     how = Descent(steps=6, batch=36, schedule="cosine", warmup=0.2)
-    assert descend(two, how, Phase([retain]), Phase([retain], share=2.0), optimizer=made) == 6
+    assert descend(two, how, Phase([retain]), Phase([retain], share=2.0), optimizer=factory) == 6
     descend(one, how, Phase([retain]), optimizer=sgd)
     assert distance_between(two, one.model) < 1e-12
-    assert [rate for (rate,) in made.rates] == pytest.approx([0.1 * how.rate(i / 6) for i in range(6)])
+    assert [rate for (rate,) in factory.rates] == pytest.approx([0.1 * how.rate(i / 6) for i in range(6)])
     fresh = problem()
     descend(fresh, Descent(steps=2), Phase([retain]), optimizer=sgd)
     descend(fresh, Descent(steps=4), Phase([retain]), optimizer=sgd)
@@ -540,10 +542,10 @@ def test_phases_share_the_momentum_and_the_schedule():
 def test_each_phase_has_its_terms_mask_and_feed():
     of = problem()
     heads, body = match_names(of.params, "^2"), match_names(of.params, "^0")
-    seen: list[tuple[int, int]] = []
+    visits: list[tuple[int, int]] = []
 
     def watch(of: Problem, index: int) -> None:
-        seen.append((index, of.cost.examples))
+        visits.append((index, of.cost.examples))
 
     positions = [flat(of.params).clone()]
     how = Descent(lr=0.1, steps=5, batch=12, forget_batch=6, weight_decay=0.1)
@@ -558,7 +560,7 @@ def test_each_phase_has_its_terms_mask_and_feed():
             watch=lambda of, i: positions.append(flat(of.params).clone()),
         ),
     )
-    assert seen == [(0, 0), (1, 6)]
+    assert visits == [(0, 0), (1, 6)]
     first, last = positions[1] - positions[0], flat(of.params) - positions[1]
     n_body = sum(p.numel() for name, p in of.params.items() if name.startswith("0"))
     assert not bool(first[:n_body].any())
@@ -597,10 +599,10 @@ def test_frozen_statistics_stay_and_are_used():
         of, Descent(lr=0.05, steps=3, norm="frozen"), Phase(nested(nll("retain"), WEIGHT * bounded(), 0.1))
     )
     assert statistics(of) == before
-    by_hand, drawn = record_batches(with_norm())
+    by_hand, batches = record_batches(with_norm())
     plain = copy.deepcopy(by_hand.model).eval()
     descend(by_hand, Descent(lr=0.05, steps=1, norm="frozen", momentum=0.0), Phase([nll("retain")]))
-    gradient = torch.autograd.grad(ce(plain, drawn[0]), list(plain.parameters()))
+    gradient = torch.autograd.grad(ce(plain, batches[0]), list(plain.parameters()))
     with torch.no_grad():
         for p, g in zip(plain.parameters(), gradient, strict=True):
             p.sub_(0.05 * g)
@@ -608,11 +610,11 @@ def test_frozen_statistics_stay_and_are_used():
 
 
 def test_training_statistics_are_those_of_a_plain_loop():
-    of, drawn = record_batches(with_norm())
+    of, batches = record_batches(with_norm())
     by_hand = copy.deepcopy(of.model)
     descend(of, Descent(lr=0.05, steps=3, batch=9, momentum=0.0), Phase([nll("retain")]))
     by_hand.train()[3].eval()
-    for r in drawn:
+    for r in batches:
         by_hand.zero_grad()
         ce(by_hand, r).backward()
         with torch.no_grad():
@@ -629,7 +631,7 @@ def test_dropout_is_off_or_the_same_in_all_passes_of_a_step():
     def spy(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         masks.append((output == 0).clone())
 
-    for policy, dropped in (("off", False), ("same", True)):
+    for policy, is_dropped in (("off", False), ("same", True)):
         masks.clear()
         of = problem(with_norm())
         of.model[3].register_forward_hook(spy)
@@ -639,21 +641,21 @@ def test_dropout_is_off_or_the_same_in_all_passes_of_a_step():
         assert torch.equal(torch.get_rng_state(), state)
         retain = [mask for mask in masks if len(mask) == 36]
         assert len(retain) == 4
-        assert bool(masks[0].any()) is dropped
+        assert bool(masks[0].any()) is is_dropped
         assert torch.equal(retain[0], retain[1])
         assert torch.equal(retain[2], retain[3])
-        assert torch.equal(retain[0], retain[2]) is not dropped
+        assert torch.equal(retain[0], retain[2]) is not is_dropped
 
 
 def test_the_same_dropout_is_fixed_by_the_seed():
-    found = []
+    states = []
     for ambient, seed in ((1, 0), (2, 0), (1, 5)):
         torch.manual_seed(3)
         of = problem(with_norm(), seed=seed)
         torch.manual_seed(ambient)
         descend(of, Descent(lr=0.05, steps=2, dropout="same"), Phase([nll("retain")]))
-        found.append(bits(of.model.state_dict()))
-    assert found[0] == found[1] != found[2]
+        states.append(bits(of.model.state_dict()))
+    assert states[0] == states[1] != states[2]
 
 
 def test_recurrent_layers_without_dropout_stay_in_training_mode():
@@ -700,7 +702,7 @@ def test_modes_flags_and_gradients_are_left_as_found(fails: bool):
 
 
 def test_the_seed_fixes_every_bit_and_nothing_else_does():
-    found = []
+    states = []
     for ambient, seed in ((1, 0), (2, 0), (1, 1)):
         of = problem(seed=seed)
         torch.manual_seed(ambient)
@@ -709,8 +711,8 @@ def test_the_seed_fixes_every_bit_and_nothing_else_does():
             Descent(lr=0.05, steps=5, batch=10, forget_batch=4),
             Phase([nll("retain"), mislabel()], rule="pcgrad"),
         )
-        found.append(bits(of.model.state_dict()))
-    assert found[0] == found[1] != found[2]
+        states.append(bits(of.model.state_dict()))
+    assert states[0] == states[1] != states[2]
 
 
 class ReadingAhead:
@@ -725,11 +727,11 @@ class ReadingAhead:
 
     def stream(self, order: Iterable[Tensor], *, generator: torch.Generator | None = None) -> Iterator[Raw]:
         inner = self.source.stream(order, generator=generator)
-        fetched = list(islice(inner, self.ahead))
+        buffer = list(islice(inner, self.ahead))
         for raw in inner:
-            fetched.append(raw)
-            yield fetched.pop(0)
-        yield from fetched
+            buffer.append(raw)
+            yield buffer.pop(0)
+        yield from buffer
 
     def digest(self) -> str:
         return self.source.digest()
@@ -740,15 +742,15 @@ class ReadingAhead:
 
 def test_how_far_a_source_reads_ahead_changes_nothing():
     """The order, the draws and the rule have generators of their own."""
-    found = []
+    states = []
     for ahead in (0, 4):
         of = problem()
         of.split = Split(ReadingAhead(source(48, 1), ahead), range(0, 48, 4), source(24, 2))
         terms = [nll("retain"), mislabel(), uniform_pull()]
         how = Descent(lr=0.05, steps=9, batch=10, forget_batch=5, max_norm=1.0)
         descend(of, how, Phase(terms, rule="pcgrad", feed="longest"))
-        found.append(bits(of.model.state_dict()))
-    assert found[0] == found[1]
+        states.append(bits(of.model.state_dict()))
+    assert states[0] == states[1]
 
 
 def uniform_pull():
@@ -758,9 +760,9 @@ def uniform_pull():
 def test_mixed_batches_know_their_forget_rows():
     of = problem()
     batches = step_batches(of, Phase([mislabel("mixed")], feed="concatenated"), Descent(steps=1, batch=16))
-    for (drawn,), sizes in ((found["mixed"], sizes) for found, sizes in islice(batches, 4)):
+    for (mixed_batch,), sizes in ((parts["mixed"], sizes) for parts, sizes in islice(batches, 4)):
         assert sizes == {"mixed": 16}
-        assert torch.equal(drawn.forget, of.split.is_forget[drawn.ids])
+        assert torch.equal(mixed_batch.forget, of.split.is_forget[mixed_batch.ids])
 
 
 # --- what is no descent
@@ -768,11 +770,11 @@ def test_mixed_batches_know_their_forget_rows():
 
 def test_a_loss_that_is_no_number_stops_the_run_by_name():
     of = problem()
-    broken = on(
+    broken_term = on(
         "forget", "broken", lambda at, b: at.predict(b).sum(1) * (float("nan") if at.index > 60 else 1.0)
     )
     with pytest.raises(Failed, match=r"the loss broken\(forget\) became nan: the learning rate"):
-        descend(of, Descent(lr=1e-6, steps=500), Phase([nll("retain"), broken]))
+        descend(of, Descent(lr=1e-6, steps=500), Phase([nll("retain"), broken_term]))
     assert of.cost.gradients <= 2 * 100  # it did not go on to the end
 
 
@@ -844,14 +846,14 @@ def test_the_size_of_the_lookahead_is_noted_relative_to_the_weights():
     descend(of, Descent(lr=1e-9, steps=51), Phase([Lookahead(bounded(), nll("retain"), lr=0.1)]))
     assert [row[0] for row in of.traces["shift"]] == [0, 50]
     fresh = problem()
-    (drawn, _) = next(step_batches(fresh, Phase([bounded(), nll("retain")]), Descent(steps=1)))
-    g = torch.autograd.grad(ce(fresh.model, drawn["retain"][0]), list(fresh.params.values()))
+    (batches, _) = next(step_batches(fresh, Phase([bounded(), nll("retain")]), Descent(steps=1)))
+    g = torch.autograd.grad(ce(fresh.model, batches["retain"][0]), list(fresh.params.values()))
     expected = 0.1 * float(torch.cat([x.flatten() for x in g]).norm() / flat(fresh.params).norm())
     assert of.traces["shift"][0][1] == pytest.approx(expected, rel=1e-9)
 
 
 def test_a_shift_that_bf16_rounds_away_is_said(caplog):
-    for alpha, said in ((1e-3, True), (5.0, False)):
+    for alpha, has_warning in ((1e-3, True), (5.0, False)):
         caplog.clear()
         of = problem(net(dtype=torch.float32))
         with caplog.at_level(logging.WARNING, "unweave"):
@@ -860,24 +862,24 @@ def test_a_shift_that_bf16_rounds_away_is_said(caplog):
                 Descent(lr=0.01, steps=1, precision="bf16"),
                 Phase([Lookahead(bounded(), nll("retain"), lr=alpha)]),
             )
-        assert bool(caplog.records) is said
+        assert bool(caplog.records) is has_warning
     with caplog.at_level(logging.WARNING, "unweave"):
         descend(problem(), Descent(lr=0.01, steps=1), Phase([Lookahead(bounded(), nll("retain"), lr=1e-3)]))
     assert not caplog.records
 
 
 def test_probes_are_called_before_every_step():
-    of, seen = problem(), []
+    of, calls = problem(), []
     descend(
         of,
         Descent(lr=0.01, steps=3),
-        Phase([nll("retain")], watch=lambda of, i: seen.append((i, of.cost.gradients))),
+        Phase([nll("retain")], watch=lambda of, i: calls.append((i, of.cost.gradients))),
     )
-    assert seen == [(0, 0), (1, 1), (2, 2)]
+    assert calls == [(0, 0), (1, 1), (2, 2)]
 
 
 def test_a_users_own_term_sees_the_step():
-    of, seen = problem(), []
+    of, steps = problem(), []
 
     class Progress:
         parts = frozenset({"retain"})
@@ -886,11 +888,11 @@ def test_a_users_own_term_sees_the_step():
             return True
 
         def gradient(self, at: Step):
-            seen.append((at.index, at.of))
+            steps.append((at.index, at.of))
             return at.gradient(nll("retain"))
 
     descend(of, Descent(lr=0.01, steps=3), Phase([Progress()]))
-    assert seen == [(0, 3), (1, 3), (2, 3)]
+    assert steps == [(0, 3), (1, 3), (2, 3)]
     assert batch(of, [0]).ids.tolist() == [0]
 
 
@@ -946,10 +948,10 @@ def test_gradients_of_two_weights_in_one_memory_are_summed_once():
     at = step(of)
     parts = [at.gradient(nll("retain")), at.gradient(bounded())]
     expected = {name: parts[0][name] + parts[1][name] for name in of.params}
-    found = combine_gradients(step(of), Phase([nll("retain"), bounded()]), torch.Generator())
-    assert all(torch.allclose(found[name], expected[name], rtol=0, atol=1e-14) for name in expected)
-    alone = combine_gradients(step(of), Phase([nll("retain")]), torch.Generator())
-    assert len({each.data_ptr() for each in alone.values()}) == len(alone), "clipping scales each once"
+    gradient = combine_gradients(step(of), Phase([nll("retain"), bounded()]), torch.Generator())
+    assert all(torch.allclose(gradient[name], expected[name], rtol=0, atol=1e-14) for name in expected)
+    single = combine_gradients(step(of), Phase([nll("retain")]), torch.Generator())
+    assert len({each.data_ptr() for each in single.values()}) == len(single), "clipping scales each once"
 
 
 def test_one_gradient_in_several_places_of_a_sum_stays_as_it_was():
@@ -957,8 +959,8 @@ def test_one_gradient_in_several_places_of_a_sum_stays_as_it_was():
     reused = ReusedGradient(forget, every=10)
     at = step(of)
     expected = [4 * g for g in at.gradient(forget).values()]
-    found = combine_gradients(at, Phase([forget, reused, forget, forget]), torch.Generator())
-    assert all(torch.equal(a, b) for a, b in zip(found.values(), expected, strict=True))
+    gradient = combine_gradients(at, Phase([forget, reused, forget, forget]), torch.Generator())
+    assert all(torch.equal(a, b) for a, b in zip(gradient.values(), expected, strict=True))
     assert all(
         torch.equal(4 * a, b)
         for a, b in zip(at.runtime.reused_gradients[id(reused)].values(), expected, strict=True)

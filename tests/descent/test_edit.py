@@ -40,9 +40,9 @@ def test_only_masked_weights_are_redrawn():
     mask = top({name: torch.rand_like(p) for name, p in of.params.items()}, 0.4)
     reinitialize(of, mask)
     for name, p in of.params.items():
-        chosen = mask[name].bool()
-        assert torch.equal(p[~chosen], start[name][~chosen])
-        assert not bool((p[chosen] == start[name][chosen]).any())
+        selection = mask[name].bool()
+        assert torch.equal(p[~selection], start[name][~selection])
+        assert not bool((p[selection] == start[name][selection]).any())
 
 
 def test_redrawn_values_are_those_of_torchs_layers():
@@ -118,21 +118,21 @@ def test_a_restart_keeps_the_modules_that_it_is_given():
     of.model(batch(of, range(20)).inputs[0])  # moves the running statistics
     start = {name: value.clone() for name, value in of.model.state_dict().items()}
     restart(of, keep=[of.model[0], of.model[1]])
-    others = {name for name, value in of.model.state_dict().items() if not torch.equal(value, start[name])}
-    assert others == {"2.bias", "3.weight", "3.bias"}  # the third shares the weight of the first
+    names = {name for name, value in of.model.state_dict().items() if not torch.equal(value, start[name])}
+    assert names == {"2.bias", "3.weight", "3.bias"}  # the third shares the weight of the first
 
 
 def test_a_restart_is_fixed_by_the_seed_alone():
-    found = []
+    states = []
     for ambient in (1, 2):
         torch.manual_seed(ambient)
         of = problem(seed=3)
         restart(of)
-        found.append(bits(of.model.state_dict()))
-    assert found[0] == found[1]
+        states.append(bits(of.model.state_dict()))
+    assert states[0] == states[1]
     other = problem(seed=4)
     restart(other)
-    assert bits(other.model.state_dict()) != found[0]
+    assert bits(other.model.state_dict()) != states[0]
 
 
 @pytest.mark.parametrize("bias", [True, False])

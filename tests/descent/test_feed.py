@@ -52,8 +52,8 @@ def test_each_epoch_has_an_order_of_its_own():
 def test_paired_takes_a_batch_of_each_and_cycles_each_on_its_own():
     plans = steps("paired", 12)
     assert parts(plans) == [("forget", "retain")] * 12
-    seen = Counter(torch.cat([plan["forget"] for plan in plans]).tolist())
-    assert set(seen.values()) == {4}
+    counts = Counter(torch.cat([plan["forget"] for plan in plans]).tolist())
+    assert set(counts.values()) == {4}
     assert set(Counter(torch.cat([plan["retain"] for plan in plans]).tolist()).values()) == {3}
 
 
@@ -79,8 +79,8 @@ def test_sequential_takes_forget_batches_and_then_retain_batches():
 
 
 def test_concatenated_is_one_stream():
-    only: dict[Part, Tensor] = {"mixed": torch.arange(10)}
-    plans = list(islice(FEEDS["concatenated"](only, {"mixed": 4}, make_generator()), 3))
+    mixed_ids: dict[Part, Tensor] = {"mixed": torch.arange(10)}
+    plans = list(islice(FEEDS["concatenated"](mixed_ids, {"mixed": 4}, make_generator()), 3))
     assert sorted(torch.cat([plan["mixed"] for plan in plans]).tolist()) == list(range(10))
     with pytest.raises(ValueError, match="takes one part, found forget, retain"):
         FEEDS["concatenated"](IDS, SIZES, make_generator())
@@ -89,16 +89,16 @@ def test_concatenated_is_one_stream():
 @for_each("feed", ["paired", "longest", "shortest", "sequential"])
 def test_an_epoch_has_as_many_steps_as_it_says(feed: FeedName):
     count = steps_per_epoch(feed, IDS, SIZES)
-    counted: Part = "forget" if feed == "shortest" else "retain"
-    whole = [plan[counted] for plan in steps(feed, count) if counted in plan]
-    assert sorted(torch.cat(whole).tolist()) == sorted(IDS[counted].tolist())
-    shorter = [plan[counted] for plan in steps(feed, count - 1) if counted in plan]
-    assert len(torch.cat(shorter)) < len(IDS[counted])
+    part: Part = "forget" if feed == "shortest" else "retain"
+    batches = [plan[part] for plan in steps(feed, count) if part in plan]
+    assert sorted(torch.cat(batches).tolist()) == sorted(IDS[part].tolist())
+    shorter = [plan[part] for plan in steps(feed, count - 1) if part in plan]
+    assert len(torch.cat(shorter)) < len(IDS[part])
 
 
 def test_without_retain_data_an_epoch_is_that_of_what_there_is():
-    only: dict[Part, Tensor] = {"mixed": torch.arange(10)}
-    assert steps_per_epoch("concatenated", only, {"mixed": 4}) == 3
+    mixed_ids: dict[Part, Tensor] = {"mixed": torch.arange(10)}
+    assert steps_per_epoch("concatenated", mixed_ids, {"mixed": 4}) == 3
     assert steps_per_epoch("paired", {"forget": torch.arange(10)}, {"forget": 4}) == 3
 
 

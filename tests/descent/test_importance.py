@@ -21,15 +21,15 @@ from unweave.weights.params import multiply
 def by_hand(of: Problem, size: int) -> list[Tensor]:
     """The mean gradient of each forget batch, in the order that the problem's generator gives."""
     order = torch.randperm(len(of.split.forget), generator=torch.Generator().manual_seed(0))
-    found = []
+    mean_gradients = []
     with evaluating(of.model):
         for ids in of.split.forget[order].split(size):
             (raw,) = of.split.train.stream([ids])
             loss = nn.functional.cross_entropy(of.model(*raw.inputs), raw.label)
-            found.append(
+            mean_gradients.append(
                 torch.cat([g.flatten() for g in torch.autograd.grad(loss, list(of.params.values()))])
             )
-    return found
+    return mean_gradients
 
 
 def close(scores, expected: Tensor) -> bool:
@@ -83,11 +83,11 @@ def test_passes_are_counted():
 
 
 def test_gradients_come_in_a_random_order_that_the_seed_fixes():
-    first, again, other = (
+    first, second, other = (
         torch.stack([flat(g) for g in gradients(problem(seed=seed), nll("forget"), batch=5)])
         for seed in (0, 0, 1)
     )
-    assert torch.equal(first, again)
+    assert torch.equal(first, second)
     assert not torch.equal(first, other)
 
 
@@ -107,10 +107,10 @@ def test_top_chooses_exactly_the_fraction_with_the_highest_scores(values: list[i
         "b": torch.tensor(values[1::2], dtype=torch.float),
     }
     mask = top(scores, fraction)
-    chosen, all_scores = flat(mask).bool(), flat(scores)
-    assert int(chosen.sum()) == round(fraction * len(values))
-    if bool(chosen.any()) and not bool(chosen.all()):
-        assert float(all_scores[chosen].min()) >= float(all_scores[~chosen].max())
+    selection, all_scores = flat(mask).bool(), flat(scores)
+    assert int(selection.sum()) == round(fraction * len(values))
+    if bool(selection.any()) and not bool(selection.all()):
+        assert float(all_scores[selection].min()) >= float(all_scores[~selection].max())
     assert {name: m.shape for name, m in mask.items()} == {name: s.shape for name, s in scores.items()}
 
 

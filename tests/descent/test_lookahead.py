@@ -71,8 +71,8 @@ def by_hand(of: Problem, alpha: float, *, of_inner: float = 1.0) -> Tensor:
 
     l_r = loss(params, retain).mean()
     g_r = torch.autograd.grad(l_r, list(params.values()), create_graph=True)
-    ahead = {name: p - alpha * of_inner * g for (name, p), g in zip(params.items(), g_r, strict=True)}
-    l_u = -torch.log1p(loss(ahead, forget)).mean()
+    point = {name: p - alpha * of_inner * g for (name, p), g in zip(params.items(), g_r, strict=True)}
+    l_u = -torch.log1p(loss(point, forget)).mean()
     total = torch.autograd.grad(l_r + WEIGHT * l_u, list(params.values()))
     return torch.cat([g.flatten() for g in total])
 
@@ -98,12 +98,12 @@ def follow(of: Problem, mode: str, alpha: float, steps: int = 1) -> Tensor:
 
 def frozen_steps(of: Problem, terms: list[Term], steps: int) -> list[Tensor]:
     """The directions of successive steps that do not move."""
-    runtime, before, found = Runtime(of.model, of.task, cost=of.cost), {}, []
+    runtime, before, ends = Runtime(of.model, of.task, cost=of.cost), {}, []
     for index in range(steps):
         at = step(of, index=index, before=before, runtime=runtime)
-        found.append(direction(at, terms))
+        ends.append(direction(at, terms))
         before = {key: at.memory[key][1] for key in runtime.lagged_terms}
-    return found
+    return ends
 
 
 # --- the gradient that is followed
@@ -115,12 +115,12 @@ def test_quadratics_have_a_closed_form(mode: str, alpha: float):
     t, a, b = torch.randn(3, 5, dtype=torch.float64).unbind()
     A, B = definite(5, 1), definite(5, 2)
     of = vector_problem(t)
-    found = direction(step(of, {}), MODES[mode](quadratic(A, a), WEIGHT * quadratic(B, b), alpha))
+    answer = direction(step(of, {}), MODES[mode](quadratic(A, a), WEIGHT * quadratic(B, b), alpha))
     eye = torch.eye(5, dtype=torch.float64)
     expected = A @ (t - a) + WEIGHT * (eye - alpha * A) @ B @ (t - alpha * A @ (t - a) - b)
-    assert torch.allclose(found, expected, rtol=0, atol=1e-12)
-    misplaced = A @ (t - a) + (eye - alpha * WEIGHT * A) @ B @ (t - alpha * A @ (t - a) - b)
-    assert not torch.allclose(found, misplaced, rtol=0, atol=1e-3)
+    assert torch.allclose(answer, expected, rtol=0, atol=1e-12)
+    misplaced_answer = A @ (t - a) + (eye - alpha * WEIGHT * A) @ B @ (t - alpha * A @ (t - a) - b)
+    assert not torch.allclose(answer, misplaced_answer, rtol=0, atol=1e-3)
 
 
 @pytest.mark.parametrize("alpha", [0.5, 0.1])
@@ -137,15 +137,15 @@ def test_exact_is_the_gradient_through_the_inner_step(alpha: float, between):
 def test_the_slope_in_alpha_is_the_gradient_of_the_alignment(mode: str):
     of = problem()
     slope = -WEIGHT * alignment(of)
-    still = follow(of, "joint", 0.0)
-    errors = [float(((follow(of, mode, a, 3) - still) / a - slope).norm()) for a in ALPHAS]
+    start = follow(of, "joint", 0.0)
+    errors = [float(((follow(of, mode, a, 3) - start) / a - slope).norm()) for a in ALPHAS]
     assert all(1.98 < ratio < 2.02 for ratio in halving(errors)), halving(errors)
 
 
 def test_half_of_the_alignment_is_not_all_of_it():
     of = problem()
-    slope, still = -WEIGHT * alignment(of), follow(of, "joint", 0.0)
-    errors = [float(((follow(of, "first-order", a) - still) / a - slope).norm()) for a in ALPHAS]
+    slope, start = -WEIGHT * alignment(of), follow(of, "joint", 0.0)
+    errors = [float(((follow(of, "first-order", a) - start) / a - slope).norm()) for a in ALPHAS]
     assert all(ratio < 1.1 for ratio in halving(errors)), halving(errors)
     assert errors[-1] > 0.2 * float(slope.norm())
 
@@ -191,19 +191,19 @@ def test_the_second_order_remainder_of_exact():
     A, B, alpha = definite(4, 1), definite(4, 2), 0.1
     of = vector_problem(t)
     retain, forget = quadratic(A, a), WEIGHT * quadratic(B, b)
-    found = direction(step(of, {}), exact(retain, forget, alpha))
+    answer = direction(step(of, {}), exact(retain, forget, alpha))
     g_r, g_u = A @ (t - a), B @ (t - b)
     linear = g_r + WEIGHT * g_u - alpha * WEIGHT * (B @ g_r + A @ g_u)
-    assert torch.allclose(found - linear, alpha**2 * WEIGHT * A @ B @ g_r, rtol=0, atol=1e-13)
+    assert torch.allclose(answer - linear, alpha**2 * WEIGHT * A @ B @ g_r, rtol=0, atol=1e-13)
 
 
 # --- lagged is stable below its bound, and not above
 
 
-def follow_two_parabolas(squared: float, steps: int) -> list[float]:
+def follow_two_parabolas(factor: float, steps: int) -> list[float]:
     """The size of lagged's retain row on h x^2 / 2 twice, at frozen weights, alpha^2 lambda h^2 given."""
     h = 2.0
-    alpha = math.sqrt(squared / WEIGHT) / h
+    alpha = math.sqrt(factor / WEIGHT) / h
     of = vector_problem(torch.ones(1, dtype=torch.float64))
     parabola = quadratic(h * torch.eye(1, dtype=torch.float64), torch.zeros(1, dtype=torch.float64))
     terms = lagged(parabola, WEIGHT * parabola, alpha)
@@ -217,11 +217,11 @@ def follow_two_parabolas(squared: float, steps: int) -> list[float]:
 
 
 def test_lagged_stays_bounded_below_its_bound_and_grows_above():
-    below, above = follow_two_parabolas(0.95, 300), follow_two_parabolas(1.05, 300)
-    assert max(below) < 100
-    assert abs(below[-1] - below[-2]) < 1e-4
-    assert above[-1] > 1e4
-    assert above[-1] / above[-2] == pytest.approx(1.05, rel=1e-3)
+    bounded_run, growing_run = follow_two_parabolas(0.95, 300), follow_two_parabolas(1.05, 300)
+    assert max(bounded_run) < 100
+    assert abs(bounded_run[-1] - bounded_run[-2]) < 1e-4
+    assert growing_run[-1] > 1e4
+    assert growing_run[-1] / growing_run[-2] == pytest.approx(1.05, rel=1e-3)
 
 
 @pytest.mark.parametrize("squared", [0.6, 1.05])
@@ -234,10 +234,10 @@ def test_the_bound_check_lets_a_safe_alpha_pass_and_moves_nothing():
     check_two_parabolas(0.4)
 
 
-def check_two_parabolas(squared: float) -> None:
+def check_two_parabolas(factor: float) -> None:
     of = vector_problem(torch.ones(1, dtype=torch.float64))
     parabola = quadratic(2 * torch.eye(1, dtype=torch.float64), torch.zeros(1, dtype=torch.float64))
-    alpha = math.sqrt(squared / WEIGHT) / 2
+    alpha = math.sqrt(factor / WEIGHT) / 2
     refuse_divergence(step(of, {}), parabola, parabola, WEIGHT, alpha)
     assert of.model.t.tolist() == [1.0]
 
@@ -268,8 +268,8 @@ class Twice(nn.Module):
 def test_no_lookahead_is_the_fused_gradient_to_rounding(mode: str):
     of = problem(Twice())
     retain, forget = losses(of)
-    fused = flat(step(of).gradient(retain + forget))
-    assert float((follow(of, mode, 0.0, 2) - fused).norm() / fused.norm()) < 1e-6
+    fused_gradient = flat(step(of).gradient(retain + forget))
+    assert float((follow(of, mode, 0.0, 2) - fused_gradient).norm() / fused_gradient.norm()) < 1e-6
 
 
 def test_a_finite_difference_oracle_agrees_with_exact():
@@ -280,8 +280,8 @@ def test_a_finite_difference_oracle_agrees_with_exact():
     h = 1e-3 * float(flat(of.params).norm() / norm(v))
     ends = []
     for sign in (1, -1):
-        with at.at(v, sign * h) as there:
-            ends.append(flat(there.gradient(retain)))
+        with at.at(v, sign * h) as shifted_step:
+            ends.append(flat(shifted_step.gradient(retain)))
     difference = (ends[0] - ends[1]) / (2 * h)
     expected = flat(v) - alpha * difference
     assert float((flat(v) - alpha * product - expected).norm() / expected.norm()) < 1e-3
@@ -330,9 +330,9 @@ def test_everything_is_restored_bit_for_bit(how: str, fails: bool):
     optimizer.zero_grad()
     before = snapshot(of, optimizer)
 
-    def body(ahead: Step) -> None:
-        ahead.gradient(bounded())
-        assert not torch.equal(flat(ahead.params), start)
+    def body(shifted_step: Step) -> None:
+        shifted_step.gradient(bounded())
+        assert not torch.equal(flat(shifted_step.params), start)
         if fails:
             raise Interrupted
 
@@ -341,8 +341,8 @@ def test_everything_is_restored_bit_for_bit(how: str, fails: bool):
         if how == "exact":
             Lookahead(Probing(body), through=nll("retain"), lr=0.1, hessian="exact").gradient(at)
         else:
-            with (at.at if how == "at" else at.at_copy)(at.gradient(nll("retain")), -0.1) as ahead:
-                body(ahead)
+            with (at.at if how == "at" else at.at_copy)(at.gradient(nll("retain")), -0.1) as shifted_step:
+                body(shifted_step)
     except Interrupted:
         assert fails
     assert snapshot(of, optimizer) == before
@@ -368,12 +368,14 @@ class Probing:
 
 def test_a_lookahead_is_where_it_says():
     of = problem()
-    at, seen = step(of), []
-    Lookahead(Probing(lambda there: seen.append(flat(there.params).clone())), nll("retain"), lr=0.2).gradient(
-        at
-    )
+    at, positions = step(of), []
+    Lookahead(
+        Probing(lambda shifted_step: positions.append(flat(shifted_step.params).clone())),
+        nll("retain"),
+        lr=0.2,
+    ).gradient(at)
     expected = flat(of.params) - 0.2 * flat(at.gradient(nll("retain")))
-    assert torch.allclose(seen[0], expected, rtol=0, atol=1e-15)
+    assert torch.allclose(positions[0], expected, rtol=0, atol=1e-15)
 
 
 # --- the count of gradient evaluations
@@ -399,8 +401,8 @@ def test_gradient_evaluations_are_counted_as_the_table_has_them(mode: str):
     hook.remove()
     evaluations.append((of.cost.gradients, sum(calls)))
     steps = [(b[0] - a[0], b[1] - a[1]) for a, b in pairwise(evaluations)]
-    first, later = PER_STEP[mode]
-    assert steps == [(first, first), (later, later), (later, later)]
+    first_step, later_step = PER_STEP[mode]
+    assert steps == [(first_step, first_step), (later_step, later_step), (later_step, later_step)]
     forgets = 3
     assert of.cost.examples == 6 * forgets + 12 * (of.cost.gradients - forgets)
 
@@ -409,15 +411,15 @@ def test_gradient_evaluations_are_counted_as_the_table_has_them(mode: str):
 
 
 def test_the_probe_is_the_cosine_at_the_weights_and_costs_the_method_nothing():
-    with_probe, without = problem(), problem()
+    with_probe, without_probe = problem(), problem()
     retain, forget = losses(with_probe)
     probe = Probe(2, retain, forget)
     how = Descent(lr=0.01, steps=5, batch=12, forget_batch=6)
     start = copy.deepcopy(with_probe.model)
     descend(with_probe, how, Phase(nested(retain, forget, 0.5), watch=probe))
-    descend(without, how, Phase(nested(*losses(without), 0.5)))
-    assert torch.equal(flat(with_probe.params), flat(without.params))
-    assert with_probe.cost.gradients == without.cost.gradients
+    descend(without_probe, how, Phase(nested(*losses(without_probe), 0.5)))
+    assert torch.equal(flat(with_probe.params), flat(without_probe.params))
+    assert with_probe.cost.gradients == without_probe.cost.gradients
     assert with_probe.cost.seconds < 0  # taken off what a clock around the method sees
     assert [row[0] for row in with_probe.traces["cosine"]] == [0, 2, 4]
     of = problem(start)
@@ -431,11 +433,11 @@ def test_the_cosine_that_falls_out_of_a_lookahead_step_is_another():
     of = problem()
     retain, forget = losses(of)
     at = step(of)
-    row, ahead = nested(retain, forget, 2.0)
-    g, f = at.gradient(row), at.gradient(ahead)
-    biased = float(dot(g, f) / norm(g) / norm(f))
+    row, lookahead = nested(retain, forget, 2.0)
+    g, f = at.gradient(row), at.gradient(lookahead)
+    biased_cosine = float(dot(g, f) / norm(g) / norm(f))
     g, f = at.gradient(retain), at.gradient(forget)
-    assert abs(biased - float(dot(g, f) / norm(g) / norm(f))) > 0.02
+    assert abs(biased_cosine - float(dot(g, f) / norm(g) / norm(f))) > 0.02
 
 
 # --- the other terms
@@ -444,13 +446,13 @@ def test_the_cosine_that_falls_out_of_a_lookahead_step_is_another():
 def test_where_the_inner_data_is_absent_the_outer_term_is_taken_in_place():
     of = problem()
     retain, forget = losses(of)
-    only = {"forget": step(of).batches["forget"]}
+    forget_batches = {"forget": step(of).batches["forget"]}
     for hessian in (None, "exact"):
         term = Lookahead(forget, through=retain, lr=0.5, hessian=hessian)
-        at = step(of, only)
+        at = step(of, forget_batches)
         assert term.present(at)
-        assert torch.equal(flat(at.gradient(term)), flat(step(of, only).gradient(forget)))
-    assert not Lookahead(retain, through=forget, lr=0.5).present(step(of, only))
+        assert torch.equal(flat(at.gradient(term)), flat(step(of, forget_batches).gradient(forget)))
+    assert not Lookahead(retain, through=forget, lr=0.5).present(step(of, forget_batches))
 
 
 def test_exact_needs_an_objective_to_differentiate():
@@ -466,10 +468,10 @@ def test_exact_builds_the_retain_graph_once():
     _, forget_ahead = exact(retain, forget, 0.05)
     at = step(of)
     at.gradient(forget_ahead)
-    found = at.gradient(retain)
+    gradient = at.gradient(retain)
     assert of.cost.gradients == 2
-    alone = step(of).gradient(retain)
-    assert torch.allclose(flat(found), flat(alone), rtol=0, atol=1e-15)
+    single = step(of).gradient(retain)
+    assert torch.allclose(flat(gradient), flat(single), rtol=0, atol=1e-15)
 
 
 def test_previous_gives_what_the_step_before_ended_with():
@@ -477,9 +479,9 @@ def test_previous_gives_what_the_step_before_ended_with():
     retain, forget = losses(of)
     previous = PreviousGradient(first=retain)
     previous.follow(forget)
-    seen = []
+    previous_gradients = []
     how = Descent(lr=0.05, steps=3, batch=12, forget_batch=6, momentum=0.0)
-    kept: list[Tensor] = []
+    gradients: list[Tensor] = []
 
     class Both:
         parts = frozenset({"retain", "forget"})
@@ -488,25 +490,29 @@ def test_previous_gives_what_the_step_before_ended_with():
             return True
 
         def gradient(self, at: Step):
-            seen.append(flat(at.gradient(previous)))
-            kept.extend((flat(at.gradient(retain)), flat(at.gradient(forget))))
+            previous_gradients.append(flat(at.gradient(previous)))
+            gradients.extend((flat(at.gradient(retain)), flat(at.gradient(forget))))
             return at.gradient(forget)
 
     descend(of, how, Phase([Both()]))
-    assert torch.equal(seen[0], kept[0])
-    assert torch.equal(seen[1], kept[1])
-    assert torch.equal(seen[2], kept[3])
+    assert torch.equal(previous_gradients[0], gradients[0])
+    assert torch.equal(previous_gradients[1], gradients[1])
+    assert torch.equal(previous_gradients[2], gradients[3])
 
 
 def test_every_nth_step_is_clipped_on_its_own():
     of = problem()
     term = EveryNthStep(nll("retain"), 3, clip=1e-3)
     assert [term.present(step(of, index=i)) for i in range(7)] == [True, False, False] * 2 + [True]
-    free, clipped = step(of).gradient(nll("retain")), step(of).gradient(term)
-    assert float(norm(clipped)) == pytest.approx(1e-3, rel=1e-12)
-    assert torch.allclose(flat(clipped) / flat(clipped).norm(), flat(free) / flat(free).norm(), atol=1e-14)
-    loose = step(of).gradient(EveryNthStep(nll("retain"), 1, clip=1e3))
-    assert torch.equal(flat(loose), flat(free))
+    free_gradient, clipped_gradient = step(of).gradient(nll("retain")), step(of).gradient(term)
+    assert float(norm(clipped_gradient)) == pytest.approx(1e-3, rel=1e-12)
+    assert torch.allclose(
+        flat(clipped_gradient) / flat(clipped_gradient).norm(),
+        flat(free_gradient) / flat(free_gradient).norm(),
+        atol=1e-14,
+    )
+    loose_gradient = step(of).gradient(EveryNthStep(nll("retain"), 1, clip=1e3))
+    assert torch.equal(flat(loose_gradient), flat(free_gradient))
     assert not EveryNthStep(nll("calibration"), 1).present(step(of))
 
 
@@ -521,31 +527,31 @@ def test_a_descent_rests_where_no_term_is_present():
         ),
     )
     positions.append(flat(of.params).clone())
-    moved = [not torch.equal(a, b) for a, b in pairwise(positions)]
-    assert moved == [True, False, True, False]
+    moves = [not torch.equal(a, b) for a, b in pairwise(positions)]
+    assert moves == [True, False, True, False]
 
 
 def test_a_held_gradient_is_held_and_survives_the_clip():
     of = problem()
-    held = ReusedGradient(nll("retain"), every=3)
-    seen: list[Tensor] = []
+    reused_term = ReusedGradient(nll("retain"), every=3)
+    gradients: list[Tensor] = []
 
     class Seen:
         parts = frozenset({"retain"})
 
         def present(self, at: Step) -> bool:
-            return held.present(at)
+            return reused_term.present(at)
 
         def gradient(self, at: Step):
-            gradient = at.gradient(held)
-            seen.append(flat(gradient).clone())
+            gradient = at.gradient(reused_term)
+            gradients.append(flat(gradient).clone())
             return gradient
 
     descend(of, Descent(lr=0.1, steps=6, batch=12, max_norm=1e-3), Phase([Seen()]))
-    assert all(torch.equal(seen[0], s) for s in seen[:3])
-    assert all(torch.equal(seen[3], s) for s in seen[3:])
-    assert not torch.equal(seen[0], seen[3])
-    assert float(seen[0].norm()) > 1e-2
+    assert all(torch.equal(gradients[0], s) for s in gradients[:3])
+    assert all(torch.equal(gradients[3], s) for s in gradients[3:])
+    assert not torch.equal(gradients[0], gradients[3])
+    assert float(gradients[0].norm()) > 1e-2
     assert of.cost.gradients == 2
 
 
@@ -575,8 +581,8 @@ def test_recurrent_networks_are_shifted_too():
             return self.head(self.read(x.unflatten(1, (3, 2)))[1][0])
 
     of = problem(Reader().double())
-    there = [follow(of, mode, 0.05) for mode in ("exact", "nested", "joint")]
-    assert float((there[0] - there[1]).norm()) < 0.05 * float((there[0] - there[2]).norm())
+    ends = [follow(of, mode, 0.05) for mode in ("exact", "nested", "joint")]
+    assert float((ends[0] - ends[1]).norm()) < 0.05 * float((ends[0] - ends[2]).norm())
 
 
 def test_weights_of_a_penalty_are_those_of_the_shift():
@@ -586,9 +592,9 @@ def test_weights_of_a_penalty_are_those_of_the_shift():
     eye = torch.eye(3, dtype=torch.float64)
     inner = quadratic(eye, torch.zeros(3, dtype=torch.float64))
     for hessian, factor in ((None, 1.0), ("exact", 0.9)):
-        found = step(of, {}).gradient(Lookahead(sum_of_cubes, inner, lr=0.1, hessian=hessian))
+        gradient = step(of, {}).gradient(Lookahead(sum_of_cubes, inner, lr=0.1, hessian=hessian))
         assert torch.allclose(
-            flat(found), torch.full((3,), factor * 3 * 0.9**2, dtype=torch.float64), atol=1e-14
+            flat(gradient), torch.full((3,), factor * 3 * 0.9**2, dtype=torch.float64), atol=1e-14
         )
     assert isinstance(of.model, Vector)
 
@@ -599,10 +605,10 @@ def test_a_shift_is_real_where_forward_passes_are_cast(around: bool):
     of = problem(net().float())
     at = Step(of.params, Runtime(of.model, of.task, "bf16"), step(of).batches, {"retain": 24, "forget": 12})
     with torch.autocast("cpu", torch.bfloat16, enabled=around):
-        here = at.gradient(nll("retain"))
-        with at.at(here, -0.5) as ahead:
-            there = ahead.gradient(nll("retain"))
-    assert float(norm(add(here, there, scale=-1)) / norm(here)) > 0.05
+        gradient = at.gradient(nll("retain"))
+        with at.at(gradient, -0.5) as shifted_step:
+            shifted_gradient = shifted_step.gradient(nll("retain"))
+    assert float(norm(add(gradient, shifted_gradient, scale=-1)) / norm(gradient)) > 0.05
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
@@ -610,11 +616,11 @@ def test_weights_that_would_swallow_the_shift_are_refused(dtype: torch.dtype):
     of = problem()
     of.model.to(dtype)
     at = Step(of.params, Runtime(of.model, of.task), {}, {})
-    for shifted in (at.at, at.at_copy):
+    for shift in (at.at, at.at_copy):
         with pytest.raises(
             ValueError, match="a lookahead needs float32 weights, found .* load the model in float32"
         ):
-            shifted({name: torch.ones_like(p) for name, p in of.params.items()}, 0.01).__enter__()
+            shift({name: torch.ones_like(p) for name, p in of.params.items()}, 0.01).__enter__()
 
 
 class Recomputed(nn.Module):
@@ -630,9 +636,9 @@ class Recomputed(nn.Module):
 
 @pytest.mark.parametrize("mode", ["exact", "nested"])
 def test_gradient_checkpointing_changes_nothing(mode: str):
-    found = [follow(problem(model), mode, 0.1) for model in (net(), Recomputed(net(), reentrant=False))]
-    assert torch.allclose(*found, rtol=0, atol=1e-12)
-    assert not torch.allclose(found[0], follow(problem(), "joint", 0.1), rtol=0, atol=1e-3)
+    ends = [follow(problem(model), mode, 0.1) for model in (net(), Recomputed(net(), reentrant=False))]
+    assert torch.allclose(*ends, rtol=0, atol=1e-12)
+    assert not torch.allclose(ends[0], follow(problem(), "joint", 0.1), rtol=0, atol=1e-3)
 
 
 @pytest.mark.filterwarnings("ignore:None of the inputs have requires_grad")

@@ -54,24 +54,24 @@ def test_it_is_the_nested_gradient():
 
 
 def test_alpha_and_weight_matter():
-    found = []
+    gradients = []
     for alpha, weight in ((0.1, 0.3), (0.0, 0.3), (0.1, 0.0)):
         loop = Loop()
         loop.backward(alpha=alpha, weight=weight)
-        found.append(loop.grads())
-    assert not torch.allclose(found[0], found[1])
-    assert not torch.allclose(found[0], found[2])
+        gradients.append(loop.grads())
+    assert not torch.allclose(gradients[0], gradients[1])
+    assert not torch.allclose(gradients[0], gradients[2])
     retain = flat(step(Loop().of).gradient(nll("retain")))
-    assert torch.allclose(found[2], retain, rtol=0, atol=1e-15)
+    assert torch.allclose(gradients[2], retain, rtol=0, atol=1e-15)
 
 
 def test_it_adds_to_the_gradient_that_is_there_in_its_place():
     once, twice = Loop(), Loop()
     once.backward()
     twice.backward()
-    held = [p.grad for p in twice.model.parameters()]
+    gradients = [p.grad for p in twice.model.parameters()]
     twice.backward()
-    assert all(p.grad is g for p, g in zip(twice.model.parameters(), held, strict=True))
+    assert all(p.grad is g for p, g in zip(twice.model.parameters(), gradients, strict=True))
     assert torch.allclose(twice.grads(), 2 * once.grads(), rtol=0, atol=1e-15)
 
 
@@ -98,16 +98,18 @@ def test_frozen_weights_get_no_gradient_and_stay():
 
 
 def test_it_takes_any_iterable_of_weights():
-    listed, generated = Loop(), Loop()
-    lur_backward(listed.retain_loss, listed.forget_loss, list(listed.model.parameters()))
-    lur_backward(generated.retain_loss, generated.forget_loss, (p for p in generated.model.parameters()))
-    assert torch.equal(listed.grads(), generated.grads())
+    by_list, by_generator = Loop(), Loop()
+    lur_backward(by_list.retain_loss, by_list.forget_loss, list(by_list.model.parameters()))
+    lur_backward(
+        by_generator.retain_loss, by_generator.forget_loss, (p for p in by_generator.model.parameters())
+    )
+    assert torch.equal(by_list.grads(), by_generator.grads())
 
 
 def test_a_forget_loss_that_has_reached_its_cap_is_no_error():
     loop = Loop()
-    capped = lambda: -loop.forget_loss().neg().clamp(max=1e-6)  # noqa: E731
-    lur_backward(loop.retain_loss, capped, loop.model.parameters())
+    capped_loss = lambda: -loop.forget_loss().neg().clamp(max=1e-6)  # noqa: E731
+    lur_backward(loop.retain_loss, capped_loss, loop.model.parameters())
     retain = flat(step(Loop().of).gradient(nll("retain")))
     assert torch.allclose(loop.grads(), retain, rtol=0, atol=1e-15)
 
@@ -129,13 +131,13 @@ def test_a_weight_outside_a_loss_is_refused():
 
 def test_it_looks_ahead_under_a_callers_autocast():
     """The cache of cast weights, which autocast keeps until it ends, must not hide the shift."""
-    found = []
+    gradients = []
     for alpha in (0.0, 2.0):
         loop = Loop(net(dtype=torch.float32))
         with torch.autocast("cpu", torch.bfloat16):
             loop.backward(alpha=alpha)
-        found.append(loop.grads())
-    assert float((found[0] - found[1]).norm() / found[0].norm()) > 0.05
+        gradients.append(loop.grads())
+    assert float((gradients[0] - gradients[1]).norm() / gradients[0].norm()) > 0.05
 
 
 @pytest.fixture
@@ -149,13 +151,13 @@ def one_process(tmp_path):
 @pytest.mark.parametrize("as_views", [False, True])
 def test_it_works_with_distributed_data_parallel(as_views: bool, one_process):
     """Where gradients are views of the wrapper's buckets, the next backward pass overwrites them."""
-    plain, wrapped = Loop(), Loop()
-    wrapped.model = nn.parallel.DistributedDataParallel(wrapped.model, gradient_as_bucket_view=as_views)
+    plain, parallel = Loop(), Loop()
+    parallel.model = nn.parallel.DistributedDataParallel(parallel.model, gradient_as_bucket_view=as_views)
     for _ in range(4):  # buckets are rebuilt after the first pass
-        for loop in (plain, wrapped):
+        for loop in (plain, parallel):
             loop.model.zero_grad()
             loop.backward(alpha=0.5)
-        assert torch.allclose(plain.grads(), wrapped.grads(), rtol=0, atol=1e-14)
+        assert torch.allclose(plain.grads(), parallel.grads(), rtol=0, atol=1e-14)
 
 
 def test_a_loop_of_ones_own_forgets():

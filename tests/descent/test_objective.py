@@ -66,12 +66,12 @@ def test_gradients_are_slopes(name: str):
     """A central difference along a random direction, for every objective."""
     of, objective = problem(), EACH[name]()
     at = step(of)
-    along = {n: torch.randn_like(p) for n, p in of.params.items()}
-    expected = float(flat(at.gradient(objective)) @ flat(along))
+    vector = {n: torch.randn_like(p) for n, p in of.params.items()}
+    expected = float(flat(at.gradient(objective)) @ flat(vector))
     ends = []
     for size in (1e-5, -1e-5):
-        with at.at(along, size) as there:
-            ends.append(value(objective, there))
+        with at.at(vector, size) as shifted_step:
+            ends.append(value(objective, shifted_step))
     assert (ends[0] - ends[1]) / 2e-5 == pytest.approx(expected, rel=1e-6)
     assert abs(expected) > 1e-3
 
@@ -89,9 +89,9 @@ def test_the_algebra_is_that_of_the_values():
 def test_the_gradient_of_a_sum_is_the_sum_of_gradients():
     of = problem()
     a, b, c = nll("retain"), bounded(), penalty()
-    fused = step(of).gradient(a + 0.3 * b + 2 * c)
+    fused_gradient = step(of).gradient(a + 0.3 * b + 2 * c)
     parts = [flat(step(of).gradient(term)) for term in (a, b, c)]
-    assert torch.allclose(flat(fused), parts[0] + 0.3 * parts[1] + 2 * parts[2], rtol=0, atol=1e-14)
+    assert torch.allclose(flat(fused_gradient), parts[0] + 0.3 * parts[1] + 2 * parts[2], rtol=0, atol=1e-14)
 
 
 def test_it_says_what_it_needs_and_what_it_is():
@@ -103,12 +103,12 @@ def test_it_says_what_it_needs_and_what_it_is():
 
 def test_what_is_absent_is_left_out():
     of = problem()
-    only = {"retain": step(of).batches["retain"]}
-    both = nll("retain") + bounded()
-    assert both.present(step(of, only))
-    assert not bounded().present(step(of, only))
+    retain_batches = {"retain": step(of).batches["retain"]}
+    terms = nll("retain") + bounded()
+    assert terms.present(step(of, retain_batches))
+    assert not bounded().present(step(of, retain_batches))
     assert penalty().present(step(of, {}))
-    assert torch.equal(flat(step(of, only).gradient(both)), flat(step(of).gradient(nll("retain"))))
+    assert torch.equal(flat(step(of, retain_batches).gradient(terms)), flat(step(of).gradient(nll("retain"))))
 
 
 def test_two_losses_on_one_batch_share_a_forward_pass():
@@ -123,22 +123,22 @@ def test_two_losses_on_one_batch_share_a_forward_pass():
 def test_the_mean_is_over_examples_whatever_the_micro_batches():
     of = problem()
     objective = EACH["sum"]()
-    whole = step(of)
-    cut = {part: some[0].split(5) for part, some in whole.batches.items()}
-    assert [len(b) for b in cut["forget"]] == [5, 5, 2]
-    at = step(of, cut)
-    assert torch.allclose(flat(at.gradient(objective)), flat(whole.gradient(objective)), rtol=0, atol=1e-13)
+    full = step(of)
+    pieces = {part: some[0].split(5) for part, some in full.batches.items()}
+    assert [len(b) for b in pieces["forget"]] == [5, 5, 2]
+    at = step(of, pieces)
+    assert torch.allclose(flat(at.gradient(objective)), flat(full.gradient(objective)), rtol=0, atol=1e-13)
     (a,), (b,) = (
-        [sum(map(float, shares)) for name, shares in found.runtime.losses if name == "nll(retain)"]
-        for found in (whole, at)
+        [sum(map(float, shares)) for name, shares in each.runtime.losses if name == "nll(retain)"]
+        for each in (full, at)
     )
     assert a == pytest.approx(b, abs=1e-14)
 
 
 def test_a_batch_is_cut_with_all_that_was_drawn():
     of = problem()
-    whole = batch(of, range(7))
-    marked = Batch(whole.ids, {"x": whole.inputs[0]}, whole.target, whole.counterfactual, whole.ids < 3)
+    full = batch(of, range(7))
+    marked = Batch(full.ids, {"x": full.inputs[0]}, full.target, full.counterfactual, full.ids < 3)
     pieces = marked.split(3)
     assert [len(p) for p in pieces] == [3, 3, 1]
     for name in ("ids", "target", "other", "forget"):
@@ -149,21 +149,23 @@ def test_a_batch_is_cut_with_all_that_was_drawn():
 
 def test_only_forget_rows_of_mixed_data_are_mislabelled():
     of = problem()
-    drawn = batch(of, range(8))
-    mixed = Batch(drawn.ids, drawn.inputs, drawn.target, drawn.counterfactual, of.split.is_forget[drawn.ids])
-    seen: list[Tensor] = []
-    of.task = Recording(of.task, seen)
-    step(of, {"mixed": [mixed]}).gradient(mislabel("mixed"))
-    assert torch.equal(seen[0], torch.where(of.split.is_forget[:8], drawn.other, drawn.target))
-    assert bool((seen[0] != drawn.target).any())
-    assert not bool((drawn.other == drawn.target).any())
+    plain = batch(of, range(8))
+    mixed_batch = Batch(
+        plain.ids, plain.inputs, plain.target, plain.counterfactual, of.split.is_forget[plain.ids]
+    )
+    targets: list[Tensor] = []
+    of.task = Recording(of.task, targets)
+    step(of, {"mixed": [mixed_batch]}).gradient(mislabel("mixed"))
+    assert torch.equal(targets[0], torch.where(of.split.is_forget[:8], plain.other, plain.target))
+    assert bool((targets[0] != plain.target).any())
+    assert not bool((plain.other == plain.target).any())
 
 
 class Recording:
     """A task that remembers the targets it scored."""
 
-    def __init__(self, task, seen: list[Tensor]) -> None:
-        self.task, self.seen = task, seen
+    def __init__(self, task, targets: list[Tensor]) -> None:
+        self.task, self.seen = task, targets
 
     def draw(self, raw, generator) -> Batch:
         return self.task.draw(raw, generator)
@@ -184,12 +186,12 @@ class Recording:
 
 def test_a_teacher_is_asked_once_a_step_also_at_shifted_weights():
     of, calls = problem(), []
-    said = teacher()
-    said.register_forward_hook(lambda *_: calls.append(1))
+    teacher_model = teacher()
+    teacher_model.register_forward_hook(lambda *_: calls.append(1))
     at = step(of)
-    objective = distill(said, "retain")
-    with at.at(at.gradient(objective), -0.1) as ahead:
-        ahead.gradient(objective)
+    objective = distill(teacher_model, "retain")
+    with at.at(at.gradient(objective), -0.1) as shifted_step:
+        shifted_step.gradient(objective)
     assert len(calls) == 1
     step(of).gradient(objective)
     assert len(calls) == 2
@@ -228,12 +230,12 @@ def test_a_task_that_asks_a_teacher_must_be_given_one():
 
 def test_frozen_is_a_copy_that_stays():
     model = nn.Sequential(nn.Linear(6, 4), nn.Dropout(0.5))
-    copied = frozen_copy(model)
-    assert not copied.training
+    frozen_model = frozen_copy(model)
+    assert not frozen_model.training
     assert model.training
-    assert not any(p.requires_grad for p in copied.parameters())
+    assert not any(p.requires_grad for p in frozen_model.parameters())
     assert all(p.requires_grad for p in model.parameters())
-    assert copied[0].weight is not model[0].weight
+    assert frozen_model[0].weight is not model[0].weight
 
 
 # --- limits
@@ -261,9 +263,9 @@ def test_clamped_leaves_an_example_alone_once_it_has_reached_the_cap():
     with torch.no_grad():
         losses = of.task.loss(of.model(*forget.inputs), forget.target)
     cap = float(losses.sort().values[5:7].mean())  # at a loss itself, rounding would decide
-    below = batch(of, forget.ids[losses < cap])
-    assert len(below) == 6 and len(forget) == 12
-    expected = len(below) / len(forget) * flat(step(of, {"forget": [below]}).gradient(-nll("forget")))
+    low_batch = batch(of, forget.ids[losses < cap])
+    assert len(low_batch) == 6 and len(forget) == 12
+    expected = len(low_batch) / len(forget) * flat(step(of, {"forget": [low_batch]}).gradient(-nll("forget")))
     assert torch.allclose(flat(step(of).gradient(clamped(cap=cap))), expected, rtol=0, atol=1e-14)
 
 
@@ -283,37 +285,37 @@ def test_curves_hold_each_loss_once_a_step_at_its_own_name():
 
 def test_a_users_own_loss_is_one_line():
     of: Problem = problem()
-    squared = on("retain", "brier", lambda at, b: (at.predict(b).softmax(1) ** 2).sum(1))
-    assert squared.name == "brier(retain)"
-    assert 0 < value(squared, step(of)) <= 1
-    assert math.isfinite(float(flat(step(of).gradient(squared)).norm()))
+    brier = on("retain", "brier", lambda at, b: (at.predict(b).softmax(1) ** 2).sum(1))
+    assert brier.name == "brier(retain)"
+    assert 0 < value(brier, step(of)) <= 1
+    assert math.isfinite(float(flat(step(of).gradient(brier)).norm()))
 
 
 @pytest.mark.parametrize("parts", [1, 3])
 def test_the_surrogate_is_the_training_loss_on_what_the_task_puts_there(parts: int):
     of = every_family.problem("denoiser", dtype=torch.float64, whole_class=True)
     at = step(of)
-    (drawn,) = at.batches["forget"]
-    cut = step(of, {"forget": drawn.split(len(drawn) // parts)})
-    found = flat(cut.gradient(surrogate()))
-    at.batches["forget"][:] = [of.task.surrogate(drawn)]
-    assert torch.allclose(found, flat(at.gradient(nll("forget"))), rtol=0, atol=1e-12)
-    assert not torch.allclose(found, flat(cut.gradient(nll("forget"))), rtol=0.1)
+    (forget_batch,) = at.batches["forget"]
+    cut_step = step(of, {"forget": forget_batch.split(len(forget_batch) // parts)})
+    gradient = flat(cut_step.gradient(surrogate()))
+    at.batches["forget"][:] = [of.task.surrogate(forget_batch)]
+    assert torch.allclose(gradient, flat(at.gradient(nll("forget"))), rtol=0, atol=1e-12)
+    assert not torch.allclose(gradient, flat(cut_step.gradient(nll("forget"))), rtol=0.1)
 
 
 def test_a_surrogate_is_drawn_once_for_the_step_and_its_lookaheads():
     of = every_family.problem("denoiser", dtype=torch.float64, whole_class=True)
-    drawn = []
+    batches = []
 
     @dataclass(frozen=True)
     class Counting(Diffusion):
         def surrogate(self, batch: Batch) -> Batch:
-            drawn.append(batch)
+            batches.append(batch)
             return super().surrogate(batch)
 
     of.task = Counting(**vars(of.task))
     direction(step(of), MODES["nested"](nll("retain"), surrogate(), 0.01))
-    assert len(drawn) == 1
+    assert len(batches) == 1
 
 
 def test_a_task_without_a_surrogate_is_refused():
@@ -323,32 +325,37 @@ def test_a_task_without_a_surrogate_is_refused():
 
 def test_retain_losses_of_each_name():
     of = problem()
-    data, both, held = (retain_loss(name, of) for name in ("nll", "both", "distill"))
+    data, both, distillation = (retain_loss(name, of) for name in ("nll", "both", "distill"))
     with torch.no_grad():
         of.model[0].weight.mul_(1.3)
     at, original = step(of), distill(frozen_copy(problem().model), "retain")
     assert torch.equal(flat(at.gradient(data)), flat(at.gradient(nll("retain"))))
-    assert torch.equal(flat(at.gradient(held)), flat(at.gradient(original)))
-    expected = flat(at.gradient(data)) + flat(at.gradient(held))
+    assert torch.equal(flat(at.gradient(distillation)), flat(at.gradient(original)))
+    expected = flat(at.gradient(data)) + flat(at.gradient(distillation))
     assert torch.allclose(flat(at.gradient(both)), expected, rtol=0, atol=1e-14)
-    assert not bool(flat(step(problem()).gradient(held)).abs().max() > 1e-12)  # the original is where it was
+    assert not bool(
+        flat(step(problem()).gradient(distillation)).abs().max() > 1e-12
+    )  # the original is where it was
 
 
 def test_a_teacher_that_is_the_student_answers_as_the_weights_are_now():
     of = every_family.problem("denoiser", dtype=torch.float64)
-    at, fixed = step(of), frozen_copy(of.model)
-    own, original = mislabel(teacher="student"), mislabel(teacher=fixed)
+    at, original_model = step(of), frozen_copy(of.model)
+    by_student, by_original = mislabel(teacher="student"), mislabel(teacher=original_model)
     assert (
-        own.follows_weights and not original.follows_weights and (nll("retain") + 0.3 * own).follows_weights
+        by_student.follows_weights
+        and not by_original.follows_weights
+        and (nll("retain") + 0.3 * by_student).follows_weights
     )
-    assert torch.equal(flat(at.gradient(own)), flat(at.gradient(original)))
+    assert torch.equal(flat(at.gradient(by_student)), flat(at.gradient(by_original)))
     with torch.no_grad():
         of.model.condition.weight.mul_(3)
-    moved = step(of)
+    moved_step = step(of)
     assert torch.equal(
-        flat(moved.gradient(own)), flat(moved.gradient(mislabel(teacher=frozen_copy(of.model))))
+        flat(moved_step.gradient(by_student)),
+        flat(moved_step.gradient(mislabel(teacher=frozen_copy(of.model)))),
     )
-    assert not torch.equal(flat(moved.gradient(own)), flat(moved.gradient(original)))
+    assert not torch.equal(flat(moved_step.gradient(by_student)), flat(moved_step.gradient(by_original)))
 
 
 @for_each("mode", ["nested", "lagged", "exact", "first-order"])

@@ -57,20 +57,20 @@ def test_scales_do_not_matter():
     rows = torch.randn(4, 50, generator=torch.Generator().manual_seed(0)) + 1
     first = of_vectors(*rows)
     assert of_vectors(*(1e-6 * rows)) == pytest.approx(first, rel=1e-4)
-    scaled = of_vectors(rows[0], rows[1], 7 * rows[2], 7 * rows[3])
-    assert scaled == pytest.approx(first, rel=1e-4)
+    second = of_vectors(rows[0], rows[1], 7 * rows[2], 7 * rows[3])
+    assert second == pytest.approx(first, rel=1e-4)
 
 
 def test_disattenuation_recovers_the_cosine_from_noise():
     generator = torch.Generator().manual_seed(1)
-    n, wanted, noise = 20_000, -0.3, 1.5
+    n, cosine, noise = 20_000, -0.3, 1.5
     r, z = torch.randn(2, n, generator=generator)
-    f = wanted * r + math.sqrt(1 - wanted**2) * z
+    f = cosine * r + math.sqrt(1 - cosine**2) * z
     halves = [signal + noise * torch.randn(n, generator=generator) for signal in (r, r, f, f)]
     plain, disattenuated, reliability = of_vectors(*halves)
-    assert disattenuated == pytest.approx(wanted, abs=0.04)
+    assert disattenuated == pytest.approx(cosine, abs=0.04)
     # drowned in the noise of both halves
-    assert plain == pytest.approx(wanted / (1 + noise**2 / 2), abs=0.02)
+    assert plain == pytest.approx(cosine / (1 + noise**2 / 2), abs=0.02)
     assert reliability == pytest.approx(1 / (1 + noise**2), abs=0.02)
 
 
@@ -96,12 +96,12 @@ def test_it_leaves_everything_as_it_was(family: str):
     of = problem(family)
     next(of.model.children()).eval()
     state, modes = copy.deepcopy(of.model.state_dict()), [m.training for m in of.model.modules()]
-    drawn = of.generator.get_state()
+    generator_state = of.generator.get_state()
     Probe(every=1)(of, 0)
     assert len(of.traces["cosine"]) == len(of.traces["disattenuated"]) == 1
     assert all(torch.equal(value, state[name]) for name, value in of.model.state_dict().items())
     assert [m.training for m in of.model.modules()] == modes
-    assert torch.equal(of.generator.get_state(), drawn) and not of.cost.gradients and not of.curves
+    assert torch.equal(of.generator.get_state(), generator_state) and not of.cost.gradients and not of.curves
     assert all(p.grad is None for p in of.model.parameters())
 
 
@@ -110,7 +110,7 @@ def test_it_measures_the_two_gradients_in_evaluation_mode():
     index, plain, _ = measure_once(of, Probe(1, nll("retain"), 0.3 * -nll("forget"), size=6))
     model = copy.deepcopy(of.model).eval()
     ps = list(model.parameters())
-    shuffled = [
+    orders = [
         ids[torch.randperm(len(ids), generator=torch.Generator().manual_seed(0))][:12]
         for ids in (of.split.retain, of.split.forget)
     ]
@@ -122,7 +122,7 @@ def test_it_measures_the_two_gradients_in_evaluation_mode():
                 )
             )
         )
-        for source, ids in zip([of.split.train] * 2, shuffled, strict=True)
+        for source, ids in zip([of.split.train] * 2, orders, strict=True)
     )
     assert index == 0
     assert plain == pytest.approx(float(-(g_r @ g_f) / (g_r.norm() * g_f.norm())), abs=1e-9)
@@ -139,14 +139,14 @@ def test_only_the_moving_weights_count():
     where = {name: torch.full_like(p, float(name == "6.bias")) for name, p in of.params.items()}
     probe = Probe(every=1, where=where)
     everywhere = measure_once(of, Probe(every=1))[1]
-    there = measure_once(of, probe)[1]
+    alignment = measure_once(of, probe)[1]
     halves = [
         probe.gradient(of, objective, half)["6.bias"]
         for objective in (probe.retain, probe.forget)
         for half in (0, 1)
     ]
     expected = torch.cosine_similarity(halves[0] + halves[1], halves[2] + halves[3], dim=0)
-    assert there == pytest.approx(float(expected)) and abs(there - everywhere) > 1e-3
+    assert alignment == pytest.approx(float(expected)) and abs(alignment - everywhere) > 1e-3
 
 
 def test_the_halves_are_disjoint_and_fixed():
@@ -168,8 +168,8 @@ def test_probing_any_method_changes_no_bit_of_the_run(kind: type[LUR | NegGradPl
     runs[1].watch = Probe(every=2)
     for of in runs:
         method(of)
-    without, probed = (of.model.state_dict() for of in runs)
-    assert all(torch.equal(value, probed[name]) for name, value in without.items())
+    plain_weights, probed_weights = (of.model.state_dict() for of in runs)
+    assert all(torch.equal(value, probed_weights[name]) for name, value in plain_weights.items())
     assert "cosine" not in runs[0].traces and [row[0] for row in runs[1].traces["disattenuated"]] == [0, 2]
     assert runs[0].cost.gradients == runs[1].cost.gradients and runs[0].curves == runs[1].curves
 

@@ -84,7 +84,7 @@ def run(method: Method, family: str, folder: Path | None, until: int | None = No
 @for_each(("name", "case"), (METHODS | ANEW).items())
 def test_it_ends_in_the_same_bits(name: str, case: tuple[str, Method], tmp_path: Path) -> None:
     family, method = case
-    whole, passes = run(method, family, None)
+    full, passes = run(method, family, None)
     least = passes
     for number, part in enumerate((0.4, 0.9)):
         folder = tmp_path / name / str(number)
@@ -93,10 +93,10 @@ def test_it_ends_in_the_same_bits(name: str, case: tuple[str, Method], tmp_path:
         resumed, after = run(method, family, folder)
         assert all(
             torch.equal(each, resumed.model.state_dict()[name])
-            for name, each in whole.model.state_dict().items()
+            for name, each in full.model.state_dict().items()
         )
-        assert torch.equal(resumed.generator.get_state(), whole.generator.get_state())
-        assert replace(resumed.cost, seconds=0) == replace(whole.cost, seconds=0)
-        assert json.dumps([resumed.curves, resumed.traces]) == json.dumps([whole.curves, whole.traces])
+        assert torch.equal(resumed.generator.get_state(), full.generator.get_state())
+        assert replace(resumed.cost, seconds=0) == replace(full.cost, seconds=0)
+        assert json.dumps([resumed.curves, resumed.traces]) == json.dumps([full.curves, full.traces])
         least = min(least, after)
     assert least == passes if name in ANEW else least < passes

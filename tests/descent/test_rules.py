@@ -108,9 +108,9 @@ def test_a_gradient_of_zero_is_no_division_by_zero(rule: RuleName):
 # --- closed forms
 
 
-def project_each(g: Tensor, others: list[Tensor]) -> Tensor:
+def project_each(g: Tensor, other_gradients: list[Tensor]) -> Tensor:
     """Algorithm 1 of the paper on vectors, for one gradient."""
-    for other in others:
+    for other in other_gradients:
         overlap = g @ other
         if overlap < 0:
             g = g - overlap / (other @ other) * other
@@ -120,16 +120,18 @@ def project_each(g: Tensor, others: list[Tensor]) -> Tensor:
 @for_each("seed", range(5))
 def test_pcgrad_is_its_algorithm_box(seed: int):
     J = jacobian(seed, 4, 3)
-    drawn, expected = make_generator(seed), torch.zeros(3, dtype=torch.float64)
+    generator, expected = make_generator(seed), torch.zeros(3, dtype=torch.float64)
     for i in range(4):
-        expected += project_each(J[i], [J[j] for j in torch.randperm(4, generator=drawn).tolist() if j != i])
+        expected += project_each(
+            J[i], [J[j] for j in torch.randperm(4, generator=generator).tolist() if j != i]
+        )
     assert torch.allclose(direction("pcgrad", J, seed), expected, rtol=0, atol=1e-12)
 
 
 def test_pcgrad_draws_its_order_from_the_generator():
     J = jacobian(3, 4, 3)
-    same = [direction("pcgrad", J, 0) for _ in range(2)]
-    assert torch.equal(*same)
+    directions = [direction("pcgrad", J, 0) for _ in range(2)]
+    assert torch.equal(*directions)
     assert len({tuple(direction("pcgrad", J, seed).tolist()) for seed in range(8)}) > 1
 
 
@@ -283,9 +285,9 @@ def test_of_opposite_gradients_nothing_is_left(rule: RuleName, ratio: float, dty
 
 def test_parallel_gradients_in_figures():
     J = torch.tensor([[1.0, 0.0], [3.0, 0.0]], dtype=torch.float64)
-    found = {rule: direction(rule, J).tolist() for rule in ("nash", "mgda", "cagrad", "upgrad")}
+    directions = {rule: direction(rule, J).tolist() for rule in ("nash", "mgda", "cagrad", "upgrad")}
     expected = {"nash": math.sqrt(2), "mgda": 1.0, "cagrad": 3.0, "upgrad": 2.0}
-    assert found == {rule: pytest.approx([value, 0.0]) for rule, value in expected.items()}
+    assert directions == {rule: pytest.approx([value, 0.0]) for rule, value in expected.items()}
 
 
 # --- what they are made of
@@ -296,9 +298,9 @@ def test_the_gramian_and_the_combination_are_those_of_the_whole_vector():
     vectors = [{"a": row[:4].reshape(2, 2), "b": row[4:]} for row in J]
     assert torch.allclose(gramian(list(vectors)), J @ J.T, rtol=0, atol=1e-14)
     weights = pcgrad(J @ J.T, make_generator())
-    combined = combine(list(vectors), weights)
+    combination = combine(list(vectors), weights)
     assert torch.allclose(
-        torch.cat([combined["a"].flatten(), combined["b"]]), weights @ J, rtol=0, atol=1e-14
+        torch.cat([combination["a"].flatten(), combination["b"]]), weights @ J, rtol=0, atol=1e-14
     )
     assert float(dot(vectors[0], vectors[1])) == pytest.approx(float(J[0] @ J[1]))
     assert torch.equal(vectors[0]["b"], J[0, 4:])  # nothing was combined in place

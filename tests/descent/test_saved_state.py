@@ -70,21 +70,21 @@ def train_saved(
 
 
 def same(one: TrainedModel, other: TrainedModel) -> bool:
-    found, wanted = one.model.state_dict(), other.model.state_dict()
-    return all(torch.equal(found[name], wanted[name]) for name in wanted)
+    left, right = one.model.state_dict(), other.model.state_dict()
+    return all(torch.equal(left[name], right[name]) for name in right)
 
 
 @pytest.mark.parametrize("until", [EVERY, 17])
 @pytest.mark.parametrize("setting", SETTINGS)
 def test_it_ends_in_the_same_bits(setting: str, until: int, tmp_path: Path) -> None:
     how, split = SETTINGS[setting], images()
-    whole = train_saved(how, classifier, split, None)
+    full = train_saved(how, classifier, split, None)
     with pytest.raises(Interrupted):
         train_saved(how, counting(classifier, [], until=until), split, tmp_path)
     passes: list[int] = []
     resumed = train_saved(how, counting(classifier, passes), split, tmp_path)
-    assert same(resumed, whole) and len(passes) == STEPS - until // EVERY * EVERY
-    assert replace(resumed.cost, seconds=0) == replace(whole.cost, seconds=0)
+    assert same(resumed, full) and len(passes) == STEPS - until // EVERY * EVERY
+    assert replace(resumed.cost, seconds=0) == replace(full.cost, seconds=0)
     assert not list(tmp_path.rglob(STATE))
 
 
@@ -94,22 +94,22 @@ def test_a_denoiser_interrupted_twice(tmp_path: Path) -> None:
         every_family.split("denoiser"),
         every_family.task("denoiser"),
     )
-    whole = train_saved(how, every_family.Denoiser, split, None, task)
+    full = train_saved(how, every_family.Denoiser, split, None, task)
     for until in (8, 9):
         with pytest.raises(Interrupted):
             train_saved(how, counting(every_family.Denoiser, [], until=until), split, tmp_path, task)
-    assert same(train_saved(how, every_family.Denoiser, split, tmp_path, task), whole)
+    assert same(train_saved(how, every_family.Denoiser, split, tmp_path, task), full)
 
 
 def test_a_state_of_other_settings_or_data_is_not_used(tmp_path: Path) -> None:
     how, split = SETTINGS["momentum"], images()
     with pytest.raises(Interrupted):
         train_saved(how, counting(classifier, [], until=17), split, tmp_path)
-    less = Split(Resident(split.train.inputs[1:], split.train.labels[1:]), [0], split.held_out)
-    for settings, data in ((replace(how, lr=0.2), split), (how, less)):
+    smaller_split = Split(Resident(split.train.inputs[1:], split.train.labels[1:]), [0], split.held_out)
+    for settings, data in ((replace(how, lr=0.2), split), (how, smaller_split)):
         passes: list[int] = []
-        found = train_saved(settings, counting(classifier, passes), data, tmp_path)
-        assert len(passes) == STEPS and same(found, train_saved(settings, classifier, data, None))
+        model = train_saved(settings, counting(classifier, passes), data, tmp_path)
+        assert len(passes) == STEPS and same(model, train_saved(settings, classifier, data, None))
     assert len(list(tmp_path.rglob(STATE))) == 1
 
 
@@ -121,7 +121,7 @@ def test_nothing_is_written_unless_it_is_asked_for(tmp_path: Path) -> None:
 
 
 def test_a_recipe_says_how_often(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    written: list[int | None] = []
-    monkeypatch.setattr(States, "write", lambda self, number, step, *rest: written.append(step))
+    steps: list[int | None] = []
+    monkeypatch.setattr(States, "write", lambda self, number, step, *rest: steps.append(step))
     Stage(replace(tiny(), save_every=15), tmp_path).load_or_train("retain", 0)
-    assert written == [15, 30, None]
+    assert steps == [15, 30, None]

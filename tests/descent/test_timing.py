@@ -47,31 +47,31 @@ def test_steps_of_anyones_training_are_counted(split) -> None:
 
 def test_optimizers_that_share_a_gradient_are_counted_once() -> None:
     cost, model = Cost(), build()
-    both = [torch.optim.Adam(part.parameters()) for part in (model[0], model[2])]
+    optimizers = [torch.optim.Adam(part.parameters()) for part in (model[0], model[2])]
     with count_training(cost):
         for _ in range(4):
             model(torch.ones(1, 6)).sum().backward()
-            for optimizer in both:
+            for optimizer in optimizers:
                 optimizer.step()
     assert cost.gradients == 4
 
 
-@pytest.mark.parametrize("named", [False, True])
-def test_every_gradient_that_an_optimizer_asks_for_is_counted(named: bool) -> None:
-    cost, model, asked = Cost(), build(), []
+@pytest.mark.parametrize("by_keyword", [False, True])
+def test_every_gradient_that_an_optimizer_asks_for_is_counted(by_keyword: bool) -> None:
+    cost, model, losses = Cost(), build(), []
     optimizer = torch.optim.LBFGS(model.parameters(), max_iter=5)
 
     def closure() -> float:
         optimizer.zero_grad()
         loss = model(torch.ones(1, 6)).square().sum()
         loss.backward()
-        asked.append(loss)
+        losses.append(loss)
         return loss.item()
 
     with count_training(cost):
         for _ in range(2):
-            assert (optimizer.step(closure=closure) if named else optimizer.step(closure)) > 0
-    assert cost.gradients == len(asked) > 2
+            assert (optimizer.step(closure=closure) if by_keyword else optimizer.step(closure)) > 0
+    assert cost.gradients == len(losses) > 2
 
 
 def test_a_shared_result_is_charged_to_who_makes_it_and_to_who_takes_it(split) -> None:
@@ -85,13 +85,13 @@ def test_a_shared_result_is_charged_to_who_makes_it_and_to_who_takes_it(split) -
         time.sleep(0.02)
 
     memory: dict[str, tuple[object, Cost]] = {}
-    spent = []
+    costs = []
     for _ in range(2):
         model = copy.deepcopy(build())
-        spent.append(
+        costs.append(
             run_and_time(
                 Problem(Classifier(3), model, split, torch.Generator().manual_seed(0), memory=memory), method
             )
         )
-    assert [each.gradients for each in spent] == [7, 7]
-    assert all(0.07 <= each.seconds < 0.07 + 0.05 for each in spent), spent
+    assert [each.gradients for each in costs] == [7, 7]
+    assert all(0.07 <= each.seconds < 0.07 + 0.05 for each in costs), costs

@@ -43,12 +43,12 @@ def test_of_a_network_it_is_that_of_the_whole_hessian():
 
     def loss(weights: Tensor) -> Tensor:
         pieces = weights.split([shape.numel() for shape in shapes.values()])
-        named = {name: piece.view(shape) for piece, (name, shape) in zip(pieces, shapes.items(), strict=True)}
-        return nn.functional.cross_entropy(functional_call(of.model, named, retain.inputs), retain.target)
+        point = {name: piece.view(shape) for piece, (name, shape) in zip(pieces, shapes.items(), strict=True)}
+        return nn.functional.cross_entropy(functional_call(of.model, point, retain.inputs), retain.target)
 
     hessian = torch.autograd.functional.hessian(loss, start)
-    found = top_eigenvalue(of, nll("retain"), step(of), iterations=200)
-    assert float(found) == pytest.approx(float(torch.linalg.eigvalsh(hessian)[-1]), rel=1e-6)
+    eigenvalue = top_eigenvalue(of, nll("retain"), step(of), iterations=200)
+    assert float(eigenvalue) == pytest.approx(float(torch.linalg.eigvalsh(hessian)[-1]), rel=1e-6)
 
 
 def test_products_are_counted_as_two_gradients_each():
@@ -96,5 +96,5 @@ def test_attention_is_given_a_second_derivative():
 
 
 def test_the_seed_fixes_the_estimate():
-    first, again = (float(top_eigenvalue(of, nll("retain"), step(of))) for of in (problem(), problem()))
-    assert first == again
+    first, second = (float(top_eigenvalue(of, nll("retain"), step(of))) for of in (problem(), problem()))
+    assert first == second

@@ -39,10 +39,10 @@ def weights(model: nn.Module) -> torch.Tensor:
 
 
 def test_original_and_retrained_of_a_seed_begin_at_the_same_weights(split) -> None:
-    still = Descent(lr=1e-30, steps=1)
-    mixed, retain = (train_model(still, build, split, part, 3).model for part in ("mixed", "retain"))
+    how = Descent(lr=1e-30, steps=1)
+    mixed, retain = (train_model(how, build, split, part, 3).model for part in ("mixed", "retain"))
     assert torch.equal(weights(mixed), weights(retain))
-    assert not torch.equal(weights(mixed), weights(train_model(still, build, split, "mixed", 4).model))
+    assert not torch.equal(weights(mixed), weights(train_model(how, build, split, "mixed", 4).model))
 
 
 def test_one_step_is_the_arithmetic(split) -> None:
@@ -52,11 +52,11 @@ def test_one_step_is_the_arithmetic(split) -> None:
     source = split.train
     assert isinstance(source, Resident)
     loss = F.cross_entropy(model(source.inputs[ids]), source.labels[ids])
-    moved = weights(model) - 0.25 * torch.cat(
+    expected = weights(model) - 0.25 * torch.cat(
         [g.flatten() for g in torch.autograd.grad(loss, [*model.parameters()])]
     )
     trained = train_model(Descent(lr=0.25, steps=1, batch=100), build, split, "retain", 5)
-    torch.testing.assert_close(weights(trained.model), moved)
+    torch.testing.assert_close(weights(trained.model), expected)
     assert (trained.cost.gradients, trained.cost.examples) == (1, 32)
 
 
@@ -73,10 +73,10 @@ def test_the_same_seed_gives_the_same_bits_and_leaves_the_global_generator(split
 def test_a_kept_model_is_read_with_its_cost(split, tmp_path) -> None:
     first = train_model(HOW, build, split, "mixed", 1, cache=tmp_path)
     (place,) = tmp_path.iterdir()
-    written = (place / checkpoint.WEIGHTS).stat().st_mtime_ns
+    mtime = (place / checkpoint.WEIGHTS).stat().st_mtime_ns
     second = train_model(HOW, build, split, "mixed", 1, cache=tmp_path)
     assert torch.equal(weights(first.model), weights(second.model)) and first.cost == second.cost
-    assert (place / checkpoint.WEIGHTS).stat().st_mtime_ns == written
+    assert (place / checkpoint.WEIGHTS).stat().st_mtime_ns == mtime
     sidecar = json.loads((place / checkpoint.SIDECAR).read_text())
     assert sidecar["split"] == split.digest("mixed") and sidecar["recipe"] == repr(HOW)
 
@@ -106,8 +106,8 @@ def test_half_a_kept_model_is_trained_again(split, tmp_path) -> None:
     first = train_model(HOW, build, split, "mixed", 1, cache=tmp_path)
     (place,) = tmp_path.iterdir()
     (place / checkpoint.WEIGHTS).unlink()
-    again = train_model(HOW, build, split, "mixed", 1, cache=tmp_path)
-    assert torch.equal(weights(first.model), weights(again.model))
+    second = train_model(HOW, build, split, "mixed", 1, cache=tmp_path)
+    assert torch.equal(weights(first.model), weights(second.model))
 
 
 def test_equal_values_have_one_digest() -> None:

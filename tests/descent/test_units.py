@@ -32,18 +32,18 @@ from unweave.weights.step import Step
 
 def along(matrix: Tensor, start: Tensor) -> float:
     of = vector_problem(start.clone())
-    found = curvature_along(step(of, {}), quadratic(matrix, torch.zeros_like(start)))
+    curvature = curvature_along(step(of, {}), quadratic(matrix, torch.zeros_like(start)))
     assert of.model.t.equal(start)  # the weights are back, bit for bit
-    return float(found)
+    return float(curvature)
 
 
 @for_each("seed", range(3))
 def test_the_curvature_along_the_gradient_is_exact_on_a_quadratic(seed: int):
     matrix, start = definite(6, seed), torch.linspace(-1, 2, 6, dtype=torch.float64)
     g = matrix @ start
-    found = along(matrix, start)
-    assert found == pytest.approx(float((matrix @ g).norm() / g.norm()), rel=1e-9)
-    assert float(g @ matrix @ g / (g @ g)) <= found <= float(torch.linalg.eigvalsh(matrix)[-1])
+    curvature = along(matrix, start)
+    assert curvature == pytest.approx(float((matrix @ g).norm() / g.norm()), rel=1e-9)
+    assert float(g @ matrix @ g / (g @ g)) <= curvature <= float(torch.linalg.eigvalsh(matrix)[-1])
 
 
 def test_of_a_network_it_is_near_the_product_with_the_hessian_and_costs_two_gradients():
@@ -55,10 +55,10 @@ def test_of_a_network_it_is_near_the_product_with_the_hessian_and_costs_two_grad
     )
     direction = [x.detach() for x in g]
     product = torch.autograd.grad(g, weights, direction)
-    found = float(curvature_along(step(of), nll("retain")))
+    curvature = float(curvature_along(step(of), nll("retain")))
     assert of.cost.gradients == 2
-    assert found == pytest.approx(math.sqrt(dot(product, product) / dot(direction, direction)), rel=0.02)
-    assert found <= 1.02 * float(top_eigenvalue(of, nll("retain"), step(of), iterations=100))
+    assert curvature == pytest.approx(math.sqrt(dot(product, product) / dot(direction, direction)), rel=0.02)
+    assert curvature <= 1.02 * float(top_eigenvalue(of, nll("retain"), step(of), iterations=100))
 
 
 def test_where_there_is_no_gradient_there_is_no_curvature_along_it():
@@ -73,8 +73,8 @@ def test_step_sizes_are_multiples_of_one_over_the_curvature(times: float):
     matrix, start = definite(4, 1), torch.linspace(-1, 2, 4, dtype=torch.float64)
     of, parabola = vector_problem(start), quadratic(matrix, torch.zeros(4, dtype=torch.float64))
     g = matrix @ start
-    found = Along(times)(of, step(of, {}), parabola)
-    assert found == pytest.approx(times * float(g.norm() / (matrix @ g).norm()), rel=1e-9)
+    size = Along(times)(of, step(of, {}), parabola)
+    assert size == pytest.approx(times * float(g.norm() / (matrix @ g).norm()), rel=1e-9)
     top = float(torch.linalg.eigvalsh(matrix)[-1])
     assert Curvature(times)(of, step(of, {}), parabola) == pytest.approx(times / top, rel=0.05)
 
@@ -132,13 +132,13 @@ def ratio(model: torch.nn.Module, f: Batch, r: Batch) -> float:
 
 def along_by_difference(model: torch.nn.Module, batch: Batch) -> float:
     """The change of the gradient, a hundredth of the weights down the gradient, relative to the way."""
-    shifted, g = copy.deepcopy(model), grad(model, ce(model, batch))
+    shifted_model, g = copy.deepcopy(model), grad(model, ce(model, batch))
     reach = 1e-2 * math.sqrt(sum(float(p.detach().square().sum()) for p in model.parameters()) / dot(g, g))
     with torch.no_grad():
-        for p, x in zip(shifted.parameters(), g, strict=True):
+        for p, x in zip(shifted_model.parameters(), g, strict=True):
             p.sub_(reach * x)
-    moved = [a - b for a, b in zip(grad(shifted, ce(shifted, batch)), g, strict=True)]
-    return math.sqrt(dot(moved, moved) / dot(g, g)) / reach
+    differences = [a - b for a, b in zip(grad(shifted_model, ce(shifted_model, batch)), g, strict=True)]
+    return math.sqrt(dot(differences, differences) / dot(g, g)) / reach
 
 
 def test_a_step_with_both_units_measured():
@@ -217,10 +217,10 @@ class Counting:
         return True
 
     def gradient(self, step: Step) -> Params:
-        found = self.term.gradient(step)
+        gradient = self.term.gradient(step)
         alive = {e.data_ptr() for e in gc.get_objects() if isinstance(e, Tensor) and e.shape == self.shape}
         self.most = max(self.most, len(alive))
-        return found
+        return gradient
 
 
 def test_the_check_of_lagged_holds_no_gradient_that_it_does_not_need():

@@ -31,8 +31,8 @@ DIRECTIONS: dict[RuleName, list[float]] = {
 
 @for_each("rule", DIRECTIONS)
 def test_rules(rule: RuleName):
-    found = RULES[rule](J @ J.T, torch.Generator().manual_seed(0)) @ J
-    assert found.tolist() == pytest.approx(DIRECTIONS[rule], abs=1e-4)
+    direction = RULES[rule](J @ J.T, torch.Generator().manual_seed(0)) @ J
+    assert direction.tolist() == pytest.approx(DIRECTIONS[rule], abs=1e-4)
 
 
 def coin() -> Problem:
@@ -128,5 +128,5 @@ IMPORTANCES = {
 
 @for_each("name", IMPORTANCES)
 def test_importances(name: str):
-    made, expected = IMPORTANCES[name]
-    assert flat(made(coin())).tolist() == pytest.approx(expected, abs=1e-12)
+    importance, expected = IMPORTANCES[name]
+    assert flat(importance(coin())).tolist() == pytest.approx(expected, abs=1e-12)

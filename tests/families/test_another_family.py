@@ -107,9 +107,9 @@ class Errors(Exam[np.ndarray]):
         return {"forget": len(self.split.forget)}
 
     def calibrate(self, found: Sequence[np.ndarray], probes: Sequence[Values]) -> Margins:
-        alone = [self.measure(each) for each in found]
+        own_values = [self.measure(each) for each in found]
         pairs: list[Values] = [{} for _ in combinations(found, 2)]
-        return margins(alone, pairs, sizes=self.sizes, metrics=self.metrics)
+        return margins(own_values, pairs, sizes=self.sizes, metrics=self.metrics)
 
     def judge(
         self,
@@ -178,10 +178,10 @@ def test_another_family_is_unlearned_and_audited_by_its_own_exam() -> None:
     model = family.build("two-layers", 10, {"hidden": 8})
     method = FineTune(Descent(lr=0.1, steps=3))
     result = unweave.unlearn(model, split, method, task=family.task(10))
-    found = unweave.audit(result)
-    assert isinstance(found.exam, Errors) and found.verdict == "INCONCLUSIVE"
-    assert found.scores.keys() == {"error"} and found.scores["error"].value > 0
-    assert "Error on F" in str(found) and found.record["stages"]["audit"]["family"] == "regression"
+    audit = unweave.audit(result)
+    assert isinstance(audit.exam, Errors) and audit.verdict == "INCONCLUSIVE"
+    assert audit.scores.keys() == {"error"} and audit.scores["error"].value > 0
+    assert "Error on F" in str(audit) and audit.record["stages"]["audit"]["family"] == "regression"
     with pytest.raises(ValueError, match="for models of the family classifier, found regression"):
         unweave.unlearn(model, split, unweave.METHODS["scrub"], task=family.task(10))
 
@@ -198,8 +198,8 @@ def test_a_recipe_of_another_family_runs_from_its_own_table(tmp_path: Path) -> N
 
 
 def test_a_stage_is_of_the_family_that_it_names_and_an_earlier_one_of_that_with_most_of_its_metrics() -> None:
-    def stage(*metrics: str, **named: str) -> dict[str, Any]:
-        return {**named, "reference": {"scores": {}}, "methods": {"lur": {"scores": dict.fromkeys(metrics)}}}
+    def stage(*metrics: str, **fields: str) -> dict[str, Any]:
+        return {**fields, "reference": {"scores": {}}, "methods": {"lur": {"scores": dict.fromkeys(metrics)}}}
 
     assert family_of_stage(stage("error", family="diffusion")) is FAMILIES["diffusion"]
     assert family_of_stage(stage("ua", "ra", "kid")) is FAMILIES["diffusion"]
@@ -233,9 +233,11 @@ def test_a_model_is_of_one_family() -> None:
 
 def test_no_other_file_asks_which_family_a_model_is_of() -> None:
     words = "ClassifierFamily|DiffusionFamily|ClassifierExam|DiffusionExam|Classifier|Diffusion"
-    asks = re.compile(rf"isinstance\([^()]*(\([^()]*\))?[^()]*\b({words})\b")
-    own = ("tasks", "families", "audits/classifier", "audits/diffusion")
+    pattern = re.compile(rf"isinstance\([^()]*(\([^()]*\))?[^()]*\b({words})\b")
+    family_folders = ("tasks", "families", "audits/classifier", "audits/diffusion")
     files = [path.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("*.py")]
-    others = [name for name in files if not name.startswith(own)]
-    assert len(others) > 150
-    assert [name for name in others if asks.search((PACKAGE / name).read_text(encoding="utf-8"))] == []
+    other_files = [name for name in files if not name.startswith(family_folders)]
+    assert len(other_files) > 150
+    assert [
+        name for name in other_files if pattern.search((PACKAGE / name).read_text(encoding="utf-8"))
+    ] == []

@@ -76,23 +76,23 @@ def test_a_benchmark_of_denoisers_goes_on_where_it_stopped(folder: Path, made: d
     assert row["gap"]["parts"].keys() == {"ua", "ra", "class_tv"}
     assert row["verdict"] == "INCONCLUSIVE" and row["failed"] is None
     assert stage["sheets"].keys() == stage["descriptions"].keys() == {*METHODS, "original", "retrained"}
-    shown = stage["descriptions"]["lur"]["shown, %"]
-    kept = [value for label, (value, _, _) in shown.items() if label != "3"]
-    assert len(kept) == 9 and sum(kept) / 9 == pytest.approx(row_of(stage, "ra"))
-    assert all(low <= value <= high for value, low, high in shown.values())
+    shares = stage["descriptions"]["lur"]["shown, %"]
+    retain_shares = [value for label, (value, _, _) in shares.items() if label != "3"]
+    assert len(retain_shares) == 9 and sum(retain_shares) / 9 == pytest.approx(row_of(stage, "ra"))
+    assert all(low <= value <= high for value, low, high in shares.values())
     recogniser = stage["data"]["recogniser"]
     error = recogniser["wrong about them, %"]
     assert 0 < error["low"] < error["value"] < error["high"] < 10 and recogniser["held-out images"] == 360
-    again = bench([tiny()], folder, methods=METHODS, jobs=1)
+    second = bench([tiny()], folder, methods=METHODS, jobs=1)
     assert {path: path.stat().st_mtime_ns for path in cells.iterdir()} == before
-    assert record.to_json_values(again["stages"]) == record.to_json_values(made["stages"])
+    assert record.to_json_values(second["stages"]) == record.to_json_values(made["stages"])
 
 
 def test_a_search_tries_what_suits_denoisers(trained: Path) -> None:
-    made = bench([tiny()], trained, methods=("lur",), jobs=1, tune=2)["stages"]["tiny"]
-    tried = [trial["settings"] for trial in made["search"]["lur"]]
-    assert len(tried) == 2 and tried[0].keys() == {"how.lr", "how.steps", "alpha", "weight"}
-    assert all(3e-5 <= each["how.lr"] <= 1e-3 for each in tried)
+    stage = bench([tiny()], trained, methods=("lur",), jobs=1, tune=2)["stages"]["tiny"]
+    settings = [trial["settings"] for trial in stage["search"]["lur"]]
+    assert len(settings) == 2 and settings[0].keys() == {"how.lr", "how.steps", "alpha", "weight"}
+    assert all(3e-5 <= each["how.lr"] <= 1e-3 for each in settings)
 
 
 SHORT_ATTACKS = replace(
@@ -114,9 +114,9 @@ def test_attacks_are_measured_and_judged_with_the_rest(
 
 def test_too_few_real_images_are_refused_before_anything_is_trained(tmp_path) -> None:
     generation = {**tiny().table()["generation"], "attacks": 2}
-    few = tiny(generation=generation, data={"name": "digit-images", "limit": 200, "forget": "class"})
+    recipe = tiny(generation=generation, data={"name": "digit-images", "limit": 200, "forget": "class"})
     with pytest.raises(ValueError, match="relearning needs 100 training images of a forgotten class, found"):
-        bench([few], tmp_path, methods=("finetune",), jobs=1)
+        bench([recipe], tmp_path, methods=("finetune",), jobs=1)
     assert not (tmp_path / "cells").exists()
 
 
@@ -139,8 +139,10 @@ def test_a_recipe_of_denoisers_is_read_back(tmp_path) -> None:
         tiny(generation={"images": 10})
     with pytest.raises(ValueError, match="needs the file weights-inception.*, found none at none.pth"):
         tiny(generation={"inception": "none.pth"})
-    released = tiny(generation={"times": "antithetic", "reduction": "sum", "other": "away", "away": 2.0})
-    task = released.family.task(10, (3,))
+    release_recipe = tiny(
+        generation={"times": "antithetic", "reduction": "sum", "other": "away", "away": 2.0}
+    )
+    task = release_recipe.family.task(10, (3,))
     assert (task.times, task.reduction, task.other, task.away) == ("antithetic", "sum", "away", 2.0)
     with pytest.raises(ValueError, match="guidance"):
         tiny(generation={"sampler": {"guidance": -1.0}})
@@ -157,19 +159,19 @@ def test_without_calibration_the_reported_retrained_models_say_what_two_differ_b
     one, other = (exam.load(cell_path(run, seed, REFERENCE).with_suffix(".npz")) for seed in (0, 1))
     pair = exam.measure_pair(one, other)
     ua, ra = (abs(exam.measure(one)[name] - exam.measure(other)[name]) for name in ("ua", "ra"))
-    missing = max(0.0, exam.measure(other)["ra"] - exam.measure(one)["ra"])
-    assert ra >= missing
-    assert stage["floor"] == pytest.approx((ua + missing + 100 * pair["class_tv"]) / 3)
+    shortfall = max(0.0, exam.measure(other)["ra"] - exam.measure(one)["ra"])
+    assert ra >= shortfall
+    assert stage["floor"] == pytest.approx((ua + shortfall + 100 * pair["class_tv"]) / 3)
     assert stage["reference"]["scores"]["class_tv"]["value"] == pytest.approx(pair["class_tv"])
     shutil.copytree(trained / "models", trained / "one" / "models")
-    only = bench([tiny()], trained / "one", methods=(), jobs=1)["stages"]["tiny"]
-    assert only["floor"] is None and "class_tv" not in only["reference"]["scores"]
+    single_stage = bench([tiny()], trained / "one", methods=(), jobs=1)["stages"]["tiny"]
+    assert single_stage["floor"] is None and "class_tv" not in single_stage["reference"]["scores"]
 
 
 def test_a_report_shows_the_original_first_then_what_retraining_gives(made: dict[str, Any]) -> None:
-    shown = re.findall('<figcaption>(.*?)</figcaption><img class="sheet"', html.render(made))
+    captions = re.findall('<figcaption>(.*?)</figcaption><img class="sheet"', html.render(made))
     gaps = {name: made["stages"]["tiny"]["methods"][name]["gap"]["mean"] for name in METHODS}
-    assert shown == ["original", "Retrain", *sorted(METHODS, key=gaps.__getitem__)]
+    assert captions == ["original", "Retrain", *sorted(METHODS, key=gaps.__getitem__)]
 
 
 def test_the_recogniser_is_trained_where_the_models_are(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -177,15 +179,15 @@ def test_the_recogniser_is_trained_where_the_models_are(monkeypatch: pytest.Monk
         raise LookupError(device)
 
     monkeypatch.setattr(denoisers, "train_recogniser", refuse)
-    asked, split = tiny().family, make_split(tiny().data, family=tiny().family)
+    family, split = tiny().family, make_split(tiny().data, family=tiny().family)
     for device in ("cpu", "cuda"):
         with pytest.raises(LookupError, match=device):
-            asked.exam(split, device=device)
+            family.exam(split, device=device)
 
 
 def test_the_recipe_for_a_processor_is_the_path_of_the_one_for_a_gpu() -> None:
-    whole, short = load("cifar10-images-class"), load("cifar10-images-partial")
+    full, short = load("cifar10-images-class"), load("cifar10-images-partial")
     settings = ("levels", "layers", "attended", "size", "channels")
-    assert all(whole.model.settings[each] == short.model.settings[each] for each in settings)
-    assert short.partial and not whole.partial and whole.train.compile and whole.train.precision == "bf16"
-    assert whole.data == replace(short.data, limit=None)
+    assert all(full.model.settings[each] == short.model.settings[each] for each in settings)
+    assert short.partial and not full.partial and full.train.compile and full.train.precision == "bf16"
+    assert full.data == replace(short.data, limit=None)

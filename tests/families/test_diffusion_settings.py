@@ -45,16 +45,16 @@ def test_they_are_of_the_methods_that_are_for_denoisers():
 
 
 def test_lur_leads_away_from_a_class_and_relabels_it_where_there_is_no_null_condition():
-    with_null, without = DiffusionFamily(), DiffusionFamily(null=None, sampler=Sampler(guidance=1))
+    with_null, without_null = DiffusionFamily(), DiffusionFamily(null=None, sampler=Sampler(guidance=1))
     for name in ("lur", "lur-exact", "lur-lagged", "joint"):
         assert type(with_null.method_named(name).forget) is Away  # pyright: ignore[reportAttributeAccessIssue]
-        assert type(without.method_named(name).forget) is Mislabel  # pyright: ignore[reportAttributeAccessIssue]
+        assert type(without_null.method_named(name).forget) is Mislabel  # pyright: ignore[reportAttributeAccessIssue]
     of = every_family.problem("unet", whole_class=True)
     assert isinstance(of.task, Diffusion)
     blind = replace(of, task=replace(of.task, null=None, drop=0.0))
     with pytest.raises(ValueError, match="has none"):
         soon(with_null.method_named("lur-lagged"), steps=1)(blind)
-    soon(without.method_named("lur-lagged"), steps=1)(blind)
+    soon(without_null.method_named("lur-lagged"), steps=1)(blind)
 
 
 @for_each("name", [name for name in PRESETS if name != "retrain"])
@@ -80,11 +80,11 @@ def test_the_first_steps_go_as_they_are_set(name: str):
 def recognised_shares(of: Problem) -> list[float]:
     """Per class, the share of the images under it that are nearest to its pattern."""
     patterns = torch.randn(every_family.CLASSES, 1, 4, 4, generator=torch.Generator().manual_seed(100))
-    asked = torch.arange(every_family.CLASSES).repeat_interleave(EACH)
+    conditions = torch.arange(every_family.CLASSES).repeat_interleave(EACH)
     how = Sampler(steps=10, guidance=2.0)
-    images = sample(of.model, of.task, asked, shape=(1, 4, 4), how=how, rounded=False)
+    images = sample(of.model, of.task, conditions, shape=(1, 4, 4), how=how, rounded=False)
     nearest = (images[:, None] - patterns).square().flatten(2).sum(2).argmin(1)
-    return (nearest == asked).view(-1, EACH).double().mean(1).tolist()
+    return (nearest == conditions).view(-1, EACH).double().mean(1).tolist()
 
 
 @cache
@@ -108,7 +108,7 @@ def test_a_class_is_drawn_no_more_and_the_others_are(name: str):
         method = Pipeline(method, Recover(until=None, how=replace(method.how, steps=10)))
     method(of)
     after = recognised_shares(of)
-    kept = [float(torch.tensor(each[:GONE]).mean()) for each in (before, after)]
+    shares = [float(torch.tensor(each[:GONE]).mean()) for each in (before, after)]
     assert min(before) > 0.7
     assert after[GONE] < 0.45
-    assert kept[1] > kept[0] - (0.4 if name in DAMAGING else 0.15)
+    assert shares[1] > shares[0] - (0.4 if name in DAMAGING else 0.15)

@@ -50,8 +50,8 @@ def test_its_metrics_are_told_from_those_of_other_families():
     assert family_of_stage(stage(CONCEPT)) is FAMILIES["text-to-image"]
     assert family_of_stage(stage(["ua", "ra", "class_tv", "kid"])) is FAMILIES["diffusion"]
     for name in (*CONCEPT, *CONCEPT_ATTACKS):
-        known, own = metric_named(name), TextToImageFamily.metrics[name]
-        assert known is not None and (known.title, known.unit) == (own.title, own.unit)
+        metric, own = metric_named(name), TextToImageFamily.metrics[name]
+        assert metric is not None and (metric.title, metric.unit) == (own.title, own.unit)
 
 
 def test_what_only_recipes_ask_says_what_to_do():
@@ -77,9 +77,9 @@ def test_settings_that_no_audit_can_use_are_refused(settings, expected):
 
 def test_the_budget_of_attackers_can_be_set_by_tables():
     tables = {"attacks": 3, "attacker": {"relearning": {"lr": 0.001}, "vector_steps": 5}, "images": 30}
-    found = configure(TextToImageFamily(), tables)
-    assert (found.attacks, found.attacker.relearning.lr, found.attacker.vector_steps) == (3, 0.001, 5)
-    assert found.attacker.seeds == 100 and found.sampler == TextToImageFamily().sampler
+    family = configure(TextToImageFamily(), tables)
+    assert (family.attacks, family.attacker.relearning.lr, family.attacker.vector_steps) == (3, 0.001, 5)
+    assert family.attacker.seeds == 100 and family.sampler == TextToImageFamily().sampler
 
 
 def test_nothing_outside_of_the_families_asks_for_its_class():

@@ -43,15 +43,15 @@ RELEASED = {"lr": 0.001, "batch": 64, "weight_decay": 5e-4, "momentum": 0.9}
 def test_settings_that_are_not_those_of_the_release_are_told_with_both_figures(name: str):
     method = method_named(name)
     assert isinstance(method, MaskedSmallGradients | ConvolutionTranspose)
-    for field, released in RELEASED.items():
+    for field, published in RELEASED.items():
         ours = getattr(method.how, field)
-        deviation = f"`{field}={ours}` (released: `{field}={released}`)"
-        assert (deviation in method.about.deviations) == (ours != released), deviation
+        deviation = f"`{field}={ours}` (released: `{field}={published}`)"
+        assert (deviation in method.about.deviations) == (ours != published), deviation
 
 
 def test_a_method_serves_all_families_unless_it_says_which():
-    every, one = About("", "", ""), ForDenoisers().about
-    assert all(every.serves(family) for family in ("classifier", "diffusion", "NextToken"))
+    general, one = About("", "", ""), ForDenoisers().about
+    assert all(general.serves(family) for family in ("classifier", "diffusion", "NextToken"))
     assert [one.serves(family) for family in ("classifier", "diffusion", "NextToken")] == [False, True, False]
 
 

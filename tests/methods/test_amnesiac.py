@@ -31,9 +31,11 @@ class Targets(Recorder):
 
 def test_wrong_labels_are_those_of_forget_examples_alone():
     of = problem("layernorm")
-    found, true = relabel(of), of.split.train.labels
-    assert bool((found != true)[of.split.forget].all()) and bool((found == true)[of.split.retain].all())
-    assert found.min() >= 0 and found.max() < CLASSES
+    wrong_labels, true = relabel(of), of.split.train.labels
+    assert bool((wrong_labels != true)[of.split.forget].all()) and bool(
+        (wrong_labels == true)[of.split.retain].all()
+    )
+    assert wrong_labels.min() >= 0 and wrong_labels.max() < CLASSES
 
 
 def test_a_wrong_label_hangs_on_seed_and_id_and_not_on_what_else_is_forgotten():
@@ -64,10 +66,10 @@ def splitmix(state: int) -> int:
 def test_wrong_labels_against_whole_numbers():
     of = problem("layernorm")
     key = draw_key(torch.Generator().manual_seed(0))  # the seed of the problem
-    found, labels = relabel(of), of.split.train.labels.tolist()
+    wrong_labels, labels = relabel(of), of.split.train.labels.tolist()
     for i in of.split.forget.tolist():
         share = (splitmix(splitmix((key + i) % 2**64)) >> 11) / 2**53
-        assert int(found[i]) == (labels[i] + 1 + int(share * (CLASSES - 1))) % CLASSES
+        assert int(wrong_labels[i]) == (labels[i] + 1 + int(share * (CLASSES - 1))) % CLASSES
 
 
 @pytest.mark.parametrize("steps", [1, 3])
@@ -93,12 +95,12 @@ def test_labels_stay_as_they_are_from_epoch_to_epoch():
     task = Targets()
     of = problem("layernorm", scorer=task)
     Amnesiac(how=Descent(lr=1e-4, epochs=3, batch=16, optimizer="adam"))(of)
-    seen: dict[int, list[int]] = {}
+    labels_by_id: dict[int, list[int]] = {}
     for batch, target in zip(task.drawn, task.asked, strict=True):
         for i, label in zip(batch.ids.tolist(), target.tolist(), strict=True):
-            seen.setdefault(i, []).append(label)
-    assert seen.keys() == set(range(60))
-    assert all(len(labels) == 3 and len(set(labels)) == 1 for labels in seen.values())
+            labels_by_id.setdefault(i, []).append(label)
+    assert labels_by_id.keys() == set(range(60))
+    assert all(len(labels) == 3 and len(set(labels)) == 1 for labels in labels_by_id.values())
 
 
 def test_nothing_is_augmented():

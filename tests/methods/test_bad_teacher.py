@@ -55,8 +55,8 @@ def test_bad_teacher(family: str, optimizer: str):
         (x,), rows = batch.inputs, of.split.is_forget[batch.ids][:, None]
         assert 0 < int(rows.sum()) < len(rows)  # one shuffled stream of both
         with torch.no_grad():
-            says = torch.where(rows, ignorant(x).softmax(1), original(x).softmax(1))
-        gradient = grad(plain, F.kl_div(plain(x).log_softmax(1), says, reduction="batchmean"))
+            target = torch.where(rows, ignorant(x).softmax(1), original(x).softmax(1))
+        gradient = grad(plain, F.kl_div(plain(x).log_softmax(1), target, reduction="batchmean"))
         if optimizer == "sgd":
             sgd.step(gradient)
         else:
@@ -71,19 +71,19 @@ def test_the_slope_of_a_lesson_by_hand():
     of = problem("layernorm", dtype=torch.float64)
     of.model = Says(0.5, 0.5)
     batch = mixed_batch([False, True, False, False])
-    found = slope(of, batch, ignorant=frozen_copy(Says(0.9, 0.1)), original=frozen_copy(Says(0.2, 0.8)))
-    wanted = 0.5 - (0.9 + 3 * 0.2) / 4
-    assert found["logits"].tolist() == pytest.approx([wanted, -wanted], abs=1e-12)
+    gradient = slope(of, batch, ignorant=frozen_copy(Says(0.9, 0.1)), original=frozen_copy(Says(0.2, 0.8)))
+    expected = 0.5 - (0.9 + 3 * 0.2) / 4
+    assert gradient["logits"].tolist() == pytest.approx([expected, -expected], abs=1e-12)
 
 
 @pytest.mark.parametrize("classes", [2, 50])
 def test_the_lesson_is_no_weaker_where_there_are_more_classes(classes: int):
     # torch's default for a divergence is the mean over all entries, which the released code takes
-    of, rest = problem("layernorm", dtype=torch.float64), [1e-12] * (classes - 2)
-    of.model = Says(0.5, 0.5, *rest)
+    of, other_shares = problem("layernorm", dtype=torch.float64), [1e-12] * (classes - 2)
+    of.model = Says(0.5, 0.5, *other_shares)
     teachers = {
-        "ignorant": frozen_copy(Says(0.9, 0.1, *rest)),
-        "original": frozen_copy(Says(0.2, 0.8, *rest)),
+        "ignorant": frozen_copy(Says(0.9, 0.1, *other_shares)),
+        "original": frozen_copy(Says(0.2, 0.8, *other_shares)),
     }
     batch = mixed_batch([True, True])
     assert slope(of, batch, **teachers)["logits"][:2].tolist() == pytest.approx([-0.4, 0.4], abs=1e-9)
@@ -106,33 +106,33 @@ def test_the_modes_that_the_user_left_make_no_difference():
 
 
 def test_teachers_take_no_part_in_the_statistics():
-    of, still = recorded("batchnorm")[0], recorded("batchnorm")[0].model
+    of, reference = recorded("batchnorm")[0], recorded("batchnorm")[0].model
     whole(BadTeacher(), steps=3, norm="frozen")(of)
-    assert all(torch.equal(b, still.get_buffer(name)) for name, b in of.model.named_buffers())
+    assert all(torch.equal(b, reference.get_buffer(name)) for name, b in of.model.named_buffers())
 
 
 def test_the_ignorant_teacher_is_the_students_own_kind_and_knows_nothing():
-    asked = []
+    models = []
 
     def fresh_one() -> nn.Module:
-        asked.append(recorded("batchnorm")[0].fresh_model())
-        return asked[-1]
+        models.append(recorded("batchnorm")[0].fresh_model())
+        return models[-1]
 
     one, other = recorded("batchnorm")[0], recorded("batchnorm")[0]
     one.build = other.build = fresh_one
     for of in (one, other):
         whole(BadTeacher(), steps=1)(of)
-    assert len(asked) == 2 and moved_apart(*asked) == 0 and moved_apart(one.model, other.model) == 0
-    assert moved_apart(asked[0], recorded("batchnorm")[0].model) > 0.1
+    assert len(models) == 2 and moved_apart(*models) == 0 and moved_apart(one.model, other.model) == 0
+    assert moved_apart(models[0], recorded("batchnorm")[0].model) > 0.1
 
 
 def test_it_forgets_a_class_and_keeps_the_rest():
     of = problem("layernorm", whole_class=True)
-    known = {"before": right(of, "forget")}
+    accuracies = {"before": right(of, "forget")}
     whole(BadTeacher(), steps=60, batch=16, lr=0.01, optimizer="adam", weight_decay=0.0)(of)
-    known |= {part: right(of, part) for part in ("forget", "retain")}
+    accuracies |= {part: right(of, part) for part in ("forget", "retain")}
     # the untrained teacher itself names that class now and then
-    assert known["before"] > 0.9 and known["forget"] < 0.6 and known["retain"] > 0.8
+    assert accuracies["before"] > 0.9 and accuracies["forget"] < 0.6 and accuracies["retain"] > 0.8
 
 
 def right(of: Problem, part: Part) -> float:

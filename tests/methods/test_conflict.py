@@ -29,8 +29,8 @@ def mix(a: float, x: list[Tensor], b: float, y: list[Tensor]) -> list[Tensor]:
 
 def bisector(r: list[Tensor], f: list[Tensor]) -> list[Tensor]:
     """The sum of the unit vectors, of norm one."""
-    both = mix(dot(r, r) ** -0.5, r, dot(f, f) ** -0.5, f)
-    return clip([1e9 * x for x in both], 1.0)
+    mixture = mix(dot(r, r) ** -0.5, r, dot(f, f) ** -0.5, f)
+    return clip([1e9 * x for x in mixture], 1.0)
 
 
 def remove_conflict(r: list[Tensor], f: list[Tensor]) -> list[Tensor]:
@@ -89,7 +89,7 @@ def confident() -> tuple[Problem, Recorder]:
 @pytest.mark.parametrize("start", [recorded, confident])
 @for_each("name", RULES)
 def test_the_first_steps(name: str, start: Callable[[], tuple[Problem, Recorder]]):
-    method, weight, rule, near = RULES[name]
+    method, weight, rule, tolerance = RULES[name]
     of, recorder = start()
     plain = copy.deepcopy(of.model)
     method = whole(method, steps=2, lr=0.01, max_norm=1.0 if name == "munba" else None)
@@ -99,7 +99,7 @@ def test_the_first_steps(name: str, start: Callable[[], tuple[Problem, Recorder]
         g_r, g_f = grad(plain, ce(plain, r)), [weight * g for g in grad(plain, ce(plain, f, f.other))]
         angles.append(dot(g_r, g_f))
         sgd.step(rule(g_r, g_f))
-    assert moved_apart(of.model, plain) < near
+    assert moved_apart(of.model, plain) < tolerance
     assert (angles[0] < 0) == (start is confident)
 
 
@@ -112,8 +112,8 @@ def test_a_step_of_munba_has_length_one_whatever_the_losses(start: Callable[[], 
     of, _ = start()
     before = copy.deepcopy(of.model)
     whole(MUNBa(), lr=1e-3, max_norm=1.0, weight_decay=0.0)(of)
-    moved = moved_by(of, before)
-    assert dot(moved, moved) ** 0.5 == pytest.approx(1e-3, rel=1e-5)
+    change = moved_by(of, before)
+    assert dot(change, change) ** 0.5 == pytest.approx(1e-3, rel=1e-5)
 
 
 def test_munba_lets_no_small_retain_gradient_give_way_to_a_sum():

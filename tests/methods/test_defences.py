@@ -41,10 +41,10 @@ def test_the_smallest_weights_of_matrices_are_pruned_across_the_model() -> None:
     biases = [p.clone() for p in model.parameters() if p.ndim == 1]
     Prune(fraction=0.3)(problem_of(model))
     after = torch.cat([p.detach().abs().flatten() for p in model.parameters() if p.ndim == 2])
-    pruned = after == 0
-    assert int(pruned.sum()) == len(before) - round(0.7 * len(before))
-    assert float(before[pruned].max()) <= float(before[~pruned].min())
-    assert torch.equal(after[~pruned], before[~pruned])
+    is_pruned = after == 0
+    assert int(is_pruned.sum()) == len(before) - round(0.7 * len(before))
+    assert float(before[is_pruned].max()) <= float(before[~is_pruned].min())
+    assert torch.equal(after[~is_pruned], before[~is_pruned])
     assert all(
         torch.equal(a, b) for a, b in zip(biases, (p for p in model.parameters() if p.ndim == 1), strict=True)
     )

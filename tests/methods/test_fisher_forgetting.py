@@ -43,11 +43,11 @@ def by_hand(of: Problem) -> dict[str, Tensor]:
     total = {name: torch.zeros_like(p) for name, p in weights.items()}
     x, _ = retain_set(of)
     for one in x:
-        said = model(one[None]).log_softmax(1)[0]
+        log_probabilities = model(one[None]).log_softmax(1)[0]
         for label in range(CLASSES):
-            slope = torch.autograd.grad(said[label], list(weights.values()), retain_graph=True)
+            slope = torch.autograd.grad(log_probabilities[label], list(weights.values()), retain_graph=True)
             for name, g in zip(weights, slope, strict=True):
-                total[name] += said[label].detach().exp() * g.square() / len(x)
+                total[name] += log_probabilities[label].detach().exp() * g.square() / len(x)
     return total
 
 
@@ -61,17 +61,17 @@ def test_the_information_of_a_softmax_is_known():
     of = linear()
     x, _ = retain_set(of)
     chance = of.model(x).softmax(1).detach()
-    bend, seen = chance * (1 - chance), x.square() * (torch.arange(6) > 0)
-    wanted = {"weight": bend.T @ seen / len(x), "bias": bend.mean(0)}
-    assert apart(dict(information(of, batch=10)), wanted) < 1e-14
+    bend, squared_inputs = chance * (1 - chance), x.square() * (torch.arange(6) > 0)
+    expected = {"weight": bend.T @ squared_inputs / len(x), "bias": bend.mean(0)}
+    assert apart(dict(information(of, batch=10)), expected) < 1e-14
 
 
 @pytest.mark.parametrize("family", ["layernorm", "batchnorm"])
 def test_the_information_is_of_single_examples(family: str):
     of = problem(family, dtype=torch.float64)
-    wanted = by_hand(of)
+    expected = by_hand(of)
     for batch in (1, 16, 100):
-        assert apart(dict(information(of, batch=batch)), wanted) < 1e-12
+        assert apart(dict(information(of, batch=batch)), expected) < 1e-12
 
 
 def test_inputs_by_name():
@@ -79,14 +79,14 @@ def test_inputs_by_name():
         def forward(self, x: Tensor, scale: Tensor) -> Tensor:
             return super().forward(x * scale)
 
-    of, named = linear(), linear()
-    named.model = Named(6)
-    named.model.load_state_dict(of.model.state_dict())
-    (x, y), found = retain_set(of), []
-    for each, inputs in ((of, (x,)), (named, {"x": x / 2, "scale": torch.full((len(x), 1), 2.0)})):
+    of, named_problem = linear(), linear()
+    named_problem.model = Named(6)
+    named_problem.model.load_state_dict(of.model.state_dict())
+    (x, y), results = retain_set(of), []
+    for each, inputs in ((of, (x,)), (named_problem, {"x": x / 2, "scale": torch.full((len(x), 1), 2.0)})):
         step = Step(each.params, Runtime(each.model, each.task), {}, {})
-        found.append(dict(squares(step, Batch(torch.arange(len(y)), inputs, y, y))))
-    assert apart(*found) < 1e-14 and step.runtime.cost.gradients == CLASSES
+        results.append(dict(squares(step, Batch(torch.arange(len(y)), inputs, y, y))))
+    assert apart(*results) < 1e-14 and step.runtime.cost.gradients == CLASSES
 
 
 @pytest.mark.parametrize("family", ["linear", "batchnorm"])
@@ -94,9 +94,9 @@ def test_fisher_forgetting(family: str):
     of, plain = [linear() if family == "linear" else problem(family, dtype=torch.float64) for _ in range(2)]
     plain.model = copy.deepcopy(of.model)
     FisherForgetting(alpha=1e-3, largest=50.0)(of)
-    found = information(plain, batch=32)  # takes as much of the generator
+    importance = information(plain, batch=32)  # takes as much of the generator
     for name, p in plain.params.items():
-        variance = 1e-3 * (1 / (found[name] + FLOOR)).clamp(max=50.0)
+        variance = 1e-3 * (1 / (importance[name] + FLOOR)).clamp(max=50.0)
         noise = torch.randn(p.shape, generator=plain.generator, dtype=p.dtype)
         assert torch.allclose(of.params[name], p + variance.sqrt() * noise, rtol=0, atol=1e-12)
     assert all(torch.equal(b, plain.model.get_buffer(name)) for name, b in of.model.named_buffers())
@@ -105,11 +105,11 @@ def test_fisher_forgetting(family: str):
 def test_a_weight_that_matters_to_nothing_gets_the_largest_noise_and_no_more():
     of, before = linear(), linear()
     before.model = copy.deepcopy(of.model)
-    found = information(before, batch=32)
-    assert not found["weight"][:, 0].any() and bool((found["weight"][:, 1:] > 1e-3).all())
+    importance = information(before, batch=32)
+    assert not importance["weight"][:, 0].any() and bool((importance["weight"][:, 1:] > 1e-3).all())
     FisherForgetting(alpha=1.0, largest=1e4)(of)
-    moved = (of.model.weight - before.model.weight).detach().abs()
-    assert bool(moved[:, 0].mean() > 5 * moved[:, 1:].mean()) and float(moved.max()) < 5e2
+    noise = (of.model.weight - before.model.weight).detach().abs()
+    assert bool(noise[:, 0].mean() > 5 * noise[:, 1:].mean()) and float(noise.max()) < 5e2
 
 
 # --- the released code takes random forgetting for that of a class, and zeroes the last row

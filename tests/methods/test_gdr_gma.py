@@ -26,7 +26,7 @@ def test_the_first_steps():
     plain = copy.deepcopy(of.model)
     method = whole(GDRGMA(gamma=9.0, epsilon=0.15), steps=3, optimizer="sgd", momentum=0.0, weight_decay=0.0)
     method(of)
-    past: Tensor | None = None
+    last_gradient: Tensor | None = None
     conflicts = 0
     for f, r in zip(*batches(of, recorder, method.how), strict=True):
         loss = ce(plain, r)
@@ -36,9 +36,9 @@ def test_the_first_steps():
         of_r, of_f = (
             [remove_conflict(a, b) for a, b in zip(x, y, strict=True)] for x, y in ((g_r, g_f), (g_f, g_r))
         )
-        if past is not None:  # a pass is one batch here
-            of_f[-1] = remove_conflict(of_f[-1], past)
-        past = g_f[-1]
+        if last_gradient is not None:  # a pass is one batch here
+            of_f[-1] = remove_conflict(of_f[-1], last_gradient)
+        last_gradient = g_f[-1]
         with torch.no_grad():
             for p, a, b in zip(weights(plain), of_r, of_f, strict=True):
                 p.sub_(method.how.lr * ((1 - share) * a + share * b))
@@ -60,13 +60,13 @@ def test_the_retain_loss_weighs_the_two(epsilon: float | None, share: float):
     of, _ = recorded()
     retain, forget = step_on(of).batches["retain"][0], step_on(of).batches["forget"][0]
     loss = ce(of.model, retain)
-    both = RectifiedGradient(
+    term = RectifiedGradient(
         nll("retain"), -nll("forget"), 100.0, float(loss.detach()) if epsilon is None else epsilon, 1
     )
     g_r, g_f = grad(of.model, loss), grad(of.model, -ce(of.model, forget))
-    for found, a, b in zip(both.gradient(step_on(of)).values(), g_r, g_f, strict=True):
+    for gradient, a, b in zip(term.gradient(step_on(of)).values(), g_r, g_f, strict=True):
         expected = (1 - share) * remove_conflict(a, b) + share * remove_conflict(b, a)
-        assert torch.allclose(found, expected, rtol=0, atol=1e-12)
+        assert torch.allclose(gradient, expected, rtol=0, atol=1e-12)
 
 
 @for_each("angle", [1.6, 2.4, 3.0])
@@ -81,16 +81,16 @@ def test_neither_opposes_the_other_as_it_was(angle: float):
 
 
 def test_averaging_past_gradients_leaves_them_as_they_are():
-    past = [torch.tensor([-1.0, 2.0]), torch.tensor([-3.0, 0.0]), torch.tensor([5.0, 5.0])]
-    before = [g.clone() for g in past]
-    assert mean_opposing(torch.tensor([1.0, 0.0]), past).tolist() == [-2.0, 1.0]
-    assert mean_opposing(torch.tensor([1.0, 9.0]), past[2:]).tolist() == [0.0, 0.0]
-    assert all(torch.equal(a, b) for a, b in zip(past, before, strict=True))
+    gradients = [torch.tensor([-1.0, 2.0]), torch.tensor([-3.0, 0.0]), torch.tensor([5.0, 5.0])]
+    before = [g.clone() for g in gradients]
+    assert mean_opposing(torch.tensor([1.0, 0.0]), gradients).tolist() == [-2.0, 1.0]
+    assert mean_opposing(torch.tensor([1.0, 9.0]), gradients[2:]).tolist() == [0.0, 0.0]
+    assert all(torch.equal(a, b) for a, b in zip(gradients, before, strict=True))
 
 
 def test_as_many_past_gradients_are_kept_as_a_pass_has_batches():
     of, _ = recorded()
-    both = RectifiedGradient(nll("retain"), -nll("forget"), 100.0, 0.02, 3)
+    term = RectifiedGradient(nll("retain"), -nll("forget"), 100.0, 0.02, 3)
     for _ in range(5):
-        both.gradient(step_on(of))
-    assert len(both.past) == 3
+        term.gradient(step_on(of))
+    assert len(term.past) == 3

@@ -76,8 +76,8 @@ def total_loss(objective: Objective, at: Step) -> float:
 )
 def test_the_answer_under_another_condition_is_the_targets_by_hand(settings: dict, target: float):
     at, _ = make_step(**settings)
-    found = total_loss(mislabel(teacher=frozen_copy(Constant(*ORIGINAL))), at)
-    assert found == pytest.approx((7 - target) ** 2, rel=TIGHT)
+    loss = total_loss(mislabel(teacher=frozen_copy(Constant(*ORIGINAL))), at)
+    assert loss == pytest.approx((7 - target) ** 2, rel=TIGHT)
 
 
 def test_the_other_losses_of_a_denoiser_by_hand():
@@ -87,8 +87,8 @@ def test_the_other_losses_of_a_denoiser_by_hand():
     assert total_loss(nll("retain"), at) == pytest.approx(float(errors.mean()), rel=TIGHT)
     assert total_loss(-nll("forget"), at) == pytest.approx(-float(errors.mean()), rel=TIGHT)
     cap = float(errors.median())
-    bounded = -float(errors.clamp(max=cap).mean())
-    assert total_loss(clamped(cap=cap), at) == pytest.approx(bounded, rel=TIGHT)
+    expected = -float(errors.clamp(max=cap).mean())
+    assert total_loss(clamped(cap=cap), at) == pytest.approx(expected, rel=TIGHT)
     instead = at.runtime.task.surrogate(batch).target
     assert total_loss(surrogate(), at) == pytest.approx(float((7 - instead).square().mean()), rel=TIGHT)
     noise = at.runtime.task.mislabel(batch, lambda inputs: pytest.fail("noise is nobody's answer"))
@@ -99,9 +99,9 @@ def test_the_other_losses_of_a_denoiser_by_hand():
     assert total_loss(distill(original, "forget"), at) == total_loss(distill(original, "retain"), at) == 4.0
 
 
-def make_guided_batch(method: ESD, said: tuple[float, ...]) -> Batch:
+def make_guided_batch(method: ESD, answers: tuple[float, ...]) -> Batch:
     """The batch that a method makes of four examples of class 1, of a model of two classes."""
-    model, task = Constant(*said), Diffusion(2, null=2)
+    model, task = Constant(*answers), Diffusion(2, null=2)
     source = Resident(torch.zeros(4, 1, 2, 2, dtype=torch.float64), torch.ones(4, dtype=torch.long))
     batch = task.draw(next(iter(source.stream([torch.arange(4)]))), torch.Generator().manual_seed(0))
     at = Step(dict(model.named_parameters()), Runtime(model, task), {"forget": [batch]}, {"forget": 4})
@@ -120,9 +120,9 @@ def make_guided_batch(method: ESD, said: tuple[float, ...]) -> Batch:
     ],
 )
 def test_the_target_of_esd_by_hand(erase_from, eta: float, target: float, trained: int):
-    found = make_guided_batch(ESD(eta=eta, erase_from=erase_from, images="data"), (2.0, 5.0, 1.0))
-    assert found.target.unique().tolist() == [target]
-    assert found.inputs[2].tolist() == [trained] * 4
+    guided_batch = make_guided_batch(ESD(eta=eta, erase_from=erase_from, images="data"), (2.0, 5.0, 1.0))
+    assert guided_batch.target.unique().tolist() == [target]
+    assert guided_batch.inputs[2].tolist() == [trained] * 4
 
 
 def test_twice_away_from_the_class_is_once_away_from_no_condition():
@@ -148,9 +148,9 @@ def test_esd(images: str, erase_from):
         if images != "data":
             x = torch.stack([draw_image(drawer, batch, i, int(trained[i]), x) for i in range(len(batch))])
         with torch.no_grad():
-            null, said = original(x, time, torch.full_like(label, 4)), original(x, time, label)
-            start = {"null": null, "class": said}.get(str(erase_from), original(x, time, trained))
-        sgd.step(grad(plain, error(plain, x, time, trained, start - 0.7 * (said - null))))
+            null, conditional = original(x, time, torch.full_like(label, 4)), original(x, time, label)
+            start = {"null": null, "class": conditional}.get(str(erase_from), original(x, time, trained))
+        sgd.step(grad(plain, error(plain, x, time, trained, start - 0.7 * (conditional - null))))
     # the betas of diffusers are float32
     assert moved_apart(of.model, plain) < (TIGHT if images == "data" else 1e-8)
     assert moved_apart(of.model, original) > 1e-3
@@ -180,13 +180,17 @@ def test_an_image_on_its_way_does_not_depend_on_those_beside_it(guidance: float)
     noise = torch.randn(4, 1, 4, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     stop = torch.tensor([0, 5, 2, 5])
     with torch.no_grad():
-        found = sample_partway(of.model, recorder, noise, labels, stop, how)
-        assert torch.equal(found[0], noise[0])
+        images = sample_partway(of.model, recorder, noise, labels, stop, how)
+        assert torch.equal(images[0], noise[0])
         for i in range(4):
-            alone = sample_partway(of.model, recorder, *(v[i : i + 1] for v in (noise, labels, stop)), how)[0]
-            torch.testing.assert_close(found[i], alone, rtol=0, atol=1e-12)
+            single = sample_partway(of.model, recorder, *(v[i : i + 1] for v in (noise, labels, stop)), how)[
+                0
+            ]
+            torch.testing.assert_close(images[i], single, rtol=0, atol=1e-12)
             by_hand = on_the_way(of.model, noise[i], int(labels[i]), 4, int(stop[i]), steps=6, scale=guidance)
-            torch.testing.assert_close(found[i], by_hand, rtol=0, atol=1e-5)  # betas of diffusers are float32
+            torch.testing.assert_close(
+                images[i], by_hand, rtol=0, atol=1e-5
+            )  # betas of diffusers are float32
 
 
 # --- Selective Amnesia
@@ -217,34 +221,34 @@ def squares(batches: list[Batch]) -> list[float]:
 def test_the_fisher_information_of_a_linear_denoiser_by_hand():
     class Remembering(Diffusion):
         def draw(self, raw, generator):
-            drawn.append(super().draw(raw, generator))
-            return drawn[-1]
+            drawn_batches.append(super().draw(raw, generator))
+            return drawn_batches[-1]
 
-    drawn: list[Batch] = []
+    drawn_batches: list[Batch] = []
     of = one_pixel(7, Remembering(2))
     (samples,) = SelectiveAmnesia(fisher_times=3).information(of).values()
-    gs = squares(drawn)
+    gs = squares(drawn_batches)
     assert len(gs) == 3 * 6 and float(samples) == pytest.approx(sum(g * g for g in gs) / 18, rel=1e-12)
-    drawn.clear()
-    (released,) = SelectiveAmnesia(fisher_times=3, estimator="released").information(of).values()
-    gs = squares(drawn)
+    drawn_batches.clear()
+    (released_estimate,) = SelectiveAmnesia(fisher_times=3, estimator="released").information(of).values()
+    gs = squares(drawn_batches)
     expected = sum(sum(gs[i : i + 3]) ** 2 for i in range(0, 18, 3)) / 6
-    assert float(released) == pytest.approx(expected, rel=1e-12)
-    drawn.clear()
+    assert float(released_estimate) == pytest.approx(expected, rel=1e-12)
+    drawn_batches.clear()
     (batches,) = whole(SelectiveAmnesia(fisher_times=2, estimator="batches")).information(of).values()
-    both = [float((2 * b.inputs[0] * (0.4 * b.inputs[0] - b.target)).mean()) for b in drawn]
-    assert len(both) == 2 and float(batches) == pytest.approx(sum(g * g for g in both) / 2, rel=1e-12)
-    drawn.clear()
-    assert SelectiveAmnesia(fisher_images=2).information(of).keys() == {"w"} and len(drawn) == 2
+    slopes = [float((2 * b.inputs[0] * (0.4 * b.inputs[0] - b.target)).mean()) for b in drawn_batches]
+    assert len(slopes) == 2 and float(batches) == pytest.approx(sum(g * g for g in slopes) / 2, rel=1e-12)
+    drawn_batches.clear()
+    assert SelectiveAmnesia(fisher_images=2).information(of).keys() == {"w"} and len(drawn_batches) == 2
 
 
 def test_the_fisher_information_converges_to_its_expectation():
     # a black pixel is s e at time t, so that g = 2 s (w s - 1) e^2, and the mean of e^4 is 3
     spread = (1 - (1 - torch.linspace(1e-4, 0.02, 1000, dtype=torch.float64)).cumprod(0)).sqrt()
     expected = float((12 * (spread * (0.4 * spread - 1)).square()).mean())
-    (found,) = SelectiveAmnesia(fisher_times=3).information(one_pixel(200, Diffusion(2))).values()
+    (estimate,) = SelectiveAmnesia(fisher_times=3).information(one_pixel(200, Diffusion(2))).values()
     # the deviation of e^4 is 9.8, that is 3.3 of its mean, over the root of 597 draws, always the same
-    assert float(found) == pytest.approx(expected, rel=2 * 3.3 / 597**0.5)
+    assert float(estimate) == pytest.approx(expected, rel=2 * 3.3 / 597**0.5)
 
 
 def test_selective_amnesia():
@@ -254,8 +258,8 @@ def test_selective_amnesia():
     method(of)
     retained, sgd = len(of.split.retain), Sgd(plain, method.how)
     singles, steps = recorder.drawn[: 2 * retained], recorder.drawn[2 * retained :]
-    squared = [[g.square() for g in grad(plain, error_on(plain, batch))] for batch in singles]
-    fisher = [sum(gs) / len(singles) for gs in zip(*squared, strict=True)]
+    squared_gradients = [[g.square() for g in grad(plain, error_on(plain, batch))] for batch in singles]
+    fisher = [sum(gs) / len(singles) for gs in zip(*squared_gradients, strict=True)]
     start = [p.detach().clone() for p in plain.parameters()]
     assert len(steps) == 6
     for forget, retain in zip(steps[::2], steps[1::2], strict=True):
@@ -275,22 +279,22 @@ def test_the_replay_is_of_the_retained_classes_and_of_the_original():
     images, labels = split.train.inputs, split.train.labels
     assert labels[split.retain].tolist() == [0] * 4 + [1] * 4 + [2] * 4
     assert labels[split.forget].tolist() == [3] * len(of.split.forget)
-    again, _ = recorded()
-    assert torch.equal(method.replay_split(again).train.inputs, images)  # the seed alone decides
+    second, _ = recorded()
+    assert torch.equal(method.replay_split(second).train.inputs, images)  # the seed alone decides
     assert of.cost.examples == 12 * 3
     with torch.no_grad():
-        again.model.last.weight.mul_(2)
-    again.memory.clear()
-    assert not torch.equal(method.replay_split(again).train.inputs[split.retain], images[split.retain])
+        second.model.last.weight.mul_(2)
+    second.memory.clear()
+    assert not torch.equal(method.replay_split(second).train.inputs[split.retain], images[split.retain])
 
 
 def test_of_the_forget_images_nothing_is_read():
     def forgets(images: float) -> nn.Module:
         of, _ = recorded()
-        inputs, gone = of.split.train.inputs[0].clone(), of.split.forget
-        inputs[gone] = images
+        inputs, forget_ids = of.split.train.inputs[0].clone(), of.split.forget
+        inputs[forget_ids] = images
         source = Resident(inputs, of.split.train.labels)
-        of.split = Split(source, gone, of.split.held_out)
+        of.split = Split(source, forget_ids, of.split.held_out)
         whole(SelectiveAmnesia(per_class=4, sampler=Sampler(steps=3)), steps=3)(of)
         return of.model
 
@@ -349,13 +353,13 @@ def test_the_value_function_is_the_mean_loss_of_passes_that_are_undone():
 
 
 def test_the_value_function_changes_no_weight_and_is_charged():
-    found = {}
+    problems = {}
     for passes in (0, 2):
-        found[passes], _ = recorded()
-        whole(EraseDiff(passes=passes, outer=2), steps=4)(found[passes])
-    assert moved_apart(found[0].model, found[2].model) == 0
-    assert found[2].cost.gradients == found[0].cost.gradients + 4
-    assert "least forget loss" not in found[0].traces
+        problems[passes], _ = recorded()
+        whole(EraseDiff(passes=passes, outer=2), steps=4)(problems[passes])
+    assert moved_apart(problems[0].model, problems[2].model) == 0
+    assert problems[2].cost.gradients == problems[0].cost.gradients + 4
+    assert "least forget loss" not in problems[0].traces
 
 
 @for_each(("eta", "expected"), [(0.0, [1.0, 0.0]), (0.6, [1.0, 0.0]), (0.8, [1.12, 0.16])])
@@ -363,5 +367,5 @@ def test_the_weight_follows_the_conflict_by_hand(eta: float, expected: list[floa
     # at the origin the gradients are (1, 0) and (0.6, 0.8): their cosine is 0.6
     of, eye = vector_problem(torch.zeros(2, dtype=torch.float64)), torch.eye(2, dtype=torch.float64)
     terms = [quadratic(eye, torch.tensor(c, dtype=torch.float64)) for c in ([-1.0, 0.0], [-0.6, -0.8])]
-    found: Mapping[str, Tensor] = step(of, {}).gradient(ConflictGradient(*terms, eta))
-    assert isinstance(of.model, Vector) and flat(found).tolist() == pytest.approx(expected, abs=1e-12)
+    gradient: Mapping[str, Tensor] = step(of, {}).gradient(ConflictGradient(*terms, eta))
+    assert isinstance(of.model, Vector) and flat(gradient).tolist() == pytest.approx(expected, abs=1e-12)

@@ -43,8 +43,8 @@ def test_the_fisher_information_sees_the_images_that_the_training_sees():
     assert {int(batch.ids) for batch in singles} == ids == set(retain.ids.tolist())
     for batch in singles:
         early = batch.inputs["time"] < 900
-        found = clean(recorder, batch)[early]
-        torch.testing.assert_close(found, images[batch.ids][early], rtol=0, atol=1e-8)
+        clean_images = clean(recorder, batch)[early]
+        torch.testing.assert_close(clean_images, images[batch.ids][early], rtol=0, atol=1e-8)
 
 
 def test_a_pattern_that_matches_no_weight_is_refused_before_the_fisher_information():
@@ -59,9 +59,9 @@ def test_conditions_are_dropped_alike_in_the_fisher_information_and_in_the_train
     def dropped(drop: float) -> tuple[float, float, float]:
         of, recorder = recorded(drop=drop)
         whole(SelectiveAmnesia(replay="real", fisher_times=8), steps=8)(of)
-        drawn = [(len(b) == 1, bool(of.split.is_forget[b.ids].all()), b) for b in recorder.drawn]
+        draws = [(len(b) == 1, bool(of.split.is_forget[b.ids].all()), b) for b in recorder.drawn]
         parts = [
-            torch.cat([b.inputs["condition"] for single, forget, b in drawn if (single, forget) == kind])
+            torch.cat([b.inputs["condition"] for single, forget, b in draws if (single, forget) == kind])
             for kind in ((True, False), (False, False), (False, True))
         ]
         information, training, forget = (float((part == 4).double().mean()) for part in parts)
@@ -96,18 +96,18 @@ def test_what_is_left_out_of_the_training_is_not_pulled_either():
     before = {name: p.detach().clone() for name, p in of.params.items()}
     method = whole(SelectiveAmnesia(replay="real", where="last", pull=1e3), steps=3)
     method(of)
-    moved = {name for name, p in of.params.items() if not torch.equal(p, before[name])}
-    assert moved == {"last.weight", "last.bias"} and of.curves["ewc"][-1] > 0
+    names = {name for name, p in of.params.items() if not torch.equal(p, before[name])}
+    assert names == {"last.weight", "last.bias"} and of.curves["ewc"][-1] > 0
 
 
 def test_a_short_run_does_not_hide_behind_the_average_of_the_weights():
     # released: with a decay of 0.9999 a tenth of a run of a thousand steps shows
-    (averaged, _), (plain, _), (start, _) = recorded(), recorded(), recorded()
-    for of, ema in ((averaged, 0.9999), (plain, None)):
+    (averaged_run, _), (plain_run, _), (start_run, _) = recorded(), recorded(), recorded()
+    for of, ema in ((averaged_run, 0.9999), (plain_run, None)):
         whole(SelectiveAmnesia(replay="real"), steps=30, ema=ema)(of)
-    whole_way = distance(plain.model, start.model)
-    assert distance(averaged.model, start.model) > 0.7 * whole_way
-    assert 0 < distance(averaged.model, plain.model) < 0.3 * whole_way
+    whole_way = distance(plain_run.model, start_run.model)
+    assert distance(averaged_run.model, start_run.model) > 0.7 * whole_way
+    assert 0 < distance(averaged_run.model, plain_run.model) < 0.3 * whole_way
 
 
 def distance(a: nn.Module, b: nn.Module) -> float:
@@ -137,8 +137,8 @@ def test_attention_alone_can_move():
     before = {name: p.detach().clone() for name, p in of.params.items()}
     method = whole(ESD(where=PATTERNS["attention"], sampler=replace(ESD().sampler, steps=3)), steps=2)
     method(of)
-    moved = {name for name, p in of.params.items() if not torch.equal(p, before[name])}
-    assert moved and all("attentions" in name for name in moved)
+    names = {name for name, p in of.params.items() if not torch.equal(p, before[name])}
+    assert names and all("attentions" in name for name in names)
 
 
 def test_a_model_without_a_null_condition_is_refused_before_anything_is_drawn():

@@ -63,8 +63,8 @@ def curvature(of: Problem) -> Tensor:
     x, y = data(of, "retain")
     shapes = {name: p.shape for name, p in of.params.items()}
 
-    def loss(whole: Tensor) -> Tensor:
-        pieces = whole.split([shape.numel() for shape in shapes.values()])
+    def loss(vector: Tensor) -> Tensor:
+        pieces = vector.split([shape.numel() for shape in shapes.values()])
         weights = {name: piece.view(shapes[name]) for name, piece in zip(shapes, pieces, strict=True)}
         return F.cross_entropy(functional_call(of.model, weights, (x,)), y)
 
@@ -88,19 +88,19 @@ def test_of_a_ridge_regression_it_is_retraining(decay: float):
 @pytest.mark.parametrize("alpha", [1.0, 5.0])
 def test_influence(alpha: float):
     of = linear()
-    before, every = flat(of), torch.cat([slopes(of, "forget"), slopes(of, "retain")])
-    v = every.mean(0) - slopes(of, "retain").mean(0)
-    damped = curvature(of) + 0.01 * torch.eye(len(before)).double()
+    before, all_slopes = flat(of), torch.cat([slopes(of, "forget"), slopes(of, "retain")])
+    v = all_slopes.mean(0) - slopes(of, "retain").mean(0)
+    damped_hessian = curvature(of) + 0.01 * torch.eye(len(before)).double()
     Influence(alpha=alpha, damping=0.01, iterations=60, batches=100, batch=7)(of)
-    assert float((flat(of) - before - alpha * torch.linalg.solve(damped, v)).abs().max()) < 1e-9
+    assert float((flat(of) - before - alpha * torch.linalg.solve(damped_hessian, v)).abs().max()) < 1e-9
     assert of.traces["residual"][-1][1] < 1e-9
 
 
 def test_the_hessian_may_be_over_a_part_of_the_retain_data():
-    some, every = linear(), linear()
+    some, full = linear(), linear()
     Influence(iterations=60, batches=2, batch=16)(some)
-    Influence(iterations=60, batches=3, batch=16)(every)
-    assert float((flat(some) - flat(every)).abs().max()) > 1e-4
+    Influence(iterations=60, batches=3, batch=16)(full)
+    assert float((flat(some) - flat(full)).abs().max()) > 1e-4
     retain = -(-47 // 16)
     assert some.cost.gradients == 1 + retain + 2 * 2 * len(some.traces["residual"])
     assert len(some.split.retain) == 47 and len(some.split.forget) == 13
@@ -119,11 +119,11 @@ def test_it_leaves_augmentation_and_statistics_alone():
 
 def run_released_recursion(v: Tensor, examples: Tensor, n: int = 1000) -> Tensor:
     """The direction that the released recursion makes of v, in the order of the examples."""
-    found, kept = v.clone(), examples[0].clone()
+    direction, factor = v.clone(), examples[0].clone()
     for g in examples[1:]:
-        found = found - (found @ g / (n + kept @ g)) * kept
-        kept = kept - (kept @ g / (n + kept @ g)) * kept
-    return found
+        direction = direction - (direction @ g / (n + factor @ g)) * factor
+        factor = factor - (factor @ g / (n + factor @ g)) * factor
+    return direction
 
 
 def cosine_of(a: Tensor, b: Tensor) -> Tensor:
@@ -133,14 +133,14 @@ def cosine_of(a: Tensor, b: Tensor) -> Tensor:
 def test_the_direction_is_that_of_the_whole_curvature():
     of = linear()
     before, examples = flat(of), slopes(of, "retain")
-    every = torch.cat([slopes(of, "forget"), examples])
-    v = every.mean(0) - examples.mean(0)
-    damped = curvature(of) + 0.01 * torch.eye(len(v)).double()
+    all_slopes = torch.cat([slopes(of, "forget"), examples])
+    v = all_slopes.mean(0) - examples.mean(0)
+    damped_hessian = curvature(of) + 0.01 * torch.eye(len(v)).double()
     Influence(damping=0.01, iterations=60, batches=100)(of)
     ours, theirs = flat(of) - before, run_released_recursion(v, examples)
     assert float(cosine_of(theirs - v, examples[0])) > 1 - 1e-9
-    assert float((damped @ ours - v).norm() / v.norm()) < 1e-8
-    assert float((damped @ theirs - v).norm() / v.norm()) > 0.3
+    assert float((damped_hessian @ ours - v).norm() / v.norm()) < 1e-8
+    assert float((damped_hessian @ theirs - v).norm() / v.norm()) > 0.3
     bent = ours - (ours @ v / (v @ v)) * v  # what the curvature adds to a plain step along v
     assert float(bent.norm() / ours.norm()) > 0.3 and float(cosine_of(bent, examples).max()) < 0.9
 
@@ -149,13 +149,13 @@ def test_the_direction_is_that_of_the_whole_curvature():
 
 
 def solve(matrix: Tensor, v: list[float], iterations: int = 10) -> Tensor:
-    found = solve_system(
+    solution = solve_system(
         problem("layernorm"),
         lambda x: {"w": matrix @ x["w"]},
         {"w": torch.tensor(v, dtype=torch.float64)},
         iterations,
     )
-    return found["w"]
+    return solution["w"]
 
 
 def test_conjugate_gradients_end_after_as_many_iterations_as_there_are_eigenvalues():

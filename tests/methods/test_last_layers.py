@@ -60,10 +60,10 @@ def test_eu_k(steps: int):
 @pytest.mark.parametrize("k", [4, 9])
 @for_each(("method", "limit"), [(CFk(), FineTune()), (EUk(), FromScratch())])
 def test_all_layers_are_the_last_ones_in_the_limit(method: CFk | EUk, limit: FineTune | FromScratch, k: int):
-    some, every = recorded("batchnorm")[0], recorded("batchnorm")[0]
+    some, full = recorded("batchnorm")[0], recorded("batchnorm")[0]
     whole(replace(method, k=k), steps=3)(some)
-    whole(limit, steps=3)(every)
-    assert moved_apart(some.model, every.model) == 0
+    whole(limit, steps=3)(full)
+    assert moved_apart(some.model, full.model) == 0
 
 
 @for_each("k", [1, 2, 3])
@@ -100,8 +100,8 @@ def test_the_last_layers_move_and_the_others_stay_bit_for_bit(
     of = recorded(family)[0]
     before = state(of)
     whole(replace(method, k=k), steps=5, weight_decay=0.5, **changes)(of)
-    moved = {name for name, value in of.model.state_dict().items() if not torch.equal(value, before[name])}
-    assert moved == {name for name in before if name.startswith(last)}
+    names = {name for name, value in of.model.state_dict().items() if not torch.equal(value, before[name])}
+    assert names == {name for name in before if name.startswith(last)}
 
 
 def test_modes_come_back():

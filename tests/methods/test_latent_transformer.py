@@ -51,21 +51,21 @@ def source() -> Denoiser:
 
 def request(scope="all", dtype: torch.dtype = torch.float32) -> Problem:
     """A request to forget the last of four classes; additions of low rank have moved."""
-    found = source()
-    assert found.autoencoder is not None
+    pipeline = source()
+    assert pipeline.autoencoder is not None
     pixels = torch.randint(256, (24, 3, 16, 16), generator=torch.Generator().manual_seed(1)).byte()
-    mean, deviation = (each.to(dtype) for each in encode(found.autoencoder, pixels))
+    mean, deviation = (each.to(dtype) for each in encode(pipeline.autoencoder, pixels))
     labels = torch.arange(24) % 4
     data = Latents(mean, deviation, labels)
     train, test = data.rows(torch.arange(16)), data.rows(torch.arange(16, 24))
     split = Split(train, (labels[:16] == 3).nonzero()[:, 0], test)
-    model = copy.deepcopy(found.model).to(dtype)
+    model = copy.deepcopy(pipeline.model).to(dtype)
     restrict(model, scope, rank=2)
     with torch.no_grad():
         for n, (name, p) in enumerate(model.named_parameters()):
             if p.requires_grad and (scope == "all" or "lora_B" in name):
                 p.add_(0.05 * torch.randn(p.shape, generator=torch.Generator().manual_seed(n), dtype=p.dtype))
-    task = replace(found.task, forgotten=(3,))
+    task = replace(pipeline.task, forgotten=(3,))
     return Problem(task, model, split, torch.Generator().manual_seed(0))
 
 
@@ -82,23 +82,27 @@ def test_lur_is_joint_without_a_lookahead_and_exact_to_second_order(scope: str):
         torch.testing.assert_close(follow(of, mode, 0.0), joint, rtol=1e-9, atol=1e-12)
     errors = [float((follow(of, "nested", a) - follow(of, "exact", a)).norm()) for a in (0.04, 0.02, 0.01)]
     assert 0 < errors[-1] < 0.1 * float((follow(of, "exact", 0.01) - joint).norm())
-    assert all(far / near > 3 for far, near in pairwise(errors))
+    assert all(large / small > 3 for large, small in pairwise(errors))
 
 
 @for_each("name", CASES)
 def test_teacher_and_student_see_the_same_latents_and_only_the_scope_moves(name: str):
     of = request("lora")
-    seen: dict[str, list[Tensor]] = {"teacher": [], "student": []}
+    latents: dict[str, list[Tensor]] = {"teacher": [], "student": []}
 
-    def remember(model: nn.Module, who: str) -> None:
-        model.register_forward_pre_hook(lambda module, inputs: seen[who].append(inputs[0].detach().clone()))
+    def remember(model: nn.Module, role: str) -> None:
+        model.register_forward_pre_hook(
+            lambda module, inputs: latents[role].append(inputs[0].detach().clone())
+        )
 
     remember(of.original, "teacher")
     remember(of.model, "student")
     before = {key: value.clone() for key, value in of.model.state_dict().items()}
     soon(CASES[name], steps=3, batch=4, forget_batch=4)(of)
-    assert seen["teacher"] and all(any(torch.equal(x, y) for y in seen["student"]) for x in seen["teacher"])
+    assert latents["teacher"] and all(
+        any(torch.equal(x, y) for y in latents["student"]) for x in latents["teacher"]
+    )
     after = of.model.state_dict()
-    moved = {key for key, value in after.items() if not torch.equal(value, before[key])}
-    assert moved and all("lora_" in key for key in moved)
+    names = {key for key, value in after.items() if not torch.equal(value, before[key])}
+    assert names and all("lora_" in key for key in names)
     assert all(bool(value.isfinite().all()) for value in after.values())

@@ -62,38 +62,36 @@ def test_the_first_step_is_that_of_low_rank_matrices():
     gradients = torch.autograd.grad(
         nn.functional.cross_entropy(plain(*batch.inputs), batch.target), list(plain.parameters())
     )
-    found = dict(of.model.named_parameters())
+    params = dict(of.model.named_parameters())
     for (name, p), gradient in zip(plain.named_parameters(), gradients, strict=True):
         layer = name.removesuffix(".weight")
         if layer in LAYERS:  # A stays, and B = -lr gradient A^T
             a = of.additions.state[f"base_model.model.{layer}.lora_A.weight"]
             assert a.shape == (2, p.shape[1])
             p = p - method.how.lr * gradient @ a.T @ a
-        torch.testing.assert_close(found[name], p)
+        torch.testing.assert_close(params[name], p)
 
 
-@pytest.mark.parametrize(
-    ("layers", "chosen"), [(None, LAYERS), ("^3$", ["3"]), ("[06]", ["0", "6"])], ids=str
-)
+@pytest.mark.parametrize(("layers", "names"), [(None, LAYERS), ("^3$", ["3"]), ("[06]", ["0", "6"])], ids=str)
 @pytest.mark.parametrize("method", [LUR(how=HOW), LUR(mode="lagged", alpha=0.01, how=HOW)], ids=["3", "2"])
-def test_only_the_weights_of_the_layers_move(method: Method, layers: str | None, chosen: list[str]):
+def test_only_the_weights_of_the_layers_move(method: Method, layers: str | None, names: list[str]):
     result = unlearn_toy(method, layers=layers, rank=3)
-    assert differing(result.original, result.model) == {f"{name}.weight" for name in chosen}
-    assert list(result.additions.layers) == chosen and not find_additions(result.model)
+    assert differing(result.original, result.model) == {f"{name}.weight" for name in names}
+    assert list(result.additions.layers) == names and not find_additions(result.model)
     assert all(p.requires_grad for p in result.model.parameters()) and not hasattr(
         result.model, "peft_config"
     )
-    moved = result.model.get_parameter(f"{chosen[0]}.weight") - result.original.get_parameter(
-        f"{chosen[0]}.weight"
+    difference = result.model.get_parameter(f"{names[0]}.weight") - result.original.get_parameter(
+        f"{names[0]}.weight"
     )
-    assert torch.linalg.matrix_rank(moved.double(), rtol=1e-5) == min(3, *moved.shape)
+    assert torch.linalg.matrix_rank(difference.double(), rtol=1e-5) == min(3, *difference.shape)
 
 
 @for_each("family", every_family.MODEL_KINDS)
 def test_models_of_every_family_take_additions(family: str):
     result = unlearn_toy(LUR(forget=Mislabel(), how=replace(HOW, norm="frozen")), family)
-    moved = differing(result.original, result.model)
-    assert moved and moved <= {f"{name}.weight" for name in result.additions.layers}
+    names = differing(result.original, result.model)
+    assert names and names <= {f"{name}.weight" for name in result.additions.layers}
 
 
 def test_every_mode_and_retain_loss_of_lur_takes_additions():
@@ -111,20 +109,20 @@ def test_peft_loads_the_additions_onto_the_original_bit_for_bit(tmp_path: Path):
         "adapter_config.json",
         "adapter_model.safetensors",
     }
-    loaded = PeftModel.from_pretrained(copy.deepcopy(result.original), str(tmp_path / "lora"))
+    peft_model = PeftModel.from_pretrained(copy.deepcopy(result.original), str(tmp_path / "lora"))
     ours = copy.deepcopy(result.original)
     add_low_rank(ours, result.additions.layers, 4, seed=0)
     with torch.no_grad():
         for name, p in addition_weights(ours).items():
             p.copy_(result.additions.state[f"base_model.model.{name}"])
     (raw,) = result.split.train.stream([result.split.retain])
-    assert torch.equal(loaded(*raw.inputs), ours(*raw.inputs))
-    assert not torch.equal(loaded(*raw.inputs), result.original(*raw.inputs))
-    assert not differing(loaded.merge_and_unload(), result.model)
+    assert torch.equal(peft_model(*raw.inputs), ours(*raw.inputs))
+    assert not torch.equal(peft_model(*raw.inputs), result.original(*raw.inputs))
+    assert not differing(peft_model.merge_and_unload(), result.model)
 
 
 def test_the_original_answers_with_the_additions_off_and_without_a_copy():
-    seen: list[tuple[Tensor, Tensor]] = []
+    pairs: list[tuple[Tensor, Tensor]] = []
     before = every_family.original(CLASSIFIER)
 
     def look(problem: Problem) -> None:
@@ -137,10 +135,10 @@ def test_the_original_answers_with_the_additions_off_and_without_a_copy():
         assert torch.equal(problem.original(*raw.inputs), before.eval()(*raw.inputs))
         assert torch.equal(answers(problem, problem.model, "forget")[0], now)
         assert all(p.requires_grad for p in problem.params.values())
-        seen.append((now, problem.original(*raw.inputs)))
+        pairs.append((now, problem.original(*raw.inputs)))
 
     result = unlearn_toy(look)
-    ((edited, original),) = seen
+    ((edited, original),) = pairs
     assert not torch.allclose(edited, original)
     torch.testing.assert_close(
         answers(Problem(result.task, result.model, result.split, torch.Generator()), result.model, "forget")[
@@ -154,9 +152,9 @@ def test_a_proxy_is_a_whole_model():
     names: list[list[str]] = []
 
     def look(problem: Problem) -> None:
-        copied = problem.problem_copy("proxy").model
-        names.append([name for name, p in copied.named_parameters() if p.requires_grad])
-        assert not differing(every_family.original(CLASSIFIER), copied)
+        model = problem.problem_copy("proxy").model
+        names.append([name for name, p in model.named_parameters() if p.requires_grad])
+        assert not differing(every_family.original(CLASSIFIER), model)
         FineTune(how=HOW)(problem)
 
     unlearn_toy(look)
@@ -190,16 +188,16 @@ def test_only_what_was_trainable_gets_an_addition():
     model[0].requires_grad_(False)
     result = unlearn(model, split(CLASSIFIER), LoRA(FineTune(how=HOW)), task=task(CLASSIFIER))
     assert list(result.additions.layers) == ["3", "6"]
-    frozen = {name for name, p in result.model.named_parameters() if not p.requires_grad}
-    assert frozen == {"0.weight", "0.bias"}
+    frozen_names = {name for name, p in result.model.named_parameters() if not p.requires_grad}
+    assert frozen_names == {"0.weight", "0.bias"}
 
 
 def test_the_same_seed_gives_the_same_bits():
     model, method = every_family.original(CLASSIFIER), LoRA(FineTune(how=HOW))
-    first, again, other = (
+    first, second, other = (
         unlearn(model, split(CLASSIFIER), method, task=task(CLASSIFIER), seed=seed) for seed in (1, 1, 2)
     )
-    assert not differing(first.model, again.model) and differing(first.model, other.model)
+    assert not differing(first.model, second.model) and differing(first.model, other.model)
 
 
 def test_additions_to_weights_in_half_precision_are_in_float32():
@@ -292,8 +290,8 @@ def test_what_cannot_be_is_refused(name: str):
 
 def test_batchnorm_with_its_statistics_is_taken_and_they_stay():
     result = unlearn_toy(LUR(how=replace(HOW, norm="frozen")), "batchnorm")
-    moved = differing(result.original, result.model)
-    assert moved == {f"{name}.weight" for name in ("conv1", "conv2", "downsample.0", "fc")}
+    names = differing(result.original, result.model)
+    assert names == {f"{name}.weight" for name in ("conv1", "conv2", "downsample.0", "fc")}
 
 
 def test_a_buffer_that_moves_is_a_failure():

@@ -42,15 +42,15 @@ def lur_direction(
     def at(shift=None, sign=alpha):
         return theta if shift is None else [p - sign * s for p, s in zip(theta, shift, strict=True)]
 
-    def loss(which: int, position) -> Tensor:
-        batch = (r, f)[which]
-        return losses[which](
+    def loss(index: int, position) -> Tensor:
+        batch = (r, f)[index]
+        return losses[index](
             functional_call(plain, dict(zip(names, position, strict=True)), (batch.inputs[0],)), batch
         )
 
-    def g(which: int, position) -> list[Tensor]:
-        moved = [p.detach().clone().requires_grad_() for p in position]
-        return list(torch.autograd.grad(loss(which, moved), moved))
+    def g(index: int, position) -> list[Tensor]:
+        leaves = [p.detach().clone().requires_grad_() for p in position]
+        return list(torch.autograd.grad(loss(index, leaves), leaves))
 
     g_r = g(0, at())
     match mode:

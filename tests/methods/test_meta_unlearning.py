@@ -33,12 +33,12 @@ def by_hand(of: Problem, alpha: float, relearn: int, *, attacker: str = "forget"
     def loss(at, params: dict[str, Tensor]) -> Tensor:
         return F.cross_entropy(functional_call(of.model, params, at.inputs), at.target, reduction="none")
 
-    moved = dict(weights)
+    point = dict(weights)
     for _ in range(relearn):
-        learned = loss(forget if attacker == "forget" else retain, moved).mean()
-        slopes = torch.autograd.grad(learned, list(moved.values()), create_graph=True)
-        moved = {name: p - alpha * g for (name, p), g in zip(moved.items(), slopes, strict=True)}
-    now, later = (-torch.log1p(loss(forget, each)).mean() for each in (weights, moved))
+        inner_loss = loss(forget if attacker == "forget" else retain, point).mean()
+        slopes = torch.autograd.grad(inner_loss, list(point.values()), create_graph=True)
+        point = {name: p - alpha * g for (name, p), g in zip(point.items(), slopes, strict=True)}
+    now, later = (-torch.log1p(loss(forget, each)).mean() for each in (weights, point))
     total = loss(retain, weights).mean() + WEIGHT * ((1 - SHARE) * now + SHARE * later)
     return torch.cat([g.flatten() for g in torch.autograd.grad(total, list(weights.values()))])
 
@@ -51,10 +51,10 @@ def follow(of: Problem, method: MetaUnlearning) -> Tensor:
 @for_each("between", [nn.Tanh, nn.Softplus])
 def test_exact_is_the_gradient_through_the_relearning(relearn: int, between):
     of = problem(net(between=between))
-    found = follow(of, replace(META, relearn=relearn))
-    assert torch.allclose(found, by_hand(of, 0.2, relearn), rtol=0, atol=1e-12)
+    gradient = follow(of, replace(META, relearn=relearn))
+    assert torch.allclose(gradient, by_hand(of, 0.2, relearn), rtol=0, atol=1e-12)
     for other in (by_hand(of, 0.2, relearn + 1), by_hand(of, 0.2, relearn, attacker="retain")):
-        assert not torch.allclose(found, other, rtol=0, atol=1e-5)
+        assert not torch.allclose(gradient, other, rtol=0, atol=1e-5)
 
 
 def test_first_order_leaves_out_the_hessian():
@@ -71,9 +71,9 @@ def test_quadratics_have_a_closed_form():
     forget, relearn = definite(5, 1), definite(5, 2)
     term = through_steps(quadratic(forget, a), quadratic(relearn, b), 0.1, 2)
     matrix = torch.eye(5, dtype=torch.float64) - 0.1 * relearn
-    reached = b + matrix @ matrix @ (t - b)
-    found = direction(step(vector_problem(t), {}), [term])
-    assert torch.allclose(found, forget @ (reached - a), rtol=0, atol=1e-12)
+    endpoint = b + matrix @ matrix @ (t - b)
+    gradient = direction(step(vector_problem(t), {}), [term])
+    assert torch.allclose(gradient, forget @ (endpoint - a), rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("mode", ["first-order", "exact"])
@@ -82,14 +82,14 @@ def test_without_relearning_it_is_the_joint_loss(mode, ahead: float):
     how = Descent(lr=0.1, steps=4, batch=12, forget_batch=6)
     joint, meta = problem(), problem()
     LUR(mode="joint", weight=WEIGHT, forget=Bounded(), how=how)(joint)
-    without = replace(META, mode=mode, alpha=0.0, relearn=2, ahead=ahead, how=how)
-    without(meta)
+    method = replace(META, mode=mode, alpha=0.0, relearn=2, ahead=ahead, how=how)
+    method(meta)
     for name, p in joint.params.items():
         torch.testing.assert_close(meta.params[name], p, rtol=1e-12, atol=1e-14)
     if ahead:
-        moved = problem()
-        replace(without, alpha=0.2)(moved)
-        assert not torch.allclose(moved.params["0.weight"], joint.params["0.weight"], rtol=0, atol=1e-6)
+        other = problem()
+        replace(method, alpha=0.2)(other)
+        assert not torch.allclose(other.params["0.weight"], joint.params["0.weight"], rtol=0, atol=1e-6)
 
 
 @for_each(("ahead", "relearn", "price"), [(0.0, 3, 2), (0.4, 1, 4), (0.4, 3, 6), (1.0, 3, 5)])
@@ -115,9 +115,9 @@ def forget_loss_after_relearning(of: Problem) -> float:
 
 def test_what_it_forgets_is_harder_to_relearn_than_after_the_joint_loss():
     how = Descent(lr=0.1, steps=40, batch=36, forget_batch=12)
-    found = []
+    losses = []
     for alpha in (0.0, 2.0):
         of = problem()
         MetaUnlearning(alpha=alpha, relearn=3, ahead=0.5, forget=Bounded(), how=how)(of)
-        found.append(forget_loss_after_relearning(of))
-    assert found[1] > found[0] + 0.05, found
+        losses.append(forget_loss_after_relearning(of))
+    assert losses[1] > losses[0] + 0.05, losses

@@ -234,8 +234,8 @@ def test_scissorhands_redraws_by_snip():
     # U(-1/sqrt(fan_in), 1/sqrt(fan_in))
     assert float(after[0].detach()[expected[0]].abs().max()) < 1 / math.sqrt(16)
     assert bool((after[1][expected[1]] == 0).all())
-    others = [(n, p) for n, p in start.named_parameters() if not n.startswith("6.")]
-    assert all(torch.equal(p, of.params[n]) for n, p in others)
+    other_params = [(n, p) for n, p in start.named_parameters() if not n.startswith("6.")]
+    assert all(torch.equal(p, of.params[n]) for n, p in other_params)
 
 
 def test_scissorhands_repairs_within_the_cone():
@@ -248,7 +248,7 @@ def test_scissorhands_repairs_within_the_cone():
         steps[-1].append(batch)
         if len(steps[-1]) == (2 if len(steps) % 2 else 1):
             steps.append([])
-    sgd, memory, triggered = Sgd(plain, method.how), [], 0
+    sgd, memory, projections = Sgd(plain, method.how), [], 0
     forget = set(of.split.forget.tolist())
     for step in steps[:-1]:
         by_part = {set(b.ids.tolist()) <= forget: b for b in step}
@@ -259,19 +259,19 @@ def test_scissorhands_repairs_within_the_cone():
             g = [x - 0.05 * y for x, y in zip(g, g_f, strict=True)]
             if dot(g, memory) < 0:
                 v = max(0.5, -dot(g, memory) / (dot(memory, memory) + 1e-3))
-                g, triggered = [x + v * m for x, m in zip(g, memory, strict=True)], triggered + 1
+                g, projections = [x + v * m for x, m in zip(g, memory, strict=True)], projections + 1
         sgd.step(g)
-    assert [len(s) for s in steps] == [2, 1, 2, 1, 0] and triggered
+    assert [len(s) for s in steps] == [2, 1, 2, 1, 0] and projections
     assert moved_apart(of.model, plain) < TIGHT
 
 
 # --- SCRUB
 
 
-def softened_apart(output: Tensor, says: Tensor, t: float) -> Tensor:
+def softened_apart(output: Tensor, teacher_output: Tensor, t: float) -> Tensor:
     """The divergence of distillation, by torch's own loss."""
-    heard, said = (output / t).log_softmax(-1), (says / t).softmax(-1)
-    return t * t * F.kl_div(heard, said, reduction="batchmean")
+    heard, target = (output / t).log_softmax(-1), (teacher_output / t).softmax(-1)
+    return t * t * F.kl_div(heard, target, reduction="batchmean")
 
 
 @pytest.mark.parametrize("family", ["layernorm", "batchnorm"])
@@ -286,8 +286,8 @@ def test_scrub(family: str):
     for batch, forget in zip(recorder.drawn, forgets, strict=True):
         (x,) = batch.inputs
         output = plain(x)
-        apart = softened_apart(output, teacher(x).detach(), 2.0)
-        loss = -apart if forget else 0.8 * F.cross_entropy(output, batch.target) + 0.3 * apart
+        divergence = softened_apart(output, teacher(x).detach(), 2.0)
+        loss = -divergence if forget else 0.8 * F.cross_entropy(output, batch.target) + 0.3 * divergence
         sgd.step(grad(plain, loss))
     assert moved_apart(of.model, plain) < TIGHT  # running statistics too
 
@@ -297,11 +297,11 @@ def test_scrub_forgets_a_class_and_keeps_the_rest(family: str):
     of = problem(family, whole_class=True)
     method = SCRUB(temperature=2.0, distill_weight=0.5, alternate=0.34)
     replace(method, how=replace(method.how, lr=0.01, steps=60, epochs=None, batch=16, forget_batch=8))(of)
-    known = {}
+    accuracies = {}
     for part in ("forget", "retain"):
-        says, target = answers(of, of.model, part)
-        known[part] = float((says.argmax(1) == target).double().mean())
-    assert known["forget"] < 0.1 and known["retain"] > 0.8
+        logits, target = answers(of, of.model, part)
+        accuracies[part] = float((logits.argmax(1) == target).double().mean())
+    assert accuracies["forget"] < 0.1 and accuracies["retain"] > 0.8
 
 
 def test_the_softened_divergence_of_two_coins():
@@ -336,8 +336,8 @@ def test_masked_small_gradients(family: str):
     old = fresh(family).model.eval()
     method(of)
     # as many retain examples as forget ones would be one batch of 13
-    taken = {len(b): b for b in recorder.drawn[:2]}
-    assert list(taken) == [13]
+    by_size = {len(b): b for b in recorder.drawn[:2]}
+    assert list(by_size) == [13]
     forget, retain = (
         next(b for b in recorder.drawn[:2] if bool(of.split.is_forget[b.ids].all()) == f)
         for f in (True, False)
@@ -345,7 +345,7 @@ def test_masked_small_gradients(family: str):
     contrast = [
         (r - f).abs() for r, f in zip(grad(old, ce(old, retain)), grad(old, ce(old, forget)), strict=True)
     ]
-    slowed = []
+    scales = []
     for p, q, c in zip(weights(plain), weights(old), contrast, strict=True):
         redrawn = (p != q).detach()
         if p.ndim > 1:
@@ -354,12 +354,12 @@ def test_masked_small_gradients(family: str):
                 redrawn.tolist() == (c <= c.flatten().sort().values[count - 1]).tolist()
                 and int(redrawn.sum()) == count
             )
-            slowed.append(redrawn + 0.1 * (~redrawn).double())
+            scales.append(redrawn + 0.1 * (~redrawn).double())
         else:
             assert not bool(redrawn.any())
-            slowed.append(torch.ones_like(p))
+            scales.append(torch.ones_like(p))
     g = grad(plain, ce(plain, recorder.drawn[-1]))
-    Sgd(plain, method.how).step([x * s for x, s in zip(g, slowed, strict=True)])
+    Sgd(plain, method.how).step([x * s for x, s in zip(g, scales, strict=True)])
     assert moved_apart(of.model, plain) < TIGHT
 
 
@@ -369,17 +369,17 @@ def test_masked_small_gradients_draw_from_kaimings_normal():
         ((32, 16, 3, 3), 2 / (32 * 9)),
         ((20, 300), 2 / 300),
     ):  # a kernel's fan-out, a matrix's fan-in
-        drawn = kaiming(torch.empty(shape), generator)
-        assert drawn.shape == shape and abs(float(drawn.mean())) < 4 * (variance / drawn.numel()) ** 0.5
-        assert float(drawn.square().mean()) == pytest.approx(variance, rel=0.1)
+        values = kaiming(torch.empty(shape), generator)
+        assert values.shape == shape and abs(float(values.mean())) < 4 * (variance / values.numel()) ** 0.5
+        assert float(values.square().mean()) == pytest.approx(variance, rel=0.1)
 
 
 # --- SSD
 
 
-def mean_square(plain: nn.Module, drawn: list[Batch]) -> list[Tensor]:
+def mean_square(plain: nn.Module, part_batches: list[Batch]) -> list[Tensor]:
     """The mean over batches of the squared gradient of a batch's mean loss."""
-    squares = [[g.square() for g in grad(plain, ce(plain, batch))] for batch in drawn]
+    squares = [[g.square() for g in grad(plain, ce(plain, batch))] for batch in part_batches]
     return [torch.stack(each).mean(0) for each in zip(*squares, strict=True)]
 
 
@@ -388,17 +388,17 @@ def test_ssd(family: str):
     of, recorder = recorded(family)
     plain = copy.deepcopy(of.model).eval()
     SelectiveSynapticDampening(alpha=1.5, dampening=1.2, batch=5)(of)
-    forget, every = recorder.drawn[:3], recorder.drawn[3:]
+    forget, all_batches = recorder.drawn[:3], recorder.drawn[3:]
     assert sorted(i for b in forget for i in b.ids.tolist()) == of.split.forget.tolist()
-    assert sorted(i for b in every for i in b.ids.tolist()) == list(range(60))
-    dampened = 0
-    scores = zip(weights(plain), mean_square(plain, forget), mean_square(plain, every), strict=True)
+    assert sorted(i for b in all_batches for i in b.ids.tolist()) == list(range(60))
+    count = 0
+    scores = zip(weights(plain), mean_square(plain, forget), mean_square(plain, all_batches), strict=True)
     with torch.no_grad():
         for p, f, d in list(scores):
-            chosen = f > 1.5 * d
-            p[chosen] *= (1.2 * d / f)[chosen]
-            dampened += int(chosen.sum())
-    assert 0 < dampened < sum(p.numel() for p in weights(plain))
+            selection = f > 1.5 * d
+            p[selection] *= (1.2 * d / f)[selection]
+            count += int(selection.sum())
+    assert 0 < count < sum(p.numel() for p in weights(plain))
     assert moved_apart(of.model, plain) < TIGHT  # running statistics too
 
 
@@ -423,9 +423,9 @@ def test_ssd_in_closed_form(alpha: float, dampening: float, factor: float):
     assert of.cost.gradients == 5  # batches of one, as large as the forget data
 
 
-def mean_size(plain: nn.Module, drawn: list[Batch]) -> list[Tensor]:
+def mean_size(plain: nn.Module, part_batches: list[Batch]) -> list[Tensor]:
     """The mean over batches of the size of the gradient of the mean squared norm of the logits."""
-    norms = (torch.linalg.vector_norm(plain(batch.inputs[0]), dim=1).pow(2).mean() for batch in drawn)
+    norms = (torch.linalg.vector_norm(plain(batch.inputs[0]), dim=1).pow(2).mean() for batch in part_batches)
     sizes = [[g.abs() for g in grad(plain, norm)] for norm in norms]
     return [torch.stack(each).mean(0) for each in zip(*sizes, strict=True)]
 
@@ -435,13 +435,13 @@ def test_ssd_without_labels(family: str):
     of, recorder = recorded(family)
     plain = copy.deepcopy(of.model).eval()
     SelectiveSynapticDampening(alpha=1.1, dampening=0.9, batch=5, importance="label-free")(of)
-    forget, every = recorder.drawn[:3], recorder.drawn[3:]
-    scores = list(zip(weights(plain), mean_size(plain, forget), mean_size(plain, every), strict=True))
-    chosen = [f > 1.1 * d for _, f, d in scores]
+    forget, all_batches = recorder.drawn[:3], recorder.drawn[3:]
+    scores = list(zip(weights(plain), mean_size(plain, forget), mean_size(plain, all_batches), strict=True))
+    selections = [f > 1.1 * d for _, f, d in scores]
     with torch.no_grad():
-        for (p, f, d), here in zip(scores, chosen, strict=True):
-            p[here] *= (0.9 * d / f)[here]
-    assert 0 < sum(int(c.sum()) for c in chosen) < sum(p.numel() for p in weights(plain))
+        for (p, f, d), selection in zip(scores, selections, strict=True):
+            p[selection] *= (0.9 * d / f)[selection]
+    assert 0 < sum(int(c.sum()) for c in selections) < sum(p.numel() for p in weights(plain))
     assert moved_apart(of.model, plain) < TIGHT
 
 

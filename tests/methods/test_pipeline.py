@@ -60,8 +60,8 @@ def test_stages_run_in_order_and_each_sees_what_the_one_before_left():
     of = problem("layernorm", dtype=torch.float64)
     before, watchers = state(of), [Watcher(1.0), Watcher(2.0)]
     Pipeline(*watchers, names=("one", "two"))(of)
-    ((_, first, original),), ((_, second, same),) = (each.seen for each in watchers)
-    assert same_weights(first, before) and original is same is of.original
+    ((_, first, original),), ((_, second, second_original),) = (each.seen for each in watchers)
+    assert same_weights(first, before) and original is second_original is of.original
     for name in of.params:
         assert torch.equal(second[name], before[name] + 1.0)
         assert torch.equal(of.params[name].detach(), before[name] + 1.0 + 2.0)
@@ -73,11 +73,11 @@ STAGE_OF_ITS_OWN = [LUR(how=HOW), SalUn(how=HOW), ShrinkPerturb(), Redraw(0.2), 
 
 @pytest.mark.parametrize("stage", STAGE_OF_ITS_OWN, ids=lambda each: type(each).__name__)
 def test_a_pipeline_of_one_stage_is_that_stage_bit_for_bit(stage: Method):
-    alone, piped = problem("batchnorm"), problem("batchnorm")
-    stage(alone)
-    Pipeline(stage)(piped)
-    assert same_weights(state(alone), state(piped)) and alone.curves == piped.curves
-    assert (alone.cost.gradients, alone.cost.examples) == (piped.cost.gradients, piped.cost.examples)
+    single, staged = problem("batchnorm"), problem("batchnorm")
+    stage(single)
+    Pipeline(stage)(staged)
+    assert same_weights(state(single), state(staged)) and single.curves == staged.curves
+    assert (single.cost.gradients, single.cost.examples) == (staged.cost.gradients, staged.cost.examples)
 
 
 def test_a_pipeline_is_its_stages_by_hand():
@@ -93,31 +93,31 @@ def test_a_pipeline_is_its_stages_by_hand():
 
 
 def test_a_proxy_after_a_start_is_made_of_the_originals_weights(monkeypatch: pytest.MonkeyPatch):
-    still = Proxy("shrunk", 0.5, Descent(lr=1e-300, steps=1, momentum=0.0))
-    made: list[nn.Module] = []
+    proxy_recipe = Proxy("shrunk", 0.5, Descent(lr=1e-300, steps=1, momentum=0.0))
+    proxies: list[nn.Module] = []
 
     def watched(self: Proxy, problem: Problem) -> nn.Module:
-        made.append(problem.remember(repr(self), self.train))
-        return made[-1]
+        proxies.append(problem.remember(repr(self), self.train))
+        return proxies[-1]
 
     monkeypatch.setattr(Proxy, "__call__", watched)
     of = problem("layernorm", dtype=torch.float64)
     before = state(of)
-    Pipeline(ShrinkPerturb(0.3), LUR(mode="joint", forget=Match(still), how=HOW))(of)
-    (proxy,) = made
+    Pipeline(ShrinkPerturb(0.3), LUR(mode="joint", forget=Match(proxy_recipe), how=HOW))(of)
+    (proxy,) = proxies
     heavy = {name for name, p in of.params.items() if name.split(".")[0] in ("0", "3", "6")}
     for name, p in proxy.named_parameters():
         assert torch.equal(p, before[name] * (0.5 if name in heavy else 1.0)), name
 
 
 def test_the_teacher_of_salun_after_a_start_is_the_original():
-    asked: list[nn.Module] = []
+    answers: list[nn.Module] = []
 
     class Listening(type(problem("denoiser").task)):
         """Remembers what the asked model answers."""
 
         def mislabel(self, batch, predict):
-            asked.append(predict(batch.inputs))
+            answers.append(predict(batch.inputs))
             inputs.append(batch.inputs)
             return super().mislabel(batch, predict)
 
@@ -126,18 +126,18 @@ def test_the_teacher_of_salun_after_a_start_is_the_original():
     original, task = copy.deepcopy(of.model).eval(), of.task
     of.task = Listening(**vars(task))
     Pipeline(Fresh(), SalUn(how=HOW))(of)
-    assert asked
+    assert answers
     with torch.no_grad():
-        for answer, batch in zip(asked, inputs, strict=True):
+        for answer, batch in zip(answers, inputs, strict=True):
             assert torch.equal(answer, original(**batch))
 
 
 def test_what_holds_retain_data_after_a_start_is_the_original():
     of = problem("layernorm")
-    known, fresh = loss_on(of, of.model, "retain"), loss_on(of, of.fresh_model(), "retain")
-    held = LUR(retain="distill", weight=0.3, alpha=0.1, how=replace(HOW, steps=200))
-    Pipeline(Fresh(), held)(of)
-    assert abs(loss_on(of, of.model, "retain") - known) < 0.5 * abs(fresh - known)
+    original_loss, fresh_loss = loss_on(of, of.model, "retain"), loss_on(of, of.fresh_model(), "retain")
+    method = LUR(retain="distill", weight=0.3, alpha=0.1, how=replace(HOW, steps=200))
+    Pipeline(Fresh(), method)(of)
+    assert abs(loss_on(of, of.model, "retain") - original_loss) < 0.5 * abs(fresh_loss - original_loss)
 
 
 # --- the budget
@@ -160,9 +160,9 @@ PROXIED = LUR(forget=Match(Proxy(how=HOW)), how=HOW)
 def test_a_recovery_ends_the_run_at_its_budget(before: tuple[Stage, ...], until: Restored | None):
     of = problem("layernorm")
     Pipeline(*before, Recover(until, budget=40, how=HOW))(of)
-    spent = problem("layernorm")
-    Pipeline(*before)(spent)
-    assert 0 < spent.cost.gradients < 40 == of.cost.gradients
+    earlier_run = problem("layernorm")
+    Pipeline(*before)(earlier_run)
+    assert 0 < earlier_run.cost.gradients < 40 == of.cost.gradients
 
 
 def test_a_shared_proxy_counts_as_if_it_had_been_made():
@@ -208,17 +208,17 @@ def test_names_make_two_stages_of_one_kind_apart():
 
 
 @pytest.mark.parametrize(
-    ("family", "stage", "found"),
+    ("family", "stage", "families"),
     [
         ("layernorm", ESD(), "diffusion or text-to-image, found classifier"),
         ("denoiser", UNSIR(), "classifier, found diffusion"),
     ],
 )
 def test_a_stage_for_another_family_is_refused_before_the_first_one_runs(
-    family: str, stage: Stage, found: str
+    family: str, stage: Stage, families: str
 ):
     of, watcher = problem(family), Watcher(1.0)
-    with pytest.raises(ValueError, match=f"is for models of the family {found}"):
+    with pytest.raises(ValueError, match=f"is for models of the family {families}"):
         Pipeline(watcher, stage)(of)
     assert not watcher.seen and of.cost.gradients == 0
 

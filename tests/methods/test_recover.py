@@ -44,22 +44,22 @@ def test_its_length_counts_passes_over_the_retain_data(epochs: float):
     assert of.cost.gradients == round(epochs * math.ceil(len(of.split.retain) / 16))
 
 
-@for_each("spent", [0, 3, 9])
-def test_a_budget_counts_what_was_spent_before(spent: int):
+@for_each("count", [0, 3, 9])
+def test_a_budget_counts_what_was_spent_before(count: int):
     of, _ = recorded()
-    of.cost.gradients = spent
+    of.cost.gradients = count
     Recover(until=None, budget=10, how=HOW)(of)
     assert of.cost.gradients == 10
 
 
-@pytest.mark.parametrize("spent", [10, 14])
+@pytest.mark.parametrize("count", [10, 14])
 @for_each("until", [None, Restored(1e-6)])
-def test_where_nothing_is_left_of_the_budget_nothing_changes(spent: int, until: Restored | None):
+def test_where_nothing_is_left_of_the_budget_nothing_changes(count: int, until: Restored | None):
     of, _ = recorded()
     before = copy.deepcopy(of.model.state_dict())
-    of.cost.gradients = spent
+    of.cost.gradients = count
     Recover(until, budget=10, how=HOW)(of)
-    assert of.cost.gradients == spent and not of.curves
+    assert of.cost.gradients == count and not of.curves
     assert all(torch.equal(value, before[name]) for name, value in of.model.state_dict().items())
 
 
@@ -116,16 +116,16 @@ def test_a_budget_is_the_most_also_where_the_loss_stands_still(budget: int):
 
 def descents(monkeypatch: pytest.MonkeyPatch, method: Recover) -> list[tuple[float, str, int | None, int]]:
     """Rate, schedule, most steps and steps taken of every descent of a run."""
-    seen: list[tuple[float, str, int | None, int]] = []
+    calls: list[tuple[float, str, int | None, int]] = []
 
     def watched(of: Problem, how: Descent, *phases: Phase) -> int:
         assert how.ema == (AVERAGE if method.how.ema is None else method.how.ema)
-        seen.append((how.lr, how.schedule, how.steps, descend(of, how, *phases)))
-        return seen[-1][-1]
+        calls.append((how.lr, how.schedule, how.steps, descend(of, how, *phases)))
+        return calls[-1][-1]
 
     monkeypatch.setattr(recover, "descend", watched)
     method(recorded()[0])
-    return seen
+    return calls
 
 
 @pytest.mark.parametrize("ema", [None, 0.0, 0.9])
@@ -136,8 +136,8 @@ def test_the_rate_stays_until_the_model_is_restored(monkeypatch: pytest.MonkeyPa
 
 def test_the_rate_is_halved_at_a_standstill(monkeypatch: pytest.MonkeyPatch):
     """With a check after every step it is noticed after six: five without progress beside one before."""
-    still = Recover(Restored(0.01), how=replace(HOW, lr=STILL, steps=15))
-    assert descents(monkeypatch, still) == [
+    method = Recover(Restored(0.01), how=replace(HOW, lr=STILL, steps=15))
+    assert descents(monkeypatch, method) == [
         (STILL, "constant", 15, 6),
         (STILL / 2, "constant", 9, 6),
         (STILL / 4, "constant", 3, 3),
@@ -148,27 +148,27 @@ def test_steps_that_forgetting_left_over_are_not_added_to_recovery():
     of, _ = recorded()
     forgetting = Descent(lr=0.5, steps=200, batch=100, forget_batch=100, stop="forgotten", stop_every=1)
     Pipeline(NegGradPlus(0.5, how=forgetting), Recover(Restored(1e-6), how=HOW))(of)
-    taken = len(of.curves["nll(forget)"])
-    assert taken < 100
-    assert of.cost.gradients == 2 * taken + 7
+    steps = len(of.curves["nll(forget)"])
+    assert steps < 100
+    assert of.cost.gradients == 2 * steps + 7
 
 
 @pytest.mark.parametrize("every", [1, 4, 1000])
 def test_a_standstill_lasts_for_a_pass_over_the_retain_data(monkeypatch: pytest.MonkeyPatch, every: int):
-    of, seen = problem(), []
-    monkeypatch.setattr(recover, "descend", lambda of, how, phase: seen.append(phase.until) or how.steps)
+    of, ends = problem(), []
+    monkeypatch.setattr(recover, "descend", lambda of, how, phase: ends.append(phase.until) or how.steps)
     how = Descent(lr=0.1, steps=1, batch=1, stop_every=every)
     descend_until(of, how, Phase([nll("retain")]), Restored())
-    (check,) = seen
+    (check,) = ends
     assert check.patience == max(CHECKS, round(len(of.split.retain) / every))
 
 
 @for_each(
-    ("seen", "stalled"),
+    ("losses", "is_stalled"),
     [([3.0], False), ([3.0, 2.99, 2.98], True), ([3.0, 2.9, 2.95], False), ([3, 2, 1.99, 1.9, 1.95], False)],
 )
-def test_a_standstill_is_no_fall_by_a_fiftieth_in_the_last_checks(seen: list[float], stalled: bool):
-    assert Check(0.1, 7, patience=2, losses=seen).has_stalled == stalled
+def test_a_standstill_is_no_fall_by_a_fiftieth_in_the_last_checks(losses: list[float], is_stalled: bool):
+    assert Check(0.1, 7, patience=2, losses=losses).has_stalled == is_stalled
 
 
 def test_the_trace_says_at_every_check_how_near_the_model_is():
@@ -185,9 +185,9 @@ def test_restored_is_a_loss_on_retain_data_near_that_of_the_original(near: float
     of = problem()
     retain = both(of)["retain"][0]
     with torch.no_grad():
-        own = float(F.cross_entropy(of.model(*retain.inputs), retain.target))
-        assert mean_retain_loss(of, of.original, 7) == pytest.approx(own)
-        check = Check(near * (1 + 1e-9) * own, 7, patience=5)
+        original_loss = float(F.cross_entropy(of.model(*retain.inputs), retain.target))
+        assert mean_retain_loss(of, of.original, 7) == pytest.approx(original_loss)
+        check = Check(near * (1 + 1e-9) * original_loss, 7, patience=5)
         assert not check.has_reached and check(of) == check.has_reached == (near >= 1)
         for p in of.model.parameters():
             p.zero_()  # four classes, and nothing known
@@ -210,9 +210,9 @@ def test_nothing_is_as_good_as_no_multiple():
 
 def test_what_is_checked_is_the_same_every_time_and_charged():
     of = problem()
-    found = [mean_retain_loss(of, of.model, 5, 10) for _ in range(2)]
-    assert found[0] == found[1] and of.cost.examples == 20 and of.cost.gradients == 0
-    assert found[0] != mean_retain_loss(of, of.model, 5, 11)
+    losses = [mean_retain_loss(of, of.model, 5, 10) for _ in range(2)]
+    assert losses[0] == losses[1] and of.cost.examples == 20 and of.cost.gradients == 0
+    assert losses[0] != mean_retain_loss(of, of.model, 5, 11)
 
 
 # --- the end of a phase
@@ -220,26 +220,26 @@ def test_what_is_checked_is_the_same_every_time_and_charged():
 
 @pytest.mark.parametrize("ema", [None, 0.5])
 def test_the_end_of_a_phase_is_asked_of_what_would_be_the_result(ema: float | None):
-    of, asked = problem(), []
+    of, states = problem(), []
 
     def until(of: Problem) -> bool:
-        asked.append({name: p.detach().clone() for name, p in of.params.items()})
-        return len(asked) == 3
+        states.append({name: p.detach().clone() for name, p in of.params.items()})
+        return len(states) == 3
 
     before = {name: p.detach().clone() for name, p in of.params.items()}
     how = Descent(lr=0.1, steps=20, batch=100, stop_every=2, ema=ema)
     assert descend(of, how, Phase([nll("retain")], until=until)) == 6
-    assert len(asked) == 3
+    assert len(states) == 3
     for name, p in of.params.items():
-        assert torch.equal(p, asked[-1][name])
-        assert not torch.equal(asked[0][name], asked[1][name]) and not torch.equal(p, before[name])
+        assert torch.equal(p, states[-1][name])
+        assert not torch.equal(states[0][name], states[1][name]) and not torch.equal(p, before[name])
 
 
 @for_each("answers", [[True], [False, True], [False] * 10])
 def test_a_phase_ends_when_it_is_told_to_and_the_next_begins(answers: list[bool]):
-    of, asked = problem(), iter(answers)
-    first, second = Phase([nll("retain")], until=lambda of: next(asked)), Phase([nll("forget")])
+    of, replies = problem(), iter(answers)
+    first, second = Phase([nll("retain")], until=lambda of: next(replies)), Phase([nll("forget")])
     how = Descent(lr=0.01, steps=20, batch=100, stop_every=2)
-    taken = min(10, 2 * len(answers))
-    assert descend(of, how, first, second) == taken + 10
-    assert [len(each) for each in of.curves.values()] == [taken, 10]
+    steps = min(10, 2 * len(answers))
+    assert descend(of, how, first, second) == steps + 10
+    assert [len(each) for each in of.curves.values()] == [steps, 10]

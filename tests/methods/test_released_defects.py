@@ -41,9 +41,9 @@ def test_weight_decay_does_not_leak_through_the_mask(optimizer: str):
     of = fresh()
     before = copy.deepcopy(of.model.state_dict())
     whole(SalUn(fraction=0.1), steps=5, weight_decay=0.5, optimizer=optimizer)(of)
-    still = [float((p == before[name]).sum()) for name, p in of.params.items()]
+    unchanged_counts = [float((p == before[name]).sum()) for name, p in of.params.items()]
     total = sum(p.numel() for p in of.params.values())
-    assert sum(still) == total - round(0.1 * total)
+    assert sum(unchanged_counts) == total - round(0.1 * total)
 
 
 def test_the_mask_is_taken_without_a_step_and_without_augmentation():
@@ -63,10 +63,10 @@ def pictures(batch) -> Tensor:
 def test_wrong_labels_are_wrong_and_drawn_anew():
     of, recorder = recorded("layernorm")
     whole(RandomLabel(), steps=6)(of)
-    drawn = [b for b in recorder.drawn if bool(of.split.is_forget[b.ids].all())]
-    by_id = torch.stack([b.other[b.ids.argsort()] for b in drawn])
+    forget_batches = [b for b in recorder.drawn if bool(of.split.is_forget[b.ids].all())]
+    by_id = torch.stack([b.other[b.ids.argsort()] for b in forget_batches])
     true = of.split.train.labels[of.split.forget]
-    assert len(drawn) == 6 and not bool((by_id == true).any())
+    assert len(forget_batches) == 6 and not bool((by_id == true).any())
     assert len({tuple(row.tolist()) for row in by_id}) == 6
 
 
@@ -98,12 +98,12 @@ def redrawn(eligible: str) -> nn.Module:
 )
 def test_normalisations_are_told_by_type(start_from: Callable[[str], nn.Module]):
     start, old = start_from("downsample|bn|conv2"), fresh().model
-    moved = {
+    counts = {
         name: int((p != q).sum())
         for (name, p), (_, q) in zip(start.named_parameters(), old.named_parameters(), strict=True)
     }
     whole_kernels = {"conv2.weight": 324, "downsample.0.weight": 36}
-    assert {name: n for name, n in moved.items() if n} == whole_kernels
+    assert {name: n for name, n in counts.items() if n} == whole_kernels
 
 
 def test_a_normalisation_over_several_axes_is_one():
@@ -121,10 +121,10 @@ def test_exactly_the_fraction_asked_for_is_redrawn(fraction: float):
     eligible = [
         n for n, _ in old.named_parameters() if n in ("conv1.weight", "conv2.weight", "fc.weight", "fc.bias")
     ]
-    moved = {n: int((p != old.get_parameter(n)).sum()) for n, p in start.named_parameters()}
+    counts = {n: int((p != old.get_parameter(n)).sum()) for n, p in start.named_parameters()}
     assert (
-        sum(moved.values())
-        == sum(moved[n] for n in eligible)
+        sum(counts.values())
+        == sum(counts[n] for n in eligible)
         == round(fraction * sum(old.get_parameter(n).numel() for n in eligible))
     )
 
@@ -134,8 +134,8 @@ def test_the_default_is_the_last_third_of_what_may_move():
     assert eligible_weights(of, None) == ["fc.weight", "fc.bias"]  # of conv1, conv2, downsample.0, fc
     of.model.fc.requires_grad_(False)
     assert eligible_weights(of, None) == ["downsample.0.weight"]
-    within = match_names(of.params, "conv1")
-    assert eligible_weights(of, None, within) == ["conv1.weight"]
+    names = match_names(of.params, "conv1")
+    assert eligible_weights(of, None, names) == ["conv1.weight"]
     language = problem("language")
     # the head is tied to the embedding
     assert eligible_weights(language, None) == [
@@ -189,9 +189,9 @@ def test_scrub_begins_where_the_forget_data_has_no_slope():
 
 
 def test_scrubs_teacher_takes_no_part_in_the_statistics():
-    of, still = fresh(), fresh().model
+    of, reference = fresh(), fresh().model
     whole(SCRUB(), steps=6, norm="frozen")(of)
-    assert all(torch.equal(b, still.get_buffer(name)) for name, b in of.model.named_buffers())
+    assert all(torch.equal(b, reference.get_buffer(name)) for name, b in of.model.named_buffers())
 
 
 @for_each(("field", "value"), [("alternate", 0.0), ("alternate", 1.5), ("temperature", 0.0)])
@@ -210,8 +210,10 @@ def test_each_pass_over_the_forget_data_is_drawn_anew():
     passes = [forget[:4], forget[4:]]
     orders = [[i for b in four for i in b.ids.tolist()] for four in passes]
     assert all(sorted(order) == of.split.forget.tolist() for order in orders) and orders[0] != orders[1]
-    seen = [{i: x for b in four for i, x in zip(b.ids.tolist(), pictures(b), strict=True)} for four in passes]
-    assert not any(torch.equal(seen[0][i], seen[1][i]) for i in seen[0])
+    pictures_by_id = [
+        {i: x for b in four for i, x in zip(b.ids.tolist(), pictures(b), strict=True)} for four in passes
+    ]
+    assert not any(torch.equal(pictures_by_id[0][i], pictures_by_id[1][i]) for i in pictures_by_id[0])
 
 
 @pytest.mark.parametrize(("method", "part"), [(FineTune(), "retain"), (GradientAscent(), "forget")])
@@ -229,10 +231,10 @@ def test_an_epoch_is_every_example_once(method: FineTune | GradientAscent, part:
 def test_both_importances_of_ssd_are_of_batches_of_one_size(batch: int, sizes: list[int]):
     of, recorder = recorded("layernorm")
     SelectiveSynapticDampening(batch=batch)(of)
-    forget, every = recorder.drawn[: len(sizes)], recorder.drawn[len(sizes) :]
+    forget, all_batches = recorder.drawn[: len(sizes)], recorder.drawn[len(sizes) :]
     assert [len(b) for b in forget] == sizes
     assert all(bool(of.split.is_forget[b.ids].all()) for b in forget)
-    assert {len(b) for b in every[:-1]} == {sizes[0]} and sum(map(len, every)) == 60
+    assert {len(b) for b in all_batches[:-1]} == {sizes[0]} and sum(map(len, all_batches)) == 60
     assert of.cost.gradients == len(recorder.drawn)  # each is taken once
 
 

@@ -22,8 +22,8 @@ def test_the_words_that_only_forgotten_prompts_hold_are_drawn_anew():
     before = {name: value.clone() for name, value in of.model.state_dict().items()}
     ResetTokens()(of)
     (name,) = [each for each in before if each.endswith(TABLE)]
-    changed = {key for key, value in of.model.state_dict().items() if not torch.equal(value, before[key])}
-    assert changed == {name} and of.cost.gradients == 0
+    names = {key for key, value in of.model.state_dict().items() if not torch.equal(value, before[key])}
+    assert names == {name} and of.cost.gradients == 0
     old, new = before[name], embeddings_of(of.model).detach()
     rows = (old != new).any(1).nonzero()[:, 0]
     tokenizer, texts = pipeline().tokenizer, of.task.prompts.texts
@@ -51,23 +51,23 @@ def one_process():
 
 
 def test_a_sharded_table_gets_the_same_words(one_process):
-    whole, cut = request("text encoder"), request("text encoder")
-    fully_shard(cut.model, mesh=one_process)
-    for of in (whole, cut):
+    full, sharded_problem = request("text encoder"), request("text encoder")
+    fully_shard(sharded_problem.model, mesh=one_process)
+    for of in (full, sharded_problem):
         ResetTokens()(of)
-    assert torch.equal(gather(embeddings_of(cut.model)), embeddings_of(whole.model))
+    assert torch.equal(gather(embeddings_of(sharded_problem.model)), embeddings_of(full.model))
 
 
 def test_it_is_a_stage_and_refuses_what_it_cannot_edit():
     assert isinstance(method_named("reset-tokens", "text-to-image"), ResetTokens)
     with pytest.raises(ValueError, match='load it with the scope "text encoder"'):
         ResetTokens()(request("all"))
-    frozen = request("text encoder")
-    frozen.model.words.requires_grad_(False)  # and maybe in memory that it shares with the original
+    problem = request("text encoder")
+    problem.model.words.requires_grad_(False)  # and maybe in memory that it shares with the original
     with pytest.raises(ValueError, match="its embeddings are frozen: load the model"):
-        ResetTokens()(frozen)
+        ResetTokens()(problem)
     of = request("text encoder")
-    shared = replace(of.task.prompts, forgotten=of.task.prompts.forgotten[:1], concepts=())
-    of.task = replace(of.task, prompts=shared)
+    prompts = replace(of.task.prompts, forgotten=of.task.prompts.forgotten[:1], concepts=())
+    of.task = replace(of.task, prompts=prompts)
     with pytest.raises(ValueError, match="every word of the forgotten prompts is in other prompts too"):
         ResetTokens()(of)

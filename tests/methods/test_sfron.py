@@ -21,15 +21,15 @@ from unweave.weights.step import Step
 TIGHT = 1e-12
 
 
-def part_batches(of: Problem, drawn: list[Batch]) -> tuple[list[Batch], list[Batch]]:
+def part_batches(of: Problem, batches: list[Batch]) -> tuple[list[Batch], list[Batch]]:
     """The batches of forget and of retain data, each in their order."""
-    forget = [bool(of.split.is_forget[batch.ids].all()) for batch in drawn]
-    both = list(zip(drawn, forget, strict=True))
-    return [b for b, f in both if f], [b for b, f in both if not f]
+    forget = [bool(of.split.is_forget[batch.ids].all()) for batch in batches]
+    pairs = list(zip(batches, forget, strict=True))
+    return [b for b, f in pairs if f], [b for b, f in pairs if not f]
 
 
-def fisher(model: nn.Module, drawn: list[Batch]) -> list[Tensor]:
-    squares = [[g.square() for g in grad(model, ce(model, batch))] for batch in drawn]
+def fisher(model: nn.Module, batches: list[Batch]) -> list[Tensor]:
+    squares = [[g.square() for g in grad(model, ce(model, batch))] for batch in batches]
     return [sum(each) / len(squares) for each in zip(*squares, strict=True)]
 
 
@@ -72,10 +72,10 @@ def test_the_weighting_is_the_slope_of_a_power_of_the_loss(power: float):
     of, _ = recorded()
     step, batch = step_on(of)
     losses = F.cross_entropy(of.model(batch.inputs[0]), batch.target, reduction="none")
-    whole = losses.log() if power == 1 else losses ** (1 - power) / (1 - power)
-    expected = grad(of.model, -3.0 * whole.sum() / (losses.detach() ** -power).sum())
-    found = WeightedAscent(3.0, power).gradient(step)
-    for a, b in zip(found.values(), expected, strict=True):
+    powers = losses.log() if power == 1 else losses ** (1 - power) / (1 - power)
+    expected = grad(of.model, -3.0 * powers.sum() / (losses.detach() ** -power).sum())
+    gradient = WeightedAscent(3.0, power).gradient(step)
+    for a, b in zip(gradient.values(), expected, strict=True):
         assert torch.allclose(a, b, rtol=0, atol=TIGHT)
 
 
@@ -103,8 +103,8 @@ def test_masked_weights_stay_in_a_step_away(optimizer: str):
     for p, m, start in zip(weights(of.model), mask.values(), before, strict=True):
         assert torch.equal(p[m == 0], start[m == 0])
     share = sum(float(m.sum()) for m in mask.values()) / sum(p.numel() for p in before)
-    moved = sum(int((p != start).sum()) for p, start in zip(weights(of.model), before, strict=True))
-    assert 0 < share < 1 and moved > 0.5 * share * sum(p.numel() for p in before)
+    count = sum(int((p != start).sum()) for p, start in zip(weights(of.model), before, strict=True))
+    assert 0 < share < 1 and count > 0.5 * share * sum(p.numel() for p in before)
 
 
 def test_masked_weights_move_with_the_retain_data():

@@ -39,11 +39,11 @@ def contents(model: nn.Module) -> dict[str, Tensor]:
 def refuse_moved(model: Prompted, method: Method) -> None:
     """Unlearns; fails if a bit of the model or of its pipeline has changed."""
     before, weights = contents(model), pipeline().digest()
-    known = prompts()
+    prompt_list = prompts()
     try:
         unlearn(
-            model, split(known, torch.float32), method,
-            task=make_task(known, pipeline().schedule), build=lambda: pipeline().fresh(model),
+            model, split(prompt_list, torch.float32), method,
+            task=make_task(prompt_list, pipeline().schedule), build=lambda: pipeline().fresh(model),
         )  # fmt: skip
     finally:
         after = contents(model)

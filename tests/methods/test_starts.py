@@ -41,20 +41,20 @@ def test_shrink_perturb_edits_the_named_weights_alone():
     of = double()
     before = snapshot(of)
     ShrinkPerturb(0.5, where=r"^6\.")(of)
-    moved = {name for name, value in of.model.state_dict().items() if not torch.equal(value, before[name])}
-    assert moved == {"6.weight", "6.bias"}
+    names = {name for name, value in of.model.state_dict().items() if not torch.equal(value, before[name])}
+    assert names == {"6.weight", "6.bias"}
 
 
 @pytest.mark.parametrize("eligible", [None, "", r"^0\."])
 @for_each("fraction", [0.0, 0.2, 1.0])
 def test_redraw_changes_the_most_sensitive_weights_and_no_others(fraction: float, eligible: str | None):
     of, twin = double(), double()
-    before, chosen = snapshot(of), mask_most_sensitive(twin, fraction, eligible_weights(twin, eligible))
+    before, masks = snapshot(of), mask_most_sensitive(twin, fraction, eligible_weights(twin, eligible))
     Redraw(fraction, eligible)(of)
     for name, p in of.params.items():
-        assert torch.equal(p != before[name], chosen[name].bool()), name
+        assert torch.equal(p != before[name], masks[name].bool()), name
         bound = p[0].numel() ** -0.5 if p.ndim > 1 else 0.0  # as torch's layers draw; biases become zero
-        assert bool((p[chosen[name].bool()].abs() <= bound).all())
+        assert bool((p[masks[name].bool()].abs() <= bound).all())
     assert of.cost.examples == len(of.split.forget) and of.cost.gradients == 1
 
 
@@ -63,8 +63,8 @@ def test_redraw_takes_a_fraction_of_the_eligible_weights():
     before = snapshot(of)
     Redraw(0.1, "conv")(of)
     eligible = of.params["conv1.weight"].numel() + of.params["conv2.weight"].numel()
-    moved = sum(int((p != before[name]).sum()) for name, p in of.params.items())
-    assert moved == round(0.1 * eligible)
+    count = sum(int((p != before[name]).sum()) for name, p in of.params.items())
+    assert count == round(0.1 * eligible)
 
 
 @for_each("family", MODEL_KINDS)

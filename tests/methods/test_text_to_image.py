@@ -84,8 +84,8 @@ def test_a_method_moves_the_scope_and_no_other_bit(name: str):
     before = {key: value.clone() for key, value in of.model.state_dict().items()}
     table = of.model.words.embeddings.clone()
     soon(CASES[name], steps=1, batch=4, forget_batch=4)(of)
-    changed = names_moved(of, before)
-    assert changed and changed <= set(of.params) and all(".attn2." in each for each in changed)
+    names = names_moved(of, before)
+    assert names and names <= set(of.params) and all(".attn2." in each for each in names)
     assert torch.equal(of.model.words.embeddings, table)
     assert all(bool(value.isfinite().all()) for value in of.model.state_dict().values())
 
@@ -105,8 +105,8 @@ def test_a_method_moves_additions_of_low_rank_and_no_other_bit(name: str):
     of = request("lora")
     before = {key: value.clone() for key, value in of.model.state_dict().items()}
     soon(CASES[name], steps=2, batch=4, forget_batch=4)(of)
-    changed = names_moved(of, before)
-    assert changed and all("lora_" in each for each in changed)
+    names = names_moved(of, before)
+    assert names and all("lora_" in each for each in names)
 
 
 @for_each("name", ["lur", "salun", "ascent"])
@@ -114,33 +114,35 @@ def test_the_text_encoder_is_trained_in_its_own_scope(name: str):
     of = request("text encoder")
     before = {key: value.clone() for key, value in of.model.state_dict().items()}
     soon(CASES[name], steps=1, batch=4, forget_batch=4)(of)
-    changed = names_moved(of, before)
-    assert changed and all(each.startswith("words.text_encoder.") for each in changed)
+    names = names_moved(of, before)
+    assert names and all(each.startswith("words.text_encoder.") for each in names)
 
 
 def test_every_method_for_text_to_image_is_known():
-    known = methods_for("text-to-image").keys()
-    assert {"lur", "salun", "sa", "esd", "erasediff", "sfron", "uce"} <= known and "scrub" not in known
+    names = methods_for("text-to-image").keys()
+    assert {"lur", "salun", "sa", "esd", "erasediff", "sfron", "uce"} <= names and "scrub" not in names
     assert "uce" not in methods_for("diffusion") and "uce" not in methods_for("classifier")
 
 
 @for_each("mode", ["nested", "lagged", "exact", "joint"])
 def test_teacher_and_student_see_the_same_latents(mode):
     of = request()
-    seen: dict[str, list[Tensor]] = {"teacher": [], "student": []}
+    latents: dict[str, list[Tensor]] = {"teacher": [], "student": []}
 
-    def remember(model: nn.Module, who: str) -> None:
-        model.register_forward_pre_hook(lambda module, inputs: seen[who].append(inputs[0].detach().clone()))
+    def remember(model: nn.Module, role: str) -> None:
+        model.register_forward_pre_hook(
+            lambda module, inputs: latents[role].append(inputs[0].detach().clone())
+        )
 
     remember(of.original, "teacher")
     remember(of.model, "student")
     replace(REDIRECT, mode=mode, alpha=1e-4, how=replace(HOW, steps=3))(of)
-    measured = 1 if mode == "lagged" else 0  # it checks its convergence on a step of its own
-    assert len(seen["teacher"]) == 3 + measured
-    for x in seen["teacher"]:
-        assert any(torch.equal(x, y) for y in seen["student"])
-    distinct = {x.numpy().tobytes() for x in seen["student"]}
-    assert len(distinct) == 2 * (3 + measured), "one sample for each part and step"
+    extra_steps = 1 if mode == "lagged" else 0  # it checks its convergence on a step of its own
+    assert len(latents["teacher"]) == 3 + extra_steps
+    for x in latents["teacher"]:
+        assert any(torch.equal(x, y) for y in latents["student"])
+    distinct = {x.numpy().tobytes() for x in latents["student"]}
+    assert len(distinct) == 2 * (3 + extra_steps), "one sample for each part and step"
 
 
 # --- LUR in double precision
@@ -179,10 +181,10 @@ def test_nested_is_exact_but_for_the_second_order(scope):
     of = wide(scope)
     alphas = (0.04, 0.02, 0.01)
     errors = [float((follow(of, "nested", a) - follow(of, "exact", a)).norm()) for a in alphas]
-    still = follow(of, "joint", 0.0)
-    assert errors[-1] < 0.1 * float((follow(of, "exact", alphas[-1]) - still).norm())
-    for far, near in pairwise(errors):
-        assert far / near > 3
+    start = follow(of, "joint", 0.0)
+    assert errors[-1] < 0.1 * float((follow(of, "exact", alphas[-1]) - start).norm())
+    for large, small in pairwise(errors):
+        assert large / small > 3
 
 
 # --- ESD
@@ -203,20 +205,20 @@ def guide(of: Problem, method: ESD) -> Batch:
 
 def test_the_target_of_esd_in_both_releases():
     of = request()
-    gone = [of.task.prompts.texts[i] for i in of.split.train.labels[of.split.forget].tolist()]
+    texts = [of.task.prompts.texts[i] for i in of.split.train.labels[of.split.forget].tolist()]
     first = guide(of, ESD(eta=1.0, images="data"))
     x, t, condition = first.inputs
     plain = answers(of, x, t, "")
-    said = torch.cat([answers(of, x[i : i + 1], t[i : i + 1], text) for i, text in enumerate(gone)])
-    torch.testing.assert_close(first.target, plain - (said - plain), rtol=1e-4, atol=1e-5)
+    conditional = torch.cat([answers(of, x[i : i + 1], t[i : i + 1], text) for i, text in enumerate(texts)])
+    torch.testing.assert_close(first.target, plain - (conditional - plain), rtol=1e-4, atol=1e-5)
     second = guide(of, ESD(eta=3.0, erase_from="class", images="data"))
-    torch.testing.assert_close(second.target, said - 3.0 * (said - plain), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(second.target, conditional - 3.0 * (conditional - plain), rtol=1e-4, atol=1e-5)
     assert torch.equal(second.inputs[0], x) and torch.equal(condition, of.split.train.labels[of.split.forget])
-    again = guide(of, ESD(eta=2.0, erase_from="class", images="data"))
-    torch.testing.assert_close(again.target, first.target, rtol=1e-4, atol=1e-5)
+    first_by_class = guide(of, ESD(eta=2.0, erase_from="class", images="data"))
+    torch.testing.assert_close(first_by_class.target, first.target, rtol=1e-4, atol=1e-5)
     other = of.task.prompts.number("a four")
     third = guide(of, ESD(eta=2.0, erase_from=other, images="data"))
-    expected = answers(of, x, t, "a four") - 2.0 * (said - plain)
+    expected = answers(of, x, t, "a four") - 2.0 * (conditional - plain)
     torch.testing.assert_close(third.target, expected, rtol=1e-4, atol=1e-5)
     assert third.inputs[2].tolist() == [other] * len(x)
 
@@ -224,12 +226,12 @@ def test_the_target_of_esd_in_both_releases():
 @for_each("target", ["a four", None])
 def test_the_target_away_is_the_loss_of_esd_on_noised_images(target: str | None):
     of = request(dtype=torch.float64, target=target)
-    here = step(of)
-    found = flat(here.gradient(Away(eta=1.5)(of, HOW)))
-    led = ESD(eta=1.5, images="data").erase_objective(of.task, of.original)
-    torch.testing.assert_close(found, flat(here.gradient(led)), rtol=1e-9, atol=1e-12)
-    other = flat(here.gradient(Away(eta=1.0)(of, HOW)))
-    assert float((found - other).norm()) > 0.01 * float(found.norm())
+    at = step(of)
+    gradient = flat(at.gradient(Away(eta=1.5)(of, HOW)))
+    objective = ESD(eta=1.5, images="data").erase_objective(of.task, of.original)
+    torch.testing.assert_close(gradient, flat(at.gradient(objective)), rtol=1e-9, atol=1e-12)
+    other = flat(at.gradient(Away(eta=1.0)(of, HOW)))
+    assert float((gradient - other).norm()) > 0.01 * float(gradient.norm())
 
 
 # --- UCE
@@ -238,10 +240,10 @@ def test_the_target_away_is_the_loss_of_esd_on_noised_images(target: str | None)
 def rows(texts: list[str]) -> Tensor:
     """The embedding of the last token of each prompt, without anything of ours."""
     sd = pipeline()
-    found = sd.tokenizer(texts, padding="max_length", max_length=77, return_tensors="pt")
+    tokens = sd.tokenizer(texts, padding="max_length", max_length=77, return_tensors="pt")
     with torch.no_grad():
-        words = sd.text_encoder(found.input_ids)[0]
-    return torch.stack([each[n - 2] for each, n in zip(words, found.attention_mask.sum(1), strict=True)])
+        words = sd.text_encoder(tokens.input_ids)[0]
+    return torch.stack([each[n - 2] for each, n in zip(words, tokens.attention_mask.sum(1), strict=True)])
 
 
 @pytest.mark.parametrize("keep", ["named", "all"])
@@ -250,29 +252,29 @@ def test_uce_is_the_least_squares_solution(keep, target: str | None):
     of = request(target=target, kept=("a red two", "a five"))
     before = {name: p.detach().clone() for name, p in of.params.items()}
     UCE(erase=2.0, preserve=0.7, pull=0.3, keep=keep)(of)
-    named = ["a red two", "a five"]
-    rest = [f"a {colour} {number}" for number in ("two", "four") for colour in ("red", "blue")]
-    texts = named if keep == "named" else sorted({*named, *rest})
-    old, new, kept = (rows(each).double() for each in (["a three"], [target or ""], texts))
+    named_texts = ["a red two", "a five"]
+    other_texts = [f"a {colour} {number}" for number in ("two", "four") for colour in ("red", "blue")]
+    texts = named_texts if keep == "named" else sorted({*named_texts, *other_texts})
+    old, new, kept_rows = (rows(each).double() for each in (["a three"], [target or ""], texts))
     scales = (2.0**0.5, 0.7**0.5, 0.3**0.5)
-    own = torch.eye(old.shape[1], dtype=torch.float64)
-    inputs = torch.cat([s * each for s, each in zip(scales, (old, kept, own), strict=True)])
-    wanted = torch.cat([s * each for s, each in zip(scales, (new, kept, own), strict=True)])
+    identity = torch.eye(old.shape[1], dtype=torch.float64)
+    inputs = torch.cat([s * each for s, each in zip(scales, (old, kept_rows, identity), strict=True)])
+    outputs = torch.cat([s * each for s, each in zip(scales, (new, kept_rows, identity), strict=True)])
     for name, p in of.params.items():
         if ".to_k." not in name and ".to_v." not in name:
             assert torch.equal(p, before[name])
             continue
-        solved = torch.linalg.lstsq(inputs, wanted @ before[name].double().T).solution.T
-        torch.testing.assert_close(p.detach(), solved.float(), rtol=1e-4, atol=1e-6)
+        solution = torch.linalg.lstsq(inputs, outputs @ before[name].double().T).solution.T
+        torch.testing.assert_close(p.detach(), solution.float(), rtol=1e-4, atol=1e-6)
         assert not torch.allclose(p, before[name], atol=1e-4)
     assert of.cost.gradients == 0
 
 
 def test_uce_of_the_first_release_maps_the_tokens_from_the_last_on():
     of = request()
-    old, new, kept = UCE(tokens="rest", keep="named").embeddings(of)
+    old, new, kept_rows = UCE(tokens="rest", keep="named").embeddings(of)
     length = len(pipeline().tokenizer("a three").input_ids)
-    assert len(old) == len(new) == 77 - (length - 2) and not len(kept)
+    assert len(old) == len(new) == 77 - (length - 2) and not len(kept_rows)
     torch.testing.assert_close(old[:1], rows(["a three"]).double(), rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(new[:1], rows(["a four"]).double(), rtol=1e-4, atol=1e-5)
 

@@ -48,7 +48,7 @@ def test_a_method_is_refused_if_and_only_if_some_descent_leaves_no_state(name: s
 
 
 @for_each(
-    ("method", "found"),
+    ("method", "reason"),
     [
         (method_named("sfron"), "saves no state of a second optimizer, found in this: leave"),
         (method_named("lur:sfron"), "a second optimizer, found in sfron of this: leave"),
@@ -59,8 +59,8 @@ def test_a_method_is_refused_if_and_only_if_some_descent_leaves_no_state(name: s
         (method_named("ssd"), "and this has none: leave"),
     ],
 )
-def test_the_reason(method: Method, found: str):
-    with pytest.raises(ValueError, match=f"^--save-every .*{found}"):
+def test_the_reason(method: Method, reason: str):
+    with pytest.raises(ValueError, match=f"^--save-every .*{reason}"):
         refuse_unsaved_state(method, "this")
 
 

@@ -60,8 +60,8 @@ def test_the_noise(family: str):
         away = -F.cross_entropy(plain(noise), torch.full((5,), 3))
         loss = away + 0.1 * sum(x.square().sum() for x in noise) / 5
         adam.step([noise], list(torch.autograd.grad(loss, [noise])))
-    (found,) = SHORT.noise_of(of, 3)
-    assert float((found - noise.detach()).abs().max()) < 1e-10
+    (result,) = SHORT.noise_of(of, 3)
+    assert float((result - noise.detach()).abs().max()) < 1e-10
     assert moved_apart(of.model, plain) == 0 and of.cost.gradients == 3
 
 
@@ -85,23 +85,23 @@ def test_noise_that_a_model_says_nothing_of_shrinks_by_the_rate_of_adam():
     data = Toy((torch.randn(6, 3, 2),), torch.tensor([0, 1, 0, 1, 0, 1]))
     model = nn.Sequential(nn.Flatten(), nn.Linear(6, 2))
     nn.init.zeros_(model[1].weight)
-    of, again = (
+    of, other_problem = (
         Problem(Classifier(2), model, Split(data, [0, 2, 4], data), torch.Generator().manual_seed(0))
         for _ in range(2)
     )
-    (start,), _ = draw_noise(again, 4)
-    (found,) = UNSIR(images=4, noise_steps=1).noise_of(of, 0)
-    assert found.shape == (4, 3, 2)
-    torch.testing.assert_close(found, start.detach() - 0.1 * start.detach().sign(), rtol=0, atol=1e-5)
+    (start,), _ = draw_noise(other_problem, 4)
+    (result,) = UNSIR(images=4, noise_steps=1).noise_of(of, 0)
+    assert result.shape == (4, 3, 2)
+    torch.testing.assert_close(result, start.detach() - 0.1 * start.detach().sign(), rtol=0, atol=1e-5)
 
 
 def test_the_model_is_farther_from_the_class_on_learned_noise_than_on_drawn():
     of, _ = recorded_problem()
     (start,), _ = draw_noise(recorded_problem()[0], 32)
-    (found,) = UNSIR().noise_of(of, 3)
+    (learned_noise,) = UNSIR().noise_of(of, 3)
     target = torch.full((32,), 3)
     with torch.no_grad():
-        losses = [float(F.cross_entropy(of.model.eval()(x), target)) for x in (start, found)]
+        losses = [float(F.cross_entropy(of.model.eval()(x), target)) for x in (start, learned_noise)]
     assert losses[1] > 1.5 * losses[0]
 
 
@@ -113,7 +113,7 @@ def test_every_noise_image_comes_equally_often(family: str):
     of, recorder = recorded_problem(family)
     method = UNSIR(noise_steps=1, repeats=3)
     method(of)
-    (found,) = method.noise_of(recorded_problem(family)[0], 3)
+    (learned_noise,) = method.noise_of(recorded_problem(family)[0], 3)
     stay = set(of.split.retain.tolist())
     impair = [batch for batch in recorder.drawn if bool((batch.target == 3).any())]
     rows = torch.cat([batch.inputs[0] for batch in impair])
@@ -121,11 +121,11 @@ def test_every_noise_image_comes_equally_often(family: str):
     assert sorted(ids.tolist()) == list(range(96 + len(stay)))  # one epoch, each once
     noise = rows[target == 3]
     assert len(noise) == 96 and len(noise.unique(dim=0)) == 32
-    staged = method.noise_split(recorded_problem(family)[0]).train.noise[0]
-    counts = [(noise - image).flatten(1).abs().sum(1).eq(0).sum() for image in staged]
-    assert counts == [3] * 32 and staged.shape == found.shape
-    given = of.split.train.inputs[0][of.split.retain]
-    assert torch.equal(rows[target != 3].unique(dim=0), given.unique(dim=0))  # as it is, and no forget data
+    noises = method.noise_split(recorded_problem(family)[0]).train.noise[0]
+    counts = [(noise - image).flatten(1).abs().sum(1).eq(0).sum() for image in noises]
+    assert counts == [3] * 32 and noises.shape == learned_noise.shape
+    images = of.split.train.inputs[0][of.split.retain]
+    assert torch.equal(rows[target != 3].unique(dim=0), images.unique(dim=0))  # as it is, and no forget data
 
 
 def test_so_many_of_each_class_are_taken_at_most():
@@ -170,8 +170,8 @@ def test_several_classes_have_noise_each():
     labels = of.split.train.labels
     split = Split(of.split.train, (labels >= 2).nonzero()[:, 0], of.split.held_out)
     of = of.with_split(split)
-    staged = SHORT.noise_split(of)
-    assert staged.train.noise_labels.tolist() == [2] * 5 + [3] * 5 and of.cost.gradients == 6
+    noise_data = SHORT.noise_split(of)
+    assert noise_data.train.noise_labels.tolist() == [2] * 5 + [3] * 5 and of.cost.gradients == 6
 
 
 @for_each(

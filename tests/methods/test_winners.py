@@ -41,8 +41,8 @@ def fresh(family: str = "batchnorm") -> Problem:
 def weight_changes(after: nn.Module, before: nn.Module) -> dict[str, Tensor]:
     """The displacement of every weight that is not where it was, but for a step of no length."""
     pairs = zip(after.named_parameters(), before.named_parameters(), strict=True)
-    apart = {name: (p - q).detach() for (name, p), (_, q) in pairs}
-    return {name: by for name, by in apart.items() if float(by.abs().max()) > 1e-200}
+    differences = {name: (p - q).detach() for (name, p), (_, q) in pairs}
+    return {name: by for name, by in differences.items() if float(by.abs().max()) > 1e-200}
 
 
 def drawn_of(part: Part, recorder: Recorder, of: Problem) -> list[Batch]:
@@ -61,15 +61,15 @@ def value_on(objective: Objective, of: Problem, part: Part, batch: Batch) -> flo
 @pytest.fixture
 def kicks(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Tensor]]:
     """What noise at the start of a phase adds to the weights, as it comes."""
-    seen, perturb = [], edit.perturb
+    changes, perturb = [], edit.perturb
 
     def watched(of: Problem, std: Importance) -> None:
         before = copy.deepcopy(of.model)
         perturb(of, std)
-        seen.append(weight_changes(of.model, before))
+        changes.append(weight_changes(of.model, before))
 
     monkeypatch.setattr(edit, "perturb", watched)
-    return seen
+    return changes
 
 
 def still(of: Problem, method: Method) -> nn.Module:
@@ -182,9 +182,9 @@ def test_prmq(steps: int):
     counts = of.split.train.labels[of.split.retain].bincount().double()
     sgd = Sgd(plain.train(), method.how)
     for batch in drawn_of("retain", recorder, of):
-        says, held = (Categorical(logits=model(batch.inputs[0])) for model in (plain, original))
-        loss = F.cross_entropy(says.logits, batch.target, weight=counts**-0.1)
-        loss = loss + F.mse_loss(says.entropy(), held.entropy().detach())
+        student, teacher = (Categorical(logits=model(batch.inputs[0])) for model in (plain, original))
+        loss = F.cross_entropy(student.logits, batch.target, weight=counts**-0.1)
+        loss = loss + F.mse_loss(student.entropy(), teacher.entropy().detach())
         sgd.step(grad(plain, loss))
     for p in plain.parameters():
         p.data = p.detach().half().double()
@@ -193,12 +193,12 @@ def test_prmq(steps: int):
 
 def redraw_smallest(of: Problem, fraction: float) -> nn.Module:
     """The model with its smallest weights redrawn, cut by a sort of all sizes."""
-    held = [m.weight for m in (of.model.conv1, of.model.conv2, of.model.downsample[0], of.model.fc)]
-    held.append(of.model.fc.bias)
-    sizes = torch.cat([p.detach().abs().flatten() for p in held]).sort().values
+    tensors = [m.weight for m in (of.model.conv1, of.model.conv2, of.model.downsample[0], of.model.fc)]
+    tensors.append(of.model.fc.bias)
+    sizes = torch.cat([p.detach().abs().flatten() for p in tensors]).sort().values
     limit = sizes[round(fraction * len(sizes))]
     with torch.no_grad():
-        for p in held:
+        for p in tensors:
             small = p.abs() < limit
             if small.any() and p.ndim > 1:
                 bound = p[0].numel() ** -0.5
@@ -231,11 +231,11 @@ def test_a_certain_answer_has_a_slope_of_zero_and_not_of_nan():
 def test_exactly_the_smallest_weights_are_redrawn_and_no_normalisation(fraction: float):
     of = fresh()
     nn.init.constant_(of.model.bn1.weight, 1e-6)  # by size it would be the first to go
-    found = mask_smallest(of, fraction)
+    masks = mask_smallest(of, fraction)
     heavy = {"conv1.weight", "conv2.weight", "downsample.0.weight", "fc.weight", "fc.bias"}
-    assert {name for name, mask in found.items() if mask.any()} <= heavy
+    assert {name for name, mask in masks.items() if mask.any()} <= heavy
     total = sum(of.params[name].numel() for name in heavy)
-    assert sum(int(mask.sum()) for mask in found.values()) == round(fraction * total)
+    assert sum(int(mask.sum()) for mask in masks.values()) == round(fraction * total)
 
 
 def test_weights_end_as_half_precision_has_them():
@@ -257,8 +257,8 @@ def test_a_class_without_retain_examples_shifts_no_weights():
     last = Recorder(3).draw(next(iter(of.split.train.stream([torch.tensor([8, 9])]))), torch.Generator())
     loss = float(F.cross_entropy(of.model(last.inputs[0]), last.target).detach())
     mean = (6 * 6**-0.1 + 2 * 2**-0.1) / 8
-    found = value_on(balanced_loss(of, power=0.1), of, "retain", last)
-    assert found == pytest.approx(loss * 2**-0.1 / mean, abs=1e-14)
+    value = value_on(balanced_loss(of, power=0.1), of, "retain", last)
+    assert value == pytest.approx(loss * 2**-0.1 / mean, abs=1e-14)
 
 
 def test_a_fraction_to_prune_out_of_range_is_refused():
@@ -285,10 +285,13 @@ def test_rni(kicks: list[dict[str, Tensor]]):
         drawn_of("retain", recorder, of), [*resting, None, None], [*kicks, {}, {}], strict=True
     ):
         kick(plain, noise)
-        held = {rests: plain.get_parameter(rests).detach().clone()} if rests else {}
-        g = [x * (name not in held) for name, x in zip(names, grad(plain, ce(plain, batch)), strict=True)]
+        frozen_weights = {rests: plain.get_parameter(rests).detach().clone()} if rests else {}
+        g = [
+            x * (name not in frozen_weights)
+            for name, x in zip(names, grad(plain, ce(plain, batch)), strict=True)
+        ]
         sgd.step(g)
-        for name, value in held.items():
+        for name, value in frozen_weights.items():
             plain.get_parameter(name).data.copy_(value)
             sgd.velocity[names.index(name)].zero_()
     assert kicks[0] == {} and len(kicks[1]) == 1 and resting[1] not in kicks[1]
@@ -300,10 +303,10 @@ def test_noise_comes_in_every_round_but_the_first_and_has_its_standard_deviation
     widths = [nn.Linear(50, 50, bias=False) for _ in range(5)]
     of.model = nn.Sequential(nn.Linear(6, 50, bias=False), *widths, nn.Linear(50, 4)).double()
     still(of, RNI(noise=0.04, layers=0.9, noisy=0.6, rounds=3, last=0.25))
-    first, *noised = kicks  # of 6 layers 5 are drawn, of which 3 get noise
-    assert first == {} and [len(noise) for noise in noised] == [3, 3]
-    assert noised[0].keys() != noised[1].keys()
-    for by in [by for noise in noised for by in noise.values() if by.numel() == 2500]:
+    first, *noise_rounds = kicks  # of 6 layers 5 are drawn, of which 3 get noise
+    assert first == {} and [len(noise) for noise in noise_rounds] == [3, 3]
+    assert noise_rounds[0].keys() != noise_rounds[1].keys()
+    for by in [by for noise in noise_rounds for by in noise.values() if by.numel() == 2500]:
         assert float(by.std()) == pytest.approx(0.04, rel=0.06)  # four times its own deviation
 
 
@@ -312,8 +315,8 @@ def test_normalisations_train_in_all_rounds_and_get_no_noise(kicks: list[dict[st
     of = fresh()
     before = copy.deepcopy(of.model)
     whole(RNI(layers=0.0, rounds=4, last=0.2), steps=5, lr=1e-3)(of)  # one layer a round
-    noised = {name for noise in kicks for name in noise}
-    assert noised and noised <= {*LAYERS}
+    names = {name for noise in kicks for name in noise}
+    assert names and names <= {*LAYERS}
     assert weight_changes(of.model, before).keys() >= {
         f"{norm}.{kind}" for norm in ("bn1", "bn2", "downsample.1") for kind in ("weight", "bias")
     }
@@ -324,12 +327,12 @@ def test_the_new_head_trains_from_the_first_round_and_owes_nothing_to_the_old_on
     one, other = fresh(), fresh()
     for p in other.model.fc.parameters():
         p.data.mul_(3)
-    seen: list[Tensor] = []
+    head_weights: list[Tensor] = []
     for of in (one, other):
-        of.model.fc.register_forward_pre_hook(lambda m, _: seen.append(m.weight.detach().clone()))
+        of.model.fc.register_forward_pre_hook(lambda m, _: head_weights.append(m.weight.detach().clone()))
         whole(RNI(rounds=2, last=0.5), steps=4)(of)
     assert moved_apart(one.model, other.model) == 0
-    assert all(not torch.equal(a, b) for a, b in pairwise(seen[: len(seen) // 2]))
+    assert all(not torch.equal(a, b) for a, b in pairwise(head_weights[: len(head_weights) // 2]))
 
 
 def test_rni_needs_a_layer_beside_a_head_that_is_free():
@@ -373,11 +376,11 @@ def test_kde():
     for how, part in ((method.taught, recorder.drawn[:2]), (method.how, recorder.drawn[2:])):
         sgd = Sgd(plain, how)
         for batch in part:
-            says = plain(batch.inputs[0])
+            logits = plain(batch.inputs[0])
             target = (original(batch.inputs[0]) / 3).softmax(1).detach()
-            total = F.kl_div((says / 3).log_softmax(1), target, reduction="batchmean")
+            total = F.kl_div((logits / 3).log_softmax(1), target, reduction="batchmean")
             if how is method.how:
-                total = total + loss(says, batch.target) + loss(says / 3, target)
+                total = total + loss(logits, batch.target) + loss(logits / 3, target)
             sgd.step(grad(plain, total))
     assert moved_apart(of.model, plain) < 1e-12
 
@@ -414,8 +417,8 @@ def test_the_first_layer_and_the_head_are_told_by_place_and_alone_start_afresh()
 def test_kde_reads_no_label_of_calibration_data():
     one, other = fresh(), fresh()
     data, data_ids = other.split.held_out, other.split.calibration.tolist()
-    shifted = Toy(data.inputs, (data.labels + 1) % 4)
-    other.split = Split(other.split.train, other.split.forget, shifted, calibration=data_ids)
+    shifted_data = Toy(data.inputs, (data.labels + 1) % 4)
+    other.split = Split(other.split.train, other.split.forget, shifted_data, calibration=data_ids)
     for of in (one, other):
         whole(kde_method(), steps=2)(of)
     assert moved_apart(one.model, other.model) == 0
@@ -449,12 +452,12 @@ def test_fcs():
     flat = torch.full((13, 4), 0.25).double()
     assert sorted(push.ids.tolist()) == forget and len(rounds) == 2 * 3
     sgd.step(grad(plain, 0.8 * F.kl_div(answers(push).log_softmax(1), flat, reduction="batchmean")))
-    for faded, (first, second, repair) in zip((0.7, 0.35), (rounds[:3], rounds[3:]), strict=True):
+    for factor, (first, second, repair) in zip((0.7, 0.35), (rounds[:3], rounds[3:]), strict=True):
         one, other = (first, second) if sorted(first.ids.tolist()) == forget else (second, first)
         assert sorted(one.ids.tolist()) == forget
         assert sorted(other.ids.tolist()) == sorted(repair.ids.tolist()) == of.split.retain.tolist()
-        near = answers(one) @ answers(other).detach().T / 1.15
-        sgd.step(grad(plain, -faded * near.log_softmax(1).mean()))
+        similarity = answers(one) @ answers(other).detach().T / 1.15
+        sgd.step(grad(plain, -factor * similarity.log_softmax(1).mean()))
         sgd.step(grad(plain, ce(plain, repair)))
     assert moved_apart(of.model, plain) < 1e-12
 
@@ -470,14 +473,14 @@ def distance_to_three_optimizers(method: FCS, family: str, seed: int = 0) -> flo
     def answers(batch: Batch) -> Tensor:
         return plain(batch.inputs[0])
 
-    said = answers(push).log_softmax(1)
-    loss = F.kl_div(said, torch.full_like(said, 1 / said.shape[1]), reduction="batchmean")
+    logs = answers(push).log_softmax(1)
+    loss = F.kl_div(logs, torch.full_like(logs, 1 / logs.shape[1]), reduction="batchmean")
     pushing.step(grad(plain, loss), lr * method.push)
     for number, (first, second, repair) in enumerate(zip(*[iter(rounds)] * 3, strict=True)):
         one, other = (first, second) if sorted(first.ids.tolist()) == forget else (second, first)
-        near = answers(one) @ answers(other).detach().T / method.temperature
+        similarity = answers(one) @ answers(other).detach().T / method.temperature
         fading = method.contrast * (1 + cos(pi * number / method.rounds)) / 2
-        contrasting.step(grad(plain, -near.log_softmax(1).mean()), lr * fading)
+        contrasting.step(grad(plain, -similarity.log_softmax(1).mean()), lr * fading)
         repairing.step(grad(plain, ce(plain, repair)), lr)
     ours, theirs, before = (parameters_to_vector(m.parameters()).detach() for m in (of.model, plain, start))
     return float((ours - theirs).norm() / (theirs - before).norm())
@@ -485,9 +488,9 @@ def distance_to_three_optimizers(method: FCS, family: str, seed: int = 0) -> flo
 
 @pytest.mark.parametrize("family", ["batchnorm", "layernorm"])
 def test_one_optimizer_of_fcs_is_three_without_momentum_and_far_from_them_with(family: str):
-    still = whole(FCS(), lr=4e-3, steps=1 + 8 * 2, weight_decay=0.0, momentum=0.0)
-    assert distance_to_three_optimizers(still, family) < 1e-9
-    assert distance_to_three_optimizers(replace(still, how=replace(still.how, momentum=0.9)), family) > 0.5
+    method = whole(FCS(), lr=4e-3, steps=1 + 8 * 2, weight_decay=0.0, momentum=0.0)
+    assert distance_to_three_optimizers(method, family) < 1e-9
+    assert distance_to_three_optimizers(replace(method, how=replace(method.how, momentum=0.9)), family) > 0.5
 
 
 def test_fcs_says_that_its_shared_momentum_leads_elsewhere():

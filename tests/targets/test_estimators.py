@@ -48,10 +48,12 @@ RANKED: dict[str, Estimator] = {"original's ranks": Ranks("original"), "chosen":
 READING: dict[str, Estimator] = {"warm proxy": Answers(WARM), "influence": Influence()}
 
 
-def make_proxy_problem(said: list[float], held: list[float], original: dict[int, list[float]]) -> Problem:
+def make_proxy_problem(
+    proxy_margins: list[float], held_margins: list[float], original: dict[int, list[float]]
+) -> Problem:
     """A problem whose proxies have those true-class margins on forget and on calibration examples."""
     of = setting(TRAIN, FORGET, CALIBRATION, original)
-    rows = margins(0, TRAIN, [*said, 0, 0, 0]) | margins(HELD_OUT, CALIBRATION, held)
+    rows = margins(0, TRAIN, [*proxy_margins, 0, 0, 0]) | margins(HELD_OUT, CALIBRATION, held_margins)
     of.build = lambda: Table(rows, 2)
     return of
 
@@ -99,7 +101,7 @@ def test_warm_starts_and_influence_read_them(name: str):
 @for_each("name", ["proxy", "pool", "original-ranks", "proxy-ranks", "chosen-ranks", "shards", "influence"])
 def test_the_problem_is_left_alone_and_pays_each_time(name: str):
     of = problem("batchnorm")
-    before, drawn = copy.deepcopy(of.model.state_dict()), of.generator.get_state()
+    before, state = copy.deepcopy(of.model.state_dict()), of.generator.get_state()
     estimator = estimator_named(name, Proxy(how=Descent(steps=4)))
     first = estimator(of)
     cost = (of.cost.gradients, of.cost.examples)
@@ -108,7 +110,7 @@ def test_the_problem_is_left_alone_and_pays_each_time(name: str):
     assert first.logits.shape == (len(of.split.forget), 4)
     assert (of.cost.gradients, of.cost.examples) == (2 * cost[0], 2 * cost[1])
     assert all(torch.equal(value, before[key]) for key, value in of.model.state_dict().items())
-    assert torch.equal(of.generator.get_state(), drawn) and of.model.training and not of.curves
+    assert torch.equal(of.generator.get_state(), state) and of.model.training and not of.curves
     trained = {"proxy": 4, "proxy-ranks": 4, "chosen-ranks": 4, "shards": 4, "original-ranks": 0}
     assert cost[0] == trained.get(name, cost[0]) and cost[1] > 0
 
@@ -132,27 +134,29 @@ def test_a_table_has_the_rows_in_their_places():
 
 def test_a_proxys_answers_are_at_the_held_out_level_or_their_own():
     of = usual([5, 1, 3])
-    own, held = (Answers(SCRATCH, level)(of).logits for level in ("own", "held-out"))
-    assert true_margins(EstimatedLogits(own)) == [2, -1, 1]
-    assert torch.equal(held, held_out_level(of, SCRATCH(of))[:3]) and not torch.equal(held, own)
+    own_logits, held_logits = (Answers(SCRATCH, level)(of).logits for level in ("own", "held-out"))
+    assert true_margins(EstimatedLogits(own_logits)) == [2, -1, 1]
+    assert torch.equal(held_logits, held_out_level(of, SCRATCH(of))[:3]) and not torch.equal(
+        held_logits, own_logits
+    )
 
 
 def test_a_pool_finds_the_weights_that_made_the_answers(generator: torch.Generator):
-    said = torch.randn(3, 400, 5, generator=generator).log_softmax(-1)
-    wanted = 0.5 * said[0] + 2.0 * said[2]
-    assert pool_weights(said, wanted).tolist() == pytest.approx([0.5, 0.0, 2.0], abs=1e-4)
+    answers = torch.randn(3, 400, 5, generator=generator).log_softmax(-1)
+    target = 0.5 * answers[0] + 2.0 * answers[2]
+    assert pool_weights(answers, target).tolist() == pytest.approx([0.5, 0.0, 2.0], abs=1e-4)
 
 
 def test_no_weight_of_a_pool_is_negative(generator: torch.Generator):
-    said = torch.randn(2, 400, 5, generator=generator).log_softmax(-1)
-    weights = pool_weights(said, said[0] - 0.5 * said[1])
+    answers = torch.randn(2, 400, 5, generator=generator).log_softmax(-1)
+    weights = pool_weights(answers, answers[0] - 0.5 * answers[1])
     assert weights[0] > 0.5 and 0 <= float(weights[1]) < 1e-3
 
 
 def test_a_pool_of_one_is_a_temperature():
     # one weight w for margins 3, -3, 3, -3 under an original at 1.5, -1.5, ...: w = 1/2 fits all of them
-    held = margins(HELD_OUT, CALIBRATION, [1.5, -1.5, 1.5, -1.5])
-    of = make_proxy_problem([2, -1, 1], [3, -3, 3, -3], margins(0, TRAIN, [9] * 6) | held)
+    held_rows = margins(HELD_OUT, CALIBRATION, [1.5, -1.5, 1.5, -1.5])
+    of = make_proxy_problem([2, -1, 1], [3, -3, 3, -3], margins(0, TRAIN, [9] * 6) | held_rows)
     assert true_margins(Pool((SCRATCH,), "own")(of)) == pytest.approx([1.0, -0.5, 0.5], abs=1e-4)
 
 
@@ -166,8 +170,8 @@ def test_the_originals_ranks_place_the_margins_by_hand():
 
 def test_a_proxys_ranks_place_the_margins_by_hand():
     # agreeing: ranks 1, 0 of two in the original's 2, 4, 0 where the proxy agrees; disagreeing: its -1
-    wanted = np.quantile([0, 2, 4], [0.75, 0.25])
-    assert wanted.tolist() == [3.0, 1.0]
+    expected = np.quantile([0, 2, 4], [0.75, 0.25])
+    assert expected.tolist() == [3.0, 1.0]
     assert true_margins(Ranks("proxy", SCRATCH)(usual([5, 1, 3]))) == pytest.approx([3.0, -1.0, 1.0])
 
 
@@ -179,16 +183,20 @@ def test_the_rest_is_shared_as_on_held_out_examples_of_the_same_label():
     assert float(logits[1, 0] - logits[1, 2]) == pytest.approx(0.0)
 
 
-def many(forget: list[float], said: list[float], held: list[float], held_said: list[float]) -> Problem:
+def many(
+    forget: list[float], proxy_margins: list[float], held_margins: list[float], held_said: list[float]
+) -> Problem:
     """A problem of one label per half, with true-class margins of the original and of a proxy."""
-    train, test = [0, 1] * (len(forget) // 2) + [0, 1], [0, 1] * (len(held) // 2)
+    train, test = [0, 1] * (len(forget) // 2) + [0, 1], [0, 1] * (len(held_margins) // 2)
     of = setting(
         train,
         list(range(len(forget))),
         test,
-        margins(0, train, [*forget, 9, 9]) | margins(HELD_OUT, test, held),
+        margins(0, train, [*forget, 9, 9]) | margins(HELD_OUT, test, held_margins),
     )
-    of.build = lambda: Table(margins(0, train, [*said, 0, 0]) | margins(HELD_OUT, test, held_said), 2)
+    of.build = lambda: Table(
+        margins(0, train, [*proxy_margins, 0, 0]) | margins(HELD_OUT, test, held_said), 2
+    )
     return of
 
 
@@ -196,19 +204,19 @@ HELD, HELD_SAID = [1.0, 2, 3, 4, 5, 6, 7, 8], [1.5, 1, 3.5, 3, 5.5, 5, 7, 8]
 
 
 @pytest.mark.parametrize(
-    ("known", "wanted"),
+    ("original_margins", "winner"),
     [
         ([5.5, 5, 8, 7, 2, 1, 4, 3.5], "original"),  # f = 0.905 is more than the square of c = 0.929
         ([9.1, 9.3, 9, 9.2, 9.25, 9.15, 9.05, 9.35], "proxy"),  # all known alike: no order is left
     ],
 )
-def test_the_better_predictor_ranks(known: list[float], wanted: str):
-    said = [5.0, 6, 7, 8, 1, 2, 3, 4]
-    of = many(known, said, HELD, HELD_SAID)
-    found = margin(Ranks("chosen", SCRATCH)(of).logits, torch.tensor([0, 1] * 4))
-    by = torch.tensor(known if wanted == "original" else said)
+def test_the_better_predictor_ranks(original_margins: list[float], winner: str):
+    proxy_margins = [5.0, 6, 7, 8, 1, 2, 3, 4]
+    of = many(original_margins, proxy_margins, HELD, HELD_SAID)
+    result = margin(Ranks("chosen", SCRATCH)(of).logits, torch.tensor([0, 1] * 4))
+    by = torch.tensor(original_margins if winner == "original" else proxy_margins)
     quantiles = np.quantile(HELD, (by.argsort().argsort().numpy() + 0.5) / 8)
-    assert found.tolist() == pytest.approx(quantiles.tolist(), abs=1e-5)
+    assert result.tolist() == pytest.approx(quantiles.tolist(), abs=1e-5)
 
 
 def test_the_rule_by_hand():
@@ -227,19 +235,19 @@ def test_spearman_is_scipys(generator: torch.Generator):
 def test_a_wholly_forgotten_class_is_always_known_too_well():
     of = problem("layernorm", whole_class=True)
     proxy = Proxy(how=Descent(steps=2))
-    chosen, by_proxy = (Ranks(by, proxy)(of).logits for by in ("chosen", "proxy"))
-    assert torch.equal(chosen, by_proxy)
+    by_choice, by_proxy = (Ranks(by, proxy)(of).logits for by in ("chosen", "proxy"))
+    assert torch.equal(by_choice, by_proxy)
 
 
 def test_held_out_labels_become_as_strange_as_those_of_the_forget_part():
     labels = [0, 1] * 40
     of = setting([*labels, 0, 1], list(range(80)), labels, {})
-    right = torch.nn.functional.one_hot(torch.tensor(labels), 2).float()
-    wrong = right.clone()
-    wrong[:20] = wrong[:20].flip(1)  # errs on a quarter
-    moved = strange_labels(of, ModelLogits(wrong, right))
-    assert int((moved != torch.tensor(labels)).sum()) == 20
-    assert torch.equal(strange_labels(of, ModelLogits(right, wrong)), torch.tensor(labels))
+    right_logits = torch.nn.functional.one_hot(torch.tensor(labels), 2).float()
+    wrong_logits = right_logits.clone()
+    wrong_logits[:20] = wrong_logits[:20].flip(1)  # errs on a quarter
+    strange = strange_labels(of, ModelLogits(wrong_logits, right_logits))
+    assert int((strange != torch.tensor(labels)).sum()) == 20
+    assert torch.equal(strange_labels(of, ModelLogits(right_logits, wrong_logits)), torch.tensor(labels))
 
 
 # --- shards
@@ -251,10 +259,10 @@ def test_a_record_is_answered_by_a_model_that_has_not_seen_it():
     estimator = Shards(2, "own", how)
     assert true_margins(estimator(of)) == [2, -1, 1]
     folds, models = of.remember(repr(estimator), estimator.train)
-    untouched = cast(Table, of.build()).rows
+    initial_rows = cast(Table, of.build()).rows
     for fold, model in zip(folds, models, strict=True):
-        moved = (cast(Table, model).rows != untouched).any(1)[: len(TRAIN)].nonzero()[:, 0]
-        assert set(moved.tolist()) == set(range(len(TRAIN))) - set(fold.tolist())
+        ids = (cast(Table, model).rows != initial_rows).any(1)[: len(TRAIN)].nonzero()[:, 0]
+        assert set(ids.tolist()) == set(range(len(TRAIN))) - set(fold.tolist())
 
 
 def test_shards_are_refused_for_a_wholly_forgotten_class():
@@ -276,22 +284,22 @@ class Squares(Classifier):
 def test_influence_is_exact_on_least_squares(generator: torch.Generator):
     x = torch.randn(60, 5, generator=generator, dtype=torch.double)
     y = torch.randint(0, 3, (60,), generator=generator)
-    wanted = torch.nn.functional.one_hot(y, 3).double()
+    targets = torch.nn.functional.one_hot(y, 3).double()
     model = nn.Linear(5, 3, bias=False).double()
     with torch.no_grad():
-        model.weight.copy_(torch.linalg.lstsq(x[:50], wanted[:50]).solution.T)
+        model.weight.copy_(torch.linalg.lstsq(x[:50], targets[:50]).solution.T)
     forget, source = list(range(7)), Toy((x[:50],), y[:50])
     split = Split(source, forget, Toy((x[50:],), y[50:]))
     of = Problem(Squares(3), model, split, torch.Generator().manual_seed(0))
-    left = torch.linalg.lstsq(x[7:50], wanted[7:50]).solution
+    retrained = torch.linalg.lstsq(x[7:50], targets[7:50]).solution
     # the gradient of the rest is that of F with the other sign, so the step is Newton's, exact on a parabola
     estimate = Influence(damping=0.0, iterations=60)(of).logits
-    torch.testing.assert_close(estimate, (x[:7] @ left).float(), rtol=0, atol=1e-6)
+    torch.testing.assert_close(estimate, (x[:7] @ retrained).float(), rtol=0, atol=1e-6)
     assert float((estimate - model(x[:7]).float()).detach().abs().max()) > 0.01
 
 
 @for_each(
-    ("make", "says"),
+    ("make", "message"),
     [
         (lambda: Pool(()), "at least one proxy"),
         (lambda: Shards(1), "parts must be at least 2, found 1"),
@@ -299,6 +307,6 @@ def test_influence_is_exact_on_least_squares(generator: torch.Generator):
         (lambda: Influence(iterations=0), "iterations must be at least 1"),
     ],
 )
-def test_settings_that_make_no_sense_are_refused(make, says: str):
-    with pytest.raises(ValueError, match=says):
+def test_settings_that_make_no_sense_are_refused(make, message: str):
+    with pytest.raises(ValueError, match=message):
         make()

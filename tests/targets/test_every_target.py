@@ -78,11 +78,11 @@ def check_weights_move(name: str, family: str):
 
 
 def check_seed_decides_bits(name: str, family: str):
-    run, again = outcome(joint(name), family), problem(family)
-    next(again.model.children()).eval()
-    shorten_method(joint(name))(again)
-    assert all(torch.equal(value, run.after[n]) for n, value in again.model.state_dict().items())
-    assert again.curves == run.problem.curves
+    run, second = outcome(joint(name), family), problem(family)
+    next(second.model.children()).eval()
+    shorten_method(joint(name))(second)
+    assert all(torch.equal(value, run.after[n]) for n, value in second.model.state_dict().items())
+    assert second.curves == run.problem.curves
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -153,7 +153,7 @@ def test_statistics_see_each_batch_once_and_not_what_a_target_looks_at(name: str
 @pytest.mark.parametrize("name", ["match", "quantile", "redrawn-proxy", "estimate"])
 @for_each("family", ["batchnorm", "layernorm"])
 def test_a_shared_memory_changes_neither_bits_nor_cost(name: str, family: str):
-    alone, method = outcome(joint(name), family), shorten_method(joint(name))
+    single, method = outcome(joint(name), family), shorten_method(joint(name))
     first, second = problem(family), problem(family)
     assert isinstance(method.forget, Match | Quantile | Estimate)
     method.forget.proxy(first)  # another method has made the proxy, at another moment of its own run
@@ -161,9 +161,9 @@ def test_a_shared_memory_changes_neither_bits_nor_cost(name: str, family: str):
     next(second.model.children()).eval()
     next(first.model.children()).eval()
     method(second)
-    assert all(torch.equal(value, alone.after[n]) for n, value in second.model.state_dict().items())
-    assert second.cost.gradients == alone.problem.cost.gradients
-    assert second.cost.examples == alone.problem.cost.examples
+    assert all(torch.equal(value, single.after[n]) for n, value in second.model.state_dict().items())
+    assert second.cost.gradients == single.problem.cost.gradients
+    assert second.cost.examples == single.problem.cost.examples
     ((_, cost),) = first.memory.values()
     assert second.cost.seconds >= cost.seconds > 0 and len(second.memory) == 1
 
@@ -181,9 +181,9 @@ def test_a_seed_takes_no_proxy_of_another():
 @for_each("name", ["match", "quantile", "estimate", "uniform", "clamped", "unseen"])
 def test_a_whole_class_can_be_forgotten(name: str, family: str):
     of = problem(family, whole_class=True)
-    known = accuracy(of)
+    original_accuracy = accuracy(of)
     shorten_method(joint(name), steps=30)(of)
-    assert known > 0.9 and accuracy(of) < 0.7
+    assert original_accuracy > 0.9 and accuracy(of) < 0.7
 
 
 def test_own_ranks_of_a_whole_class_are_refused():
@@ -193,8 +193,8 @@ def test_own_ranks_of_a_whole_class_are_refused():
 
 @for_each("name", CASES)
 def test_repr_round_trips(name: str):
-    again = rebuilt(joint(name))
-    assert again == joint(name) and hash(again) == hash(joint(name))
+    twin = rebuilt(joint(name))
+    assert twin == joint(name) and hash(twin) == hash(joint(name))
 
 
 # --- every method with a forget loss takes every target

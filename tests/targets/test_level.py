@@ -28,9 +28,9 @@ def loss(margin: float) -> float:
     return math.log1p(math.exp(-margin))
 
 
-def answering(own: list[float], held: list[float]) -> Problem:
+def answering(forget_margins: list[float], held_margins: list[float]) -> Problem:
     """Forget and held-out examples with those margins."""
-    rows = margins(0, TRAIN, [*own, 9, 9, 9]) | margins(HELD_OUT, CALIBRATION, held)
+    rows = margins(0, TRAIN, [*forget_margins, 9, 9, 9]) | margins(HELD_OUT, CALIBRATION, held_margins)
     return setting(TRAIN, FORGET, CALIBRATION, rows)
 
 
@@ -42,24 +42,24 @@ def forget_step(of: Problem) -> Step:
 
 @given(st.lists(st.floats(0, 20, width=32), min_size=1, max_size=12, unique=True))
 def test_equal_sides_leave_every_loss_where_it_is(values: list[float]):
-    own = torch.tensor(sorted(values))
-    assert torch.allclose(match_losses(own, (own, own)), own, rtol=1e-5, atol=1e-5)
+    side = torch.tensor(sorted(values))
+    assert torch.allclose(match_losses(side, (side, side)), side, rtol=1e-5, atol=1e-5)
 
 
 @given(losses, losses, losses)
-def test_levels_keep_the_order_and_lie_among_held_out_losses(own, held, asked):
-    sides = torch.tensor(own).sort().values, torch.tensor(held).sort().values
-    found = match_losses(torch.tensor(asked).sort().values, sides)
-    assert bool((found.diff() >= -1e-5).all())
-    assert min(held) - 1e-5 <= float(found.min()) and float(found.max()) <= max(held) + 1e-5
+def test_levels_keep_the_order_and_lie_among_held_out_losses(forget_losses, held_losses, queries):
+    sides = torch.tensor(forget_losses).sort().values, torch.tensor(held_losses).sort().values
+    levels = match_losses(torch.tensor(queries).sort().values, sides)
+    assert bool((levels.diff() >= -1e-5).all())
+    assert min(held_losses) - 1e-5 <= float(levels.min()) and float(levels.max()) <= max(held_losses) + 1e-5
 
 
 @given(losses, losses, losses)
-def test_a_level_is_hazens_quantile_at_the_mid_rank(own, held, asked):
-    sides = torch.tensor(own).sort().values, torch.tensor(held).sort().values
-    ranks = [(sum(o < a for o in own) + sum(o <= a for o in own)) / (2 * len(own)) for a in asked]
-    wanted = np.quantile(np.array(held), ranks, method="hazen")
-    assert np.allclose(match_losses(torch.tensor(asked), sides), wanted, rtol=1e-4, atol=1e-4)
+def test_a_level_is_hazens_quantile_at_the_mid_rank(forget, test, queries):
+    sides = torch.tensor(forget).sort().values, torch.tensor(test).sort().values
+    ranks = [(sum(o < a for o in forget) + sum(o <= a for o in forget)) / (2 * len(forget)) for a in queries]
+    expected = np.quantile(np.array(test), ranks, method="hazen")
+    assert np.allclose(match_losses(torch.tensor(queries), sides), expected, rtol=1e-4, atol=1e-4)
 
 
 def test_examples_below_their_level_are_pushed_and_the_others_left_alone():
@@ -67,17 +67,17 @@ def test_examples_below_their_level_are_pushed_and_the_others_left_alone():
     level = HeldOutLevel(1, HOW)
     level.update(of)
     # three losses in the order of margins 5, 3, 0.2 at the sixths 1, 3, 5 of four: places 1/6, 3/2, 17/6
-    held = sorted(map(loss, (2.0, -1.0, 0.5, 1.0)))
-    wanted = [np.interp(place, range(4), held) for place in (1 / 6, 17 / 6, 1.5)]
-    own = level.sides[KNOWN][0][[0, 2, 1]]
-    assert np.allclose(level.level(own, torch.tensor([0, 1, 0])), wanted)
+    held_losses = sorted(map(loss, (2.0, -1.0, 0.5, 1.0)))
+    levels = [np.interp(place, range(4), held_losses) for place in (1 / 6, 17 / 6, 1.5)]
+    own_losses = level.sides[KNOWN][0][[0, 2, 1]]
+    assert np.allclose(level.level(own_losses, torch.tensor([0, 1, 0])), levels)
     step = forget_step(of)
-    found = step.gradient(level.objective)["rows"]
-    pushed = [loss(m) < w for m, w in zip((5.0, 0.2, 3.0), wanted, strict=True)]
-    assert pushed == [True, True, True]
+    slopes = step.gradient(level.objective)["rows"]
+    is_pushed = [loss(m) < w for m, w in zip((5.0, 0.2, 3.0), levels, strict=True)]
+    assert is_pushed == [True, True, True]
     for number, margin in enumerate((5.0, 0.2, 3.0)):  # the derivative of -log(1 + e^-m) by m, over three
-        assert float(found[number].abs().max()) == pytest.approx(1 / (1 + math.exp(margin)) / 3, rel=1e-5)
-    level.sides[KNOWN] = own.sort().values, torch.zeros(4)
+        assert float(slopes[number].abs().max()) == pytest.approx(1 / (1 + math.exp(margin)) / 3, rel=1e-5)
+    level.sides[KNOWN] = own_losses.sort().values, torch.zeros(4)
     assert float(forget_step(of).gradient(level.objective)["rows"].abs().max()) == 0
 
 
@@ -100,10 +100,10 @@ def test_a_class_that_is_gone_should_be_as_unlikely_as_for_the_other_classes():
     level = HeldOutLevel(1, HOW)
     level.update(of)
     assert list(level.sides) == [2]
-    wanted = [-torch.tensor(rows[HELD_OUT + i]).log_softmax(0)[2] for i in (0, 1, 3)]
-    assert torch.allclose(level.sides[2][1], torch.stack(wanted).sort().values)
-    found = level.level(level.sides[2][0], torch.tensor([2, 2]))
-    assert bool((found > 2).all()) and bool((level.sides[2][0] < 0.2).all())
+    held_losses = [-torch.tensor(rows[HELD_OUT + i]).log_softmax(0)[2] for i in (0, 1, 3)]
+    assert torch.allclose(level.sides[2][1], torch.stack(held_losses).sort().values)
+    levels = level.level(level.sides[2][0], torch.tensor([2, 2]))
+    assert bool((levels > 2).all()) and bool((level.sides[2][0] < 0.2).all())
 
 
 def test_a_part_of_a_class_is_compared_with_what_is_retained_elsewhere():
@@ -141,26 +141,26 @@ def test_a_look_leaves_statistics_modes_and_randomness_alone_and_is_charged():
 def test_losses_are_taken_in_the_modes_of_the_descent():
     """In training mode BatchNorm normalises by the batch, as it does where the loss is followed."""
     of = every_family.problem("batchnorm")
-    found = {}
+    losses_by_norm = {}
     for norm in ("train", "frozen"):
         level = HeldOutLevel(1, Descent(lr=0.1, steps=1, batch=64, norm=norm))
-        found[norm], _ = level.losses(of, "forget")
-    chosen = level.sampled_positions(of, "forget")
-    inputs, target = of.split.train.inputs[0][chosen], of.split.train.labels[chosen]
-    for norm, loss in found.items():
+        losses_by_norm[norm], _ = level.losses(of, "forget")
+    ids = level.sampled_positions(of, "forget")
+    inputs, target = of.split.train.inputs[0][ids], of.split.train.labels[ids]
+    for norm, loss in losses_by_norm.items():
         model = every_family.problem("batchnorm").model.train(norm == "train")
         assert torch.allclose(loss, nn.functional.cross_entropy(model(inputs), target, reduction="none"))
-    assert not torch.allclose(found["train"], found["frozen"])
+    assert not torch.allclose(losses_by_norm["train"], losses_by_norm["frozen"])
 
 
 def test_it_looks_every_so_many_steps_at_so_many_examples():
     of = every_family.problem("layernorm")
     level = HeldOutLevel(3, HOW, most=5)
-    seen = []
+    counts = []
     for index in range(7):
         level(of, index)
-        seen.append(of.cost.examples)
-    assert seen == [10, 10, 10, 20, 20, 20, 30]
+        counts.append(of.cost.examples)
+    assert counts == [10, 10, 10, 20, 20, 20, 30]
     assert torch.equal(level.sampled_positions(of, "forget"), level.sampled_positions(of, "forget"))
 
 
@@ -171,14 +171,14 @@ def test_joint_to_the_level_is_ascent_of_what_lies_below_it():
     method(of)
     f, r = recorder.drawn[2:]  # after the first look at either side
     losses = [nn.functional.cross_entropy(plain(b.inputs[0]), b.target, reduction="none") for b in (f, r)]
-    held = of.split.held_out
+    test_data = of.split.held_out
     calibration = of.split.calibration
     with torch.no_grad():
-        strange = nn.functional.cross_entropy(
-            plain(held.inputs[0][calibration]), held.labels[calibration], reduction="none"
+        test_losses = nn.functional.cross_entropy(
+            plain(test_data.inputs[0][calibration]), test_data.labels[calibration], reduction="none"
         )
     ranks = torch.tensor([(2 * sum(b < a for b in losses[0].tolist()) + 1) / 26 for a in losses[0].tolist()])
-    level = torch.tensor(np.quantile(strange.numpy(), ranks.numpy(), method="hazen"))
+    level = torch.tensor(np.quantile(test_losses.numpy(), ranks.numpy(), method="hazen"))
     assert 0 < int((losses[0] < level).sum()) <= 13
     objective = losses[1].mean() - 0.7 * torch.where(losses[0] < level, losses[0], level).mean()
     direction = grad(plain, objective)

@@ -90,15 +90,15 @@ def test_a_proxys_ranks_map_apart_where_it_agrees_and_where_not():
 def test_a_kind_without_counterpart_is_ranked_with_the_rest():
     of = setting(TRAIN, FORGET, CALIBRATION, margins(HELD_OUT, CALIBRATION, [2, -1, 4, 0]))
     proxy = Table(margins(0, TRAIN, [2, -1, 1, 0, 0, 0]) | margins(HELD_OUT, CALIBRATION, [3, 1, 2, 4]), 2)
-    found = quantiles(of, frozen_copy(proxy)).tolist()
+    levels = quantiles(of, frozen_copy(proxy)).tolist()
     # in the order of 2, -1, 1: no wrong answer above a right one
-    assert found == pytest.approx([3.0, -0.5, 1.0, 0, 0, 0])
+    assert levels == pytest.approx([3.0, -0.5, 1.0, 0, 0, 0])
 
 
 def test_a_forgotten_class_takes_the_proxys_level():
-    train, held = [0, 0, 1, 1, 0, 0], [1, 0, 1, 0]
-    of = setting(train, [2, 3], held, margins(0, train, [9] * 6) | margins(HELD_OUT, held, [8, 3, 6, 1]))
-    proxy = Table(margins(0, train, [2, 2, -5, -2, 2, 2]) | margins(HELD_OUT, held, [-4, 2, -6, 2]), 2)
+    train, test = [0, 0, 1, 1, 0, 0], [1, 0, 1, 0]
+    of = setting(train, [2, 3], test, margins(0, train, [9] * 6) | margins(HELD_OUT, test, [8, 3, 6, 1]))
+    proxy = Table(margins(0, train, [2, 2, -5, -2, 2, 2]) | margins(HELD_OUT, test, [-4, 2, -6, 2]), 2)
     assert of.split.forgotten_classes == (1,)
     assert quantiles(of, frozen_copy(proxy)).tolist() == pytest.approx([0, 0, -5.5, -4.5, 0, 0])
     with pytest.raises(ValueError, match=r"the original knows the forgotten classes \(1,\)"):
@@ -115,42 +115,42 @@ def test_a_forgotten_class_that_is_not_held_out_is_refused():
 
 
 def test_targets_do_not_read_the_originals_answers_on_forget_data():
-    answers, held = margins(0, TRAIN, [5, 1, 3, 9, 9, 9]), margins(HELD_OUT, CALIBRATION, [2, -1, 4, 0])
+    answers, held_rows = margins(0, TRAIN, [5, 1, 3, 9, 9, 9]), margins(HELD_OUT, CALIBRATION, [2, -1, 4, 0])
     proxy = frozen_copy(
         Table(margins(0, TRAIN, [2, -1, 1, 0, 0, 0]) | margins(HELD_OUT, CALIBRATION, [3, -2, 2, 4]), 2)
     )
     other = {number: [-x for x in row] for number, row in answers.items()}
     for targets in (quantiles, held_out_level):
         first, second = (
-            targets(setting(TRAIN, FORGET, CALIBRATION, a | held), proxy) for a in (answers, other)
+            targets(setting(TRAIN, FORGET, CALIBRATION, a | held_rows), proxy) for a in (answers, other)
         )
         assert torch.equal(first, second)
 
 
 def test_a_match_has_the_originals_confidence_on_held_out_data():
-    held = {
+    held_rows = {
         HELD_OUT: [4.0, 0.0],
         HELD_OUT + 1: [-2.0, 0.0],
         HELD_OUT + 2: [0.0, 8.0],
         HELD_OUT + 3: [1.0, 0.0],
     }
-    of = setting(TRAIN, FORGET, CALIBRATION, held)
-    said = {0: [2.5, 0.0], 1: [0.5, 0.0], 2: [0.0, 9.0]} | {HELD_OUT: [1.0, 0.0], HELD_OUT + 1: [3.0, 0.0],
+    of = setting(TRAIN, FORGET, CALIBRATION, held_rows)
+    answers = {0: [2.5, 0.0], 1: [0.5, 0.0], 2: [0.0, 9.0]} | {HELD_OUT: [1.0, 0.0], HELD_OUT + 1: [3.0, 0.0],
             HELD_OUT + 2: [0.0, 4.0], HELD_OUT + 3: [0.0, 2.0]}  # fmt: skip
-    table = held_out_level(of, frozen_copy(Table(said, 2)))
+    table = held_out_level(of, frozen_copy(Table(answers, 2)))
     # the proxy's choices 0, 0, 1, 1 have the original's margins 4, -2, 8, -1 and its own 1, 3, 4, 2;
     # its margins 2.5, 0.5, 9 have 2, 0, 4 of these below them: quantiles 2/4, 0.5/4, 3.5/4 of -2, -1, 4, 8
-    wanted = np.quantile([-2, -1, 4, 8], [0.5, 0.125, 0.875])
-    assert wanted.tolist() == pytest.approx([1.5, -1.625, 6.5])
+    expected = np.quantile([-2, -1, 4, 8], [0.5, 0.125, 0.875])
+    assert expected.tolist() == pytest.approx([1.5, -1.625, 6.5])
     assert table.tolist() == [[1.5, 0.0], [-1.625, 0.0], [0.0, 6.5], [0.0, 0.0], [0.0, 0.0], [0.0, 0.0]]
 
 
 def test_a_match_takes_no_confidence_from_a_forgotten_class():
-    train, held = [0, 0, 1, 1, 0, 0], [1, 0, 1, 0]
+    train, test = [0, 0, 1, 1, 0, 0], [1, 0, 1, 0]
     proxy = frozen_copy(Table({2: [1.0, 0.0], 3: [2.0, 0.0]}, 2))
     tables = [
-        held_out_level(setting(train, [2, 3], held, margins(HELD_OUT, held, [known, 3, known, 1])), proxy)
-        for known in (9, -9)
+        held_out_level(setting(train, [2, 3], test, margins(HELD_OUT, test, [margin, 3, margin, 1])), proxy)
+        for margin in (9, -9)
     ]
     assert torch.equal(*tables)
     with pytest.raises(ValueError, match="classes that are not wholly forgotten, found none"):
@@ -189,10 +189,10 @@ def test_a_reinitialized_proxy_keeps_normalisations(family: str):
 
 def test_a_proxy_leaves_the_problem_alone():
     of = problem("batchnorm")
-    before, drawn = copy.deepcopy(of.model.state_dict()), of.generator.get_state()
+    before, state = copy.deepcopy(of.model.state_dict()), of.generator.get_state()
     proxy = Proxy(how=Descent(steps=2))(of)
     assert all(torch.equal(value, before[name]) for name, value in of.model.state_dict().items())
-    assert torch.equal(of.generator.get_state(), drawn) and of.model.training and not of.curves
+    assert torch.equal(of.generator.get_state(), state) and of.model.training and not of.curves
     assert (of.cost.gradients, of.cost.examples) == (2, 2 * 47)
     Proxy(how=Descent(steps=2))(of)
     assert (of.cost.gradients, of.cost.examples) == (4, 4 * 47)  # charged again, not made again
@@ -213,13 +213,13 @@ def measure_push(of: Problem) -> list[float]:
 
 
 def test_unseen_pushes_the_examples_below_the_mean_held_out_loss_of_their_kind_and_no_others():
-    own, held = [5.0, 0.5, -0.5], [2.0, -1.0, 0.3, -1.4]
-    rows = margins(0, TRAIN, [*own, 9, 9, 9]) | margins(HELD_OUT, CALIBRATION, held)
-    every, wrong = np.mean(losses(held)), np.mean(losses([-1.0, -1.4]))
-    first, second, third = losses(own)
-    assert first < second < every < wrong and every < third < wrong
+    own_margins, held_margins = [5.0, 0.5, -0.5], [2.0, -1.0, 0.3, -1.4]
+    rows = margins(0, TRAIN, [*own_margins, 9, 9, 9]) | margins(HELD_OUT, CALIBRATION, held_margins)
+    mean_loss, wrong_loss = np.mean(losses(held_margins)), np.mean(losses([-1.0, -1.4]))
+    first, second, third = losses(own_margins)
+    assert first < second < mean_loss < wrong_loss and mean_loss < third < wrong_loss
     # the derivative of the loss by the margin, over three examples
-    slopes = [1 / (1 + math.exp(margin)) / 3 for margin in own]
+    slopes = [1 / (1 + math.exp(margin)) / 3 for margin in own_margins]
     assert measure_push(setting(TRAIN, FORGET, CALIBRATION, rows)) == pytest.approx(slopes)
     rows |= margins(0, TRAIN, [0.1, 5.0, -1.3, 9, 9, 9])
     low = setting(TRAIN, FORGET, CALIBRATION, rows | margins(HELD_OUT, CALIBRATION, [2.0, 2.0, -1.2, 2.0]))
@@ -239,12 +239,12 @@ def test_unseen_takes_the_original_and_not_the_model_as_it_is():
 
 
 def test_unseen_leaves_a_forgotten_class_at_a_guess_and_reads_no_held_out_data_of_it():
-    train, held = [0, 0, 1, 1, 0, 0], [1, 0, 1, 0]
+    train, test = [0, 0, 1, 1, 0, 0], [1, 0, 1, 0]
     of = setting(
         train,
         [0, 2, 3],
-        held,
-        margins(0, train, [1.0, 9, 0.1, -0.1, 9, 9]) | margins(HELD_OUT, held, [-9, 1.5] * 2),
+        test,
+        margins(0, train, [1.0, 9, 0.1, -0.1, 9, 9]) | margins(HELD_OUT, test, [-9, 1.5] * 2),
     )
     assert of.split.forgotten_classes == (1,)
     # in order: the loss of the margin 1.5 is reached already; the class ends at log 2, a margin of zero

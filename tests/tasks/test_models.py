@@ -80,10 +80,10 @@ def test_the_stride_of_the_stem_changes_the_resolution_and_no_weight() -> None:
     torch.manual_seed(0)
     plain = build("resnet18", 10, {"width": 4})
     torch.manual_seed(0)
-    strided = build("resnet18", 10, {"width": 4, "stem": 2})
+    strided_model = build("resnet18", 10, {"width": 4, "stem": 2})
     images = torch.randn(2, 3, 32, 32)
-    torch.testing.assert_close(dict(strided.state_dict()), dict(plain.state_dict()))
-    stems = [model.get_submodule("conv1")(images) for model in (plain, strided)]
+    torch.testing.assert_close(dict(strided_model.state_dict()), dict(plain.state_dict()))
+    stems = [model.get_submodule("conv1")(images) for model in (plain, strided_model)]
     torch.testing.assert_close(stems[0][:, :, ::2, ::2], stems[1])
 
 

@@ -20,13 +20,13 @@ def results(request, tmp_path_factory) -> list[dict[str, gloo.Found]]:
 
 @for_each("name", gloo.CASES)
 def test_two_processes_equal_one(name: str, results):
-    alone = gloo.CASES[name]()
-    assert isinstance(alone, dict)
+    single = gloo.CASES[name]()
+    assert isinstance(single, dict)
     for each in results:
         together = each[name]
         assert isinstance(together, dict), together
-        assert together.keys() == alone.keys()
-        for key, value in alone.items():
+        assert together.keys() == single.keys()
+        for key, value in single.items():
             torch.testing.assert_close(
                 together[key], value, rtol=0, atol=1e-10, msg=lambda m, key=key: f"{key}: {m}"
             )
@@ -84,9 +84,9 @@ def test_shards_cut_a_batch(n: int, count: int):
     assert sorted(torch.cat(shards).tolist()) == ids.tolist()
     assert max(map(len, shards)) - min(map(len, shards)) <= 1
     for rank, shard in enumerate(shards):
-        own = Processes(rank, count)
-        assert own.owns(ids) == (len(shard) > 0)
-        assert own.rows_to_read(ids).tolist() == (shard.tolist() or [0])
+        process = Processes(rank, count)
+        assert process.owns(ids) == (len(shard) > 0)
+        assert process.rows_to_read(ids).tolist() == (shard.tolist() or [0])
 
 
 @settings(deadline=None, max_examples=50)
@@ -96,13 +96,13 @@ def test_buckets_keep_the_order_fit_and_hold_one_type(sizes: list[tuple[int, boo
         str(i): torch.zeros(n, dtype=torch.float64 if double else torch.float32)
         for i, (n, double) in enumerate(sizes)
     }
-    kept, processes.BUCKET = processes.BUCKET, 40
+    bucket_size, processes.BUCKET = processes.BUCKET, 40
     try:
-        made = list(buckets(tensors))
+        result = list(buckets(tensors))
     finally:
-        processes.BUCKET = kept
-    assert [name for bucket in made for name in bucket] == list(tensors)
-    for bucket in made:
+        processes.BUCKET = bucket_size
+    assert [name for bucket in result for name in bucket] == list(tensors)
+    for bucket in result:
         assert len({tensors[name].dtype for name in bucket}) == 1
         assert len(bucket) == 1 or sum(tensors[name].nbytes for name in bucket) <= 40
 

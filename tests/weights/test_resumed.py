@@ -26,22 +26,22 @@ def more(results: object, place: Path) -> list[dict[str, resumed.Found]]:
     return resumed.together(4, place)
 
 
-def near(found: resumed.Found, wanted: resumed.Found, name: str) -> bool:
+def near(actual: resumed.Found, expected: resumed.Found, name: str) -> bool:
     """Whether weights agree to rounding."""
-    assert isinstance(found, dict) and isinstance(wanted, dict), (found, wanted)
-    assert found.keys() == wanted.keys()
+    assert isinstance(actual, dict) and isinstance(expected, dict), (actual, expected)
+    assert actual.keys() == expected.keys()
     tolerance = 1e-12 if resumed.CASES[name][1] == torch.float64 else 1e-6
-    size, apart = (
+    size, difference = (
         torch.stack([each.double().norm() for each in values]).norm()
-        for values in (wanted.values(), [found[key].double() - wanted[key].double() for key in wanted])
+        for values in (expected.values(), [actual[key].double() - expected[key].double() for key in expected])
     )
-    return bool(apart <= tolerance * size)
+    return bool(difference <= tolerance * size)
 
 
-def same(found: resumed.Found, wanted: resumed.Found) -> bool:
+def same(actual: resumed.Found, expected: resumed.Found) -> bool:
     """Whether weights are equal in every bit."""
-    assert isinstance(found, dict) and isinstance(wanted, dict), (found, wanted)
-    return all(torch.equal(found[key], value) for key, value in wanted.items())
+    assert isinstance(actual, dict) and isinstance(expected, dict), (actual, expected)
+    return all(torch.equal(actual[key], value) for key, value in expected.items())
 
 
 CASES = [(name, way) for name in resumed.CASES for way in resumed.WAYS]
@@ -60,8 +60,8 @@ def test_a_finished_run_gives_its_model_back(way, results):
 
 @for_each(("name", "way"), CASES)
 def test_one_process_resumes_what_two_began(name, way, results, place):
-    alone = resumed.run(name, "replicated", place / f"{name}, {way}, alone")
-    assert near(alone, results[0][f"{name}, {way}, whole"], name)
+    single = resumed.run(name, "replicated", place / f"{name}, {way}, alone")
+    assert near(single, results[0][f"{name}, {way}, whole"], name)
 
 
 @for_each(("name", "way"), CASES)

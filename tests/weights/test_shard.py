@@ -47,13 +47,13 @@ def test_a_pattern_names_them():
 
 
 def test_a_model_without_blocks_is_refused():
-    alone = nn.Sequential(nn.Linear(3, 2))
+    model = nn.Sequential(nn.Linear(3, 2))
     with pytest.raises(
         ValueError, match="needs blocks, two or more in one nn.ModuleList or nn.Sequential, found none"
     ):
-        find_blocks(alone)
+        find_blocks(model)
     with pytest.raises(ValueError, match="names that match 'layer', found none: .* the modules are 0"):
-        find_blocks(alone, "layer")
+        find_blocks(model, "layer")
 
 
 def test_without_a_process_group_there_is_nothing_to_shard_over():

@@ -43,36 +43,36 @@ def test_two_and_four_sharded_processes_end_where_one_does_by_other_methods(name
 
 def compare_with_one(name: str, shared: fsdp.Found, count: int = 2) -> None:
     kind, dtype, method = fsdp.CASES[name]
-    alone = fsdp.unlearn_case(kind, dtype, method, sharded=False)
-    assert isinstance(alone, dict) and isinstance(shared, dict), (alone, shared)
-    assert shared.keys() == alone.keys()
+    single = fsdp.unlearn_case(kind, dtype, method, sharded=False)
+    assert isinstance(single, dict) and isinstance(shared, dict), (single, shared)
+    assert shared.keys() == single.keys()
     start = dict(fsdp.model(kind, dtype).named_parameters())
-    difference, moved, size = (
+    difference, movement, size = (
         torch.stack([(a[k].double() - b[k].double()).norm() for k in start]).norm()
-        for a, b in ((shared, alone), (alone, start), (alone, {k: torch.zeros(()) for k in start}))
+        for a, b in ((shared, single), (single, start), (single, {k: torch.zeros(()) for k in start}))
     )
     if name.endswith("bf16"):  # bfloat16 keeps 8 bits, and each process rounds the gradient of its rows
-        assert difference < count * 2**-7 * moved
+        assert difference < count * 2**-7 * movement
     else:
         assert difference < (1e-12 if dtype == torch.float64 else 1e-6) * size
-    assert moved > 1e-3 * size
+    assert movement > 1e-3 * size
 
 
 def test_a_model_may_be_sharded_in_part_and_checkpointed(results):
-    alone = fsdp.root_whole(sharded=False)
+    single = fsdp.root_whole(sharded=False)
     for each in results:
-        for key, value in alone.items():
+        for key, value in single.items():
             torch.testing.assert_close(each["root whole"][key], value, rtol=0, atol=1e-12)
 
 
 def test_vectors_over_pieces_are_those_over_whole_weights(results):
-    alone = fsdp.vectors(sharded=False)
+    single = fsdp.vectors(sharded=False)
     for each in results:
-        shared = each["vectors"]
-        assert shared.keys() == alone.keys()
-        for key, value in alone.items():
+        vectors = each["vectors"]
+        assert vectors.keys() == single.keys()
+        for key, value in single.items():
             torch.testing.assert_close(
-                shared[key], value, rtol=1e-14, atol=0, msg=lambda m, key=key: f"{key}: {m}"
+                vectors[key], value, rtol=1e-14, atol=0, msg=lambda m, key=key: f"{key}: {m}"
             )
 
 
@@ -83,15 +83,15 @@ def test_the_model_is_edited_in_place_and_the_original_still_answers(results, ke
         assert bool(answers["same object"])
         assert torch.equal(answers["original"], answers["before"])
         assert not torch.allclose(answers["edited"], answers["before"])
-        for name, answered in (("edited", answers["edited"]), ("original", answers["before"])):
-            torch.testing.assert_close(answers[f"{name} in audit"].double(), answered, rtol=0, atol=1e-5)
+        for name, answer in (("edited", answers["edited"]), ("original", answers["before"])):
+            torch.testing.assert_close(answers[f"{name} in audit"].double(), answer, rtol=0, atol=1e-5)
 
 
 def test_one_file_is_saved_and_reads_into_a_whole_model(results, place):
-    whole = fsdp.Transformer().double()
-    sidecar = checkpoint.load(place / "saved", whole)
+    model = fsdp.Transformer().double()
+    sidecar = checkpoint.load(place / "saved", model)
     expected = results[0]["transformer, nested"]
-    assert all(torch.equal(value, expected[name]) for name, value in whole.state_dict().items())
+    assert all(torch.equal(value, expected[name]) for name, value in model.state_dict().items())
     original = fsdp.model("transformer", torch.float64).state_dict()
     assert sidecar["original"] == checkpoint.contents(original)
     record = json.loads((place / "saved" / "record.json").read_text())
@@ -103,12 +103,12 @@ def test_one_file_is_saved_and_reads_into_a_whole_model(results, place):
 def test_a_model_in_pieces_reads_into_sharded_and_whole_models(results, place):
     expected = results[0]["transformer, nested"]
     for each in results:
-        read = each["read in pieces"]
-        assert read.keys() == expected.keys()
-        assert all(torch.equal(value, expected[name]) for name, value in read.items())
-    whole = fsdp.Transformer().double()
-    facts = load_sharded(whole, place / "pieces")
-    assert all(torch.equal(value, expected[name]) for name, value in whole.state_dict().items())
+        weights = each["read in pieces"]
+        assert weights.keys() == expected.keys()
+        assert all(torch.equal(value, expected[name]) for name, value in weights.items())
+    model = fsdp.Transformer().double()
+    facts = load_sharded(model, place / "pieces")
+    assert all(torch.equal(value, expected[name]) for name, value in model.state_dict().items())
     assert facts["original"] == checkpoint.contents(fsdp.model("transformer", torch.float64).state_dict())
 
 
@@ -136,9 +136,9 @@ def test_additions_are_saved_once_and_merge_into_the_whole_original(results, pla
     from peft import PeftModel
 
     original = fsdp.model("transformer", torch.float64)
-    merged = PeftModel.from_pretrained(original, str(place / "saved with LoRA" / "lora")).merge_and_unload()
-    written = load_file(place / "saved with LoRA" / "model.safetensors")
-    assert all(torch.equal(value, written[name]) for name, value in merged.state_dict().items())
+    model = PeftModel.from_pretrained(original, str(place / "saved with LoRA" / "lora")).merge_and_unload()
+    weights = load_file(place / "saved with LoRA" / "model.safetensors")
+    assert all(torch.equal(value, weights[name]) for name, value in model.state_dict().items())
 
 
 REFUSED = {

@@ -43,12 +43,12 @@ DAMAGE = {"flipped": (flip, "{'bytes': "), "cut": (cut, "{'bytes': "), "gone": (
 
 
 @pytest.mark.parametrize("name", ["__0_0.distcp", ".metadata"])
-@pytest.mark.parametrize(("damage", "found"), DAMAGE.values(), ids=DAMAGE)
-def test_a_damaged_file_is_refused(tmp_path, damage: Callable[[Path], None], found: str, name: str):
+@pytest.mark.parametrize(("damage", "actual"), DAMAGE.values(), ids=DAMAGE)
+def test_a_damaged_file_is_refused(tmp_path, damage: Callable[[Path], None], actual: str, name: str):
     save(tmp_path, 1.0)
     damage(tmp_path / "sharded" / name)
     model = net(2.0)
-    pattern = f"{re.escape(name)} is damaged: expected {{'bytes': .*, found {found}.*save the model again$"
+    pattern = f"{re.escape(name)} is damaged: expected {{'bytes': .*, found {actual}.*save the model again$"
     with pytest.raises(ValueError, match=pattern):
         load_sharded(model, tmp_path)
     assert all(torch.equal(p, torch.full_like(p, 2.0)) for p in model.parameters())

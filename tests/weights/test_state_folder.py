@@ -15,12 +15,12 @@ from unweave.weights.state_folder import CLAIM, States, read_whole, write_whole
 
 
 def test_a_folder_with_other_content_is_refused_and_keeps_it(tmp_path: Path) -> None:
-    own = tmp_path / "000-holiday" / "picture"
-    own.parent.mkdir()
-    own.write_text("mine")
+    user_file = tmp_path / "000-holiday" / "picture"
+    user_file.parent.mkdir()
+    user_file.write_text("mine")
     with pytest.raises(ValueError, match="must be empty.*found '000-holiday'"):
         States(tmp_path, 1).claim({"seed": 0})
-    assert own.read_text() == "mine"
+    assert user_file.read_text() == "mine"
     assert not (tmp_path / CLAIM).exists()
 
 

@@ -60,9 +60,9 @@ def alone(member: Member, how: Descent, build) -> torch.Tensor:
 @for_each("change", CHANGES)
 def test_trained_together_equals_trained_alone_in_float64(change: str) -> None:
     how, five = replace(HOW, **CHANGES[change]), members(dtype=torch.float64)
-    found = train_population(how, lambda: mlp().double(), five)
-    assert found.alone == ()
-    for member, trained in zip(five, found.models, strict=True):
+    result = train_population(how, lambda: mlp().double(), five)
+    assert result.alone == ()
+    for member, trained in zip(five, result.models, strict=True):
         expected = alone(member, how, lambda: mlp().double())
         torch.testing.assert_close(weights(trained.model), expected, rtol=0, atol=1e-12)
         assert not trained.model.training
@@ -82,23 +82,23 @@ def test_convolutions_train_together_where_that_is_faster_with_frozen_weights(mo
 
     images = torch.randn(40, 1, 8, 8, generator=torch.Generator().manual_seed(0)).double()
     data = Resident(images, torch.arange(40) % 3)
-    both = [Member(Split(data, [i, i + 1], data), "mixed", i) for i in range(2)]
+    pair = [Member(Split(data, [i, i + 1], data), "mixed", i) for i in range(2)]
     assert (
-        "0 is a Conv2d, and on a CPU convolutions take longer" in train_population(HOW, build, both).alone[0]
+        "0 is a Conv2d, and on a CPU convolutions take longer" in train_population(HOW, build, pair).alone[0]
     )
     monkeypatch.setattr(limits, "convolution_reason", lambda model: "")  # as on a GPU
-    found = train_population(HOW, build, both)
-    assert not found.alone
-    for member, trained in zip(both, found.models, strict=True):
+    result = train_population(HOW, build, pair)
+    assert not result.alone
+    for member, trained in zip(pair, result.models, strict=True):
         torch.testing.assert_close(weights(trained.model), alone(member, HOW, build), rtol=0, atol=1e-12)
 
 
 def test_members_of_other_size_or_part_form_groups_of_their_own() -> None:
     three = members(3, torch.float64)
     smaller = Split(three[0].split.train, list(range(20)), three[0].split.held_out)
-    mixed = [*three, Member(smaller, "retain", 1), Member(smaller, "mixed", 2), replace(three[0], seed=9)]
-    found = train_population(HOW, lambda: mlp().double(), mixed, together=2)
-    for member, trained in zip(mixed, found.models, strict=True):
+    cases = [*three, Member(smaller, "retain", 1), Member(smaller, "mixed", 2), replace(three[0], seed=9)]
+    result = train_population(HOW, lambda: mlp().double(), cases, together=2)
+    for member, trained in zip(cases, result.models, strict=True):
         expected = alone(member, HOW, lambda: mlp().double())
         torch.testing.assert_close(weights(trained.model), expected, rtol=0, atol=1e-12)
 
@@ -124,9 +124,9 @@ class Shared(nn.Module):
 
 
 def test_tied_weights_stay_tied() -> None:
-    both = members(2, torch.float64)
+    pair = members(2, torch.float64)
     for member, trained in zip(
-        both, train_population(HOW, lambda: Shared().double(), both).models, strict=True
+        pair, train_population(HOW, lambda: Shared().double(), pair).models, strict=True
     ):
         expected = alone(member, HOW, lambda: Shared().double())
         torch.testing.assert_close(weights(trained.model), expected, rtol=0, atol=1e-12)
@@ -160,10 +160,10 @@ class Branching(nn.Module):
     ],
 )
 def test_what_cannot_be_batched_is_trained_alone_and_says_why(build, how: Descent, reason: str) -> None:
-    both = members(2)
-    found = train_population(how, build, both)
-    assert len(found.alone) == 1 and reason in found.alone[0]
-    for member, trained in zip(both, found.models, strict=True):
+    pair = members(2)
+    result = train_population(how, build, pair)
+    assert len(result.alone) == 1 and reason in result.alone[0]
+    for member, trained in zip(pair, result.models, strict=True):
         assert torch.equal(weights(trained.model), alone(member, how, build))
 
 
@@ -188,20 +188,20 @@ def store(how: Descent, member: Member, cache: Path) -> None:
 def test_what_cannot_be_batched_is_trained_by_worker_processes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    both, how = members(2), replace(HOW, micro_batch=4, epochs=1)
-    expected = [alone(member, how, mlp) for member in both]
+    pair, how = members(2), replace(HOW, micro_batch=4, epochs=1)
+    expected = [alone(member, how, mlp) for member in pair]
 
-    def refuse(*given: object) -> None:
+    def refuse(*arguments: object) -> None:
         raise AssertionError("this process trains nothing")
 
     monkeypatch.setattr("unweave.descent.train.descend", refuse)
-    calls = [(how, member, tmp_path) for member in both]
+    calls = [(how, member, tmp_path) for member in pair]
     with workers(2) as crew:
-        found = train_population(
-            how, mlp, both, cache=tmp_path, runner=lambda positions: run_calls(crew, store, calls)
+        result = train_population(
+            how, mlp, pair, cache=tmp_path, runner=lambda positions: run_calls(crew, store, calls)
         )
     assert all(
-        torch.equal(weights(each.model), one) for each, one in zip(found.models, expected, strict=True)
+        torch.equal(weights(each.model), one) for each, one in zip(result.models, expected, strict=True)
     )
 
 
@@ -214,56 +214,56 @@ def test_frozen_batch_norm_trains_together() -> None:
     def build() -> nn.Module:
         return nn.Sequential(nn.Linear(6, 3), nn.BatchNorm1d(3)).double()
 
-    both, how = members(2, torch.float64), replace(HOW, norm="frozen")
-    found = train_population(how, build, both)
-    assert found.alone == ()
-    for member, trained in zip(both, found.models, strict=True):
+    pair, how = members(2, torch.float64), replace(HOW, norm="frozen")
+    result = train_population(how, build, pair)
+    assert result.alone == ()
+    for member, trained in zip(pair, result.models, strict=True):
         torch.testing.assert_close(weights(trained.model), alone(member, how, build), rtol=0, atol=1e-12)
 
 
 def test_augmented_data_and_other_tasks_are_trained_alone() -> None:
     images = torch.randint(256, (40, 1, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     data = Resident(images, torch.arange(40) % 3, flip=True)
-    both = [Member(Split(data, [i], data), "mixed", i) for i in range(2)]
+    pair = [Member(Split(data, [i], data), "mixed", i) for i in range(2)]
     short = Descent(lr=0.01, steps=2, batch=8)
-    found = train_population(short, lambda: nn.Sequential(nn.Flatten(), nn.Linear(64, 3)), both)
-    assert "augmented" in found.alone[0]
+    result = train_population(short, lambda: nn.Sequential(nn.Flatten(), nn.Linear(64, 3)), pair)
+    assert "augmented" in result.alone[0]
     task = Diffusion(every_family.CLASSES, Schedule())
     split = every_family.problem("denoiser").split
     denoisers = [Member(split, "mixed", seed) for seed in range(2)]
-    found = train_population(short, every_family.Denoiser, denoisers, task=task)
-    assert "found the task Diffusion" in found.alone[0]
+    result = train_population(short, every_family.Denoiser, denoisers, task=task)
+    assert "found the task Diffusion" in result.alone[0]
 
 
 def test_a_stored_population_is_read_and_an_interruption_loses_one_group(tmp_path: Path, monkeypatch) -> None:
     five = members()
-    whole = [weights(each.model) for each in train_population(HOW, mlp, five, together=2).models]
+    expected = [weights(each.model) for each in train_population(HOW, mlp, five, together=2).models]
     trained, calls = population.train_group, []
 
-    def interrupted(*given) -> list:
-        calls.append(given)
+    def interrupted(*arguments) -> list:
+        calls.append(arguments)
         if len(calls) == 2:
             raise KeyboardInterrupt
-        return trained(*given)
+        return trained(*arguments)
 
     monkeypatch.setattr(population, "train_group", interrupted)
     with pytest.raises(KeyboardInterrupt):
         train_population(HOW, mlp, five, cache=tmp_path, together=2)
     assert len(list(tmp_path.iterdir())) == 2
-    found = train_population(HOW, mlp, five, cache=tmp_path, together=2)
+    result = train_population(HOW, mlp, five, cache=tmp_path, together=2)
     assert len(calls) == 3, "one group of two is trained, and the fifth alone"
-    for one, other in zip(found.models, whole, strict=True):
+    for one, other in zip(result.models, expected, strict=True):
         torch.testing.assert_close(weights(one.model), other, rtol=1e-5, atol=1e-5)
-    again = train_population(HOW, mlp, five, cache=tmp_path, together=2)
-    assert [each.cost for each in again.models] == [each.cost for each in found.models]
+    second = train_population(HOW, mlp, five, cache=tmp_path, together=2)
+    assert [each.cost for each in second.models] == [each.cost for each in result.models]
 
 
 def test_a_model_that_was_trained_alone_is_reused(tmp_path: Path) -> None:
     five = members()
     one = train_model(HOW, mlp, five[2].split, "retain", five[2].seed, cache=tmp_path)
-    found = train_population(HOW, mlp, five, cache=tmp_path)
-    assert torch.equal(weights(found.models[2].model), weights(one.model))
-    assert found.models[2].cost == one.cost
+    result = train_population(HOW, mlp, five, cache=tmp_path)
+    assert torch.equal(weights(result.models[2].model), weights(one.model))
+    assert result.models[2].cost == one.cost
 
 
 def test_a_training_that_diverges_names_itself() -> None:

@@ -77,8 +77,8 @@ class ByHand:
         self.of, self.model = of, copy.deepcopy(of.model)
         self.model.disable_gradient_checkpointing()  # functional_call would be over when it recomputes
         (self.retain,), (self.forget,) = smooth.both(of).values()
-        fixed = teacher(of)
-        self.wrong = of.task.mislabel(self.forget, lambda inputs: fixed(*inputs)).detach()
+        teacher_model = teacher(of)
+        self.wrong = of.task.mislabel(self.forget, lambda inputs: teacher_model(*inputs)).detach()
         self.weights = {name: p.detach().clone().requires_grad_() for name, p in of.params.items()}
 
     def retaining(self, weights: Mapping[str, Tensor]) -> Tensor:
@@ -97,15 +97,15 @@ class ByHand:
         """The gradient of J."""
         with sdpa_kernel(SDPBackend.MATH):
             inner = self.retaining(self.weights)
-            moved = zip(self.weights.items(), self.gradient(inner), strict=True)
-            ahead = {name: p - alpha * g for (name, p), g in moved}
-            return self.flat(self.gradient(inner + self.forgetting(ahead)))
+            pairs = zip(self.weights.items(), self.gradient(inner), strict=True)
+            shifted_weights = {name: p - alpha * g for (name, p), g in pairs}
+            return self.flat(self.gradient(inner + self.forgetting(shifted_weights)))
 
     def alignment(self) -> Tensor:
         """The gradient of the inner product of the two gradients."""
         with sdpa_kernel(SDPBackend.MATH):
-            both = (self.gradient(f(self.weights)) for f in (self.retaining, self.forgetting))
-            return self.flat(self.gradient(sum((g * h).sum() for g, h in zip(*both, strict=True))))
+            gradients = (self.gradient(f(self.weights)) for f in (self.retaining, self.forgetting))
+            return self.flat(self.gradient(sum((g * h).sum() for g, h in zip(*gradients, strict=True))))
 
     def flat(self, gradient: list[Tensor]) -> Tensor:
         return flat(dict(zip(self.weights, gradient, strict=True)))
@@ -116,21 +116,21 @@ def test_exact_is_the_gradient_through_the_inner_step(family: str, scope: str, c
     of, alpha = problem(family, scope, checkpointing), 0.1
     expected = ByHand(of).through(alpha)
     torch.testing.assert_close(follow(of, "exact", alpha), expected, rtol=0, atol=1e-10)
-    far = float((follow(of, "first-order", alpha) - expected).norm() / expected.norm())
-    assert far > 1e-3, "the Hessian matters here"
+    distance = float((follow(of, "first-order", alpha) - expected).norm() / expected.norm())
+    assert distance > 1e-3, "the Hessian matters here"
 
 
 @whole
 def test_checkpointing_runs_layers_again(family: str):
-    counted = {}
+    counts = {}
     for checkpointing in (False, True):
         of = problem(family, "all", checkpointing)
         calls = []
         inner = next(m for n, m in of.model.named_modules() if n.endswith(("resnets.0.conv1", "ff.net.2")))
         inner.register_forward_hook(lambda *_, calls=calls: calls.append(1))
         step(of).gradient(nll("retain"))
-        counted[checkpointing] = len(calls)
-    assert counted == {False: 1, True: 2}
+        counts[checkpointing] = len(calls)
+    assert counts == {False: 1, True: 2}
 
 
 @pytest.mark.parametrize("mode", ["nested", "lagged"])
@@ -144,21 +144,21 @@ def test_modes_agree_with_exact_to_second_order(family: str, scope: str, mode: s
         terms, before, runtime = MODES[mode](retain, forget, alpha), {}, None
         for index in range(2 if mode == "lagged" else 1):
             at = step(of, index=index, before=before, runtime=runtime)
-            runtime, found = at.runtime, direction(at, terms)
+            runtime, answer = at.runtime, direction(at, terms)
             before = {key: at.memory[key][1] for key in at.runtime.lagged_terms}
-        errors.append(float((found - follow(of, "exact", alpha)).norm()))
-    for wide, near in pairwise(errors):
-        assert 3.9 < wide / near < 4.1
+        errors.append(float((answer - follow(of, "exact", alpha)).norm()))
+    for large, small in pairwise(errors):
+        assert 3.9 < large / small < 4.1
 
 
 @pytest.mark.parametrize("scope", ["all", "lora"])
 @whole
 def test_the_slope_in_alpha_is_the_gradient_of_the_alignment(family: str, scope: str):
     of = problem(family, scope)
-    still, slope = follow(of, "joint", 0.0), -ByHand(of).alignment()
-    errors = [float(((follow(of, "exact", alpha) - still) / alpha - slope).norm()) for alpha in ALPHAS]
-    for wide, near in pairwise(errors):
-        assert 1.98 < wide / near < 2.02
+    start, slope = follow(of, "joint", 0.0), -ByHand(of).alignment()
+    errors = [float(((follow(of, "exact", alpha) - start) / alpha - slope).norm()) for alpha in ALPHAS]
+    for large, small in pairwise(errors):
+        assert 1.98 < large / small < 2.02
 
 
 @pytest.mark.parametrize("scope", ["all", "lora"])
@@ -172,8 +172,8 @@ def test_a_finite_difference_oracle_agrees_with_exact(family: str, scope: str):
     h = 1e-5 * float(flat(of.params).norm() / norm(v))
     ends = []
     for sign in (1, -1):
-        with at.at(v, sign * h) as there:
-            ends.append(flat(there.gradient(retain)))
+        with at.at(v, sign * h) as shifted_step:
+            ends.append(flat(shifted_step.gradient(retain)))
     difference = (ends[0] - ends[1]) / (2 * h)
     assert float((product - difference).norm() / difference.norm()) < 1e-3
 
@@ -207,10 +207,10 @@ def test_everything_is_restored_bit_for_bit(family: str):
 def test_a_shift_is_real_where_forward_passes_are_cast(family: str):
     of = every_family.problem(family, whole_class=True)
     at = step(of, runtime=Runtime(of.model, of.task, "bf16"))
-    here = at.gradient(nll("retain"))
-    with at.at(here, -0.5) as ahead:
-        there = ahead.gradient(nll("retain"))
-    assert float(norm(add(here, there, scale=-1)) / norm(here)) > 0.05
+    gradient = at.gradient(nll("retain"))
+    with at.at(gradient, -0.5) as shifted_step:
+        shifted_gradient = shifted_step.gradient(nll("retain"))
+    assert float(norm(add(gradient, shifted_gradient, scale=-1)) / norm(gradient)) > 0.05
 
 
 @whole
@@ -237,18 +237,18 @@ def test_a_teacher_that_moves_is_refused(family: str):
     of = problem(family)
     with pytest.raises(ValueError, match="a teacher must not move"):
         mislabel(teacher=of.model)
-    ahead = Lookahead(mislabel(), through=nll("retain"), lr=0.1)
+    lookahead = Lookahead(mislabel(), through=nll("retain"), lr=0.1)
     with pytest.raises(ValueError, match="pass teacher=frozen"):
-        step(of).gradient(ahead)
+        step(of).gradient(lookahead)
 
 
 @whole
 def test_the_teacher_is_asked_once_and_stands_where_the_student_stood(family: str):
-    of, asked = problem(family), []
-    fixed = teacher(of)
-    fixed.register_forward_hook(lambda *_: asked.append(1))
-    retain, forget = nll("retain"), mislabel(teacher=fixed)
+    of, calls = problem(family), []
+    teacher_model = teacher(of)
+    teacher_model.register_forward_hook(lambda *_: calls.append(1))
+    retain, forget = nll("retain"), mislabel(teacher=teacher_model)
     at = step(of)
     direction(at, MODES["nested"](retain, forget, 0.1))
-    assert len(asked) == 1 and not fixed.training
+    assert len(calls) == 1 and not teacher_model.training
     assert float(norm(at.gradient(forget))) > 0

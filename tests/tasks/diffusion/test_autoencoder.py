@@ -16,12 +16,12 @@ def test_the_images_at_a_time_change_no_latent_and_no_image(monkeypatch: pytest.
     model = AutoencoderKL(**VAE).eval()
     images = torch.randint(256, (3, 3, 16, 16), generator=torch.Generator().manual_seed(0)).byte()
     mean, deviation = autoencoder.encode(model, images)
-    drawn = autoencoder.decode(model, mean, rounded=False)
+    decoded_images = autoencoder.decode(model, mean, rounded=False)
     sizes: list[int] = []
     for part in (model.encoder, model.decoder):
-        part.register_forward_pre_hook(lambda _, given: sizes.append(len(given[0])))
+        part.register_forward_pre_hook(lambda _, inputs: sizes.append(len(inputs[0])))
     monkeypatch.setattr(autoencoder, "PIXELS", 2 * 16 * 16)
     for before, after in zip((mean, deviation), autoencoder.encode(model, images), strict=True):
         torch.testing.assert_close(after, before)
-    torch.testing.assert_close(autoencoder.decode(model, mean, rounded=False), drawn)
+    torch.testing.assert_close(autoencoder.decode(model, mean, rounded=False), decoded_images)
     assert sizes == [2, 1, 2, 1]

@@ -44,8 +44,8 @@ def test_captions_to_forget_that_do_not_name_the_concept_are_its_prompts(by: dic
     ]
     data = CaptionedImages(pixels, tuple(rows), Path())
     request = make_request(text_to_image.pipeline(), data, data, Erasure(concepts=("3",), **by))
-    named = [request.prompts.texts[each] for each in request.prompts.concepts]
-    assert named == ["a red three", "a three"]
+    concepts = [request.prompts.texts[each] for each in request.prompts.concepts]
+    assert concepts == ["a red three", "a three"]
     assert sorted(request.prompts.concepts) == sorted(request.prompts.forgotten)
 
 
@@ -54,17 +54,17 @@ def test_every_named_concept_is_one_of_the_prompts_wherever_its_images_are():
     captions = ["a three", "a four", "a four", "a four", "a seven", "a four"]
     rows = [{"file_name": f"{i}.png", "text": text, "number": text[2:]} for i, text in enumerate(captions)]
     train, test = (CaptionedImages(pixels[:4], tuple(each), Path()) for each in (rows[:4], rows[2:]))
-    asked = Erasure(concepts=("a three", "a four hundred"))
+    erasure = Erasure(concepts=("a three", "a four hundred"))
     with pytest.raises(ValueError, match="holds 'a four hundred'"):
-        make_request(text_to_image.pipeline(), train, test, asked)
+        make_request(text_to_image.pipeline(), train, test, erasure)
     assert Erasure(concepts=("a three", "a seven")).prompts(["a three"]) == ("a three", "a seven")
     by_column = Erasure(concepts=("three",), column="number")
     assert by_column.prompts([]) == ("three",)  # every caption to forget is also one to keep
-    bare = CaptionedImages(
+    images = CaptionedImages(
         pixels[:4], tuple({k: r[k] for k in ("file_name", "text")} for r in rows[2:]), Path()
     )
     with pytest.raises(ValueError, match="has|have no column 'number': add it"):
-        make_request(text_to_image.pipeline(), train, bare, by_column)
+        make_request(text_to_image.pipeline(), train, images, by_column)
 
 
 def test_a_held_out_image_holds_a_value_by_its_column_alone():
@@ -79,8 +79,8 @@ def test_a_held_out_image_holds_a_value_by_its_column_alone():
         Path(),
     )
     request = make_request(text_to_image.pipeline(), data, other, Erasure(concepts=("red",), column="colour"))
-    gone = {request.prompts.texts[each] for each in request.prompts.forgotten}
-    assert gone == {"red", "a red three", "a rose"}
+    texts = {request.prompts.texts[each] for each in request.prompts.forgotten}
+    assert texts == {"red", "a red three", "a rose"}
 
 
 def test_a_retained_caption_stays_retained_where_a_held_out_image_has_it_and_its_words_name_the_concept():

@@ -58,15 +58,15 @@ def test_diffusers_draws_the_same_image(pipeline: StableDiffusion, tmp_path: Pat
     )
     theirs.set_progress_bar_config(disable=True)
     noise = torch.randn(1, *pipeline.shape, generator=torch.Generator().manual_seed(8))
-    drawn = theirs("a photo of a three", latents=noise, num_inference_steps=4, output_type="pt").images
-    assert (data.images[1].double() - 255 * drawn[0].double()).abs().max() < 2
+    images = theirs("a photo of a three", latents=noise, num_inference_steps=4, output_type="pt").images
+    assert (data.images[1].double() - 255 * images[0].double()).abs().max() < 2
 
 
 def test_an_interrupted_run_goes_on_and_another_copies(
     pipeline: StableDiffusion, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    whole, part, other = (tmp_path / name for name in ("whole", "part", "other"))
-    draw_folder(pipeline, WANTED, whole)
+    full, part, other = (tmp_path / name for name in ("whole", "part", "other"))
+    draw_folder(pipeline, WANTED, full)
 
     def stop(done: int, total: int) -> None:
         raise KeyboardInterrupt
@@ -74,19 +74,19 @@ def test_an_interrupted_run_goes_on_and_another_copies(
     with pytest.raises(KeyboardInterrupt):
         draw_folder(pipeline, WANTED, part, progress=stop)
     first = contents(part)
-    assert len(first) == drawn_folder.AT_ONCE and first.items() <= contents(whole).items()
+    assert len(first) == drawn_folder.AT_ONCE and first.items() <= contents(full).items()
     with pytest.raises(ValueError, match="must hold one of metadata.jsonl"):
         read_captioned(part)
-    seen: list[tuple[int, int]] = []
-    draw_folder(pipeline, WANTED, part, progress=lambda *each: seen.append(each))
-    assert seen == [(2, 2)] and contents(part) == contents(whole)
+    reports: list[tuple[int, int]] = []
+    draw_folder(pipeline, WANTED, part, progress=lambda *each: reports.append(each))
+    assert reports == [(2, 2)] and contents(part) == contents(full)
     draw_folder(
-        pipeline, replace(WANTED, each=6), other, earlier=[tmp_path / "absent", whole], progress=expect(2)
+        pipeline, replace(WANTED, each=6), other, earlier=[tmp_path / "absent", full], progress=expect(2)
     )
     assert len(read_captioned(other)[0]) == 12
     monkeypatch.setattr(drawn_folder, "draw_absent_images", None)
     draw_folder(pipeline, WANTED, tmp_path / "copy", earlier=[other])
-    assert contents(tmp_path / "copy") == contents(whole)
+    assert contents(tmp_path / "copy") == contents(full)
 
 
 def expect(expected: int):
@@ -102,7 +102,7 @@ def test_a_name_stands_for_all_that_an_image_depends_on(pipeline: StableDiffusio
     model = {"weights": "one", "schedule": {}}
     names = WANTED.names(model)
     assert len(set(names)) == 10 and names[:4] == replace(WANTED, each=4).names(model)[:4]
-    others = [
+    other_names = [
         replace(WANTED, seed=20).names(model),
         replace(WANTED, sampler=replace(WANTED.sampler, steps=3)).names(model),
         replace(WANTED, sampler=replace(WANTED.sampler, guidance=3.0)).names(model),
@@ -110,25 +110,25 @@ def test_a_name_stands_for_all_that_an_image_depends_on(pipeline: StableDiffusio
         WANTED.names({**model, "weights": "other"}),
         WANTED.names({**model, "schedule": {"steps": 500}}),
     ]
-    assert not any({*names} & {*each} for each in others)
+    assert not any({*names} & {*each} for each in other_names)
 
 
 def test_weights_that_diverged_fail_and_leave_no_image(pipeline: StableDiffusion, tmp_path: Path):
     place = write_pipeline(tmp_path / "sd")
     for part in ("unet", "autoencoder"):
-        broken = load(place)
+        broken_pipeline = load(place)
         with torch.no_grad():
-            next(iter(getattr(broken, part).parameters())).fill_(torch.nan)
+            next(iter(getattr(broken_pipeline, part).parameters())).fill_(torch.nan)
         if part == "autoencoder":
             with torch.no_grad():
-                broken.autoencoder.decoder.conv_out.weight.fill_(torch.nan)
+                broken_pipeline.autoencoder.decoder.conv_out.weight.fill_(torch.nan)
         with pytest.raises(Failed, match="image is not finite"):
-            draw_folder(broken, WANTED, tmp_path / part)
+            draw_folder(broken_pipeline, WANTED, tmp_path / part)
         assert not (tmp_path / part).exists()
 
 
 @for_each(
-    ("concepts", "listed", "gone", "kept"),
+    ("concepts", "prompt_list", "forget_prompts", "retain_prompts"),
     [
         (["a three"], [], ["a three", "an image of a three", "a photo of a three"], ["a four"]),
         (["a three"], ["three boats", "a boat"], ["three boats"], ["a four", "a boat"]),
@@ -141,6 +141,6 @@ def test_weights_that_diverged_fail_and_leave_no_image(pipeline: StableDiffusion
         (["a three", "red"], ["a red three"], ["a red three"], ["a four"]),
     ],
 )
-def test_listed_prompts_replace_templates_or_are_kept(concepts, listed, gone, kept):
-    found = prompts_of(concepts, listed, ["a four"])
-    assert found == (tuple(gone), tuple(kept))
+def test_listed_prompts_replace_templates_or_are_kept(concepts, prompt_list, forget_prompts, retain_prompts):
+    prompts = prompts_of(concepts, prompt_list, ["a four"])
+    assert prompts == (tuple(forget_prompts), tuple(retain_prompts))

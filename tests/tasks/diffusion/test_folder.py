@@ -46,21 +46,26 @@ def dit(tmp_path: Path) -> Path:
 
 def test_a_pipeline_is_read_with_its_noise_and_conditions(unet: Path):
     before = torch.get_rng_state()
-    found = load(unet, n_classes=4)
+    pipeline = load(unet, n_classes=4)
     assert torch.equal(torch.get_rng_state(), before)
-    assert (found.n_classes, found.null, found.shape, found.component) == (4, 4, (1, 4, 4), "unet")
-    assert found.schedule == COSINE and found.task.drop == 0.1 and found.task.schedule == COSINE
+    assert (pipeline.n_classes, pipeline.null, pipeline.shape, pipeline.component) == (
+        4,
+        4,
+        (1, 4, 4),
+        "unet",
+    )
+    assert pipeline.schedule == COSINE and pipeline.task.drop == 0.1 and pipeline.task.schedule == COSINE
     assert load(unet, n_classes=5).task.null is None and load(unet, n_classes=5).task.drop == 0
     theirs = diffusers.UNet2DModel.from_pretrained(unet / "unet").eval()
-    x, t, condition = inputs(found.model)
-    assert torch.equal(found.model(x, t, condition), theirs(x, t, class_labels=condition).sample)
-    assert not found.model.training and all(p.requires_grad for p in found.model.parameters())
+    x, t, condition = inputs(pipeline.model)
+    assert torch.equal(pipeline.model(x, t, condition), theirs(x, t, class_labels=condition).sample)
+    assert not pipeline.model.training and all(p.requires_grad for p in pipeline.model.parameters())
 
 
 def test_one_model_is_read_with_the_noise_beside_it(dit: Path):
-    found = load(dit)
-    assert (found.n_classes, found.null, found.shape, found.component) == (4, 4, (2, 4, 4), ".")
-    assert found.schedule == COSINE
+    pipeline = load(dit)
+    assert (pipeline.n_classes, pipeline.null, pipeline.shape, pipeline.component) == (4, 4, (2, 4, 4), ".")
+    assert pipeline.schedule == COSINE
     shutil.rmtree(dit.parent / "scheduler")
     with pytest.raises(ValueError, match="its noise is not known: put that of its training there"):
         load(dit)
@@ -80,46 +85,53 @@ def test_a_copy_differs_in_the_weights_alone_and_diffusers_reads_it(
         for p in edited.parameters():
             if p.requires_grad:
                 p.add_(0.1 * torch.randn_like(p))
-    out = save(source, edited, tmp_path / "out" / "forgotten", {"method": "LUR()", "split": "abc"})
+    target = save(source, edited, tmp_path / "out" / "forgotten", {"method": "LUR()", "split": "abc"})
     assert contents(folder) == before, "the source"
-    own = str(Path(source.component) / WEIGHTS)
-    after = contents(out)
+    weights_file = str(Path(source.component) / WEIGHTS)
+    after = contents(target)
     assert after.keys() == before.keys() | {MANIFEST}
-    assert [name for name in before if after[name] != before[name]] == [own]
-    again = load(out)
-    assert (again.schedule, again.n_classes, again.null) == (source.schedule, 4, 4)
+    assert [name for name in before if after[name] != before[name]] == [weights_file]
+    copy_pipeline = load(target)
+    assert (copy_pipeline.schedule, copy_pipeline.n_classes, copy_pipeline.null) == (source.schedule, 4, 4)
     x, t, condition = inputs(edited)
-    torch.testing.assert_close(again.model(x, t, condition), edited.eval()(x, t, condition))
-    name = type(again.model).__name__
-    theirs = getattr(diffusers, name).from_pretrained(out / source.component)
-    assert all(torch.equal(p, again.model.state_dict()[n]) for n, p in theirs.state_dict().items())
-    said = json.loads((out / MANIFEST).read_text())
-    assert said["method"] == "LUR()" and said["split"] == "abc" and said["component"] == source.component
-    assert (said["weights_before"], said["weights_after"]) == (before[own], after[own])
-    assert str(tmp_path) not in (out / MANIFEST).read_text()
+    torch.testing.assert_close(copy_pipeline.model(x, t, condition), edited.eval()(x, t, condition))
+    name = type(copy_pipeline.model).__name__
+    theirs = getattr(diffusers, name).from_pretrained(target / source.component)
+    assert all(torch.equal(p, copy_pipeline.model.state_dict()[n]) for n, p in theirs.state_dict().items())
+    manifest = json.loads((target / MANIFEST).read_text())
+    assert (
+        manifest["method"] == "LUR()"
+        and manifest["split"] == "abc"
+        and manifest["component"] == source.component
+    )
+    assert (manifest["weights_before"], manifest["weights_after"]) == (
+        before[weights_file],
+        after[weights_file],
+    )
+    assert str(tmp_path) not in (target / MANIFEST).read_text()
 
 
 @pytest.mark.parametrize("kind", ["unet", "dit"])
 def test_no_other_weights_of_the_source_are_copied(kind: str, request, tmp_path: Path):
     place = request.getfixturevalue(kind)
-    own = place / "unet" if kind == "unet" else place
-    whole = (own / WEIGHTS).read_bytes()
+    component_folder = place / "unet" if kind == "unet" else place
+    content = (component_folder / WEIGHTS).read_bytes()
     extra = ["diffusion_pytorch_model.bin", "diffusion_pytorch_model.fp16.safetensors", "model.pkl", "x.onnx"]
     extra += ["diffusion_pytorch_model-00001-of-00002.safetensors", f"{WEIGHTS}.index.json"]
     folders = [place / "unet_ema", place / "checkpoint-500" / "unet", place / ".git" / "objects"]
-    for path in [*(own / name for name in extra), *(folder / WEIGHTS for folder in folders)]:
+    for path in [*(component_folder / name for name in extra), *(folder / WEIGHTS for folder in folders)]:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(whole)
+        path.write_bytes(content)
     source = load(place, n_classes=4)
     edited = load(place, n_classes=4).model
     with torch.no_grad():
         next(edited.parameters()).add_(1)
-    out = save(source, edited, tmp_path / "out", {})
-    assert hashlib.sha256(whole).hexdigest() not in contents(out).values()
-    assert [path.name for path in out.rglob("*") if "model" in path.name and path.suffix != ".json"] == [
+    target = save(source, edited, tmp_path / "out", {})
+    assert hashlib.sha256(content).hexdigest() not in contents(target).values()
+    assert [path.name for path in target.rglob("*") if "model" in path.name and path.suffix != ".json"] == [
         WEIGHTS
     ]
-    left_out = json.loads((out / MANIFEST).read_text())["left_out"]
+    left_out = json.loads((target / MANIFEST).read_text())["left_out"]
     prefix = "unet/" if kind == "unet" else ""
     assert left_out == sorted([".git", "checkpoint-500", "unet_ema", *(prefix + name for name in extra)])
 
@@ -129,8 +141,8 @@ def test_other_components_are_copied_whole(unet: Path, tmp_path: Path):
     index.write_text(json.dumps(json.loads(index.read_text()) | {"text": ["transformers", "Encoder"]}))
     (unet / "text" / "inner").mkdir(parents=True)
     (unet / "text" / "inner" / "model.bin").write_bytes(b"words")
-    found = load(unet, n_classes=4)
-    assert (save(found, found.model, tmp_path / "out", {}) / "text" / "inner" / "model.bin").exists()
+    pipeline = load(unet, n_classes=4)
+    assert (save(pipeline, pipeline.model, tmp_path / "out", {}) / "text" / "inner" / "model.bin").exists()
 
 
 def test_a_pipeline_of_two_denoisers_is_refused(unet: Path):
@@ -141,13 +153,13 @@ def test_a_pipeline_of_two_denoisers_is_refused(unet: Path):
 
 
 def test_the_source_is_never_written_to(unet: Path, tmp_path: Path):
-    found, before = load(unet, n_classes=4), contents(unet)
-    for out in (unet, unet / "forgotten", unet / "unet", tmp_path):
+    pipeline, before = load(unet, n_classes=4), contents(unet)
+    for place in (unet, unet / "forgotten", unet / "unet", tmp_path):
         with pytest.raises(ValueError, match="must lie outside of the source folder"):
-            save(found, found.model, out, {})
+            save(pipeline, pipeline.model, place, {})
     (tmp_path / "taken").mkdir()
     with pytest.raises(ValueError, match="taken exists: name a new folder"):
-        save(found, found.model, tmp_path / "taken", {})
+        save(pipeline, pipeline.model, tmp_path / "taken", {})
     assert contents(unet) == before
 
 
@@ -259,9 +271,9 @@ def test_a_denoiser_of_other_latents_is_refused_by_what_makes_them(unet: Path, a
 @pytest.fixture
 def edited(dit: Path, tmp_path: Path) -> Path:
     """What was written of a model whose noise is nowhere but in the manifest."""
-    found = load(dit)
+    pipeline = load(dit)
     facts = {"method": "lur", "settings": "LUR()", "seed": 1, "split": "abc", "forgotten_classes": [3]}
-    return save(found, move(load(dit).model), tmp_path / "edited", facts)
+    return save(pipeline, move(load(dit).model), tmp_path / "edited", facts)
 
 
 def move(model: torch.nn.Module) -> torch.nn.Module:
@@ -274,14 +286,14 @@ def test_a_manifest_keeps_what_was_forgotten_before(edited: Path, tmp_path: Path
     first = load(edited)
     assert first.forgotten_classes == (3,) and first.schedule == COSINE
     facts = {"method": "sa", "forgotten_classes": [1]}
-    out = save(first, move(load(edited).model), tmp_path / "again", facts)
-    before, after = (json.loads((place / MANIFEST).read_text()) for place in (edited, out))
+    target = save(first, move(load(edited).model), tmp_path / "again", facts)
+    before, after = (json.loads((place / MANIFEST).read_text()) for place in (edited, target))
     assert before["history"] == [] and after["forgotten_classes"] == [1]
     (step,) = after["history"]
-    kept = ("forgotten_classes", "method", "settings", "seed", "split", "weights_before", "weights_after")
-    assert step == {"forgotten_concepts": [], "forgotten_captions": [], **{key: before[key] for key in kept}}
+    keys = ("forgotten_classes", "method", "settings", "seed", "split", "weights_before", "weights_after")
+    assert step == {"forgotten_concepts": [], "forgotten_captions": [], **{key: before[key] for key in keys}}
     assert after["weights_before"] == before["weights_after"]
-    assert load(out).forgotten_classes == (1, 3)
+    assert load(target).forgotten_classes == (1, 3)
 
 
 def test_a_manifest_from_before_ddim_was_read_still_says_the_noise(edited: Path):
@@ -298,19 +310,19 @@ def test_what_ddim_is_set_to_is_read_and_its_file_is_copied_as_it_is(unet: Path,
     diffusers.DDIMScheduler(**settings).save_pretrained(unet / "scheduler")
     path = Path("scheduler", "scheduler_config.json")
     (unet / path).write_text((unet / path).read_text().replace(": 0.5", ":   5e-1"))
-    found = load(unet, n_classes=4)
-    assert found.schedule == found.task.schedule == Schedule(clip=0.5, ends_clean=False, offset=1)
-    out = save(found, move(load(unet, n_classes=4).model), tmp_path / "out", {})
-    assert (out / path).read_bytes() == (unet / path).read_bytes() and b":   5e-1" in (
-        out / path
+    pipeline = load(unet, n_classes=4)
+    assert pipeline.schedule == pipeline.task.schedule == Schedule(clip=0.5, ends_clean=False, offset=1)
+    target = save(pipeline, move(load(unet, n_classes=4).model), tmp_path / "out", {})
+    assert (target / path).read_bytes() == (unet / path).read_bytes() and b":   5e-1" in (
+        target / path
     ).read_bytes()
-    assert load(out).schedule == found.schedule
+    assert load(target).schedule == pipeline.schedule
 
 
 def test_a_component_alone_has_the_past_of_its_pipeline(unet: Path, tmp_path: Path):
-    found = load(unet, n_classes=4)
-    out = save(found, move(load(unet, n_classes=4).model), tmp_path / "out", {"forgotten_classes": [3]})
-    assert load(out / "unet").forgotten_classes == (3,)
+    pipeline = load(unet, n_classes=4)
+    target = save(pipeline, move(load(unet, n_classes=4).model), tmp_path / "out", {"forgotten_classes": [3]})
+    assert load(target / "unet").forgotten_classes == (3,)
 
 
 def test_weights_that_the_manifest_does_not_describe_are_refused(dit: Path, edited: Path):

@@ -24,21 +24,21 @@ def test_the_loss_is_that_of_its_terms(model: Reconstructing, generator: torch.G
     batch = TASK.draw(raw(), generator)
     x, noise = batch.inputs
     posterior = model.autoencoder.encode(x).latent_dist
-    again = model.autoencoder.decode(posterior.mean + posterior.std * noise).sample
+    reconstruction = model.autoencoder.decode(posterior.mean + posterior.std * noise).sample
     divergence = kl_divergence(Normal(posterior.mean, posterior.std), Normal(0.0, 1.0)).flatten(1).mean(1)
-    error = (again - x).flatten(1)
+    error = (reconstruction - x).flatten(1)
     expected = error.square().mean(1) + 0.3 * error.abs().mean(1) + 0.01 * divergence
     assert torch.allclose(TASK.loss(model(x, noise), batch.target), expected, atol=1e-5)
 
 
 def test_an_image_keeps_its_noise_in_another_batch():
-    whole = TASK.draw(raw(), torch.Generator().manual_seed(1))
+    batch = TASK.draw(raw(), torch.Generator().manual_seed(1))
     pixels = raw().inputs[0]
     part = Raw(torch.tensor([3]), (pixels[3:4],), torch.zeros(1, dtype=torch.int64))
-    alone = TASK.draw(part, torch.Generator().manual_seed(1))
-    for one, other in zip(alone.inputs, whole.inputs, strict=True):
+    part_batch = TASK.draw(part, torch.Generator().manual_seed(1))
+    for one, other in zip(part_batch.inputs, batch.inputs, strict=True):
         assert torch.equal(one, other[3:4])
-    assert float(whole.inputs[1].std()) == pytest.approx(1, abs=0.1)
+    assert float(batch.inputs[1].std()) == pytest.approx(1, abs=0.1)
 
 
 def test_divergence_compares_reconstructions_alone():

@@ -39,8 +39,8 @@ class Small(nn.Module):
 
     def forward(self, x: Tensor, t: Tensor, condition: Tensor) -> Tensor:
         self.calls.append(len(x))
-        seen = torch.cat([x, self.condition(condition).view(-1, 1, 4, 4)], 1)
-        return self.drop(self.mix(seen)) + x * (t / 20).view(-1, 1, 1, 1).to(x.dtype)
+        features = torch.cat([x, self.condition(condition).view(-1, 1, 4, 4)], 1)
+        return self.drop(self.mix(features)) + x * (t / 20).view(-1, 1, 1, 1).to(x.dtype)
 
 
 @pytest.fixture
@@ -54,11 +54,13 @@ def draw(model: nn.Module, how: Sampler, conditions: Tensor = CONDITIONS, task: 
 
 @for_each("how", SAMPLERS)
 def test_an_image_depends_neither_on_the_batch_nor_on_its_neighbours(model: Small, how: Sampler):
-    whole = draw(model, how)
-    assert whole.shape == (7, *SHAPE) and bool(whole.isfinite().all())
+    images = draw(model, how)
+    assert images.shape == (7, *SHAPE) and bool(images.isfinite().all())
     for chunk in (1, 3, 100):
-        torch.testing.assert_close(draw(model, how, chunk=chunk), whole, rtol=0, atol=1e-6)
-    torch.testing.assert_close(draw(model, how, CONDITIONS[3:5], seeds=[3, 4]), whole[3:5], rtol=0, atol=1e-6)
+        torch.testing.assert_close(draw(model, how, chunk=chunk), images, rtol=0, atol=1e-6)
+    torch.testing.assert_close(
+        draw(model, how, CONDITIONS[3:5], seeds=[3, 4]), images[3:5], rtol=0, atol=1e-6
+    )
 
 
 def test_wide_images_are_drawn_in_smaller_chunks(model: Small):
@@ -71,8 +73,8 @@ def test_seed_and_condition_decide_and_nothing_else_is_touched(model: Small, how
     first = draw(model, how)
     assert torch.equal(first, draw(model, how)) and model.training == before and model.drop.training
     assert torch.equal(torch.get_rng_state(), state)
-    again = draw(model, how, seeds=range(7, 14))
-    assert not torch.isclose(first, again).flatten(1).all(1).any()
+    second = draw(model, how, seeds=range(7, 14))
+    assert not torch.isclose(first, second).flatten(1).all(1).any()
     other = draw(model, how, (CONDITIONS + 1) % 5)
     assert torch.equal(first, other) == (how.guidance == 0)
 
@@ -81,10 +83,10 @@ def test_guidance_is_that_of_diffusers_and_one_more_than_that_of_selective_amnes
     x, time = torch.randn(3, *SHAPE, dtype=torch.float64), 7
     model.eval()
     condition, null = torch.tensor([0, 1, 2]), torch.full((3,), 4)
-    said, plain = (model(x, torch.full((3,), time), c) for c in (condition, null))
+    conditional, plain = (model(x, torch.full((3,), time), c) for c in (condition, null))
     for s in (0.0, 1.0, 3.0):
         w = s - 1
-        expected = (1 + w) * said - w * plain
+        expected = (1 + w) * conditional - w * plain
         torch.testing.assert_close(guided_prediction(model, TASK, x, time, condition, s), expected)
 
 
@@ -110,27 +112,29 @@ def test_a_model_that_knows_the_image_draws_it(prediction, how: Sampler):
             clean = image.expand_as(x)
             return task.schedule.target(clean, (x - signal * clean) / spread, t)
 
-    found = draw(Knows(), how, task=task)
-    torch.testing.assert_close(found, image.expand(7, *SHAPE), rtol=0, atol=0.02)
+    images = draw(Knows(), how, task=task)
+    torch.testing.assert_close(images, image.expand(7, *SHAPE), rtol=0, atol=0.02)
 
 
 def test_ddim_is_its_formula(model: Small):
     # Song et al., 2021, Equation 12, at the leading times 0, 5, 10, 15 and abar = 1 before the first
     how = Sampler(steps=4, eta=1.0, spacing="leading")
-    left = torch.cat([torch.ones(1, dtype=torch.float64), alphas_cumprod(TASK.schedule, torch.device("cpu"))])
+    alphas = torch.cat(
+        [torch.ones(1, dtype=torch.float64), alphas_cumprod(TASK.schedule, torch.device("cpu"))]
+    )
     generator = torch.Generator().manual_seed(11)
     x = torch.randn(1, *SHAPE, generator=generator).double()
     model.eval()
     for time, before in ((15, 10), (10, 5), (5, 0), (0, -1)):
         noise = torch.randn(1, *SHAPE, generator=generator).double()
         with torch.no_grad():
-            said = model(x, torch.tensor([time]), torch.tensor([2]))
-        a, b = left[time + 1], left[before + 1]
+            noise_estimate = model(x, torch.tensor([time]), torch.tensor([2]))
+        a, b = alphas[time + 1], alphas[before + 1]
         sigma = ((1 - b) / (1 - a) * (1 - a / b)).sqrt()
-        clean = (x - (1 - a).sqrt() * said) / a.sqrt()
-        x = b.sqrt() * clean + (1 - b - sigma**2).clamp(min=0).sqrt() * said + sigma * noise
-    found = draw(model, how, torch.tensor([2]), seeds=[11])
-    torch.testing.assert_close(found, x, rtol=0, atol=1e-5)
+        clean = (x - (1 - a).sqrt() * noise_estimate) / a.sqrt()
+        x = b.sqrt() * clean + (1 - b - sigma**2).clamp(min=0).sqrt() * noise_estimate + sigma * noise
+    image = draw(model, how, torch.tensor([2]), seeds=[11])
+    torch.testing.assert_close(image, x, rtol=0, atol=1e-5)
 
 
 def drawn_by_diffusers(theirs, model: nn.Module, steps: int, seed: int, eta: float = 0.0) -> Tensor:
@@ -141,9 +145,9 @@ def drawn_by_diffusers(theirs, model: nn.Module, steps: int, seed: int, eta: flo
     for time in theirs.timesteps:
         noise = torch.randn(1, *SHAPE, generator=generator).double() if eta else None
         with torch.no_grad():
-            said = model(x, time.expand(1), torch.tensor([2]))
+            answer = model(x, time.expand(1), torch.tensor([2]))
         extra = {"eta": eta, "variance_noise": noise} if eta else {}
-        x = theirs.step(said, time, x, **extra).prev_sample
+        x = theirs.step(answer, time, x, **extra).prev_sample
     return x
 
 
@@ -163,13 +167,13 @@ def test_ddim_draws_as_the_scheduler_of_diffusers_with_that_config(
     model: Small, options: dict, eta: float, prediction
 ):
     theirs = DDIMScheduler(num_train_timesteps=20, beta_end=0.3, prediction_type=prediction, **options)
-    read = Schedule.of(theirs.config)
+    rebuilt_schedule = Schedule.of(theirs.config)
     how, seeds = Sampler(steps=4, eta=eta, spacing="leading"), [11]
-    found = draw(model, how, torch.tensor([2]), replace(TASK, schedule=read), seeds=seeds)
+    images = draw(model, how, torch.tensor([2]), replace(TASK, schedule=rebuilt_schedule), seeds=seeds)
     expected = drawn_by_diffusers(theirs, model.eval(), 4, 11, eta)
-    torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
-    plain = replace(TASK, schedule=replace(read, clip=None, ends_clean=True, offset=0))
-    assert float((draw(model, how, torch.tensor([2]), plain, seeds=seeds) - found).abs().max()) > 1e-3
+    torch.testing.assert_close(images, expected, rtol=0, atol=1e-5)
+    plain = replace(TASK, schedule=replace(rebuilt_schedule, clip=None, ends_clean=True, offset=0))
+    assert float((draw(model, how, torch.tensor([2]), plain, seeds=seeds) - images).abs().max()) > 1e-3
 
 
 def test_the_other_solver_takes_the_offset_and_no_more_as_in_diffusers(model: Small):
@@ -180,8 +184,8 @@ def test_the_other_solver_takes_the_offset_and_no_more_as_in_diffusers(model: Sm
         theirs = DPMSolverMultistepScheduler.from_config(config)
         expected = drawn_by_diffusers(theirs, model.eval(), 4, 11)
     task = replace(TASK, schedule=Schedule.of(config))
-    found = draw(model, Sampler("dpm", steps=4, spacing="leading"), torch.tensor([2]), task, seeds=[11])
-    torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
+    image = draw(model, Sampler("dpm", steps=4, spacing="leading"), torch.tensor([2]), task, seeds=[11])
+    torch.testing.assert_close(image, expected, rtol=0, atol=1e-5)
 
 
 def test_a_sampler_clips_where_the_schedule_does_not(model: Small):
@@ -287,8 +291,8 @@ def test_a_diverged_model_draws_nothing(model: Small):
 def test_the_denoisers_of_diffusers_draw_alike_in_every_batch_size(family: str, how: Sampler):
     # four classes with the null condition after them: diffusers' own pipeline takes 1000 for it
     of = every_family.problem(family)
-    whole = draw(of.model, how, task=of.task)
-    alone = draw(of.model, how, task=of.task, chunk=1)
-    torch.testing.assert_close(alone, whole, rtol=0, atol=1e-4)
+    batched = draw(of.model, how, task=of.task)
+    single = draw(of.model, how, task=of.task, chunk=1)
+    torch.testing.assert_close(single, batched, rtol=0, atol=1e-4)
     exact = draw(of.model.double(), how, task=of.task)
     torch.testing.assert_close(draw(of.model, how, task=of.task, chunk=2), exact, rtol=0, atol=1e-6)

@@ -19,10 +19,10 @@ SCHEDULES = (
 
 @for_each("schedule", SCHEDULES)
 def test_the_image_fades_and_never_comes_back(schedule: Schedule):
-    left = alphas_cumprod(schedule, CPU)
-    assert len(left) == schedule.steps and bool((left.diff() < 0).all())
-    assert bool((left >= 0).all()) and bool((left < 1).all())
-    assert bool(left[-1] == 0) == schedule.zero_snr
+    alphas = alphas_cumprod(schedule, CPU)
+    assert len(alphas) == schedule.steps and bool((alphas.diff() < 0).all())
+    assert bool((alphas >= 0).all()) and bool((alphas < 1).all())
+    assert bool(alphas[-1] == 0) == schedule.zero_snr
 
 
 @for_each("schedule", SCHEDULES)
@@ -37,9 +37,9 @@ def test_noisy_images_of_unit_images_have_unit_variance(schedule: Schedule):
 def test_image_and_noise_follow_from_the_velocity(schedule: Schedule):
     clean, noise = torch.randn(2, 5, 1, 2, 2, dtype=torch.float64)
     time = torch.randint(schedule.steps, (5,))
-    turned = Schedule(**{**vars_of(schedule), "prediction": "v_prediction"})
-    x, v = turned.add_noise(clean, noise, time), turned.target(clean, noise, time)
-    signal, spread = turned.scales(time, clean)
+    other_schedule = Schedule(**{**vars_of(schedule), "prediction": "v_prediction"})
+    x, v = other_schedule.add_noise(clean, noise, time), other_schedule.target(clean, noise, time)
+    signal, spread = other_schedule.scales(time, clean)
     torch.testing.assert_close(signal * x - spread * v, clean)
     torch.testing.assert_close(spread * x + signal * v, noise)
 
@@ -57,9 +57,9 @@ def test_the_target_is_what_is_predicted():
 
 def test_the_first_and_last_share_of_the_published_schedule():
     # DDPM (Ho et al., 2020): beta from 1e-4 to 0.02 in 1000 steps, computed with mpmath to 20 digits
-    left = alphas_cumprod(Schedule(), CPU)
-    assert float(left[0]) == pytest.approx(0.9999, rel=1e-15)
-    assert float(left[-1]) == pytest.approx(4.035829765375676e-05, rel=1e-12)
+    alphas = alphas_cumprod(Schedule(), CPU)
+    assert float(alphas[0]) == pytest.approx(0.9999, rel=1e-15)
+    assert float(alphas[-1]) == pytest.approx(4.035829765375676e-05, rel=1e-12)
 
 
 @for_each("schedule", SCHEDULES)
@@ -74,15 +74,15 @@ def test_it_is_the_schedule_of_diffusers(schedule: Schedule):
         rescale_betas_zero_snr=schedule.zero_snr,
         prediction_type="v_prediction",
     )
-    read = Schedule.of(theirs.config)
-    assert alphas_cumprod(read, CPU).equal(alphas_cumprod(schedule, CPU))
-    assert read.prediction == "v_prediction"
+    rebuilt_schedule = Schedule.of(theirs.config)
+    assert alphas_cumprod(rebuilt_schedule, CPU).equal(alphas_cumprod(schedule, CPU))
+    assert rebuilt_schedule.prediction == "v_prediction"
     torch.testing.assert_close(
         alphas_cumprod(schedule, CPU).float(), theirs.alphas_cumprod, rtol=2e-3, atol=1e-6
     )
     clean, noise = torch.randn(2, 4, 1, 2, 2)
     time = torch.randint(schedule.steps // 2 + 1, (4,))  # late times differ by the rounding of theirs
-    for ours, name in ((read.add_noise, "add_noise"), (read.target, "get_velocity")):
+    for ours, name in ((rebuilt_schedule.add_noise, "add_noise"), (rebuilt_schedule.target, "get_velocity")):
         torch.testing.assert_close(
             ours(clean, noise, time), getattr(theirs, name)(clean, noise, time), rtol=0, atol=1e-5
         )
@@ -99,8 +99,10 @@ def test_an_empty_config_has_the_defaults_of_diffusers():
 def test_of_another_solver_only_the_noise_is_read(name: str):
     diffusers = pytest.importorskip("diffusers")
     settings = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012}
-    read = Schedule.of(getattr(diffusers, name)(**settings, prediction_type="v_prediction").config)
-    assert read == Schedule("scaled_linear", start=0.00085, end=0.012, prediction="v_prediction")
+    rebuilt_schedule = Schedule.of(
+        getattr(diffusers, name)(**settings, prediction_type="v_prediction").config
+    )
+    assert rebuilt_schedule == Schedule("scaled_linear", start=0.00085, end=0.012, prediction="v_prediction")
 
 
 @for_each(

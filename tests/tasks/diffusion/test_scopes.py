@@ -25,15 +25,15 @@ def trainable(model: nn.Module) -> set[str]:
 @pytest.mark.parametrize("name", CLASS_DENOISERS)
 def test_a_scope_is_what_its_name_says(name: str):
     model = build_class_denoiser(CONFIGS[name])
-    everything = trainable(model)
+    names = trainable(model)
     restrict(model, "class embedding")
-    assert trainable(model) == {n for n in everything if "class_embed" in n} != set()
+    assert trainable(model) == {n for n in names if "class_embed" in n} != set()
     restrict(model, "attention")
-    assert trainable(model) == {n for n in everything if re.search(r"attentions|attn1", n)} != set()
+    assert trainable(model) == {n for n in names if re.search(r"attentions|attn1", n)} != set()
     kinds = {n.rpartition(".")[0].rpartition(".")[2] for n in trainable(model)}
     assert {"to_q", "to_k", "to_v", "0"} <= kinds <= {"to_q", "to_k", "to_v", "0", "group_norm"}
     restrict(model, "all")
-    assert trainable(model) == everything
+    assert trainable(model) == names
 
 
 @pytest.mark.parametrize("name", CLASS_DENOISERS)
@@ -51,21 +51,21 @@ def test_an_addition_changes_nothing_until_it_is_trained_and_comes_off_again(nam
         for p in model.parameters():
             if p.requires_grad:
                 p.normal_(std=0.1)  # larger ones lose digits in float32, how many depends on the processor
-    moved = model(x, t, condition)
-    assert not torch.allclose(moved, plain(x, t, condition))
-    whole = merge_low_rank(model)
-    torch.testing.assert_close(whole(x, t, condition), moved)
-    assert [n for n, _ in whole.named_parameters()] == [n for n, _ in plain.named_parameters()]
-    assert find_additions(model) and not find_additions(whole)
+    outputs = model(x, t, condition)
+    assert not torch.allclose(outputs, plain(x, t, condition))
+    merged_model = merge_low_rank(model)
+    torch.testing.assert_close(merged_model(x, t, condition), outputs)
+    assert [n for n, _ in merged_model.named_parameters()] == [n for n, _ in plain.named_parameters()]
+    assert find_additions(model) and not find_additions(merged_model)
     for _, addition in find_additions(model):  # the attack: whoever has the model takes it off
         addition.enable_adapters(False)
     torch.testing.assert_close(model(x, t, condition), plain(x, t, condition), rtol=0, atol=1e-6)
-    kept = {n.replace(".base_layer", ""): p for n, p in model.named_parameters() if "lora_" not in n}
-    assert all(torch.equal(p, plain.state_dict()[n]) for n, p in kept.items())
-    without = drop_low_rank(model)
-    assert torch.equal(without(x, t, condition), plain(x, t, condition)) and not find_additions(without)
-    assert [n for n, _ in without.named_parameters()] == [n for n, _ in plain.named_parameters()]
-    assert find_additions(model) and all(p.requires_grad for p in without.parameters())
+    base_weights = {n.replace(".base_layer", ""): p for n, p in model.named_parameters() if "lora_" not in n}
+    assert all(torch.equal(p, plain.state_dict()[n]) for n, p in base_weights.items())
+    bare_model = drop_low_rank(model)
+    assert torch.equal(bare_model(x, t, condition), plain(x, t, condition)) and not find_additions(bare_model)
+    assert [n for n, _ in bare_model.named_parameters()] == [n for n, _ in plain.named_parameters()]
+    assert find_additions(model) and all(p.requires_grad for p in bare_model.parameters())
 
 
 @pytest.mark.parametrize("name", ["lur", "lur-exact", "salun", "sa", "esd", "erasediff"])
@@ -75,8 +75,8 @@ def test_a_method_moves_the_additions_and_no_other_bit(family: str, name: str):
     restrict(of.model, "lora", rank=2)
     before = {n: p.detach().clone() for n, p in of.model.named_parameters()}
     soon(PRESETS[name], lr=0.01, weight_decay=0.1)(of)
-    moved = {n for n, p in of.model.named_parameters() if not torch.equal(p, before[n])}
-    assert moved and moved <= set(of.params) and all("lora_" in n for n in moved)
+    names = {n for n, p in of.model.named_parameters() if not torch.equal(p, before[n])}
+    assert names and names <= set(of.params) and all("lora_" in n for n in names)
 
 
 def test_a_seed_decides_the_addition():

@@ -52,16 +52,16 @@ def test_the_weights_of_a_file_are_those_of_its_folder(source: Path, config: Pat
 
 def test_a_safety_checker_of_the_configuration_is_kept(source: Path, config: Path, tmp_path: Path):
     file, index = write_single_file(source, tmp_path / "sd.safetensors"), config / "model_index.json"
-    named = json.loads(index.read_text()) | {"requires_safety_checker": True}
-    named["safety_checker"] = ["stable_diffusion", "StableDiffusionSafetyChecker"]
-    index.write_text(json.dumps(named))
+    index_table = json.loads(index.read_text()) | {"requires_safety_checker": True}
+    index_table["safety_checker"] = ["stable_diffusion", "StableDiffusionSafetyChecker"]
+    index.write_text(json.dumps(index_table))
     write_pipeline(file, config, tmp_path / "without")  # its weights are nowhere
-    found = json.loads((tmp_path / "without" / "model_index.json").read_text())
-    assert found["safety_checker"] == [None, None] and found["requires_safety_checker"] is False
+    content = json.loads((tmp_path / "without" / "model_index.json").read_text())
+    assert content["safety_checker"] == [None, None] and content["requires_safety_checker"] is False
     (config / "safety_checker").mkdir()
     (config / "safety_checker" / "model.safetensors").write_bytes(b"weights")
     write_pipeline(file, config, tmp_path / "made")
-    assert json.loads((tmp_path / "made" / "model_index.json").read_text()) == named
+    assert json.loads((tmp_path / "made" / "model_index.json").read_text()) == index_table
     assert (tmp_path / "made" / "safety_checker" / "model.safetensors").read_bytes() == b"weights"
 
 
@@ -72,18 +72,18 @@ def test_diffusers_reads_the_same_file(source: Path, config: Path, tmp_path: Pat
         str(file), config=str(config), local_files_only=True, safety_checker=None
     )
     ours = load(source)
-    for part, own in (("unet", ours.unet), ("vae", ours.autoencoder), ("text_encoder", ours.text_encoder)):
-        found = getattr(theirs, part).state_dict()
-        assert found.keys() == own.state_dict().keys()
-        assert all(torch.equal(value, found[name]) for name, value in own.state_dict().items()), part
+    for part, module in (("unet", ours.unet), ("vae", ours.autoencoder), ("text_encoder", ours.text_encoder)):
+        weights = getattr(theirs, part).state_dict()
+        assert weights.keys() == module.state_dict().keys()
+        assert all(torch.equal(value, weights[name]) for name, value in module.state_dict().items()), part
 
 
 def test_a_half_precision_file_stays_so(source: Path, config: Path, tmp_path: Path):
     file = write_single_file(source, tmp_path / "sd.safetensors")
     save_file({name: value.half() for name, value in load_file(file).items()}, file)
     write_pipeline(file, config, tmp_path / "made")
-    written = load_file(tmp_path / "made" / "unet" / "diffusion_pytorch_model.safetensors")
-    assert {value.dtype for value in written.values()} == {torch.float16}
+    weights = load_file(tmp_path / "made" / "unet" / "diffusion_pytorch_model.safetensors")
+    assert {value.dtype for value in weights.values()} == {torch.float16}
     assert load(tmp_path / "made").unet.dtype == torch.float32
 
 

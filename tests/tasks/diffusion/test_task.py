@@ -46,11 +46,11 @@ def test_it_is_a_task():
 @for_each("prediction", ["epsilon", "v_prediction", "sample"])
 def test_a_shard_is_drawn_as_in_the_whole_batch(prediction):
     task = replace(GUIDED, schedule=Schedule(prediction=prediction))
-    whole, rows = draw(task, raw()), torch.tensor([40, 3, 17])
+    batch, rows = draw(task, raw()), torch.tensor([40, 3, 17])
     shard = draw(task, raw(ids=rows))
-    for a, b in zip(whole.inputs, shard.inputs, strict=True):
+    for a, b in zip(batch.inputs, shard.inputs, strict=True):
         assert torch.equal(a[rows], b)
-    assert torch.equal(whole.target[rows], shard.target) and torch.equal(whole.other[rows], shard.other)
+    assert torch.equal(batch.target[rows], shard.target) and torch.equal(batch.other[rows], shard.other)
 
 
 def test_every_draw_takes_one_key_and_is_another():
@@ -64,9 +64,9 @@ def test_every_draw_takes_one_key_and_is_another():
 
 def test_a_switch_leaves_the_other_draws_as_they_were():
     noisy, time, condition = parts(replace(GUIDED, drop=0.0), raw())
-    dropped = parts(GUIDED, raw())
-    assert torch.equal(noisy, dropped[0]) and torch.equal(time, dropped[1])
-    assert not torch.equal(condition, dropped[2])
+    other_parts = parts(GUIDED, raw())
+    assert torch.equal(noisy, other_parts[0]) and torch.equal(time, other_parts[1])
+    assert not torch.equal(condition, other_parts[2])
 
 
 # --- what is drawn
@@ -75,8 +75,8 @@ def test_a_switch_leaves_the_other_draws_as_they_were():
 def test_the_noisy_image_is_that_of_the_formula():
     batch, images = draw(PLAIN, raw()), raw().inputs[0]
     noisy, time, condition = batch.inputs
-    left = alphas_cumprod(Schedule(), torch.device("cpu"))[time].view(-1, 1, 1, 1)
-    torch.testing.assert_close(noisy, left.sqrt() * images + (1 - left).sqrt() * batch.target)
+    signal = alphas_cumprod(Schedule(), torch.device("cpu"))[time].view(-1, 1, 1, 1)
+    torch.testing.assert_close(noisy, signal.sqrt() * images + (1 - signal).sqrt() * batch.target)
     assert torch.equal(condition, raw().label)
 
 
@@ -90,10 +90,10 @@ def test_times_are_uniform_and_the_noise_is_normal():
 
 def test_normal_numbers_are_finite_at_the_ends_and_those_of_scipy():
     ends = torch.tensor([[0.0, 2.0**-53, 0.5, 0.975, 1 - 2.0**-53]], dtype=torch.float64)
-    found = normal(ends)
-    assert bool(found.isfinite().all())
+    values = normal(ends)
+    assert bool(values.isfinite().all())
     expected = torch.from_numpy(stats.norm.ppf(ends[0, 1:]))
-    torch.testing.assert_close(found[0, 1:], expected, rtol=1e-9, atol=1e-12)
+    torch.testing.assert_close(values[0, 1:], expected, rtol=1e-9, atol=1e-12)
 
 
 @for_each("n", [1, 2, 7, 8])
@@ -106,26 +106,26 @@ def test_antithetic_times_pair_the_halves(n: int):
 
 def test_a_condition_is_dropped_as_often_as_asked():
     condition = parts(replace(GUIDED, drop=0.1), raw(1000))[2]
-    dropped = condition == 4
-    assert stats.binomtest(int(dropped.sum()), 1000, 0.1).pvalue > 0.01
-    assert torch.equal(condition[~dropped], raw(1000).label[~dropped])
+    is_null = condition == 4
+    assert stats.binomtest(int(is_null.sum()), 1000, 0.1).pvalue > 0.01
+    assert torch.equal(condition[~is_null], raw(1000).label[~is_null])
 
 
 def test_a_forgotten_class_is_never_dropped_and_never_a_counterfactual():
     task = replace(GUIDED, forgotten=(1, 2))
     batch = draw(task, raw(1000))
-    gone = torch.isin(raw(1000).label, torch.tensor([1, 2]))
-    assert bool((batch.inputs[2][gone] != 4).all()) and bool((batch.inputs[2][~gone] == 4).any())
-    assert set(batch.other[gone].tolist()) == {0, 3}
-    counts = torch.bincount(batch.other[gone], minlength=4)
+    forget = torch.isin(raw(1000).label, torch.tensor([1, 2]))
+    assert bool((batch.inputs[2][forget] != 4).all()) and bool((batch.inputs[2][~forget] == 4).any())
+    assert set(batch.other[forget].tolist()) == {0, 3}
+    counts = torch.bincount(batch.other[forget], minlength=4)
     assert stats.binomtest(int(counts[0]), int(counts.sum()), 0.5).pvalue > 0.01
 
 
 def test_no_condition_stays_none_under_the_counterfactual():
     batch = draw(GUIDED, raw(1000))
-    dropped = batch.inputs[2] == 4
-    assert bool(dropped.any()) and bool((batch.other[dropped] == 4).all())
-    assert bool((batch.other[~dropped] != 4).all())
+    is_null = batch.inputs[2] == 4
+    assert bool(is_null.any()) and bool((batch.other[is_null] == 4).all())
+    assert bool((batch.other[~is_null] != 4).all())
 
 
 def test_counterfactuals_of_each_policy():
@@ -158,16 +158,16 @@ def test_away_leads_the_answer_without_a_condition_away_from_that_under_it():
     plain = by_condition((noisy, time, torch.full_like(condition, 4)))
     expected = plain - 0.7 * 10 * (condition - 4).view(-1, 1, 1, 1)
     torch.testing.assert_close(task.mislabel(batch, by_condition), expected)
-    dropped = condition == 4  # there the teacher's own answer holds the model
-    assert bool(dropped.any()) and torch.equal(task.mislabel(batch, by_condition)[dropped], plain[dropped])
+    is_null = condition == 4  # there the teacher's own answer holds the model
+    assert bool(is_null.any()) and torch.equal(task.mislabel(batch, by_condition)[is_null], plain[is_null])
 
 
 def test_away_by_nothing_is_the_answer_without_a_condition():
-    found, null = (
+    answer, null = (
         task.mislabel(draw(task, raw()), by_condition)
         for task in (replace(GUIDED, other="away", away=0.0), replace(GUIDED, other="null"))
     )
-    assert torch.equal(found, null)
+    assert torch.equal(answer, null)
 
 
 def refuse_call(inputs) -> Tensor:
@@ -179,17 +179,17 @@ def test_noise_is_fresh_normal_and_has_nothing_to_do_with_the_image():
     batch = draw(task, raw(1000))
     wrong = task.mislabel(batch, refuse_call).flatten()
     assert stats.kstest(wrong, "norm").pvalue > 0.01
-    for seen in (batch.target, batch.inputs[0], raw(1000).inputs[0]):
-        assert stats.pearsonr(wrong, seen.flatten()).pvalue > 0.01
+    for values in (batch.target, batch.inputs[0], raw(1000).inputs[0]):
+        assert stats.pearsonr(wrong, values.flatten()).pvalue > 0.01
     assert not torch.equal(wrong, task.mislabel(draw(task, raw(1000), seed=1), refuse_call).flatten())
 
 
 def test_where_the_condition_is_dropped_noise_leaves_the_true_target():
     task = replace(GUIDED, other="noise")
     batch = draw(task, raw())
-    dropped, wrong = batch.inputs[2] == 4, task.mislabel(batch, refuse_call)
-    assert bool(dropped.any()) and torch.equal(wrong[dropped], batch.target[dropped])
-    assert not bool((wrong[~dropped] == batch.target[~dropped]).any())
+    is_null, wrong = batch.inputs[2] == 4, task.mislabel(batch, refuse_call)
+    assert bool(is_null.any()) and torch.equal(wrong[is_null], batch.target[is_null])
+    assert not bool((wrong[~is_null] == batch.target[~is_null]).any())
 
 
 # --- the surrogate of Selective Amnesia
@@ -201,8 +201,8 @@ def test_a_surrogate_is_the_same_draw_of_images_of_uniform_pixels(prediction, na
     task = replace(PLAIN, names=names, schedule=Schedule(prediction=prediction))
     batch = draw(task, raw(200))
     other = task.surrogate(batch)
-    (noisy, time, condition), seen = (task.parts(each) for each in (other, batch))
-    assert torch.equal(time, seen[1]) and torch.equal(condition, seen[2])
+    (noisy, time, condition), plain_parts = (task.parts(each) for each in (other, batch))
+    assert torch.equal(time, plain_parts[1]) and torch.equal(condition, plain_parts[2])
     noise = draw(PLAIN, raw(200)).target
     signal, spread = task.schedule.scales(time, noisy)
     pixels = (noisy - spread * noise) / signal
@@ -215,10 +215,10 @@ def test_a_surrogate_is_the_same_draw_of_images_of_uniform_pixels(prediction, na
 
 def test_a_surrogate_keeps_the_images_whose_condition_is_dropped():
     batch = draw(GUIDED, raw())
-    other, dropped = GUIDED.surrogate(batch), batch.inputs[2] == 4
-    assert bool(dropped.any()) and torch.equal(other.inputs[0][dropped], batch.inputs[0][dropped])
+    other, is_null = GUIDED.surrogate(batch), batch.inputs[2] == 4
+    assert bool(is_null.any()) and torch.equal(other.inputs[0][is_null], batch.inputs[0][is_null])
     assert torch.equal(other.target, batch.target)  # the noise is the same
-    assert not bool((other.inputs[0][~dropped] == batch.inputs[0][~dropped]).any())
+    assert not bool((other.inputs[0][~is_null] == batch.inputs[0][~is_null]).any())
 
 
 @pytest.mark.parametrize("later", ["surrogate", "noise"])
@@ -228,28 +228,28 @@ def test_what_is_drawn_later_is_that_of_the_whole_batch_in_every_part(later: str
     def of(batch) -> Tensor:
         return task.surrogate(batch).inputs[0] if later == "surrogate" else task.mislabel(batch, refuse_call)
 
-    whole, shard = draw(task, raw()), draw(task, raw(ids=rows))
-    assert torch.equal(of(whole)[rows], of(shard))
-    assert torch.equal(torch.cat([of(part) for part in whole.split(9)]), of(whole))
+    full_batch, shard = draw(task, raw()), draw(task, raw(ids=rows))
+    assert torch.equal(of(full_batch)[rows], of(shard))
+    assert torch.equal(torch.cat([of(part) for part in full_batch.split(9)]), of(full_batch))
 
 
 @pytest.mark.parametrize("names", [None, ("x", "time", "condition")])
 def test_the_teacher_sees_the_same_images_at_the_same_times(names):
     task = replace(GUIDED, names=names)
-    batch, seen = draw(task, raw()), []
+    batch, calls = draw(task, raw()), []
 
     def predict(inputs):
-        seen.append(inputs)
+        calls.append(inputs)
         return torch.zeros(1)
 
     task.mislabel(batch, predict)
-    (given,) = seen
+    (arguments,) = calls
     if names is not None:
-        assert list(given) == list(names) == list(batch.inputs)
-        given, inputs = tuple(given.values()), tuple(batch.inputs.values())
+        assert list(arguments) == list(names) == list(batch.inputs)
+        arguments, inputs = tuple(arguments.values()), tuple(batch.inputs.values())
     else:
         inputs = batch.inputs
-    assert given[0] is inputs[0] and given[1] is inputs[1] and torch.equal(given[2], batch.other)
+    assert arguments[0] is inputs[0] and arguments[1] is inputs[1] and torch.equal(arguments[2], batch.other)
 
 
 def test_bytes_and_floats_are_the_same_images():

@@ -34,9 +34,9 @@ def of(family: str) -> tuple[nn.Module, every_family.Diffusion]:
     problem = every_family.problem("denoiser" if family == "own" else family)
     if family != "own":
         return problem.model, problem.task
-    own = Own()
-    own.load_state_dict(problem.model.state_dict())
-    return own, problem.task
+    model = Own()
+    model.load_state_dict(problem.model.state_dict())
+    return model, problem.task
 
 
 KINDS = ("unet", "dit", "own")
@@ -58,11 +58,11 @@ def test_images_of_vectors_do_not_depend_on_the_chunk(kind: str):
     model, task = of(kind)
     model.double()
     between = vectors(model, CLASSES).lerp(vectors(model, CLASSES.flip(0)), 0.3)
-    whole, alone = (
+    batched, single = (
         sample(model, task, between, shape=SHAPE, how=SAMPLERS[1], chunk=chunk, rounded=False)
         for chunk in (100, 1)
     )
-    torch.testing.assert_close(alone, whole, rtol=0, atol=1e-6)
+    torch.testing.assert_close(single, batched, rtol=0, atol=1e-6)
 
 
 @for_each("kind", KINDS)
@@ -87,15 +87,15 @@ def test_weights_names_and_configuration_are_those_of_diffusers(name: str):
     assert list(ours.state_dict()) == list(theirs.state_dict())
     for mine, yours in zip(ours.state_dict().values(), theirs.state_dict().values(), strict=True):
         assert torch.equal(mine, yours)
-    again = CLASS_DENOISERS[name].from_config(ours.config)
-    assert dict(again.config) == dict(ours.config) and len(tables(again)) == len(tables(ours))
+    rebuilt_model = CLASS_DENOISERS[name].from_config(ours.config)
+    assert dict(rebuilt_model.config) == dict(ours.config) and len(tables(rebuilt_model)) == len(tables(ours))
 
 
 def test_a_transformer_has_a_table_per_block_and_its_vector_holds_them_all():
     model = build_class_denoiser(CONFIGS["DiTTransformer2DModel"])
-    found = tables(model)
-    assert [table.start for table in found] == [0, 8] and found[0].weight is not found[1].weight
-    expected = torch.cat([found[0].weight[2], found[1].weight[2]])
+    parts = tables(model)
+    assert [table.start for table in parts] == [0, 8] and parts[0].weight is not parts[1].weight
+    expected = torch.cat([parts[0].weight[2], parts[1].weight[2]])
     assert torch.equal(vectors(model, torch.tensor([2]))[0], expected)
     assert [table.start for table in tables(copy.deepcopy(model))] == [0, 8]
 
@@ -108,14 +108,14 @@ def test_a_vector_of_another_length_is_refused():
 
 def test_a_denoiser_that_takes_no_vectors_is_refused_by_name():
     plain = every_family.problem("denoiser")
-    for asked in (
+    for call in (
         lambda: sample(plain.model, plain.task, torch.zeros(2, 16), shape=SHAPE),
         lambda: vectors(plain.model, CLASSES),
     ):
         with pytest.raises(
             ValueError, match="Denoiser takes classes and no vectors: make its class embedding"
         ):
-            asked()
+            call()
 
 
 def test_guidance_without_a_null_condition_is_refused_for_vectors_too():

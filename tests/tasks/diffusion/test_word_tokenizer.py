@@ -23,11 +23,11 @@ def test_every_word_of_the_prompts_is_one_token(subject: str):
 
 
 def test_words_that_hold_other_words_stay_whole():
-    whole = [word for word in WORDS if word.isalpha()]
-    tokenizer = make_tokenizer(whole, 16)
-    assert [len(tokenizer.tokenize(word)) for word in whole] == [1] * len(whole)
-    ids = [tokenizer(word)["input_ids"][1] for word in whole]
-    assert len(set(ids)) == len(whole)
+    words = [word for word in WORDS if word.isalpha()]
+    tokenizer = make_tokenizer(words, 16)
+    assert [len(tokenizer.tokenize(word)) for word in words] == [1] * len(words)
+    ids = [tokenizer(word)["input_ids"][1] for word in words]
+    assert len(set(ids)) == len(words)
 
 
 def test_unknown_text_is_read_byte_by_byte():
@@ -48,10 +48,10 @@ def test_a_prompt_begins_and_ends_with_its_own_tokens():
 def test_a_saved_tokenizer_reads_alike(tmp_path: Path):
     tokenizer = make_tokenizer(["three", "nine"], 16)
     tokenizer.save_pretrained(tmp_path)
-    again = CLIPTokenizer.from_pretrained(tmp_path)
+    saved_tokenizer = CLIPTokenizer.from_pretrained(tmp_path)
     for text in ("a three", "nine threes", "THREE, nine"):
-        assert again(text)["input_ids"] == tokenizer(text)["input_ids"]
-    assert again.model_max_length == 16
+        assert saved_tokenizer(text)["input_ids"] == tokenizer(text)["input_ids"]
+    assert saved_tokenizer.model_max_length == 16
 
 
 @for_each("word", ["", "two words", "Three"])
