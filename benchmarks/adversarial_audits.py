@@ -136,13 +136,15 @@ class Audits:
     def judge(self, answers: Sequence[Found]) -> Judgement:
         """The verdict of a benchmark: one model per seed."""
         exam, references, calibration = self.stage.exam(), self.answers[:SEEDS], self.answers[SEEDS:]
-        margins = exam.calibrate([each.found for each in calibration], [each.probes for each in calibration])
+        margins = exam.calibrate(
+            [each.outputs for each in calibration], [each.probes for each in calibration]
+        )
         values, original = (
             [each.measure(exam, other) for each, other in zip(models, references, strict=True)]
             for models in (answers, self.before)
         )
         expected = [each.measure(exam) for each in references]
-        return exam.judge(values, expected, margins, original, lambda: [each.found for each in self.before])
+        return exam.judge(values, expected, margins, original, lambda: [each.outputs for each in self.before])
 
     def refusal(self, model: nn.Module) -> str | None:
         """Why an audit of the first model ends before any retraining; None if it goes on."""
@@ -170,7 +172,9 @@ class Audits:
                 outcomes[attacks] = f"refused: {error}", []
                 continue
             models = retrained[:SEEDS], retrained[SEEDS:]
-            result = judge_answers(self.stage.exam(), answers.found, ours, before, *models, plan=attack_plan)
+            result = judge_answers(
+                self.stage.exam(), answers.outputs, ours, before, *models, plan=attack_plan
+            )
             results = result.record["stages"]["audit"]["attacks"]["results"]
             outcomes[attacks] = result.reason, sorted({row["attack"] for row in results if row["finding"]})
         return outcomes

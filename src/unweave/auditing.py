@@ -208,7 +208,7 @@ def as_answers(
 ) -> tuple[list[Answers[Evidence]], list[Answers[Evidence]]]:
     """Checks the evidence of retrained models and wraps it: references, and models for calibration."""
     for each in calibration:
-        each.like(model_answers.found)
+        each.like(model_answers.outputs)
     return [Answers(each) for each in reference], [Answers(each) for each in calibration]
 
 
@@ -223,19 +223,19 @@ def judge_answers(
     plan: Plan | None = None,
 ) -> Audit:
     """Judges the answers of one model, and attacks it if there is a plan."""
-    retrained_outputs = [each.found for each in (*reference_answers, *calibration_answers)]
-    refuse_copies(exam, retrained_outputs, None if original_answers is None else original_answers.found)
+    retrained_outputs = [each.outputs for each in (*reference_answers, *calibration_answers)]
+    refuse_copies(exam, retrained_outputs, None if original_answers is None else original_answers.outputs)
     margins = calibrate_margins(exam, calibration_answers)
     references = [each.measure(exam) for each in reference_answers]
-    drift = {} if original_answers is None else exam.drift(model_answers.found, original_answers.found)
+    drift = {} if original_answers is None else exam.drift(model_answers.outputs, original_answers.outputs)
     values = [{**each, **drift} for each in measure_against(exam, model_answers, reference_answers)]
     original = [] if original_answers is None else measure_against(exam, original_answers, reference_answers)
-    answers = [] if original_answers is None else [original_answers.found]
+    answers = [] if original_answers is None else [original_answers.outputs]
     judgement = exam.judge(values, references, margins, original, lambda: answers)
     if (
         judgement.verdict is Verdict.PASS
         and not model_answers.probes
-        and (caveat := exam.probe_caveat(model_answers.found))
+        and (caveat := exam.probe_caveat(model_answers.outputs))
     ):
         judgement = replace(judgement, reason=f"{judgement.reason}; {caveat}")
     report = None
@@ -263,4 +263,4 @@ def judge_answers(
     if original:
         baseline = as_one_model(exam, exam.judge(original, references, margins, original, lambda: answers))
         audit_content = add_original(audit_content, baseline, original, references, exam.metrics)
-    return Audit(judgement, model_answers.found, audit_content, exam)
+    return Audit(judgement, model_answers.outputs, audit_content, exam)

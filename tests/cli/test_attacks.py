@@ -192,7 +192,7 @@ from unweave.audits.classifier.logits import is_correct
 
 def attack_figures(model, retrained):
     """The share."""
-    right = is_correct(model.found.logits["forget"], model.found.labels["forget"])
+    right = is_correct(model.outputs.logits["forget"], model.outputs.labels["forget"])
     return {"share": share_interval(right.tolist())}
 
 

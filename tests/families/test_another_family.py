@@ -87,28 +87,28 @@ class Errors(Exam[np.ndarray]):
         with evaluating(model):
             return (model(*batch.inputs) - batch.target).numpy()
 
-    def fingerprint(self, found: np.ndarray) -> str:
-        return hashlib.sha256(found.tobytes()).hexdigest()
+    def fingerprint(self, outputs: np.ndarray) -> str:
+        return hashlib.sha256(outputs.tobytes()).hexdigest()
 
-    def save(self, found: np.ndarray, path: Path) -> None:
-        np.save(path, found)
+    def save(self, outputs: np.ndarray, path: Path) -> None:
+        np.save(path, outputs)
 
     def load(self, path: Path) -> np.ndarray:
         return np.load(path)
 
-    def measure(self, found: np.ndarray, reference: np.ndarray | None = None) -> dict[str, float]:
-        return {"error": float(np.abs(found).mean())}
+    def measure(self, outputs: np.ndarray, reference: np.ndarray | None = None) -> dict[str, float]:
+        return {"error": float(np.abs(outputs).mean())}
 
-    def measure_pair(self, found: np.ndarray, reference: np.ndarray) -> dict[str, float]:
+    def measure_pair(self, outputs: np.ndarray, reference: np.ndarray) -> dict[str, float]:
         return {}
 
     @property
     def sizes(self) -> dict[str, int]:
         return {"forget": len(self.split.forget)}
 
-    def calibrate(self, found: Sequence[np.ndarray], probes: Sequence[Values]) -> Margins:
-        own_values = [self.measure(each) for each in found]
-        pairs: list[Values] = [{} for _ in combinations(found, 2)]
+    def calibrate(self, outputs: Sequence[np.ndarray], probes: Sequence[Values]) -> Margins:
+        own_values = [self.measure(each) for each in outputs]
+        pairs: list[Values] = [{} for _ in combinations(outputs, 2)]
         return margins(own_values, pairs, sizes=self.sizes, metrics=self.metrics)
 
     def judge(
@@ -121,11 +121,11 @@ class Errors(Exam[np.ndarray]):
     ) -> Judgement:
         return judge(values, references, margins, original=original, metrics=self.metrics)
 
-    def score_trial(self, values: Values, wanted: Values, floor: float) -> dict[str, float]:
-        return {"value": abs(values["error"] - wanted["error"])}
+    def score_trial(self, values: Values, retrained_values: Values, floor: float) -> dict[str, float]:
+        return {"value": abs(values["error"] - retrained_values["error"])}
 
-    def objectives(self, found: np.ndarray, values: Values, wanted: Values) -> dict[str, float]:
-        return self.score_trial(values, wanted, 0.0)
+    def objectives(self, outputs: np.ndarray, values: Values, retrained_values: Values) -> dict[str, float]:
+        return self.score_trial(values, retrained_values, 0.0)
 
 
 @dataclass(frozen=True)

@@ -24,13 +24,13 @@ class Answers(Generic[Outputs]):
     """The answers of one model, and the probes that need the model itself.
 
     Args:
-        found: The logits or the images.
+        outputs: The logits or the images.
         probes: The results of attacks on the model, by metric; empty if only its answers are known.
         cost: The cost of its training; None if unknown.
         measurements: What attacks kept of the model, by the attack's name.
     """
 
-    found: Outputs
+    outputs: Outputs
     probes: Values = field(default_factory=dict)
     cost: Cost | None = None
     measurements: Mapping[str, Measurements] = field(default_factory=dict)
@@ -39,7 +39,7 @@ class Answers(Generic[Outputs]):
         self, exam: Measuring[Outputs], reference: "Answers[Outputs] | None" = None
     ) -> dict[str, float]:
         """Every metric; with a reference also those that compare."""
-        return {**exam.measure(self.found, None if reference is None else reference.found), **self.probes}
+        return {**exam.measure(self.outputs, None if reference is None else reference.outputs), **self.probes}
 
 
 def collect_answers(
@@ -106,7 +106,7 @@ def draw_sheets(
 ) -> dict[str, str]:
     """Pictures of the answers, by model; empty if an exam draws none."""
     sheets = {
-        name: exam.sheet(each[0].found) for name, each in answers.items() if each and each[0] is not None
+        name: exam.sheet(each[0].outputs) for name, each in answers.items() if each and each[0] is not None
     }
     return {name: sheet for name, sheet in sheets.items() if sheet is not None}
 
@@ -115,4 +115,4 @@ def calibrate_margins(exam: Judging[Outputs], answers: Sequence[Answers[Outputs]
     """The margins from calibration models; None with fewer than two."""
     if len(answers) < 2:
         return None
-    return exam.calibrate([each.found for each in answers], [each.probes for each in answers])
+    return exam.calibrate([each.outputs for each in answers], [each.probes for each in answers])

@@ -50,7 +50,7 @@ class Answering(Protocol[Outputs]):
         ...
 
     @abstractmethod
-    def fingerprint(self, found: Outputs) -> str:
+    def fingerprint(self, outputs: Outputs) -> str:
         """A digest of the answers; two models from different trainings never share it."""
         ...
 
@@ -58,7 +58,7 @@ class Answering(Protocol[Outputs]):
         """Runs the attacks that need the model itself, and some the original; results by metric."""
         return {}
 
-    def explain_unlike(self, found: Outputs, audited: Outputs) -> str:
+    def explain_unlike(self, outputs: Outputs, audited: Outputs) -> str:
         """Why answers can't be compared with the audited model's, as the end of a sentence; may be empty."""
         return ""
 
@@ -76,7 +76,7 @@ class Storing(Answering[Outputs], Protocol[Outputs]):
         return ""
 
     @abstractmethod
-    def save(self, found: Outputs, path: Path) -> None:
+    def save(self, outputs: Outputs, path: Path) -> None:
         """Writes answers to a file, atomically."""
         ...
 
@@ -100,20 +100,20 @@ class Measuring(Protocol[Given]):
     """The metric of the distance of two models on the forget set."""
 
     @abstractmethod
-    def measure(self, found: Given, reference: Given | None = None) -> dict[str, float]:
+    def measure(self, outputs: Given, reference: Given | None = None) -> dict[str, float]:
         """Every metric of the answers; metrics that compare need the answers of a reference."""
         ...
 
     @abstractmethod
-    def measure_pair(self, found: Given, reference: Given) -> dict[str, float]:
+    def measure_pair(self, outputs: Given, reference: Given) -> dict[str, float]:
         """The metrics that compare with a reference, and no others."""
         ...
 
-    def drift(self, found: Given, original: Given) -> dict[str, float]:
+    def drift(self, outputs: Given, original: Given) -> dict[str, float]:
         """The distance of the answers on retained classes from those of the original, by metric."""
         return {}
 
-    def benchmark_metrics(self, found: Given, reference: Given) -> dict[str, float]:
+    def benchmark_metrics(self, outputs: Given, reference: Given) -> dict[str, float]:
         """Metrics of published benchmarks, which no verdict uses."""
         return {}
 
@@ -129,7 +129,7 @@ class Judging(Protocol[Given]):
         ...
 
     @abstractmethod
-    def calibrate(self, found: Sequence[Given], probes: Sequence[Values]) -> Margins:
+    def calibrate(self, outputs: Sequence[Given], probes: Sequence[Values]) -> Margins:
         """The margins, from the answers and probes of retrained models that are never reported."""
         ...
 
@@ -153,7 +153,7 @@ class Judging(Protocol[Given]):
         """
         ...
 
-    def probe_caveat(self, found: Given) -> str:
+    def probe_caveat(self, outputs: Given) -> str:
         """A clause on what the verdict can't know without probes; empty if there is nothing."""
         return ""
 
@@ -163,24 +163,24 @@ class Searching(Protocol[Given]):
     """What a search of settings minimises."""
 
     @abstractmethod
-    def score_trial(self, values: Values, wanted: Values, floor: float) -> dict[str, float]:
+    def score_trial(self, values: Values, retrained_values: Values, floor: float) -> dict[str, float]:
         """The distance of a trial of a search from a retrained model, by part; the search minimises "value".
 
         Args:
             values: The metrics of the trial.
-            wanted: The metrics of the retrained model.
+            retrained_values: The metrics of the retrained model.
             floor: The `distance` of two retrained models; a smaller one counts as no better.
         """
         ...
 
     @abstractmethod
-    def objectives(self, found: Given, values: Values, wanted: Values) -> dict[str, float]:
+    def objectives(self, outputs: Given, values: Values, retrained_values: Values) -> dict[str, float]:
         """The four distances from a retrained model that a large search minimises.
 
         Args:
-            found: The answers of the trial.
+            outputs: The answers of the trial.
             values: The metrics of the trial.
-            wanted: The metrics of the retrained model.
+            retrained_values: The metrics of the retrained model.
         """
         ...
 
@@ -197,15 +197,15 @@ class Reporting(Protocol[Given]):
         """Facts that all figures depend on, besides the data."""
         return {}
 
-    def histograms(self, found: Given) -> Mapping[str, list[int]]:
+    def histograms(self, outputs: Given) -> Mapping[str, list[int]]:
         """Histograms of losses on the forget set and on held-out data."""
         return {}
 
-    def describe(self, found: Given) -> Mapping[str, Any]:
+    def describe(self, outputs: Given) -> Mapping[str, Any]:
         """Figures of one model with intervals over its answers."""
         return {}
 
-    def sheet(self, found: Given) -> str | None:
+    def sheet(self, outputs: Given) -> str | None:
         """A picture of the answers, as a data URI; None if the exam draws none."""
         return None
 

@@ -101,7 +101,7 @@ class ReferenceFiles:
         self.folder.mkdir(parents=True, exist_ok=True)
         for stale in (*self.folder.glob("attacks-*.json"), *self.folder.glob("model.*")):
             stale.unlink()
-        exam.save(answers.found, self.facts.with_suffix(f".{exam.suffix}"))
+        exam.save(answers.outputs, self.facts.with_suffix(f".{exam.suffix}"))
         if state:
             checkpoint.save(self.folder, state, {"code": self.code})
         content = {"code": self.code, "probes": dict(answers.probes), "cost": asdict(answers.cost)}

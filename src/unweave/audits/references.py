@@ -144,7 +144,7 @@ def retrain(
         answers = replace(collect_answers(model, exam), cost=cost)
     except Failed as error:
         raise Failed(f"the model retrained with seed {seed}: {error}") from error
-    difference = "" if audited is None else exam.explain_unlike(answers.found, audited.found)
+    difference = "" if audited is None else exam.explain_unlike(answers.outputs, audited.outputs)
     if difference:
         raise Failed(f"the model retrained with seed {seed} {difference}: train() must make the same model")
     return answers, model

@@ -38,7 +38,7 @@ def test_the_second_audit_waits_and_reads_what_the_first_trained(split, tmp_path
 
     def answer(train) -> str:
         reference = Retrain(train, folder=tmp_path, code="one")
-        return exam.fingerprint(load_or_retrain(reference, split, 0, exam).found)
+        return exam.fingerprint(load_or_retrain(reference, split, 0, exam).outputs)
 
     with caplog.at_level(logging.WARNING), ThreadPoolExecutor(2) as threads:
         first = threads.submit(answer, slow)
@@ -57,7 +57,7 @@ def test_a_model_that_fails_to_train_lets_the_next_audit_in(split, tmp_path) -> 
     with pytest.raises(ValueError, match="no data"):
         load_or_retrain(Retrain(broken, folder=tmp_path, code="one"), split, 0, exam)
     reference = Retrain(lambda dataset, seed: nn.Linear(4, 2), folder=tmp_path, code="one")
-    assert load_or_retrain(reference, split, 0, exam).found.finite
+    assert load_or_retrain(reference, split, 0, exam).outputs.finite
 
 
 def attack(name: str, examine) -> Attack:
@@ -126,7 +126,7 @@ def test_a_model_of_an_earlier_training_goes_with_its_facts(split, tmp_path) -> 
     facts.unlink()
     reference = Retrain(lambda data, seed: nn.Linear(4, 2), folder=tmp_path, code="one", keep_models=False)
     load_or_retrain(reference, split, 0, exam)
-    assert ReferenceFiles(facts, reference.digest).read(exam).found.finite
+    assert ReferenceFiles(facts, reference.digest).read(exam).outputs.finite
     assert not [*tmp_path.rglob("model.*")]
 
 
@@ -138,7 +138,7 @@ def test_what_is_stored_is_read_where_no_lock_can_be_made(split, tmp_path) -> No
     (facts,) = tmp_path.glob("*.json")
     facts.with_suffix(".lock").mkdir()  # no user can open it to write, as in a folder of another user
     second = load_or_retrain(reference, split, 0, exam)
-    assert exam.fingerprint(second.found) == exam.fingerprint(first.found)
+    assert exam.fingerprint(second.outputs) == exam.fingerprint(first.outputs)
     facts.unlink()
     with pytest.raises(ValueError, match="expected a folder that retrained models can be written to"):
         load_or_retrain(reference, split, 0, exam)

@@ -42,7 +42,7 @@ def case(
 
 def mean_of_forget(model: ModelAnswers, retrained: Sequence[ModelAnswers]) -> Figures:
     """A figure whose value is easily known: a hundredth of the mean of the first logit on F."""
-    value = float(model.found.logits["forget"][:, 0].mean()) / 100
+    value = float(model.outputs.logits["forget"][:, 0].mean()) / 100
     return {"mean": Interval(value, float("nan"), float("nan"))}
 
 

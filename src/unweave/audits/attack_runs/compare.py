@@ -60,7 +60,7 @@ class AuditedModels:
     @property
     def records(self) -> int:
         """The number of forget examples."""
-        return len(self.unlearned.found.labels["forget"])
+        return len(self.unlearned.outputs.labels["forget"])
 
     @property
     def count(self) -> int:
@@ -100,7 +100,7 @@ def figures_of(attack: Attack, model: ModelAnswers, retrained: Sequence[ModelAns
     """The figures of one model; none if the attack did not examine it."""
     if attack.figures is None:
         raise ValueError(f"an audit of one model can't run the attack {attack.name}: call {attack.function}")
-    if not all(each.found.finite for each in (model, *retrained)):
+    if not all(each.outputs.finite for each in (model, *retrained)):
         raise ValueError(f"{attack.name} needs finite logits, found NaN or infinity: leave out what failed")
     if attack.examine is not None and attack.name not in model.measurements:
         return {}
@@ -118,7 +118,7 @@ def null_of(attack: Attack, models: AuditedModels) -> Null:
     values = {
         name: [each[name].value for each in spread_by] for name in common_names([*references, *calibration])
     }
-    unseen = int(models.unlearned.found.unseen.sum())
+    unseen = int(models.unlearned.outputs.unseen.sum())
     reasons = {
         name: f"needs at least {fewest} unseen examples, found {unseen}"
         for name, fewest in attack.fewest_unseen.items()

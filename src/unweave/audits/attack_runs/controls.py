@@ -62,7 +62,7 @@ def run_controls(models: AuditedModels, nulls: Nulls, faults: Faults) -> list[Co
     """
     if models.tier < 2:
         return []
-    answers, original = models.unlearned.found, models.original
+    answers, original = models.unlearned.outputs, models.original
     broken_models = {
         "a constant model": Answers(constant_answers(answers)),
         "a random model": Answers(random_answers(answers)),
@@ -104,7 +104,7 @@ def faults_of(
         for (attack, null), model_figures in zip(nulls, figures, strict=True)
         for name in findings(attack, model_figures, null)
     ]
-    return (*faults(model.found, [each.found for each in models.retrained]), *by_attack)
+    return (*faults(model.outputs, [each.outputs for each in models.retrained]), *by_attack)
 
 
 def drop_reference(null: Null, index: int) -> Null:

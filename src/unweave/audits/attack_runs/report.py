@@ -58,7 +58,7 @@ class AttackReport:
     @property
     def power(self) -> str:
         """The smallest shift that the attacks would show, in a sentence."""
-        unseen = int(self.models.unlearned.found.unseen.sum())
+        unseen = int(self.models.unlearned.outputs.unseen.sum())
         return power_sentence(self.results, self.models.records, unseen)
 
     @property

@@ -23,7 +23,7 @@ def run_attacks(plan: Plan, models: AuditedModels, faults: Faults) -> AttackRepo
     Raises:
         ValueError: If the answers of a retrained model or of the original are not finite.
     """
-    if not models.unlearned.found.finite:
+    if not models.unlearned.outputs.finite:
         reason = "the answers of the model contain NaN or infinity"
         return AttackReport(leave_out(plan, plan.attacks, reason), models, {}, {})
     checks = check_attacks(plan.attacks, models)

@@ -42,10 +42,10 @@ def attack_figures(model: ModelAnswers, retrained: Sequence[ModelAnswers]) -> Fi
 
     None if the forget set or the unseen examples are a single one: an AUC has no interval then.
     """
-    if any(len(each) < 2 for each in scores(model.found, "margin")):
+    if any(len(each) < 2 for each in scores(model.outputs, "margin")):
         return {}
-    figures = {f"auc of {name}": figure(model.found, name) for name in STATISTICS}
-    members, non_members = scores(model.found, "margin")
+    figures = {f"auc of {name}": figure(model.outputs, name) for name in STATISTICS}
+    members, non_members = scores(model.outputs, "margin")
     figures["advantage"] = Interval(*advantage(members, non_members))
     for name, fpr in RATES.items():
         if fpr * len(non_members) >= 1:

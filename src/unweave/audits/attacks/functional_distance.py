@@ -23,8 +23,8 @@ def attack_figures(model: ModelAnswers, retrained: Sequence[ModelAnswers]) -> Fi
     """The three distances; none without references."""
     if not retrained:
         return {}
-    p = probabilities(model.found.logits["forget"])
-    references = [probabilities(each.found.logits["forget"]) for each in retrained]
+    p = probabilities(model.outputs.logits["forget"])
+    references = [probabilities(each.outputs.logits["forget"]) for each in retrained]
     per_example = {
         "js in bits": [jensen_shannon(p, each) for each in references],
         "activation distance": [np.linalg.norm(p - each, axis=1) / np.sqrt(2) for each in references],

@@ -77,9 +77,9 @@ def logits_bias(subject: Subject) -> str | None:
 def explain_lack(model: ModelAnswers) -> str:
     """Why a model has no figure, as a clause; empty if it has one."""
     measurements = model.measurements[NAME]
-    if len(measurements.get("change", ())) != model.found.n_classes:
+    if len(measurements.get("change", ())) != model.outputs.n_classes:
         return "no layer that the original trains adds a bias to each logit as its last step"
-    if len(measurements["concerned"]) == model.found.n_classes:
+    if len(measurements["concerned"]) == model.outputs.n_classes:
         return "the forget set has examples of every class, so there is no other to compare with"
     return ""
 
@@ -92,7 +92,7 @@ def attack_figures(model: ModelAnswers, retrained: Sequence[ModelAnswers]) -> Fi
     if explain_lack(model):
         return {}
     measurements = model.measurements[NAME]
-    is_concerned = np.isin(np.arange(model.found.n_classes), measurements["concerned"])
+    is_concerned = np.isin(np.arange(model.outputs.n_classes), measurements["concerned"])
     change = np.array(measurements["change"])
     fell_less = placements(change[~is_concerned], change[is_concerned])
     share, reach = float(fell_less.mean()), math.sqrt(math.log(2 / 0.05) / (2 * len(fell_less)))

@@ -190,7 +190,7 @@ def check(model: ModelAnswers, original: ModelAnswers | None) -> Check:
 def draw(model: ModelAnswers) -> list[Pictures]:
     """A few records beside their reconstructions and the other record that is nearest to these."""
     measurements = model.measurements[NAME]
-    ids, pictures = model.found.ids["forget"], []
+    ids, pictures = model.outputs.ids["forget"], []
     for place in range(min(SHOWN, len(measurements["hits"])) if "shape" in measurements else 0):
         verb = "re-identified" if measurements["hits"][place] else "not re-identified"
         shape = [int(side) for side in measurements["shape"]]

@@ -86,7 +86,7 @@ def attack_figures(model: ModelAnswers, retrained: Sequence[ModelAnswers]) -> Fi
     """
     if not retrained:
         return {}
-    target, references = Confidences.of(model.found), [Confidences.of(each.found) for each in retrained]
+    target, references = Confidences.of(model.outputs), [Confidences.of(each.outputs) for each in retrained]
     members, non_members = (
         scores(target, references, part, a=A, gamma=GAMMA) for part in ("forget", "unseen")
     )

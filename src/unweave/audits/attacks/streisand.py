@@ -22,10 +22,10 @@ QUANTILE = 0.99
 
 def attack_figures(model: ModelAnswers, retrained: Sequence[ModelAnswers]) -> Figures:
     """The distance of the entropies, and with references the tail."""
-    figures = {"ks of entropy": distance_interval(model.found)}
+    figures = {"ks of entropy": distance_interval(model.outputs)}
     if retrained:
-        losses = np.concatenate([forget_losses(each.found) for each in retrained])
-        is_above = forget_losses(model.found) > np.quantile(losses, QUANTILE)
+        losses = np.concatenate([forget_losses(each.outputs) for each in retrained])
+        is_above = forget_losses(model.outputs) > np.quantile(losses, QUANTILE)
         figures["tail"] = share_interval(is_above.astype(float).tolist())
     return figures
 

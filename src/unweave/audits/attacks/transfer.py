@@ -26,9 +26,9 @@ def attack_figures(model: ModelAnswers, retrained: Sequence[ModelAnswers]) -> Fi
 
     None if all calibration examples are of classes forgotten whole.
     """
-    if not len(model.found.without_forgotten_classes("calibration")[1]):
+    if not len(model.outputs.without_forgotten_classes("calibration")[1]):
         return {}
-    return {f"members by {name}": share_interval(called_members(model.found, name)) for name in STATISTICS}
+    return {f"members by {name}": share_interval(called_members(model.outputs, name)) for name in STATISTICS}
 
 
 def called_members(evidence: Evidence, statistic: str) -> list[float]:

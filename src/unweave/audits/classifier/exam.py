@@ -100,9 +100,9 @@ class ClassifierExam(Exam[Evidence]):
             refuse_varying_answers(model, cuts, evidence, device=device)
         return evidence
 
-    def save(self, found: Evidence, path: Path) -> None:
+    def save(self, outputs: Evidence, path: Path) -> None:
         """Writes the logits as parquet."""
-        parquet.save(found, path)
+        parquet.save(outputs, path)
 
     def load(self, path: Path) -> Evidence:
         """Reads the logits."""
@@ -128,60 +128,67 @@ class ClassifierExam(Exam[Evidence]):
         """The device of a model."""
         return next(model.parameters()).device if self.device is None else self.device
 
-    def measure(self, found: Evidence, reference: Evidence | None = None) -> dict[str, float]:
+    def measure(self, outputs: Evidence, reference: Evidence | None = None) -> dict[str, float]:
         """Every metric."""
-        return measure(found, reference, on=self.on)
+        return measure(outputs, reference, on=self.on)
 
-    def benchmark_metrics(self, found: Evidence, reference: Evidence) -> dict[str, float]:
+    def benchmark_metrics(self, outputs: Evidence, reference: Evidence) -> dict[str, float]:
         """The figures of Deep Unlearn."""
-        return deep_unlearn.figures(found, reference)
+        return deep_unlearn.figures(outputs, reference)
 
-    def measure_pair(self, found: Evidence, reference: Evidence) -> dict[str, float]:
+    def measure_pair(self, outputs: Evidence, reference: Evidence) -> dict[str, float]:
         """The metrics that compare."""
-        return measure_pair(found, reference, on=self.on)
+        return measure_pair(outputs, reference, on=self.on)
 
-    def calibrate(self, found: Sequence[Evidence], probes: Sequence[Values]) -> Margins:
+    def calibrate(self, outputs: Sequence[Evidence], probes: Sequence[Values]) -> Margins:
         """The margins."""
-        return calibrate(found, probes=probes, on=self.on)
+        return calibrate(outputs, probes=probes, on=self.on)
 
-    def probe_caveat(self, found: Evidence) -> str:
+    def probe_caveat(self, outputs: Evidence) -> str:
         """Without probes a forgotten class may be merely hidden."""
         caveat = "the logits alone can't tell a class that is lost from one that is hidden"
-        return caveat if found.forgotten_classes else ""
+        return caveat if outputs.forgotten_classes else ""
 
-    def fingerprint(self, found: Evidence) -> str:
+    def fingerprint(self, outputs: Evidence) -> str:
         """The digest of the logits."""
         digest = hashlib.sha256()
-        for part in sorted(found.logits):
-            digest.update(np.ascontiguousarray(found.logits[part]).data.cast("B"))
+        for part in sorted(outputs.logits):
+            digest.update(np.ascontiguousarray(outputs.logits[part]).data.cast("B"))
         return digest.hexdigest()
 
-    def explain_unlike(self, found: Evidence, audited: Evidence) -> str:
+    def explain_unlike(self, outputs: Evidence, audited: Evidence) -> str:
         """Whether the numbers of logits differ."""
-        if found.n_classes == audited.n_classes:
+        if outputs.n_classes == audited.n_classes:
             return ""
-        return f"gives {found.n_classes} logits per example, and the audited one {audited.n_classes}"
+        return f"gives {outputs.n_classes} logits per example, and the audited one {audited.n_classes}"
 
-    def histograms(self, found: Evidence) -> dict[str, list[int]]:
+    def histograms(self, outputs: Evidence) -> dict[str, list[int]]:
         """Histograms of the cross-entropy on the forget set, and on comparable calibration examples."""
-        parts = {"forget": slice(None), "calibration": found.unseen}
+        parts = {"forget": slice(None), "calibration": outputs.unseen}
         return {
-            part: histogram(loss(found.logits[part][rows], found.labels[part][rows]))
+            part: histogram(loss(outputs.logits[part][rows], outputs.labels[part][rows]))
             for part, rows in parts.items()
         }
 
-    def score_trial(self, values: Values, wanted: Values, floor: float) -> dict[str, float]:
+    def score_trial(self, values: Values, retrained_values: Values, floor: float) -> dict[str, float]:
         """The mean gap in points, and the other distances that a verdict uses, each in its own unit."""
-        distances = {name: abs(values[name] - wanted[name]) for name in TRIAL_POINTS if name in wanted}
+        distances = {
+            name: abs(values[name] - retrained_values[name])
+            for name in TRIAL_POINTS
+            if name in retrained_values
+        }
         tv_parts = {"tv": values["tv"], "excess": max(0.0, values["tv"] - floor)}
-        parts = {"gap": mean_gap(values, wanted, METRICS), **tv_parts, **distances}
+        parts = {"gap": mean_gap(values, retrained_values, METRICS), **tv_parts, **distances}
         extra_points = sum(TRIAL_POINTS[name] * each for name, each in parts.items() if name in TRIAL_POINTS)
         return {"value": parts["gap"] + extra_points / len(GAP), **parts}
 
-    def objectives(self, found: Evidence, values: Values, wanted: Values) -> dict[str, float]:
+    def objectives(self, outputs: Evidence, values: Values, retrained_values: Values) -> dict[str, float]:
         """Deep Unlearn's four: a third of each difference in accuracy, and the success of an attack."""
-        differences = {name: abs(values[name] - wanted[name]) / 300 for name in ("ra", "ua", "ta")}
-        return {**differences, "discernibility": 1 - deep_unlearn.part_indiscernibility(found, "calibration")}
+        differences = {name: abs(values[name] - retrained_values[name]) / 300 for name in ("ra", "ua", "ta")}
+        return {
+            **differences,
+            "discernibility": 1 - deep_unlearn.part_indiscernibility(outputs, "calibration"),
+        }
 
     def judge(
         self,

@@ -52,9 +52,9 @@ class HeldOut:
             for name, measure in measures.items()
         }
 
-    def distance(self, found: Evidence) -> float:
+    def distance(self, outputs: Evidence) -> float:
         """Total variation of a model's answers on F from these, as a mean over examples and models."""
-        parts = [tv_of_shared(found, each) for each in self.folds]
+        parts = [tv_of_shared(outputs, each) for each in self.folds]
         return sum(total for total, _ in parts) / sum(n for _, n in parts)
 
     def disagreement(self, ids: Ids) -> float:
@@ -95,8 +95,8 @@ def doubt(evidence: Evidence) -> float:
     return 1 - float(confidence(evidence.logits["forget"], evidence.labels["forget"]).mean())
 
 
-def tv_of_shared(found: Evidence, other: Evidence) -> tuple[float, int]:
+def tv_of_shared(outputs: Evidence, other: Evidence) -> tuple[float, int]:
     """The sum of the total variation over the forget examples that both share, and their number."""
-    ids, ours, theirs = np.intersect1d(found.ids["forget"], other.ids["forget"], return_indices=True)
-    p, q = probabilities(found.logits["forget"][ours]), probabilities(other.logits["forget"][theirs])
+    ids, ours, theirs = np.intersect1d(outputs.ids["forget"], other.ids["forget"], return_indices=True)
+    p, q = probabilities(outputs.logits["forget"][ours]), probabilities(other.logits["forget"][theirs])
     return float(np.abs(p - q).sum() / 2), len(ids)

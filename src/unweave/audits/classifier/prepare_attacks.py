@@ -119,7 +119,7 @@ def attack_answers(
     """Runs a plan; every model answers the same examples in the same order."""
 
     def put_in_order(each: Answers[Any]) -> ModelAnswers:
-        return replace(each, found=each.found.like(model_answers.found))
+        return replace(each, outputs=each.outputs.like(model_answers.outputs))
 
     original = None if original_answers is None else put_in_order(original_answers)
     models = AuditedModels(

@@ -186,24 +186,24 @@ class ConceptExam(ImagesExam):
         pictures = self.real.training_images(self.prompts.concept)
         return Target(drawing, 0, self.hit, pictures, original_drawing, (PICTURES,))
 
-    def measure(self, found: Drawn, reference: Drawn | None = None) -> dict[str, float]:
+    def measure(self, outputs: Drawn, reference: Drawn | None = None) -> dict[str, float]:
         """Every metric of the images."""
         baseline = None if reference is None else self.samples(reference)
-        values = measure_generation(self.samples(found), baseline, self.metrics_of_kinds)
-        return values | self.models.measure(found, self.prompts, self.real)
+        values = measure_generation(self.samples(outputs), baseline, self.metrics_of_kinds)
+        return values | self.models.measure(outputs, self.prompts, self.real)
 
-    def measure_pair(self, found: Drawn, reference: Drawn) -> dict[str, float]:
+    def measure_pair(self, outputs: Drawn, reference: Drawn) -> dict[str, float]:
         """The metrics that compare."""
-        return measure_generation_pair(self.samples(found), self.samples(reference), self.metrics_of_kinds)
+        return measure_generation_pair(self.samples(outputs), self.samples(reference), self.metrics_of_kinds)
 
-    def samples(self, found: Drawn) -> ConceptSamples:
+    def samples(self, outputs: Drawn) -> ConceptSamples:
         """The recogniser's view of the images, with real images to compare."""
-        return recognise_prompts(self.recogniser, found, self.real_features, self.prompts)
+        return recognise_prompts(self.recogniser, outputs, self.real_features, self.prompts)
 
-    def calibrate(self, found: Sequence[Drawn], probes: Sequence[Values]) -> Margins:
+    def calibrate(self, outputs: Sequence[Drawn], probes: Sequence[Values]) -> Margins:
         """The margins."""
         return calibrate_generation(
-            [self.samples(each) for each in found],
+            [self.samples(each) for each in outputs],
             probes=probes,
             sizes=self.sizes,
             images=self.metrics_of_kinds,

@@ -193,9 +193,9 @@ class DiffusionExam(ImagesExam):
         target = self.target(model, label)
         return describe_curves(relearning_curves(target, budget), budget.longest)
 
-    def further_parts(self, values: Values, wanted: Values) -> dict[str, float]:
+    def further_parts(self, values: Values, retrained_values: Values) -> dict[str, float]:
         """How much sooner the class is relearned."""
-        return relearned_sooner(values, wanted)
+        return relearned_sooner(values, retrained_values)
 
     def target(self, model: nn.Module, label: int) -> Target:
         """A model under attack."""
@@ -212,33 +212,33 @@ class DiffusionExam(ImagesExam):
         """Makes what draws from a model as the exam does."""
         return Drawing(model, self.task, shape_of(self.split.train), self.sampler)
 
-    def measure(self, found: Drawn, reference: Drawn | None = None) -> dict[str, float]:
+    def measure(self, outputs: Drawn, reference: Drawn | None = None) -> dict[str, float]:
         """Every metric."""
-        samples, baseline = self.samples(found), None if reference is None else self.samples(reference)
+        samples, baseline = self.samples(outputs), None if reference is None else self.samples(reference)
         if self.searching:
             return measure_generation(samples, baseline, TRIAL)
-        return measure_generation(samples, baseline) | self.measure_fid(found)
+        return measure_generation(samples, baseline) | self.measure_fid(outputs)
 
-    def measure_fid(self, found: Drawn) -> dict[str, float]:
+    def measure_fid(self, outputs: Drawn) -> dict[str, float]:
         """The FID of images under retained conditions from held-out ones; empty without weights."""
         if self.inception is None:
             return {}
         real = torch.cat([images_of(self.split.held_out, label) for label in self.retained_conditions])
-        images = torch.cat([found[label] for label in self.retained_conditions])
+        images = torch.cat([outputs[label] for label in self.retained_conditions])
         return {"fid": fid(images, real, weights=self.inception)}
 
-    def measure_pair(self, found: Drawn, reference: Drawn) -> dict[str, float]:
+    def measure_pair(self, outputs: Drawn, reference: Drawn) -> dict[str, float]:
         """The metrics that compare."""
-        return measure_generation_pair(self.samples(found), self.samples(reference))
+        return measure_generation_pair(self.samples(outputs), self.samples(reference))
 
-    def calibrate(self, found: Sequence[Drawn], probes: Sequence[Values]) -> Margins:
+    def calibrate(self, outputs: Sequence[Drawn], probes: Sequence[Values]) -> Margins:
         """The margins."""
-        samples = [self.samples(each) for each in found]
+        samples = [self.samples(each) for each in outputs]
         return calibrate_generation(samples, probes=probes, sizes=self.sizes)
 
-    def samples(self, found: Drawn) -> Samples:
+    def samples(self, outputs: Drawn) -> Samples:
         """The recogniser's view of the images, with real images to compare."""
-        return recognise(self.recogniser, found, self.real, forgotten=self.forgotten_conditions)
+        return recognise(self.recogniser, outputs, self.real, forgotten=self.forgotten_conditions)
 
     def judge(
         self,

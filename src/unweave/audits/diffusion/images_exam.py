@@ -61,7 +61,7 @@ class ImagesExam(Exam[Drawn]):
         ...
 
     @abstractmethod
-    def samples(self, found: Drawn) -> Samples:
+    def samples(self, outputs: Drawn) -> Samples:
         """The recogniser's view of the images, with real images to compare."""
         ...
 
@@ -77,50 +77,56 @@ class ImagesExam(Exam[Drawn]):
         """
         ...
 
-    def save(self, found: Drawn, path: Path) -> None:
+    def save(self, outputs: Drawn, path: Path) -> None:
         """Writes the images as arrays named by their condition."""
-        write_images(found, path)
+        write_images(outputs, path)
 
     def load(self, path: Path) -> Drawn:
         """Reads the images."""
         return read_images(path)
 
-    def fingerprint(self, found: Drawn) -> str:
+    def fingerprint(self, outputs: Drawn) -> str:
         """The digest of the images."""
-        return hashlib.sha256(b"".join(found[each].numpy().tobytes() for each in sorted(found))).hexdigest()
+        return hashlib.sha256(
+            b"".join(outputs[each].numpy().tobytes() for each in sorted(outputs))
+        ).hexdigest()
 
-    def drift(self, found: Drawn, original: Drawn) -> dict[str, float]:
+    def drift(self, outputs: Drawn, original: Drawn) -> dict[str, float]:
         """The distance of images under retained conditions from the original's on the same seeds."""
         ours, theirs = (
             torch.cat([each[condition] for condition in self.retained_conditions])
-            for each in (found, original)
+            for each in (outputs, original)
         )
         return drift(ours, theirs, self.feature_extractor)
 
-    def describe(self, found: Drawn) -> dict[str, Any]:
+    def describe(self, outputs: Drawn) -> dict[str, Any]:
         """Shares of images that show their class, and the recognised classes of forgotten conditions."""
-        return describe(self.samples(found), rng=np.random.default_rng(0))
+        return describe(self.samples(outputs), rng=np.random.default_rng(0))
 
-    def sheet(self, found: Drawn) -> str:
+    def sheet(self, outputs: Drawn) -> str:
         """A row per condition with its first images."""
-        return draw_sheet(found, self.forgotten_conditions)
+        return draw_sheet(outputs, self.forgotten_conditions)
 
-    def score_trial(self, values: Values, wanted: Values, floor: float) -> dict[str, float]:
+    def score_trial(self, values: Values, retrained_values: Values, floor: float) -> dict[str, float]:
         """The mean gap in excess of that of two retrained models, and the loss in image quality."""
-        parts, excess = gap_parts(values, wanted, GENERATION), max(0.0, values["class_tv"] - floor)
-        further = self.further_parts(values, wanted)
+        parts, excess = gap_parts(values, retrained_values, GENERATION), max(0.0, values["class_tv"] - floor)
+        further = self.further_parts(values, retrained_values)
         points = parts | {"class_tv": GENERATION["class_tv"].points * excess} | further
         loss = max(0.0, values["kid_retain"])
-        figures = {"gap": mean_gap(values, wanted, GENERATION), "excess": excess, "kid_retain": loss}
+        figures = {
+            "gap": mean_gap(values, retrained_values, GENERATION),
+            "excess": excess,
+            "kid_retain": loss,
+        }
         return {"value": float(np.mean(list(points.values()))) + 100 * loss, **figures, **further}
 
-    def further_parts(self, values: Values, wanted: Values) -> dict[str, float]:
+    def further_parts(self, values: Values, retrained_values: Values) -> dict[str, float]:
         """Parts of a trial's value beside those of the mean gap, in points; none unless an exam has some."""
         return {}
 
-    def objectives(self, found: Drawn, values: Values, wanted: Values) -> dict[str, float]:
+    def objectives(self, outputs: Drawn, values: Values, retrained_values: Values) -> dict[str, float]:
         """The parts of the mean gap, and the KID of retained conditions."""
-        parts = gap_parts(values, wanted, GENERATION)
+        parts = gap_parts(values, retrained_values, GENERATION)
         distances = {name: part / (100 * len(parts)) for name, part in parts.items()}
         return {**distances, "kid_retain": max(0.0, values["kid_retain"])}
 

@@ -66,12 +66,12 @@ class LocalModels:
             refuse_no_fid(self.inception, min(total, len(real.images_to_keep(prompts))))
 
     def measure(
-        self, found: Mapping[int, Tensor], prompts: ConceptPrompts, real: RealImages
+        self, outputs: Mapping[int, Tensor], prompts: ConceptPrompts, real: RealImages
     ) -> dict[str, float]:
         """The figures of the given models.
 
         Args:
-            found: Images by the number of their prompt.
+            outputs: Images by the number of their prompt.
             prompts: The prompts.
             real: Real images; the FID is between held-out ones and images of prompts to keep.
         """
@@ -79,14 +79,14 @@ class LocalModels:
         forget, retain = prompts.forget_numbers, prompts.retain_numbers
         if self.nude_net is not None:
             shares = (
-                self.nude_net.explicit(torch.cat([found[i] for i in part])) for part in (forget, retain)
+                self.nude_net.explicit(torch.cat([outputs[i] for i in part])) for part in (forget, retain)
             )
             values |= zip(NUDITY, shares, strict=True)
         if self.clip is not None:
             texts = [each.text for each in prompts.all_prompts]
-            scores = (self.clip.mean((texts[i], found[i]) for i in part) for part in (retain, forget))
+            scores = (self.clip.mean((texts[i], outputs[i]) for i in part) for part in (retain, forget))
             values |= zip(CLIP, scores, strict=True)
         if self.inception is not None:
-            images = torch.cat([found[i] for i in retain])
+            images = torch.cat([outputs[i] for i in retain])
             values["fid"] = fid(images, real.images_to_keep(prompts), weights=self.inception)
         return values

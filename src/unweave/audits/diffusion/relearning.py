@@ -45,7 +45,7 @@ def describe_curves(curves: Mapping[int, Relearning], longest: float, words: str
     return values
 
 
-def relearned_sooner(values: Values, wanted: Values) -> dict[str, float]:
+def relearned_sooner(values: Values, retrained_values: Values) -> dict[str, float]:
     """`sooner`: how many more images show the concept than of a retrained model, in points; none unmeasured.
 
     It is the mean over the checks. If the concept returns sooner with the original's text encoder, that
@@ -53,14 +53,14 @@ def relearned_sooner(values: Values, wanted: Values) -> dict[str, float]:
 
     Args:
         values: The figures of a model.
-        wanted: Those of the retrained model.
+        retrained_values: Those of the retrained model.
     """
-    checks = [name for name in wanted if name.startswith("relearned_")]
+    checks = [name for name in retrained_values if name.startswith("relearned_")]
     if not checks:
         return {}
     ways = [
-        [max(0.0, values[name] - wanted[name]) for name in checks],
-        [max(0.0, values.get(behind(name), 0.0) - wanted[name]) for name in checks],
+        [max(0.0, values[name] - retrained_values[name]) for name in checks],
+        [max(0.0, values.get(behind(name), 0.0) - retrained_values[name]) for name in checks],
     ]
     return {"sooner": max(sum(way) / len(way) for way in ways)}
 

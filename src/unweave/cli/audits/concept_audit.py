@@ -119,7 +119,7 @@ class ConceptAudit:
         references = answers[:-RETRAINS] if enough else answers
         return judge_answers(
             exam,
-            self.subject(exam, original_answers.found),
+            self.subject(exam, original_answers.outputs),
             edited_answers,
             original_answers,
             references,
@@ -161,7 +161,7 @@ class ConceptAudit:
             model = self.model(folder)
             answers = answers_or_refuse(f"model in {folder}", model, exam, model)
             place.mkdir(parents=True, exist_ok=True)
-            exam.save(answers.found, images)
+            exam.save(answers.outputs, images)
             write_atomically(facts, json.dumps({"probes": dict(answers.probes)}))
         return Answers(exam.load(images), read_object(facts, ": delete it")["probes"])
 

@@ -59,7 +59,7 @@ def judge_by_qualification(
         qualification: The qualification.
     """
     model_answers, original_answers = answers
-    split, ids = result.split, model_answers.found.ids["forget"]
+    split, ids = result.split, model_answers.outputs.ids["forget"]
     held_out = qualification.held_out(ids)
     about = describe(split, ids, held_out, silhouettes(result.original, split, split.forget))
     match = nearest_stratum(about, qualification.requests)
@@ -67,7 +67,7 @@ def judge_by_qualification(
     expectation = held_out.expect(original, ids, whole=about.whole)
     if HELD_OUT_TV in expectation:
         values[HELD_OUT_TV], original[HELD_OUT_TV] = (
-            held_out.distance(each.found) for each in (model_answers, original_answers)
+            held_out.distance(each.outputs) for each in (model_answers, original_answers)
         )
     smallest = smallest_margins(exam.sizes, exam.metrics)
     judgement, forecast = judge_by_like(
@@ -89,4 +89,4 @@ def judge_by_qualification(
     }
     (stage,) = whole_record["stages"].values()
     stages = {name: {**stage, "qualified": facts} for name in whole_record["stages"]}
-    return Audit(judgement, model_answers.found, {**whole_record, "stages": stages}, exam)
+    return Audit(judgement, model_answers.outputs, {**whole_record, "stages": stages}, exam)

@@ -86,7 +86,7 @@ class RunAudit:
         with executor.crew(device_of(self.run, self.device), 1) as crew:
             run_folder.retrain_all(
                 self.run, [*self.seeds, *self.calibration], folder, crew, self.device, listener, attacks,
-                found=stored_seeds, keep_models=self.keep_models, image_attacks=self.image_attacks,
+                stored=stored_seeds, keep_models=self.keep_models, image_attacks=self.image_attacks,
             )  # fmt: skip
         return reference
 

@@ -194,24 +194,24 @@ def retrain_all(
     listener: Listener,
     attacks: Sequence[str] = (),
     *,
-    found: Collection[int] = (),
+    stored: Collection[int] = (),
     keep_models: bool = True,
     image_attacks: str | None = None,
 ) -> None:
     """Retrains every missing model, and stores its answers and what these attacks need of it.
 
-    Those of the seeds in `found` need nothing.
+    Those of the seeds in `stored` need nothing.
     """
     is_usual = keep_models and not attacks and image_attacks is None
     options = () if is_usual else (tuple(attacks), keep_models, image_attacks)
     arguments = [
-        (str(run.resolve()), seed, str(folder), device, *options) for seed in seeds if seed not in found
+        (str(run.resolve()), seed, str(folder), device, *options) for seed in seeds if seed not in stored
     ]
-    if found:
-        listener(Progress(f"{len(found)} retrained models found", len(found), len(seeds)))
+    if stored:
+        listener(Progress(f"{len(stored)} retrained models found", len(stored), len(seeds)))
 
     def listen(progress: Progress) -> None:
-        listener(Progress(progress.label, len(found) + progress.done, len(seeds)))
+        listener(Progress(progress.label, len(stored) + progress.done, len(seeds)))
 
     work = [Job(f"retrained with seed {each[1]}", retrain_one, each) for each in arguments]
     for _ in run_jobs(crew, work, listen):
