@@ -144,9 +144,9 @@ class PracticeExam(EditExam):
         """The course of relearning; none without a budget of attackers."""
         return {} if self.budget is None else self.relearn(model)
 
-    def further_parts(self, values: Values, wanted: Values) -> dict[str, float]:
+    def further_parts(self, values: Values, retrained_values: Values) -> dict[str, float]:
         """How much sooner the concept is relearned."""
-        return relearned_sooner(values, wanted)
+        return relearned_sooner(values, retrained_values)
 
 
 @dataclass(frozen=True, eq=False)
