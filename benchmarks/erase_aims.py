@@ -1,5 +1,9 @@
 """The aims of the study of class erasure: on how many classes a method meets each, and how far it misses.
 
+UA is in the interval of the retrained models, RA at most a point below the original's, KID not above the
+original's interval, the mean gap not above that of a second retrained model; relearning takes at least half of
+a retrained model's steps, and a method at most a tenth of a retraining's gradients.
+
 The row "retrain", a second retrained model of each seed, shows how often chance alone misses an aim. Without
 it a method may be as far from the retrained models as these are from each other.
 """
@@ -8,12 +12,12 @@ from collections.abc import Mapping
 from typing import Any
 
 AIMS: Mapping[str, str] = {
-    "ua": "UA in the interval of retrained models, points",
-    "ra": "RA a point below the original's, points",
-    "kid": "KID in the original's interval",
-    "gap": "no farther than a second retrained model, points",
-    "relearn_10": "relearning in half of the steps",
-    "share": "a tenth of the gradients",
+    "ua": "UA, points",
+    "ra": "RA, points",
+    "kid": "KID",
+    "gap": "gap, points",
+    "relearn_10": "relearning, steps",
+    "share": "gradients, share",
 }
 """The aims with the unit of their shortfall, which is zero or less where a class meets the aim."""
 
