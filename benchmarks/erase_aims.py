@@ -1,8 +1,8 @@
 """The aims of the study of class erasure: on how many classes a method meets each, and how far it misses.
 
 UA is in the interval of the retrained models, RA at most a point below the original's, KID not above the
-original's interval, the mean gap not above that of a second retrained model; relearning takes at least half of
-a retrained model's steps, and a method at most a tenth of a retraining's gradients.
+original's interval, the mean gap not above that of a second retrained model; relearning takes at least half
+of a retrained model's steps, and a method at most a tenth of a retraining's gradients.
 
 The row "retrain", a second retrained model of each seed, shows how often chance alone misses an aim. Without
 it a method may be as far from the retrained models as these are from each other.
