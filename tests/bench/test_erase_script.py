@@ -9,6 +9,7 @@ import torch
 
 pytest.importorskip("diffusers")
 
+from unweave.audits.score import interval
 from unweave.bench.ranges import default_settings, nest_paths
 from unweave.bench.recipe import Recipe, load
 from unweave.bench.stage import Stage
@@ -56,8 +57,8 @@ def test_without_its_lookahead_a_method_has_the_same_settings(script: ModuleType
     assert replace(plain_recipe.method("joint"), mode="lagged") == recipe.method("lur-lagged")
 
 
-def score(value: float, low: float | None = None, high: float | None = None) -> dict[str, float | None]:
-    return {"value": value, "low": low, "high": high}
+def score(value: float) -> dict[str, float]:
+    return {"value": value}
 
 
 def row(ua: float, ra: float, kid: float, relearn: float, *, gradients: float = 300.0, gap: float = 20.0):
@@ -70,7 +71,7 @@ def test_an_aim_is_met_at_its_limit_and_missed_beyond_it(script: ModuleType):
 
     stage = {
         "recipe": {"train": {"steps": 3000}},
-        "reference": {"scores": {"ua": score(98.0, 97.0, 99.0), "relearn_10": score(40.0)}},
+        "reference": {"scores": {"ua": score(97.0), "relearn_10": score(40.0)}},
         "descriptions": {"original": {"kid": [0.015, 0.01, 0.02]}},
         "methods": {
             "original": row(1.0, 99.0, 0.015, 0.0),
@@ -87,5 +88,17 @@ def test_an_aim_is_met_at_its_limit_and_missed_beyond_it(script: ModuleType):
     pair = {**stage, "methods": {"original": stage["methods"]["original"], "bad": stage["methods"]["bad"]}}
     assert (erase_aims.shortfalls({**pair, "floor": 20.5}, "bad") or {})["gap"] == 0.5
     assert "gap" not in (erase_aims.shortfalls({**pair, "floor": None}, "bad") or {"gap": 0.0})
-    stage_of_one_seed = {**stage, "reference": {"scores": {"ua": score(97.5), "relearn_10": score(40.0)}}}
-    assert erase_aims.interval_of_retrained(stage_of_one_seed) == (97.5, 99.0)
+
+
+def test_all_retrained_models_give_the_interval(script: ModuleType):
+    import erase_aims
+
+    stage = {
+        "reference": {"scores": {"ua": score(98.0)}, "per_seed": {"ua": [97.0, 98.0, 99.0]}},
+        "methods": {"retrain": {**row(96.0, 99.0, 0.015, 40.0), "per_seed": {"ua": [95.0, 96.0, 97.0]}}},
+    }
+    values = [97.0, 98.0, 99.0, 95.0, 96.0, 97.0]
+    assert erase_aims.values_of_retrained(stage, "ua") == values
+    assert erase_aims.interval_of_retrained(stage) == interval(values, (0.0, 100.0))
+    alone = {**stage, "methods": {}}
+    assert erase_aims.interval_of_retrained(alone) == interval(values[:3], (0.0, 100.0))

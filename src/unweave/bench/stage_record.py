@@ -59,6 +59,7 @@ def stage_record(
         "reference": {
             **reference_row(references, margins, exam.metrics, spread),
             "gradient_evaluations": mean([cell["gradient_evaluations"] for cell in retrained]),
+            "per_seed": {name: [each[name] for each in references] for name in references[0]},
             **devices_row(retrained),
         },
         "methods": rows,

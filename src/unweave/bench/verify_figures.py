@@ -73,6 +73,7 @@ def contradictions(record: Mapping[str, Any], folder: Path) -> Iterator[str]:
 
 def check_verdicts(stage: Stage) -> Iterator[str]:
     """Yields verdicts that contradict the margins or their own reason."""
+    yield from check_seeds("Retrain", stage["reference"])
     for name, row in stage["methods"].items():
         if row["failed"] is None and not row["reason"].startswith(row["verdict"]):
             yield f"{name} has the verdict {row['verdict']}, and its reason says: {row['reason']}"
@@ -90,11 +91,11 @@ def check_verdicts(stage: Stage) -> Iterator[str]:
 
 
 def check_seeds(name: str, row: Mapping[str, Any]) -> Iterator[str]:
-    """Yields figures of a method that contradict those of its seeds."""
+    """Yields figures of a method, or of the retrained models, that contradict those of its seeds."""
     seeds = {key: values for key, values in row.get("per_seed", {}).items() if values}
     figures = {key: each["value"] for key, each in row["scores"].items() if key in seeds}
     means = {key: mean(seeds[key]) for key in figures}
-    if row["gap"] is not None and "gap" in seeds:
+    if row.get("gap") is not None and "gap" in seeds:
         figures, means = figures | {"gap": row["gap"]["mean"]}, means | {"gap": mean(seeds["gap"])}
     if "cost" in seeds:
         figures, means = figures | {"cost": row["cost"]}, means | {"cost": median(seeds["cost"])}
@@ -135,6 +136,7 @@ def check_cells(name: str, stage: Stage, cells: Path) -> Iterator[str]:
     """Yields figures that contradict the cells, per seed and as means."""
     retrained = read_values(cells, name, stage, REFERENCE)
     yield from check_means("Retrain", stage["reference"]["scores"], retrained, len(stage["seeds"]))
+    yield from check_cell_figures("Retrain", stage["reference"], retrained)
     rows = {method: row for method, row in stage["methods"].items() if row["failed"] is None}
     metrics = family_of_stage(stage).metrics
     for method, row in rows.items():
@@ -143,9 +145,7 @@ def check_cells(name: str, stage: Stage, cells: Path) -> Iterator[str]:
             values = [
                 cell | gap_of(cell, other, metrics) for cell, other in zip(values, retrained, strict=False)
             ]
-        for seed, cell in enumerate(values):
-            seed_figures = {figure: each[seed] for figure, each in row.get("per_seed", {}).items()}
-            yield from compare_figures(method, seed_figures, cell, FROM_CELLS)
+        yield from check_cell_figures(method, row, values)
         means = (
             row["scores"] if row["gap"] is None else {**row["scores"], "gap": {"value": row["gap"]["mean"]}}
         )
@@ -153,6 +153,13 @@ def check_cells(name: str, stage: Stage, cells: Path) -> Iterator[str]:
         yield from check_gradients(method, row, read_cells(cells, name, stage, method, "json"))
     retrain_cells = read_cells(cells, name, stage, REFERENCE, "json")
     yield from check_gradients("Retrain", stage["reference"], retrain_cells)
+
+
+def check_cell_figures(name: str, row: Mapping[str, Any], cells: Sequence[Values]) -> Iterator[str]:
+    """Yields figures of single seeds that contradict their cells."""
+    for seed, cell in enumerate(cells):
+        figures = {figure: each[seed] for figure, each in row.get("per_seed", {}).items()}
+        yield from compare_figures(name, figures, cell, FROM_CELLS)
 
 
 def gap_of(cell: Values, reference: Values, metrics: Mapping[str, Metric]) -> dict[str, float]:

@@ -191,10 +191,11 @@ def _check_histograms(stage: str, histograms: Record) -> None:
 def _check_per_seed(name: str, stage: Record) -> None:
     """Checks that there is one number per seed."""
     seed_count = len(stage["seeds"])
-    for method, row in stage["methods"].items():
+    rows = {f"methods.{method}": row for method, row in stage["methods"].items()}
+    for part, row in {**rows, "reference": stage["reference"]}.items():
         for figure, numbers in row.get("per_seed", {}).items():
             if len(numbers) != seed_count:
-                place, count = f"stages.{name}.methods.{method}.per_seed.{figure}", len(numbers)
+                place, count = f"stages.{name}.{part}.per_seed.{figure}", len(numbers)
                 raise ValueError(f"{place}: expected {seed_count} numbers, one per seed, found {count}")
 
 
