@@ -29,7 +29,7 @@ from unweave.record.digest import seal
 METHOD = "stages/{stage}/methods/{method}"
 PLACES: Mapping[str, str] = {
     f"{METHOD}/per_seed//{{metric}}/[seed]": "values",
-    "stages/{stage}/reference/per_seed//{metric}/[seed]": "values",
+    "stages/{stage}/reference/per_seed//{metric}/[seed]": "references",
     f"{METHOD}/scores//{{metric}}/{{figure}}/[end]": "scores",
     f"{METHOD}/trace//{{curve}}/[point]/[column]": "traces",
     f"{METHOD}/repr//": "methods",

@@ -45,7 +45,9 @@ def shortfalls(stage: Stage, name: str) -> dict[str, float] | None:
     }
     second_retrain = stage["methods"].get("retrain")
     retrain_gap = stage["floor"] if second_retrain is None else second_retrain["gap"]["mean"]
-    return result if retrain_gap is None else {**result, "gap": row["gap"]["mean"] - retrain_gap}
+    if retrain_gap is not None:
+        result["gap"] = row["gap"]["mean"] - retrain_gap
+    return {aim: round(shortfall, 9) for aim, shortfall in result.items()}  # a limit met exactly is met
 
 
 def interval_of_retrained(stage: Stage) -> tuple[float, float]:

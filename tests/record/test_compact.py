@@ -72,12 +72,13 @@ tree = st.recursive(
 )
 
 
-@given(parts=st.lists(tree, min_size=6, max_size=6))
+@given(parts=st.lists(tree, min_size=7, max_size=7))
 @settings(deadline=None, max_examples=25)
 def test_any_values_at_the_places_of_tables_come_back_with_their_types(compact, tmp_path_factory, parts):
-    one, two, three, four, five, six = parts
+    one, two, three, four, five, six, seven = parts
     method = {"per_seed": one, "scores": two, "repr": three}
     stage = {"methods": {"a": method, "b": dict(method)}, "search": {"a": four}, "recipe": {"methods": six}}
+    stage["reference"] = {"per_seed": seven}
     data = {
         "question": "?",
         "stages": {"s/1": stage, "t": {"comparisons": five}},
