@@ -41,7 +41,7 @@ STAGE = "digits-clean"
 PRIVATE = (16, 64, 128, 256, 512)
 """The numbers of private records of the paper's exact deletion; the last two take more than one step."""
 SHARES = (0.1, 0.5, 1.0)
-KNOWN = "1, label known"
+LABEL_KNOWN = "1, label known"
 TOGETHER = 40
 """Records that are deleted in groups of 2 to 40; a larger group is one."""
 
@@ -55,7 +55,7 @@ def deletions(lab: Lab, counts: Sequence[int], records: int) -> Iterator[tuple[s
         for name, (index, forget) in product(names, enumerate(groups)):
             yield f"{n} together/{name}/{index}", partial(invert, lab, name, forget, label_known=n > 1)
             if n == 1 and name != OTHER:
-                yield f"{KNOWN}/{name}/{index}", partial(invert, lab, name, forget, label_known=True)
+                yield f"{LABEL_KNOWN}/{name}/{index}", partial(invert, lab, name, forget, label_known=True)
     if lab.recipe.name != STAGE:
         return
     for size in PRIVATE:

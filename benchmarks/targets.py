@@ -185,14 +185,14 @@ def printed(results: Row) -> list[str]:
         lines += ["", f"{name:34} gap                 TV     gap - level's"]
         for target, each in targets.items():
             cells = each.get("failed") or (
-                f"{each['gap']['mean']:5.2f} {shown(each['gap'])}  {each['tv']['mean']:.3f}  "
-                f"{each['gap_above_level']['mean']:+5.2f} {shown(each['gap_above_level'])}"
+                f"{each['gap']['mean']:5.2f} {format_interval(each['gap'])}  {each['tv']['mean']:.3f}  "
+                f"{each['gap_above_level']['mean']:+5.2f} {format_interval(each['gap_above_level'])}"
             )
             lines.append(f"  {target:32} {cells}")
     return lines
 
 
-def shown(figure: Row) -> str:
+def format_interval(figure: Row) -> str:
     """An interval; nothing for a few seeds, which have none."""
     low, high = figure["interval"]
     return "" if np.isnan(low) else f"[{low:5.2f}, {high:5.2f}]"

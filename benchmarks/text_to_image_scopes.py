@@ -30,7 +30,7 @@ from unweave.methods.configure import configure
 from unweave.record.record import environment
 
 ATTACKS = "optimised-vector,new-token,from-a-picture,relearning-from-images"
-SHOWN = ("ua", "ra_neighbours", "agreement", "kid", "relearn_10", "token", "vector", "picture")
+COLUMNS = ("ua", "ra_neighbours", "agreement", "kid", "relearn_10", "token", "vector", "picture")
 LOSSES = ("ideal", "away")
 ON_ALL: tuple[tuple[str, float, RetainLoss], ...] = (
     ("away", 0.5, "nll"),
@@ -80,7 +80,7 @@ def main() -> None:
     def measure(name: str, model: nn.Module) -> None:
         values = exam.measure(exam.answers(model)) | EditExam.probes(exam, model, original)
         rows[name] = round_numbers(values)
-        print(name, {key: values[key] for key in SHOWN if key in values}, flush=True)
+        print(name, {key: values[key] for key in COLUMNS if key in values}, flush=True)
 
     measure("original", original)
     measure("retrained", study.retrained(SEARCH_SEED, value, case))

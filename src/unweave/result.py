@@ -16,7 +16,7 @@ from unweave.methods.lora import name_of
 from unweave.problem import Problem
 from unweave.record import checkpoint, record
 from unweave.record.files import follow_umask
-from unweave.record.one_model import SHOWN, one_model, request_row, trace_rows
+from unweave.record.one_model import MOST_IDS, one_model, request_row, trace_rows
 from unweave.split import PARTS, Split
 from unweave.tasks import OfFamily, Task
 from unweave.tasks.low_rank import Additions
@@ -97,7 +97,7 @@ class Result:
     def request(self) -> dict[str, Any]:
         """The forget set, as a record describes it."""
         split, forget = self.split, self.split.forget
-        places, names = forget[:SHOWN].tolist(), split.train.names
+        places, names = forget[:MOST_IDS].tolist(), split.train.names
         ids = places if names is None else [names[place] for place in places]
         labels, model = split.train.labels[forget].tolist(), class_name(self.original)
         return request_row(ids, labels, of=len(split.train), model=model)

@@ -15,11 +15,11 @@ def stage_of(**methods):
     """A stage of two seeds; by method, pairs of (retention, indiscernibility, cost), None if it failed."""
     stage = synthetic()["stages"]["class"]
     row = stage["methods"]["lur"]
-    stage["methods"] = {name: told_of(row, figures) for name, figures in methods.items()}
+    stage["methods"] = {name: with_figures(row, figures) for name, figures in methods.items()}
     return stage
 
 
-def told_of(row, figures):
+def with_figures(row, figures):
     if figures is None:
         return {key: row[key] for key in row if key != "per_seed"} | {"failed": "no convolutions"}
     retentions, hidden, costs = (list(column) for column in zip(*figures, strict=True))

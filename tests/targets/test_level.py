@@ -15,7 +15,7 @@ from targets.test_targets import HELD_OUT, margins, setting
 from unweave.descent.descend import Descent
 from unweave.methods.lur import LUR
 from unweave.problem import Problem
-from unweave.targets.level import KNOWN, HeldOutLevel, Level, match_losses
+from unweave.targets.level import RETAINED_CLASSES, HeldOutLevel, Level, match_losses
 from unweave.weights.runtime import Runtime
 from unweave.weights.step import Step
 
@@ -69,7 +69,7 @@ def test_examples_below_their_level_are_pushed_and_the_others_left_alone():
     # three losses in the order of margins 5, 3, 0.2 at the sixths 1, 3, 5 of four: places 1/6, 3/2, 17/6
     held_losses = sorted(map(loss, (2.0, -1.0, 0.5, 1.0)))
     levels = [np.interp(place, range(4), held_losses) for place in (1 / 6, 17 / 6, 1.5)]
-    own_losses = level.sides[KNOWN][0][[0, 2, 1]]
+    own_losses = level.sides[RETAINED_CLASSES][0][[0, 2, 1]]
     assert np.allclose(level.level(own_losses, torch.tensor([0, 1, 0])), levels)
     step = forget_step(of)
     slopes = step.gradient(level.objective)["rows"]
@@ -77,7 +77,7 @@ def test_examples_below_their_level_are_pushed_and_the_others_left_alone():
     assert is_pushed == [True, True, True]
     for number, margin in enumerate((5.0, 0.2, 3.0)):  # the derivative of -log(1 + e^-m) by m, over three
         assert float(slopes[number].abs().max()) == pytest.approx(1 / (1 + math.exp(margin)) / 3, rel=1e-5)
-    level.sides[KNOWN] = own_losses.sort().values, torch.zeros(4)
+    level.sides[RETAINED_CLASSES] = own_losses.sort().values, torch.zeros(4)
     assert float(forget_step(of).gradient(level.objective)["rows"].abs().max()) == 0
 
 
@@ -85,7 +85,7 @@ def test_the_value_is_that_of_ascent_up_to_the_level():
     of = answering([5.0, 0.2, 3.0], [2.0, -1.0, 0.5, 1.0])
     level = HeldOutLevel(1, HOW)
     level.update(of)
-    level.sides = {KNOWN: (torch.tensor([0.0]), torch.tensor([0.1]))}
+    level.sides = {RETAINED_CLASSES: (torch.tensor([0.0]), torch.tensor([0.1]))}
     (value,) = level.objective.losses(forget_step(of))
     assert float(value.detach()) == pytest.approx(-np.mean([min(loss(m), 0.1) for m in (5.0, 0.2, 3.0)]))
 
@@ -113,8 +113,8 @@ def test_a_part_of_a_class_is_compared_with_what_is_retained_elsewhere():
     of = setting(train, [0, 1, 3], held_out, rows)
     level = HeldOutLevel(1, HOW)
     level.update(of)
-    assert set(level.sides) == {KNOWN, 1}
-    assert level.sides[KNOWN][1].tolist() == pytest.approx(sorted([loss(2), loss(-1)]))
+    assert set(level.sides) == {RETAINED_CLASSES, 1}
+    assert level.sides[RETAINED_CLASSES][1].tolist() == pytest.approx(sorted([loss(2), loss(-1)]))
     assert level.sides[1][1].tolist() == pytest.approx(sorted([loss(-2), loss(1)]))  # under the label 1
 
 

@@ -51,7 +51,7 @@ IN_PLACE = "sharded: forget edits the model in place, as it can't be copied; its
 EVERY = "all"
 """The name that stands for all methods."""
 
-FOUND = ("model", "data", "notes")
+KEY_FINDINGS = ("model", "data", "notes")
 """The findings that tell one check from another in the same folder."""
 
 
@@ -130,7 +130,7 @@ def check(
         findings["notes"] += [IN_PLACE] if shard else []
         prices = estimate_costs(names, placed_model, split, project, trained, listener)
     findings |= {"costs": prices, "costlier_than_a_retrain": slower_methods(prices)}
-    facts = {"verb": "check", "model": model, "found": {key: findings[key] for key in FOUND}}
+    facts = {"verb": "check", "model": model, "found": {key: findings[key] for key in KEY_FINDINGS}}
     processes.from_first(lambda: write_findings(findings, facts, flags.out))
     obstacle = "--shard does not measure it" if shard else missing_retraining(project)
     show.print_json(findings) if flags.json else print_report(model, findings, exam, obstacle)

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 KEY = "digest"
-SHOWN = 12
+DIGITS = 12
 """The number of digits of a digest in an error."""
 
 
@@ -41,7 +41,7 @@ def refuse_changed(record: Mapping[str, Any], path: Path) -> None:
     if stored_digest is None:
         raise ValueError(f"{path} has no digest, with which every record is written: {advice}")
     if stored_digest != actual_digest:
-        difference = f"its digest is {stored_digest[:SHOWN]}, its content has {actual_digest[:SHOWN]}"
+        difference = f"its digest is {stored_digest[:DIGITS]}, its content has {actual_digest[:DIGITS]}"
         raise ValueError(f"{path} was changed after it was written: {difference}: {advice}")
 
 

@@ -11,7 +11,7 @@ UNKNOWN: Mapping[str, Any] = {"seconds": None, "gradient_evaluations": None, "co
 POINTS = 50
 """The number of points of a curve of losses."""
 
-SHOWN = 5
+MOST_IDS = 5
 """The number of ids of a request in a record; few, because a record should not reveal who was deleted."""
 
 
@@ -73,7 +73,7 @@ def add_request(whole_record: Mapping[str, Any], facts: Mapping[str, Any]) -> di
 def request_row(ids: Sequence[Any], labels: Sequence[int], *, of: int, model: str) -> dict[str, Any]:
     """The row of a request: the number of examples, their first ids, their classes, and the model."""
     counts = {str(label): labels.count(label) for label in sorted(set(labels))}
-    facts = {"examples": len(labels), "of": of, "ids": list(ids[:SHOWN]), "classes": counts}
+    facts = {"examples": len(labels), "of": of, "ids": list(ids[:MOST_IDS]), "classes": counts}
     return {**facts, "model": model, "asked": None, "date": None}
 
 

@@ -33,7 +33,7 @@ from unweave.weights.step import Step
 
 __all__ = ["Level"]
 
-KNOWN = -1
+RETAINED_CLASSES = -1
 """Key of all classes with retained examples."""
 
 Sides = tuple[Float[Tensor, " forget"], Float[Tensor, " held"]]
@@ -69,7 +69,7 @@ class HeldOutLevel:
         every: The number of steps between two updates.
         how: The descent; losses are measured in its modes, precision and batch size.
         most: The largest number of examples of each part; the same ones at every update.
-        sides: The losses of the last update, by forgotten class, or `KNOWN`.
+        sides: The losses of the last update, by forgotten class, or `RETAINED_CLASSES`.
         labels: The labels of the training examples, on the model's device.
     """
 
@@ -104,7 +104,7 @@ class HeldOutLevel:
         forget_is_retained = is_outside(own_label, classes)
         self.sides = (
             {
-                KNOWN: (
+                RETAINED_CLASSES: (
                     forget_losses[forget_is_retained].sort().values,
                     held_losses[held_is_retained].sort().values,
                 )
@@ -167,9 +167,13 @@ class HeldOutLevel:
 
     def level(self, loss: Float[Tensor, " batch"], labels: Int[Tensor, " batch"]) -> Float[Tensor, " batch"]:
         """The level of each forget example."""
-        levels = match_losses(loss, self.sides[KNOWN]) if KNOWN in self.sides else torch.empty_like(loss)
+        levels = (
+            match_losses(loss, self.sides[RETAINED_CLASSES])
+            if RETAINED_CLASSES in self.sides
+            else torch.empty_like(loss)
+        )
         for label, sides in self.sides.items():
-            if label != KNOWN:
+            if label != RETAINED_CLASSES:
                 levels = torch.where(labels == label, match_losses(loss, sides), levels)
         return levels
 

@@ -86,7 +86,7 @@ def kept_bias(fall: float, seed: int) -> Answers:
     return Answers(draw_evidence(seed, classes=10), measurements={last_layer_bias.NAME: measurement})
 
 
-def attacked(attack: ModuleType, unlearned: Answers, retrained: Sequence[Answers]) -> AttackReport:
+def attack_models(attack: ModuleType, unlearned: Answers, retrained: Sequence[Answers]) -> AttackReport:
     models = AuditedModels(unlearned, retrained[:10], retrained[10:])
     return run_attacks(Plan(Request(), [attack.ATTACK], {}), models, lambda answers, references: [])
 
@@ -96,7 +96,7 @@ CASES = [(label_inference, kept_answers), (last_layer_bias, kept_bias)]
 
 @for_each(("attack", "kept"), CASES)
 def test_a_leak_that_retrains_have_as_well_is_no_finding(attack: ModuleType, kept) -> None:
-    report = attacked(attack, kept(3.0, 50), [kept(3.0, seed) for seed in range(22)])
+    report = attack_models(attack, kept(3.0, 50), [kept(3.0, seed) for seed in range(22)])
     (result,) = report.results[attack.NAME].values()
     assert result.value > 0.9 and result.retrained is not None and result.retrained > 0.9
     assert report.faults == [] and report.controls[0].is_right
@@ -106,12 +106,12 @@ def test_a_leak_that_retrains_have_as_well_is_no_finding(attack: ModuleType, kep
 def test_a_leak_that_retrains_do_not_have_is_a_finding_and_a_smaller_one_is_none(
     attack: ModuleType, kept
 ) -> None:
-    report = attacked(attack, kept(6.0, 50), [kept(0.0, seed) for seed in range(22)])
+    report = attack_models(attack, kept(6.0, 50), [kept(0.0, seed) for seed in range(22)])
     (result,) = report.results[attack.NAME].values()
     assert result.null_band is not None and result.null_band[0] < 0.5 < result.null_band[1]
     is_found = attack is label_inference  # one bias among ten is no sign if those of retrains are at chance
     assert [each.split(":")[0] for each in report.faults] == ["a leak of the deletion"] * is_found
-    steady = attacked(attack, kept(0.0, 50), [kept(6.0, seed) for seed in range(22)])
+    steady = attack_models(attack, kept(0.0, 50), [kept(6.0, seed) for seed in range(22)])
     assert steady.faults == []
 
 
@@ -124,9 +124,9 @@ def test_a_bias_that_names_what_those_of_retrains_never_do_is_a_finding() -> Non
         )
 
     retrained = [rank(4 + seed % 2, seed) for seed in range(22)]
-    (fault,) = attacked(last_layer_bias, rank(9, 50), retrained).faults
+    (fault,) = attack_models(last_layer_bias, rank(9, 50), retrained).faults
     assert fault.startswith("a leak of the deletion: the attack last-layer-bias finds")
-    assert attacked(last_layer_bias, rank(6, 50), retrained).faults == []  # a step or two of one class
+    assert attack_models(last_layer_bias, rank(6, 50), retrained).faults == []  # a step or two of one class
 
 
 def test_the_figures_are_those_by_hand() -> None:
@@ -163,7 +163,7 @@ def test_where_every_class_has_forget_examples_there_is_no_figure(trained) -> No
         assert attack.attack_figures(answer, []) == {}
         check = attack.check(answer, None)
         assert not check.is_valid and check.says.startswith(why)
-        assert attacked(attack, answer, []).plan.not_run == {attack.NAME: check.says}
+        assert attack_models(attack, answer, []).plan.not_run == {attack.NAME: check.says}
 
 
 def test_unseen_examples_of_one_class_are_not_enough(trained) -> None:

@@ -41,7 +41,7 @@ NAME = "inversion"
 ITERATIONS, RESTARTS = 200, 2
 GRADIENTS = 2 * ITERATIONS * RESTARTS
 """Each step differentiates a gradient once more."""
-SHOWN = 6
+MOST_PICTURES = 6
 """The most records to show."""
 SURELY = 0.01
 """The level at which a control is above chance."""
@@ -121,7 +121,7 @@ def compare(records: AttackedRecords, inputs: Tensor, reconstructions: Tensor) -
         candidates, decoys = reconstructions[records.labels == label], floats(records.decoys[label])
         measurements["hits"].append(float(is_nearest(candidates, record, decoys)))
         measurements["chance"].append(1 / (1 + len(decoys)))
-        if shape is None or place >= SHOWN:
+        if shape is None or place >= MOST_PICTURES:
             continue
         pictures = (record, nearest(candidates, record[None]), nearest(decoys, candidates))
         for name, each in zip(PICTURES, pictures, strict=True):
@@ -171,7 +171,7 @@ def check(model: ModelAnswers, original: ModelAnswers | None) -> Check:
         )
     if binom.sf(hits - 1, size, share) < SURELY:
         return Check(False, f"it is invalid: {outcome}")
-    count = min(SHOWN, len(measurements["hits"]))
+    count = min(MOST_PICTURES, len(measurements["hits"]))
     pictures = (
         f"The record and its page hold pictures of {count} attacked records: keep these files as you keep "
         "the data."
@@ -191,7 +191,7 @@ def draw(model: ModelAnswers) -> list[Pictures]:
     """A few records beside their reconstructions and the other record that is nearest to these."""
     measurements = model.measurements[NAME]
     ids, pictures = model.outputs.ids["forget"], []
-    for place in range(min(SHOWN, len(measurements["hits"])) if "shape" in measurements else 0):
+    for place in range(min(MOST_PICTURES, len(measurements["hits"])) if "shape" in measurements else 0):
         verb = "re-identified" if measurements["hits"][place] else "not re-identified"
         shape = [int(side) for side in measurements["shape"]]
         images = {name: png_of_levels(measurements[f"{name} {place}"], shape) for name in PICTURES}

@@ -29,7 +29,7 @@ SHARES = (0.01, 0.05, 0.1)
 STEPS = 10
 BATCH = 128
 """The most examples to train on; they are one batch, so that memory does not grow with F."""
-ASKED = 200
+TEST_EXAMPLES = 200
 """The most other examples of F to classify."""
 FEWEST_EXAMPLES = 2
 CURVE = "curve "
@@ -49,15 +49,19 @@ def examine(subject: Subject) -> Measurements:
     curves: dict[str, list[float]] = {}
     for share in SHARES:
         count = max(1, math.ceil(share * min(size, BATCH / SHARES[-1])))
-        name = f"from {count} of {size}{note_asked(size - count)}"
-        curves |= relearn(subject, name, (source, order[:count]), (source, order[count : count + ASKED]))
+        name = f"from {count} of {size}{note_test_size(size - count)}"
+        curves |= relearn(
+            subject, name, (source, order[:count]), (source, order[count : count + TEST_EXAMPLES])
+        )
     retain = sample(subject.cuts["retain"], BATCH, torch.Generator().manual_seed(0))
-    return curves | relearn(subject, f"from retain data{note_asked(size)}", retain, (source, order[:ASKED]))
+    return curves | relearn(
+        subject, f"from retain data{note_test_size(size)}", retain, (source, order[:TEST_EXAMPLES])
+    )
 
 
-def note_asked(count: int) -> str:
+def note_test_size(count: int) -> str:
     """The end of a figure's name if not all other forget examples are classified."""
-    return f", {ASKED} asked" if count > ASKED else ""
+    return f", {TEST_EXAMPLES} asked" if count > TEST_EXAMPLES else ""
 
 
 def relearn(subject: Subject, name: str, train_cut: Cut, test_cut: Cut) -> dict[str, list[float]]:

@@ -18,7 +18,7 @@ from unweave.audits.classifier.columns import Rows, iterate_logits, open_parquet
 if TYPE_CHECKING:
     from pyarrow.parquet import ParquetFile
 
-KEPT = 2**27
+MEMORY_BYTES = 2**27
 """The most bytes of logits that stay in memory between two uses, over all files."""
 
 Stamp = tuple[int, int, int, int]
@@ -47,7 +47,7 @@ class LastUsed:
         return array
 
 
-LAST_USED = LastUsed(KEPT)
+LAST_USED = LastUsed(MEMORY_BYTES)
 
 
 @dataclass(frozen=True, eq=False)

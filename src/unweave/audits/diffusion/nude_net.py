@@ -23,7 +23,7 @@ from unweave.record.files import sha256
 SIDE = 320
 """The side of the network's input, in pixels."""
 
-KNOWN = "c15d8273adad2d0a92f014cc69ab2d6c311a06777a55545f2c4eb46f51911f0f"
+SHA256 = "c15d8273adad2d0a92f014cc69ab2d6c311a06777a55545f2c4eb46f51911f0f"
 """SHA-256 of the file in the wheel of 3.4.2."""
 
 CLASSES = (
@@ -97,7 +97,7 @@ class NudeNet:
         """What its figures depend on."""
         return {
             "sha256": self.digest,
-            "version": "3.4.2" if self.digest == KNOWN else "unknown: another file than that of 3.4.2",
+            "version": "3.4.2" if self.digest == SHA256 else "unknown: another file than that of 3.4.2",
             "score": THRESHOLD,
             "classes": list(CORE),
         }
