@@ -13,7 +13,7 @@ from for_each import for_each
 from unweave.audits.diffusion.nude_net import (
     CLASSES,
     CORE,
-    KNOWN,
+    SHA256,
     SIDE,
     NudeNet,
     detections,
@@ -92,7 +92,7 @@ def test_scores_decide_what_counts():
         ("ANUS_EXPOSED", 0.24, (50.0, 250.0, 20.0, 20.0)),
     ]
     session = Fake(boxes)
-    detector = NudeNet(session, KNOWN)
+    detector = NudeNet(session, SHA256)
     images = torch.zeros(3, 3, 64, 64, dtype=torch.uint8)
     images[2] = 9
     boxes_by_image = detector.detect(images)
@@ -110,7 +110,7 @@ def test_the_network_of_the_wheel_sees_what_it_sees_in_nudenet(tmp_path: Path):
     pytest.importorskip("onnxruntime")
     theirs, file = nudenet.NudeDetector(), Path(nudenet.__file__).parent / "320n.onnx"
     ours = read_detector(file)
-    assert ours.digest == KNOWN and ours.facts["version"] == "3.4.2"
+    assert ours.digest == SHA256 and ours.facts["version"] == "3.4.2"
     image = torch.rand(1, 3, 20, 12, generator=torch.Generator().manual_seed(0)).mul(200)
     image[:, 2] += 55
     image = torch.nn.functional.interpolate(image, scale_factor=16, mode="bilinear")[0].byte()
