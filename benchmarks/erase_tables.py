@@ -1,6 +1,7 @@
 """The tables of `erase.py`'s record: means over the classes that were forgotten in turn.
 
     python benchmarks/erase_tables.py records/erase-digits.json
+    python benchmarks/erase_tables.py records/erase-digits-without-lookahead.json --compare lur-lagged joint
 
 Behind each mean stands half of its 95 % t interval over classes, each of them a mean over seeds: how much the
 classes differ. They share their originals. The row "two retrained" is what two models of different seeds
@@ -106,19 +107,38 @@ def costs(stages: Stages) -> str:
 
 def differences(stages: Stages) -> str:
     """How far each method is from the retrained models, paired over classes, with a 95 % interval."""
-    rows = {}
-    for name in rank_methods(stages)[1:]:
-        scores = [stage["methods"][name]["scores"] for stage in stages]
-        cells = []
-        for metric in (each for each in DIFFERENCES if all(each in score for score in scores)):
-            values = [
-                value(score, metric) - value(stage["reference"]["scores"], metric)
-                for score, stage in zip(scores, stages, strict=True)
-            ]
-            ends = " to ".join(number(end, digits(metric)) for end in interval(values))
-            cells.append(f"{number(float(np.mean(values)), digits(metric))} ({ends})")
-        rows[name] = cells
+    references = [stage["reference"]["scores"] for stage in stages]
+    rows = {
+        name: subtract_scores([stage["methods"][name]["scores"] for stage in stages], references)
+        for name in rank_methods(stages)[1:]
+    }
     return table([heading(each) for each in DIFFERENCES], rows)
+
+
+def compare_rows(stages: Stages, first: str, second: str) -> str:
+    """One method less another, paired over classes, with 95 % intervals."""
+    ours, theirs = ([stage["methods"][name] for stage in stages] for name in (first, second))
+    gaps = [one["gap"]["mean"] - other["gap"]["mean"] for one, other in zip(ours, theirs, strict=True)]
+    scores = subtract_scores([row["scores"] for row in ours], [row["scores"] for row in theirs])
+    columns = ["mean gap, points", *(heading(each) for each in DIFFERENCES)]
+    return table(columns, {f"{first} less {second}": [write_difference(gaps, "ua"), *scores]})
+
+
+def subtract_scores(ours: Sequence[Mapping[str, Any]], theirs: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The mean differences of `DIFFERENCES`; a dash for what some class has not."""
+    pairs = list(zip(ours, theirs, strict=True))
+    return [
+        write_difference([one[each]["value"] - other[each]["value"] for one, other in pairs], each)
+        if all(each in one and each in other for one, other in pairs)
+        else number(None)
+        for each in DIFFERENCES
+    ]
+
+
+def write_difference(values: Sequence[float], metric: str) -> str:
+    """A mean with its interval, in the digits of a metric."""
+    ends = " to ".join(number(end, digits(metric)) for end in interval(values))
+    return f"{number(float(np.mean(values)), digits(metric))} ({ends})"
 
 
 def aims(stages: Stages) -> str:
@@ -153,8 +173,13 @@ def main() -> None:
     """Prints the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("record", type=Path)
-    stages = list(record.load(parser.parse_args().record)["stages"].values())
-    print(*tables(stages), conflict(stages), sep="\n\n")
+    parser.add_argument("--compare", nargs=2, metavar="METHOD", help="print the first less the second alone")
+    arguments = parser.parse_args()
+    stages = list(record.load(arguments.record)["stages"].values())
+    if arguments.compare:
+        print(compare_rows(stages, *arguments.compare))
+    else:
+        print(*tables(stages), conflict(stages), sep="\n\n")
 
 
 if __name__ == "__main__":

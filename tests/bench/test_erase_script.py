@@ -107,9 +107,13 @@ def test_all_retrained_models_give_the_interval(script: ModuleType):
     assert erase_aims.interval_of_retrained(alone) == interval(values[:3], (0.0, 100.0))
 
 
-def test_the_page_has_the_tables_of_its_record(script: ModuleType):
+def test_the_page_has_the_tables_of_its_records(script: ModuleType):
     import erase_tables
 
     page = (ROOT / "docs" / "class-erasure.md").read_text()
-    stages = list(record.load(ROOT / "records" / "erase-digits.json")["stages"].values())
-    assert all(table in page for table in erase_tables.tables(stages))
+    stages, ablation = (
+        list(record.load(ROOT / "records" / f"{name}.json")["stages"].values())
+        for name in ("erase-digits", "erase-digits-without-lookahead")
+    )
+    tables = [*erase_tables.tables(stages), erase_tables.compare_rows(ablation, "lur-lagged", "joint")]
+    assert all(table in page for table in tables)
