@@ -17,7 +17,7 @@ from unweave.bench import search as searches
 from unweave.bench import stage as stages
 from unweave.bench import tune
 from unweave.bench.bench import bench, with_best_settings
-from unweave.bench.ranges import default_settings, distribution, in_range, nest_paths
+from unweave.bench.ranges import default_settings, distribution, flatten_tables, in_range, nest_paths
 from unweave.bench.recipe import Recipe
 from unweave.bench.search import SECOND, make_case, run_trial, search
 from unweave.bench.stage import Stage
@@ -28,7 +28,7 @@ from unweave.data.in_memory import Resident
 from unweave.descent.train import train_model
 from unweave.errors import Failed
 from unweave.methods import method_named
-from unweave.methods.configure import configure
+from unweave.methods.configure import configure, settings_of
 from unweave.methods.lur import LUR
 from unweave.space import Choice, Log, Rest, Tunable, Uniform, Whole
 from unweave.split import Split
@@ -452,10 +452,15 @@ def test_settings_in_toml_rebuild_the_method() -> None:
     }
     text = as_toml({"lur": Study(best, 1.5, [{}] * 20), "ct": Study({}, float("nan"), [])}, (7, 8))
     assert "# tuned: best of 20 trials on seeds 7, 8, value 1.50" in text and "[methods.ct]" not in text
-    method = configure(LUR(), tomllib.loads(text)["methods"]["lur"])
-    assert method.how.max_norm == float("inf")
-    expected = configure(LUR(), nest_paths(best))
-    assert dataclasses.replace(method, how=dataclasses.replace(method.how, max_norm=None)) == expected
+    assert configure(LUR(), tomllib.loads(text)["methods"]["lur"]) == configure(LUR(), nest_paths(best))
+
+
+@for_each("name", [*METHODS, *OTHERS])
+def test_settings_in_toml_do_not_depend_on_defaults(name) -> None:
+    searched = tiny().method(name)
+    path, value = next(iter(flatten_tables(settings_of(searched)).items()))
+    text = as_toml({name: Study({path: value}, 1.0, [], method=searched)}, (1,))
+    assert configure(method_named(name), tomllib.loads(text)["methods"][name]) == searched
 
 
 def test_names_with_other_signs_are_quoted_in_toml() -> None:
@@ -471,7 +476,7 @@ def test_a_setting_without_a_value_survives_the_toml_of_a_search() -> None:
     values = {"recover.until": None, "recover.budget": 9, "lur.how.max_norm": None}
     settings = tomllib.loads(as_toml({"lur:recover": Study(values, 1.0, [])}, (1,)))["methods"]["lur:recover"]
     lur, recover = configure(method_named("lur:recover"), settings).stages
-    assert recover.until is None and recover.budget == 9 and lur.how.max_norm == float("inf")
+    assert recover.until is None and recover.budget == 9 and lur.how.max_norm is None
 
 
 @for_each("choices", [Log(0.01, 0.4), Uniform(0.0, 0.3), Whole(1, 50), Choice(("a", None, 2))])

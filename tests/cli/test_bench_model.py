@@ -1,6 +1,7 @@
 """`unweave bench` on a model that is given: the original of every seed."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -77,8 +78,10 @@ def test_forget_takes_the_settings_that_were_found(run, here, refused, tmp_path)
             "forget", place, *request, "--method", "lur", "--tuned", tuning)  # fmt: skip
     refused("'tuning' of a bench of", "forget", place, *request, "--method", "finetune", "--tuned", here)
 
+    content = (tuning / "project.toml").read_text()
     for budget in ("0.1", "0.3"):
-        (tuning / f"project@{budget}.toml").write_text(f"[methods.finetune]\nhow.lr = {budget}")
+        text = re.sub("how.lr = .*", f"how.lr = {budget}", content)
+        (tuning / f"project@{budget}.toml").write_text(text)
     (tuning / "project.toml").unlink()
     several = (
         r"found no project.toml in .*name the file of one budget, .*project@0.1.toml, .*project@0.3.toml"
@@ -86,6 +89,8 @@ def test_forget_takes_the_settings_that_were_found(run, here, refused, tmp_path)
     refused(several, *forget)
     assert run(*forget[:-1], tuning / "project@0.3.toml", "--out", "one").code == 0
     assert "lr=0.3," in stage_of(here / "one")["methods"]["FineTune"]["repr"]
+    (tuning / "project.toml").write_text("[methods.finetune]\nhow.lr = 0.3")  # as earlier versions wrote it
+    refused("does not name all settings of finetune, .* such as how.steps: tune it again", *forget)
 
 
 UNDRAWABLE = """

@@ -69,6 +69,18 @@ def nest_paths(settings: Settings) -> dict[str, Any]:
     return root
 
 
+def flatten_tables(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Converts nested tables to dotted paths; the inverse of `nest_paths`."""
+    flat: dict[str, Any] = {}
+    for key, value in table.items():
+        flat |= (
+            flatten_tables(value, f"{prefix}{key}.")
+            if isinstance(value, Mapping)
+            else {f"{prefix}{key}": value}
+        )
+    return flat
+
+
 def round_digits(value: object) -> object:
     """Rounds a number to three digits, as in recipes; other values stay unchanged."""
     return float(f"{value:.3g}") if isinstance(value, float) else value

@@ -1,12 +1,13 @@
 """Tuning: the same number of trials for every method, on seeds that are never reported."""
 
+import json
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from unweave.bench.cache import append_suffix, file_name, read_or_make
 from unweave.bench.cell import MEASURING_FORMAT, cell_key
-from unweave.bench.ranges import Settings, keep_in_range
+from unweave.bench.ranges import Settings, flatten_tables, keep_in_range, nest_paths
 from unweave.bench.search import SECOND, Case, Trial, make_case, search
 from unweave.bench.stage import Stage
 from unweave.bench.study import (
@@ -21,6 +22,7 @@ from unweave.bench.study import (
 )
 from unweave.bench.workers import Crew, Job, Listener, run_jobs
 from unweave.descent.train import digest
+from unweave.methods.configure import configure, settings_of
 from unweave.record.files import write_atomically
 from unweave.space import Range
 from unweave.tables import NOTHING
@@ -155,7 +157,11 @@ def stretch(trial: Trial, budget: float, space: Mapping[str, Range]) -> Settings
 
 
 def as_toml(studies: Mapping[str, Study], seeds: Sequence[int]) -> str:
-    """The best settings as tables of a recipe, with their source."""
+    """The best settings as tables of a recipe, with their source.
+
+    A table names every setting of its method, also those that were not searched: a later version with other
+    defaults then runs what was searched.
+    """
     return "\n".join(_table(name, search, seeds) for name, search in studies.items() if search.best)
 
 
@@ -164,8 +170,15 @@ def _table(name: str, search: Study, seeds: Sequence[int]) -> str:
     source = f"# tuned: best of {count_own(search.trials)} trials on seeds {on}, value {search.value:.2f}"
     if search.scale != 1:
         source += f", with {search.scale:.3g} times the steps"
-    lines = [f"{_dotted_key(path)} = {_literal(path, value)}" for path, value in search.settings.items()]
+    lines = [f"{_dotted_key(path)} = {_literal(value)}" for path, value in complete_settings(search).items()]
     return "\n".join([f"[methods.{_key(name)}]  {source}", *lines, ""])
+
+
+def complete_settings(search: Study) -> Settings:
+    """Every setting of the best method, by dotted path; the searched ones alone if the method is unknown."""
+    if search.method is None:
+        return search.settings
+    return flatten_tables(settings_of(configure(search.method, nest_paths(search.settings))))
 
 
 def _dotted_key(path: str) -> str:
@@ -178,10 +191,10 @@ def _key(name: str) -> str:
     return name if re.fullmatch("[A-Za-z0-9_-]+", name) else f'"{name}"'
 
 
-def _literal(path: str, value: object) -> str:
-    """A value in TOML syntax, which has no null: a missing limit on a norm becomes infinity."""
+def _literal(value: object) -> str:
+    """A value in TOML syntax, which has no null."""
     if value is None:
-        return "inf" if path.endswith("max_norm") else f'"{NOTHING}"'
-    if isinstance(value, str):
-        return f'"{value}"'
-    return str(value).lower() if isinstance(value, bool) else repr(value)
+        return f'"{NOTHING}"'
+    if isinstance(value, bool | str):
+        return json.dumps(value)
+    return f"[{', '.join(map(_literal, value))}]" if isinstance(value, list) else repr(value)

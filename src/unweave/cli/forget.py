@@ -10,11 +10,7 @@ from unweave.cli.checks.dry_run import print_plan
 from unweave.cli.forget_runs.concept import forget_concept
 from unweave.cli.forget_runs.run import Run
 from unweave.cli.inputs import out
-from unweave.cli.inputs.choose_method import (
-    configure_method,
-    read_search,
-    tuned_method,
-)
+from unweave.cli.inputs.choose_method import configure_method, read_search, tuned_settings
 from unweave.cli.inputs.concept_recipe import learns_from_prompts, read_concept_recipe
 from unweave.cli.inputs.concept_source import NO_GENERATION, Generation
 from unweave.cli.inputs.concepts import NO_CONCEPT, Concepts, refuse_no_concept, refuse_other_requests
@@ -162,7 +158,7 @@ def forget_records(
     method_named(method, project.family.name)
     split = project.split(positions(request, project, seed))
     if tuned is not None:
-        tables = merge_tables(tuned_tables(project, method, model, tuned, seed), tables)
+        tables = merge_tables(tuned_settings(project, method, model=model, tuning=tuned, seed=seed), tables)
     configured_method = configure_method(project, method, tables=tables, seed=seed, trained=trained)
     project.refuse_undrawable_method(configured_method, method)
     if save_every is not None:
@@ -201,14 +197,6 @@ def forget_records(
     )
     run.write_result(run_facts, place_model)
     return 0
-
-
-def tuned_tables(project: Project, method: str, model: str, tuned: Path, seed: int) -> Mapping[str, Any]:
-    """The settings of a search; raises if the method does not take them."""
-    tables = read_search(tuned, model, method)
-    advice = f"tune it again, with unweave bench {model} --methods {method} --tune 20"
-    tuned_method(project, method, tables=tables, seed=seed, place=tuned, again=advice)
-    return tables
 
 
 def place_facts(model: str, recipe: str | None, data: str | None) -> out.Facts:

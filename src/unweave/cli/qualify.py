@@ -12,7 +12,7 @@ from unweave.bench.setup import Tuning
 from unweave.bench.stage import Stage
 from unweave.bench.study import REFERENCES
 from unweave.cli.inputs import out
-from unweave.cli.inputs.choose_method import Retraining, configure_method, read_search
+from unweave.cli.inputs.choose_method import Retraining, configure_method, tuned_settings
 from unweave.cli.inputs.executor import HERE, Executor
 from unweave.cli.inputs.qualification import facts_of
 from unweave.cli.options import DEFAULTS, CommonFlags, parse_settings
@@ -70,10 +70,9 @@ def qualify(
     executor.refuse_unfit(device)
     place = Place(model, recipe, None)
     project = load_classifier(place, device)
-    search_tables = {} if tuned is None else read_search(tuned, model, method)
-    configured_method = configure_method(
-        project, method, tables=merge_tables(search_tables, tables), seed=seed
-    )
+    if tuned is not None:
+        tables = merge_tables(tuned_settings(project, method, model=model, tuning=tuned, seed=seed), tables)
+    configured_method = configure_method(project, method, tables=tables, seed=seed)
     project.refuse_undrawable_method(configured_method, method)
     facts = facts_of(project, weights_digest(place, device), repr(configured_method))
     run_facts = {

@@ -52,6 +52,15 @@ def configure_stages(pipeline: Pipeline, tables: Table, path: str) -> Pipeline:
     return Pipeline(*new_stages, names=pipeline.names)
 
 
+def settings_of(method: object) -> dict[str, Any]:
+    """All settings of a method as tables from which `configure` makes it again, whatever the defaults are."""
+    if isinstance(method, LoRA):
+        return settings_of(method.method)
+    if isinstance(method, Pipeline):
+        return {name: settings_of(each) for name, each in zip(method.names, method.stages, strict=True)}
+    return as_table(method)
+
+
 def refuse_unknown_settings(settings: object, names: Iterable[str], path: str) -> None:
     """Raises at a dotted path that names no field of a dataclass, or of a pipeline's stages."""
     stages = stages_of(settings).items()

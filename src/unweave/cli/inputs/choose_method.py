@@ -7,11 +7,12 @@ from glob import escape
 from pathlib import Path
 from typing import Any
 
+from unweave.bench.ranges import flatten_tables
 from unweave.bench.recipe import recipe_names
 from unweave.cli.inputs.scope import ALL, TrainedWeights
 from unweave.cli.project import Project
 from unweave.methods import Method
-from unweave.methods.configure import configure
+from unweave.methods.configure import configure, settings_of
 from unweave.methods.unfit_targets import refuse_unfit_targets
 from unweave.problem import Problem
 from unweave.tables import require_mapping
@@ -95,6 +96,26 @@ def tuned_method(
         return configure_method(project, name, tables=tables, seed=seed, trained=trained)
     except ValueError as error:
         raise ValueError(f"{place} has settings of another version of {name}: {error}: {again}") from error
+
+
+def tuned_settings(
+    project: Project, method: str, *, model: str, tuning: Path, seed: int
+) -> Mapping[str, Any]:
+    """The settings of a search of `bench --tune`: all of the method's, so that no default of today enters.
+
+    Raises:
+        ValueError: If there are none, or they do not fit the method, or leave some of its settings open.
+    """
+    tables = read_search(tuning, model, method)
+    advice = f"tune it again, with unweave bench {model} --methods {method} --tune 20"
+    result = tuned_method(project, method, tables=tables, seed=seed, place=tuning, again=advice)
+    missing = [path for path in flatten_tables(settings_of(result)) if path not in flatten_tables(tables)]
+    if missing:
+        raise ValueError(
+            f"{tuning} does not name all settings of {method}, as searches of this version do, such as "
+            f"{missing[0]}: {advice}"
+        )
+    return tables
 
 
 def read_methods(place: Path) -> Mapping[str, Any]:
