@@ -37,7 +37,10 @@ def test_every_search_has_one_range_of_rates_and_starts_alike(script: ModuleType
     assert starts == {"forget": {"away"}, "retain": {"both"}, "how.lr": {1e-3}}
 
 
-@pytest.mark.parametrize("name", ["lur", "lur-lagged", "joint", "salun", "sa", "esd", "erasediff"])
+SLOW = pytest.param("sa", marks=pytest.mark.slow)  # draws its replay first
+
+
+@pytest.mark.parametrize("name", ["lur", "lur-lagged", "joint", "salun", SLOW, "esd", "erasediff"])
 def test_no_setting_of_a_search_costs_more_than_the_budget(
     script: ModuleType, recipe: Recipe, tmp_path: Path, name: str
 ):

@@ -56,9 +56,12 @@ class TestVerdict:
         assert {"ua", "ra", "ta", "auc"} <= content["scores"].keys() and "tv" not in content["scores"]
         assert "references" not in names(forgotten / "audit")
 
-    def test_more_models_may_fix_the_margins(self, run, refused, untouched):
+    def test_too_few_models_for_margins(self, refused, untouched):
         refused("--calibration must be at least 12, found 11", "audit", untouched, "--calibration", 11)
         refused("needs 10 references, found 3", "audit", untouched, "--references", 3, "--calibration", 20)
+
+    @pytest.mark.slow  # the usual twelve: below
+    def test_more_models_may_fix_the_margins(self, run, untouched):
         assert run("audit", untouched, "--calibration", 14, "--quiet").code == 1
         assert len([*(untouched / "audit" / "references").glob("*.parquet")]) == 10 + 14
         rerun = run("audit", untouched, "--json")

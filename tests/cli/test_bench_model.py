@@ -32,6 +32,7 @@ def test_methods_are_compared_on_a_project_of_ones_own(run, here, tmp_path):
     assert {path: path.stat().st_mtime_ns for path in cells.rglob("*")} == times
 
 
+@pytest.mark.slow  # a project: above; a benchmark of denoisers: families/test_diffusion.py
 def test_methods_are_compared_on_a_folder_of_diffusers(run, here, listed, tmp_path):
     pytest.importorskip("diffusers")
     source, recipe = folders.diffusers_folder(tmp_path / "source"), folders.recipe(tmp_path)

@@ -88,6 +88,7 @@ def test_a_benchmark_of_denoisers_goes_on_where_it_stopped(folder: Path, made: d
     assert record.to_json_values(second["stages"]) == record.to_json_values(made["stages"])
 
 
+@pytest.mark.slow  # the ranges alone: test_diffusion_settings.py; searches: bench/test_tune.py
 def test_a_search_tries_what_suits_denoisers(trained: Path) -> None:
     stage = bench([tiny()], trained, methods=("lur",), jobs=1, tune=2)["stages"]["tiny"]
     settings = [trial["settings"] for trial in stage["search"]["lur"]]

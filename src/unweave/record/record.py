@@ -208,6 +208,7 @@ def _refuse(name: str) -> None:
     raise ValueError(f"expected numbers that JSON knows, found {name}: write null instead")
 
 
+@cache  # a look takes milliseconds, and a record names eleven packages
 def _version(package: str) -> str | None:
     try:
         return metadata.version(package)

@@ -54,6 +54,7 @@ def test_an_audit_of_files_has_the_figures_of_an_audit_in_memory(opened, order):
     assert repr(ours["attacks"]) == repr(theirs["attacks"])
 
 
+@pytest.mark.slow  # the memory of one file: test_parquet_memory.py
 def test_an_audit_of_many_files_holds_the_logits_of_few(opened, monkeypatch):
     monkeypatch.setattr(logits_in_file, "LAST_USED", LastUsed(SIZE // 8))
     first = opened(draw_evidence(0, LARGE, classes=CLASSES))
