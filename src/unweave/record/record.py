@@ -84,7 +84,7 @@ def write(record: Record, folder: str | Path) -> Path:
     Raises:
         ValueError: If the record does not follow the schema, or `folder` is a file; nothing is written.
     """
-    validate(record, known=(SCHEMA,))
+    validate(record, schemas=(SCHEMA,))
     folder = Path(folder)
     if folder.exists() and not folder.is_dir():
         raise ValueError(
@@ -140,12 +140,12 @@ def explain_unverified(record: Record) -> str:
     return f"Made by an earlier version ({EARLIER}), without a digest: its figures can't be verified."
 
 
-def validate(record: Any, *, known: Sequence[str] = (SCHEMA, EARLIER)) -> None:
+def validate(record: Any, *, schemas: Sequence[str] = (SCHEMA, EARLIER)) -> None:
     """Raises a ValueError that names the place where `record` violates the schema."""
     from jsonschema.exceptions import best_match
 
     actual = record.get("schema") if isinstance(record, Mapping) else type(record).__name__
-    if actual not in known:
+    if actual not in schemas:
         raise ValueError(f"expected a record of schema {SCHEMA!r}, found {actual!r}")
     error = best_match(schema_validator().iter_errors(to_json_values(record)))
     if error is not None:

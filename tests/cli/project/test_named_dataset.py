@@ -8,8 +8,8 @@ from for_each import for_each
 from unweave.cli.project.named_dataset import NamedDataset
 
 
-def named_dataset(*given: object) -> NamedDataset:
-    return NamedDataset(TensorDataset(torch.eye(3), torch.arange(3)), given=given)
+def named_dataset(*ids: object) -> NamedDataset:
+    return NamedDataset(TensorDataset(torch.eye(3), torch.arange(3)), ids=ids)
 
 
 def test_the_names_are_made_once_however_often_they_are_asked_for() -> None:

@@ -125,7 +125,7 @@ def audit_concept(
         with out.open_folder(place, facts):
             outcome = work.run(place, listener)
             outcome.save(place)
-    sentences = [f"Not run: {', '.join(work.absent)}."] if work.absent else []
+    sentences = [f"Not run: {', '.join(work.omissions)}."] if work.omissions else []
     return outcome, place, [*work.notes(outcome), *sentences]
 
 

@@ -66,7 +66,7 @@ class ConceptAudit:
         family: The settings.
         device: The device of the models; the CPU if None.
         models: Models from local files that judge images.
-        absent: What does not run.
+        omissions: What does not run.
     """
 
     folders: Folders
@@ -76,7 +76,7 @@ class ConceptAudit:
     family: TextToImageFamily
     device: str | None
     models: LocalModels
-    absent: Sequence[str]
+    omissions: Sequence[str]
 
     def facts(self) -> dict[str, Any]:
         """The facts that the audit depends on."""
@@ -172,7 +172,7 @@ class ConceptAudit:
         about = request_row(ids, [0] * len(ids), of=len(train), model=self.folders.original.name)
         about |= {"classes": {self.prompts.concept_words: len(ids)}}
         data = {"digest": self.real.digest, "forget": len(ids), "retain": len(train) - len(ids)}
-        data |= {"not run": list(self.absent)}
+        data |= {"not run": list(self.omissions)}
         if self.models.classifier is not None:
             data |= {"classifier": dict(self.models.classifier.facts)}
         name, row, request, seed = method_of(self.folders.run)

@@ -36,14 +36,14 @@ class PicturesToDraw:
 
     Args:
         concept: Prompts of the concept.
-        kept: Prompts to keep.
+        retain: Prompts to keep.
         each: The number of pictures of each prompt, from the same noise for both models.
         sampler: How to draw them.
         device: The device to draw on.
     """
 
     concept: Sequence[str]
-    kept: Sequence[str]
+    retain: Sequence[str]
     each: int
     sampler: Sampler
     device: str
@@ -51,7 +51,7 @@ class PicturesToDraw:
     @property
     def prompts(self) -> Prompts:
         """All prompts, those of the concept first."""
-        return Prompts((*self.concept, *self.kept))
+        return Prompts((*self.concept, *self.retain))
 
     def refuse_undrawable(self, pipeline: StableDiffusion) -> None:
         """Raises a ValueError if a prompt is too long for a pipeline, or the sampler does not fit it."""
@@ -100,7 +100,7 @@ def write_pictures(original: StableDiffusion, folder: Path, pictures: PicturesTo
     ((name, stage),) = content["stages"].items()
     (method,) = stage["methods"]
     sheets = dict(zip(("original", method), map(png_uri, pixels), strict=True))
-    prompts = {"of the concept": list(pictures.concept), "to keep": list(pictures.kept)}
+    prompts = {"of the concept": list(pictures.concept), "to keep": list(pictures.retain)}
     new_stage = {**stage, "sheets": sheets, "data": {**stage["data"], "prompts": prompts}}
     with draft(folder / FILE) as draft_path:
         Image.fromarray(np.concatenate(pixels, axis=1)).save(draft_path, format="PNG")

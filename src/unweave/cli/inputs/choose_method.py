@@ -75,7 +75,7 @@ def tuned_method(
     tables: Mapping[str, Any],
     seed: int,
     place: Path,
-    again: str,
+    advice: str,
     trained: TrainedWeights = ALL,
 ) -> Method | Retraining:
     """The method with the settings of an earlier run.
@@ -86,7 +86,7 @@ def tuned_method(
         tables: The settings.
         seed: The seed of a retraining.
         place: The file of the settings.
-        again: The advice to make them again.
+        advice: How to make them again.
         trained: The weights that it trains.
 
     Raises:
@@ -95,7 +95,7 @@ def tuned_method(
     try:
         return configure_method(project, name, tables=tables, seed=seed, trained=trained)
     except ValueError as error:
-        raise ValueError(f"{place} has settings of another version of {name}: {error}: {again}") from error
+        raise ValueError(f"{place} has settings of another version of {name}: {error}: {advice}") from error
 
 
 def tuned_settings(
@@ -108,7 +108,7 @@ def tuned_settings(
     """
     tables = read_search(tuning, model, method)
     advice = f"tune it again, with unweave bench {model} --methods {method} --tune 20"
-    result = tuned_method(project, method, tables=tables, seed=seed, place=tuning, again=advice)
+    result = tuned_method(project, method, tables=tables, seed=seed, place=tuning, advice=advice)
     missing = [path for path in flatten_tables(settings_of(result)) if path not in flatten_tables(tables)]
     if missing:
         raise ValueError(

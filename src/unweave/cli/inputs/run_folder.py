@@ -114,7 +114,7 @@ def load_method(run: Path, project: Project, request: Mapping[str, Any]) -> Meth
         tables=request["settings"],
         seed=request["seed"],
         place=run / CLAIM,
-        again=advice,
+        advice=advice,
         trained=read_trained_weights(request),
     )
 

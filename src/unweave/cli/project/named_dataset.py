@@ -15,15 +15,15 @@ class NamedDataset(UserDataset):
     """A data set with names from a separate list.
 
     Args:
-        given: One unique string per example, in order.
+        ids: One unique string per example, in order.
     """
 
-    given: Sequence[object] = ()
+    ids: Sequence[object] = ()
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if len(self.given) != len(self):
-            raise ValueError(f"'ids' must name the {len(self)} training examples, found {len(self.given)}")
+        if len(self.ids) != len(self):
+            raise ValueError(f"'ids' must name the {len(self)} training examples, found {len(self.ids)}")
         refuse_repeated_names(self.names)
 
     @property
@@ -40,7 +40,7 @@ class NamedDataset(UserDataset):
 
     @cached_property
     def _names(self) -> Names:
-        return Names(map(require_string, self.given))
+        return Names(map(require_string, self.ids))
 
 
 def require_string(name: object) -> str:

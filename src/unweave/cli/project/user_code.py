@@ -169,7 +169,7 @@ def name_examples(data: object, ids: object) -> NamedDataset:
     if isinstance(ids, str) or not isinstance(ids, Sequence):
         actual = type(ids).__name__
         raise ValueError(f"'ids' must be a list with a string per training example, found {actual}")
-    return NamedDataset(data, given=ids)
+    return NamedDataset(data, ids=ids)
 
 
 def split_held_out(test_set: object, test: Source, calibration: object) -> tuple[Source, float | list[int]]:
