@@ -116,10 +116,8 @@ def main() -> None:
         refuse_other_recogniser(latest["recognisers"], content["recognisers"])
         content = {name: join_tables(latest[name], content[name]) for name in content}
         content["environments"] = latest["environments"]
-    averages, aims = summary(content["runs"]), tabulate(content["runs"], study.models.recipe.train.steps or 0)
-    content |= {"summary": round_numbers(averages), "aims": round_numbers(aims)}
-    print_tables(averages)
-    print_aims(aims)
+    print_tables(summary(content["runs"]))
+    print_aims(tabulate(content["runs"], study.models.recipe.train.steps or 0))
     if arguments.record:
         write_compact(content, arguments.record)
 
