@@ -196,5 +196,5 @@ def _literal(value: object) -> str:
     if value is None:
         return f'"{NOTHING}"'
     if isinstance(value, bool | str):
-        return json.dumps(value)
+        return json.dumps(value, ensure_ascii=False)
     return f"[{', '.join(map(_literal, value))}]" if isinstance(value, list) else repr(value)
