@@ -54,7 +54,7 @@ def load_record(place: Path | None, settings: Row) -> Row:
     if other:
         raise ValueError(f"{place} was made with other settings ({', '.join(other)}): give another --record")
     content["environments"] += [current] if current not in content["environments"] else []
-    return content
+    return {name: content[name] for name in empty}
 
 
 def refuse_other_recogniser(known_recognisers: Mapping[str, str], recognisers: Mapping[str, str]) -> None:

@@ -460,7 +460,9 @@ def test_settings_in_toml_do_not_depend_on_defaults(name) -> None:
     searched = tiny().method(name)
     path, value = next(iter(flatten_tables(settings_of(searched)).items()))
     text = as_toml({name: Study({path: value}, 1.0, [], method=searched)}, (1,))
-    assert configure(method_named(name), tomllib.loads(text)["methods"][name]) == searched
+    table = tomllib.loads(text)["methods"][name]
+    assert configure(method_named(name), table) == searched
+    assert flatten_tables(table).keys() == flatten_tables(settings_of(searched)).keys()
 
 
 def test_names_with_other_signs_are_quoted_in_toml() -> None:

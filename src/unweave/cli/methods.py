@@ -5,8 +5,9 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from unweave.bench.ranges import flatten_tables
 from unweave.cli.inputs import out
-from unweave.cli.options import DEFAULTS, CommonFlags, flatten
+from unweave.cli.options import DEFAULTS, CommonFlags
 from unweave.cli.terminal import show
 from unweave.cli.terminal.describe_settings import descents, first_line, setting_choices, setting_meanings
 from unweave.methods import DEFAULT, METHODS, STAGES, Method, method_named
@@ -45,7 +46,7 @@ def methods(name: str | None = None, /, *, flags: CommonFlags = DEFAULTS) -> int
 def describe_method(method: Method) -> dict[str, Any]:
     """The facts about a method, and its settings with their meanings, by the paths for `--set`."""
     setting_facts = {
-        "settings": flatten(as_table(method)),
+        "settings": flatten_tables(as_table(method)),
         "meanings": setting_meanings(method),
         "choices": setting_choices(method),
     }

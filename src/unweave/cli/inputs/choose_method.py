@@ -109,6 +109,8 @@ def tuned_settings(
     tables = read_search(tuning, model, method)
     advice = f"tune it again, with unweave bench {model} --methods {method} --tune 20"
     result = tuned_method(project, method, tables=tables, seed=seed, place=tuning, advice=advice)
+    if isinstance(result, Retraining):
+        return tables
     missing = [path for path in flatten_tables(settings_of(result)) if path not in flatten_tables(tables)]
     if missing:
         raise ValueError(

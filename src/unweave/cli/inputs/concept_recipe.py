@@ -10,11 +10,11 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from unweave.bench.ranges import flatten_tables
 from unweave.choices import explain_unknown
 from unweave.cli.inputs.concept_source import Generation, RecipeGeneration
 from unweave.cli.inputs.concepts import Concepts
 from unweave.cli.inputs.scope import TrainedWeights
-from unweave.cli.options import flatten
 from unweave.cli.project.text_to_image import is_pipeline
 from unweave.data.captions import holds_phrase
 from unweave.methods.pipeline import JOINT
@@ -87,7 +87,7 @@ class ConceptRecipe:
         """
         if data is not None or self.generate is None:
             return flags
-        steps = tuple(f"{name}={value}" for name, value in flatten(self.sampler).items())
+        steps = tuple(f"{name}={value}" for name, value in flatten_tables(self.sampler).items())
         number = self.generate if flags.generate is None else flags.generate
         prompts = self.prompts if concepts == self.concept else ()
         return RecipeGeneration(number, flags.prompts, (*steps, *flags.sampler), prompts)
