@@ -17,7 +17,7 @@ from unweave.record.record import environment
 from unweave.tables import as_table
 
 
-def settings_of(study: Study) -> Row:
+def shared_settings(study: Study) -> Row:
     """What all searches and runs of a record share."""
     recipe = study.models.recipe
     drawings = replace(recipe.drawings, folder=None)  # a place on this machine

@@ -31,7 +31,7 @@ from rows import round_numbers
 from text_to_image_aims import print_aims, tabulate
 from text_to_image_cases import SEARCHED, Study
 from text_to_image_methods import ROWS
-from text_to_image_record import join_tables, load_record, refuse_other_recogniser, settings_of
+from text_to_image_record import join_tables, load_record, refuse_other_recogniser, shared_settings
 from text_to_image_runs import ConceptRuns
 from text_to_image_search import SEARCH_SEED, found_methods, search_rows
 from text_to_image_tables import print_tables, summary
@@ -90,7 +90,7 @@ def main() -> None:
     arguments = make_parser().parse_args()
     torch.set_num_threads(1)  # more are slower on models of this size
     study = study_of(arguments)
-    settings = settings_of(study)
+    settings = shared_settings(study)
     content = load_record(arguments.record, settings)
     recogniser = study.models.recogniser.digest
     seeds = [*arguments.seeds, *([SEARCH_SEED] if arguments.search else [])]

@@ -281,7 +281,6 @@ def test_answers_of_an_unfinished_cell_are_not_those_of_an_earlier_one(tmp_path,
     assert answers.read_bytes() == content
 
 
-@pytest.mark.slow  # how workers end: test_workers.py
 @pytest.mark.usefixtures("forked_workers")
 def test_two_processes_find_what_one_found(run, tmp_path) -> None:
     ours, _ = run

@@ -2,11 +2,13 @@
 
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from io import StringIO
 from pathlib import Path
 
 import pytest
+from matplotlib.figure import Figure
 
 import projects
 from unweave.cli import main
@@ -41,6 +43,18 @@ def run(capsys) -> Callable[..., Told]:
 def single_round(monkeypatch) -> None:
     """Measures costs once; tests of the rounds have all of them (`rounds_of_users`)."""
     monkeypatch.setattr(rounds, "ROUNDS", 1)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def undrawn_figures() -> Iterator[None]:
+    """Leaves the figures of reports empty: matplotlib took a third of these tests; report/ draws them."""
+
+    def save(figure: Figure, file: StringIO, **_: object) -> None:
+        file.write('<svg viewBox="0 0 1 1"><defs></defs></svg>')
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Figure, "savefig", save)
+        yield
 
 
 @pytest.fixture

@@ -160,7 +160,6 @@ def test_check_prices_methods_with_additions(run, here, place):
 DOUBLE = "def load():\n    torch.manual_seed(0)\n    return given(model=Net(torch.float64))\n"
 
 
-@pytest.mark.slow  # processes without LoRA: test_process_group.py
 def test_sharded_processes_write_what_one_writes_and_check_prices_them(run, tmp_path):
     place = projects.project(tmp_path / "mine", DOUBLE)
     request, flags = ["--random", "0.3", *map(str, LORA)], ["--shard", "--blocks", "first"]

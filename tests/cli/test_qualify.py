@@ -11,7 +11,10 @@ import pytest
 
 import projects
 from cli.written import stage_of
+from unweave.bench.study import Study
+from unweave.bench.tune import as_toml
 from unweave.cli import INTERRUPTED, main
+from unweave.families.classifier import ClassifierFamily
 from unweave.record import record
 
 QUICK = """
@@ -35,6 +38,10 @@ def load():
 """A training in one batch a step."""
 
 METHOD = ("--method", "finetune", "--set", "how.epochs=1")
+SEARCH = Study({"how.epochs": 1}, 0.0, [{}], method=ClassifierFamily().method_named("finetune"))
+TUNED = as_toml({"finetune": SEARCH}, [1000])
+"""The same settings, as a search writes them."""
+
 FEW = ("--strata", "random,memorized", "--requests", "4", "--fraction", "0.1", "--quiet")
 
 
@@ -66,7 +73,8 @@ def resumed(tmp_path_factory) -> Resumed:
     """A project and its qualification, by the same command twice."""
     folder = tmp_path_factory.mktemp("qualified")
     place, out = projects.project(folder / "mine", QUICK), folder / "done"
-    command = ["qualify", place, *METHOD, *FEW, "--out", str(out)]
+    (folder / "tuned.toml").write_text(TUNED)
+    command = ["qualify", place, *METHOD[:2], "--tuned", str(folder / "tuned.toml"), *FEW, "--out", str(out)]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("unweave.bench.qualification.compare", stop)
         assert main(command) == INTERRUPTED
@@ -214,6 +222,9 @@ class TestRefused:
         refused("one given model", "qualify", "digits", "--quiet")
         place = projects.project(tmp_path / "mine", "train = None")
         refused("no way to retrain", "qualify", place, "--quiet")
+        (tmp_path / "part.toml").write_text("[methods.finetune]\nhow.epochs = 1")
+        part = ("--method", "finetune", "--tuned", tmp_path / "part.toml")
+        refused(r"part\.toml must name all settings of finetune", "qualify", place, *part, "--quiet")
         refused("found 'hard'", "qualify", place, "--strata", "hard", "--quiet")
         for name in ("retrain", "original"):
             refused(f"tests a method, found {name}", "qualify", place, "--method", name, "--quiet")

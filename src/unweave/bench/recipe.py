@@ -224,8 +224,13 @@ def _methods(setup: Setup, tables: Table) -> dict[str, Method]:
         refuse_unfit_targets(method, setup.family.name, f"methods.{name}")
     if methods["retrain"] != defaults["retrain"]:
         raise ValueError("methods.retrain is the recipe's own training: change [train] instead")
-    if training_length(methods["short-retrain"]) != training_length(defaults["short-retrain"]):
-        raise ValueError("methods.short-retrain is as long as the budget: change tuning.budget instead")
+    lengths = [training_length(each["short-retrain"]) for each in (defaults, methods)]
+    if lengths[0] != lengths[1]:
+        expected, found = (f"{steps} steps" if steps else f"{epochs} epochs" for steps, epochs in lengths)
+        raise ValueError(
+            f"methods.short-retrain must be as long as tuning.budget of [train], {expected}, found {found}: "
+            "leave its length out, or search it again if [train] or the budget has changed"
+        )
     return methods
 
 

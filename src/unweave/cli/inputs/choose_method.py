@@ -106,15 +106,16 @@ def tuned_settings(
     Raises:
         ValueError: If there are none, or they do not fit the method, or leave some of its settings open.
     """
+    place = search_file(tuning, model)
     tables = read_search(tuning, model, method)
-    advice = f"tune it again, with unweave bench {model} --methods {method} --tune 20"
-    result = tuned_method(project, method, tables=tables, seed=seed, place=tuning, advice=advice)
+    advice = "run the bench that made it again, with --tune and another --out"
+    result = tuned_method(project, method, tables=tables, seed=seed, place=place, advice=advice)
     if isinstance(result, Retraining):
         return tables
     missing = [path for path in flatten_tables(settings_of(result)) if path not in flatten_tables(tables)]
     if missing:
         raise ValueError(
-            f"{tuning} does not name all settings of {method}, as searches of this version do, such as "
+            f"{place} must name all settings of {method}, as searches of this version do, found no "
             f"{missing[0]}: {advice}"
         )
     return tables
@@ -144,6 +145,21 @@ def read_search(tuning: Path, model: str, method: str) -> Mapping[str, Any]:
     Raises:
         ValueError: If there are none.
     """
+    place = search_file(tuning, model)
+    tables = read_methods(place)
+    if method not in tables:
+        raise ValueError(
+            f"{place} must have settings of {method}, found {', '.join(tables) or 'none'}: tune it first"
+        )
+    return tables[method]
+
+
+def search_file(tuning: Path, model: str) -> Path:
+    """The file of a search of a model; see `read_search`.
+
+    Raises:
+        ValueError: If there is none.
+    """
     name = model if model in recipe_names() else Path(model).resolve().stem
     place = tuning if tuning.suffix == ".toml" else tuning / f"{name}.toml"
     if not place.is_file():
@@ -154,9 +170,4 @@ def read_search(tuning: Path, model: str, method: str) -> Mapping[str, Any]:
             f"--tuned must be the folder 'tuning' of a bench of {model}, found no {place.name} in "
             f"{folder}{advice}"
         )
-    tables = read_methods(place)
-    if method not in tables:
-        raise ValueError(
-            f"{place} must have settings of {method}, found {', '.join(tables) or 'none'}: tune it first"
-        )
-    return tables[method]
+    return place
