@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 from erase_tables import table
-from rows import round_numbers
 from text_to_image_aims import ATTACKS, print_aims, tabulate
 from text_to_image_record import join_runs
 
@@ -106,8 +105,8 @@ def main() -> None:
     arguments = parser.parse_args()
     records = [read_record(place) for place in arguments.records]
     runs = join_runs(records, arguments.seeds)
-    print_tables(round_numbers(summary(runs)))
-    print_aims(round_numbers(tabulate(runs, records[0]["recipe"]["train"]["steps"])))
+    print_tables(summary(runs))
+    print_aims(tabulate(runs, records[0]["recipe"]["train"]["steps"]))
 
 
 if __name__ == "__main__":
