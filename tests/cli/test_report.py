@@ -20,6 +20,11 @@ METHODS = "scissorhands,short-retrain"
 """Methods of a demo: the first runs on one of its two problems, the other on both."""
 
 
+@pytest.fixture(autouse=True, scope="module")
+def undrawn_figures() -> None:
+    """Draws the figures: here a page made anew must have the same bytes."""
+
+
 @pytest.fixture(scope="module")
 def audited(tmp_path_factory) -> Path:
     """A run of forget and its audit."""
