@@ -244,8 +244,9 @@ class TestEarlierVersions:
         (here / "tuning").mkdir()
         (here / "tuning" / "project.toml").write_text("[methods.lur]\nalpha = 0.1\nrecover = 5\n")
         flags = ("--method", "lur", "--tuned", here / "tuning", "--quiet")
-        refused("another version of lur: unknown key 'recover'.*run the bench that made it again, with --tune",
-                "forget", project, "--random", 0.1, *flags)  # fmt: skip
+        sentence = "another version of lur: unknown key 'recover'"
+        advice = "run the bench that made it again, with --tune"
+        refused(f"{sentence}.*{advice}", "forget", project, "--random", 0.1, *flags)
 
     def test_a_recipe_for_that_lur(self, refused, tmp_path):
         place = Path(projects.recipe(tmp_path))
