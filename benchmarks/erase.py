@@ -13,8 +13,8 @@ a search and a record are asked for, what is found. CIFAR-10 is read from the fo
 seen from where the command is run; its first command is for a GPU, and the second shows the path on a CPU and
 measures nothing. The digits' settings are searched on two of them, on a seed that is not reported; those of
 Fashion-MNIST on a class and a seed that are not. `erase_methods.py` says what is searched; a search sees how
-soon a class is relearned. Originals are trained once per seed, and a retrained model per seed and class; the
-method "retrain" trains a second one.
+soon a class is relearned. Originals are trained once per seed, and a retrained model per seed and class;
+`erase_retrained.py` trains more.
 """
 
 import argparse

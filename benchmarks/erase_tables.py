@@ -1,13 +1,13 @@
 """The tables of `erase.py`'s record: means over the classes that were forgotten in turn.
 
     python benchmarks/erase_tables.py records/erase-digits.json
+    python benchmarks/erase_tables.py erase-fashion-mnist.json --retrained erase-fashion-mnist-retrained.json
     python benchmarks/erase_tables.py records/erase-digits-without-lookahead.json --compare lur-lagged joint
 
 Behind each mean stands half of its 95 % t interval over classes, each of them a mean over seeds: how much the
 classes differ. They share their originals. The row "two retrained" is what two models of different seeds
-differ by; where there is one seed, the method "retrain" says it. Costs are medians. A method that failed on a
-class is last, and its means are over the others: it says over how many. A figure that no model has makes no
-column.
+differ by. Costs are medians. A method that failed on a class is last, and its means are over the others: it
+says over how many. A figure that no model has makes no column.
 """
 
 import argparse
@@ -19,9 +19,11 @@ from typing import Any
 import numpy as np
 from aims import count_met, write_count
 from erase_aims import AIMS, shortfalls
+from erase_retrained import add_models
 
 from unweave.audits.score import interval
 from unweave.record import record
+from unweave.record.compact import read_record
 from unweave.report.numbers import digits, heading, number
 
 QUALITY = ("ua", "class_tv", "kid_forget", "effective", "ra", "kid", "precision", "recall", "drift_feature")
@@ -31,6 +33,13 @@ COSTS = ("seconds", "cost", "gradient_evaluations", "peak_mib")
 TITLES = {"cost": "of a retrain", "gradient_evaluations": "gradients", "peak_mib": "peak MiB"}
 
 Stages = Sequence[Mapping[str, Any]]
+
+
+def load_stages(place: Path, retrained: Path | None = None) -> Stages:
+    """The stages of a record, with the further retrained models of another one."""
+    stages = record.load(place)["stages"]
+    further = read_record(retrained)["stages"] if retrained else {}
+    return [add_models(stage, further[name]) if further else stage for name, stage in stages.items()]
 
 
 def table(columns: Sequence[str], rows: Mapping[str, Sequence[str]]) -> str:
@@ -173,9 +182,10 @@ def main() -> None:
     """Prints the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("record", type=Path)
+    parser.add_argument("--retrained", type=Path, help="the record of `erase_retrained.py`")
     parser.add_argument("--compare", nargs=2, metavar="METHOD", help="print the first less the second alone")
     arguments = parser.parse_args()
-    stages = list(record.load(arguments.record)["stages"].values())
+    stages = load_stages(arguments.record, arguments.retrained)
     if arguments.compare:
         print(compare_rows(stages, *arguments.compare))
     else:
