@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 import projects
 from cli.written import MODEL, names
 from projects import TRAINED, loads
-from unweave.cli import forget
+from unweave.cli.forget_runs import records
 from unweave.cli.forget_runs import run as forget_run
 from unweave.cli.options import parse_settings
 from unweave.descent.descend import Descent
@@ -135,7 +135,7 @@ class TestFiles:
             torch.save(torch.tensor(shift), tmp_path / "mine" / "moved.pt")
             facts = json.loads(run("forget", place, *IDS, *SHORT, "--quiet", "--json").out)
             assert (facts["out"], facts["done_before"]) == (next(runs), False)
-        monkeypatch.setattr(forget, "package_digest", lambda: "edited")
+        monkeypatch.setattr(records, "package_digest", lambda: "edited")
         assert json.loads(run("forget", place, *IDS, *SHORT, "--json").out)["out"] == next(runs)
 
     def test_a_stopped_run_goes_on_with_the_original_it_trained(

@@ -1,34 +1,18 @@
 """`unweave forget`: writes a new model that has forgotten some of its data; never changes the original."""
 
-from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
-from torch import nn
-
-from unweave.cli.checks.dry_run import print_plan
 from unweave.cli.forget_runs.concept import forget_concept
-from unweave.cli.forget_runs.run import Run
-from unweave.cli.inputs import out
-from unweave.cli.inputs.choose_method import configure_method, read_search, tuned_settings
+from unweave.cli.forget_runs.records import forget_records
 from unweave.cli.inputs.concept_recipe import learns_from_prompts, read_concept_recipe
 from unweave.cli.inputs.concept_source import NO_GENERATION, Generation
 from unweave.cli.inputs.concepts import NO_CONCEPT, Concepts, refuse_no_concept, refuse_other_requests
-from unweave.cli.inputs.forget_folder import find_folder, remove_states
-from unweave.cli.inputs.request import NOTHING, Request, positions
+from unweave.cli.inputs.request import NOTHING, Request
 from unweave.cli.inputs.scope import ALL, TrainedWeights
 from unweave.cli.options import DEFAULTS, CommonFlags, parse_settings
-from unweave.cli.process_group import refuse_other_facts, refuse_unfit_flags
-from unweave.cli.project import Project, load
-from unweave.cli.terminal.show_result import print_done
+from unweave.cli.process_group import refuse_unfit_flags
 from unweave.families.text_to_image import TextToImageFamily
 from unweave.methods import method_named
-from unweave.methods.unsaved_state import refuse_unsaved_state
-from unweave.record import checkpoint
-from unweave.record.record import package_digest
-from unweave.split import Split
-from unweave.tables import merge_tables
-from unweave.weights.processes import Processes
 from unweave.weights.shard import shard_model
 
 
@@ -131,105 +115,3 @@ def forget(
         dry_run=dry_run,
         flags=flags,
     )
-
-
-def forget_records(
-    model: str,
-    request: Request,
-    trained: TrainedWeights,
-    *,
-    method: str | None,
-    tables: Mapping[str, Any],
-    tuned: Path | None,
-    recipe: str | None,
-    data: str | None,
-    place_model: Callable[[nn.Module], nn.Module],
-    save_sharded: bool,
-    save_every: int | None,
-    dry_run: bool,
-    flags: CommonFlags,
-) -> int:
-    """Writes a model that has forgotten records or a class; does nothing if the folder holds it already."""
-    processes, seed = Processes.current(), flags.seed or 0
-    if tuned is not None and method is not None:
-        read_search(tuned, model, method)  # its errors come before the data is read
-    project = load(model, recipe=recipe, data=data, device=flags.device)
-    method = method or project.default_method
-    method_named(method, project.family.name)
-    split = project.split(positions(request, project, seed))
-    if tuned is not None:
-        tables = merge_tables(tuned_settings(project, method, model=model, tuning=tuned, seed=seed), tables)
-    configured_method = configure_method(project, method, tables=tables, seed=seed, trained=trained)
-    project.refuse_undrawable_method(configured_method, method)
-    if save_every is not None:
-        refuse_unsaved_state(configured_method, method)
-    run_facts = {
-        **place_facts(model, recipe, data),
-        **request_facts(project, split, method, tables=tables, seed=seed, device=flags.device),
-        **trained.facts(),
-        # a whole model has no such fact, as in earlier versions
-        **({"save_sharded": True} if save_sharded else {}),
-    }
-    place = flags.out or Path("forgotten")
-    out.refuse_within(place, project.source, data)
-    refuse_other_facts(run_facts)
-    folder, is_finished = processes.from_first(
-        lambda: find_folder(place, run_facts, project, sharded=save_sharded)
-    )
-    if is_finished:
-        processes.from_first(lambda: remove_states(folder))
-        print_done(split, method, folder=folder, flags=flags)
-        return 0
-    if dry_run:
-        return processes.from_first(  # alone: a clock decides how long it measures
-            lambda: print_plan(
-                configured_method,
-                method,
-                split=split,
-                project=project,
-                folder=folder,
-                trained=trained,
-                flags=flags,
-            )
-        )
-    run = Run(
-        project, split, configured_method, method, model, request, folder, save_every, flags, save_sharded
-    )
-    run.write_result(run_facts, place_model)
-    return 0
-
-
-def place_facts(model: str, recipe: str | None, data: str | None) -> out.Facts:
-    """The places that a run reads."""
-    places = {"model": model, "recipe": recipe, "data": data}
-    absolute_places = {key: None if place is None else absolute_place(place) for key, place in places.items()}
-    return {"verb": "forget", **absolute_places}
-
-
-def request_facts(
-    project: Project, split: Split, method: str, *, tables: Mapping[str, Any], seed: int, device: str | None
-) -> out.Facts:
-    """The facts that a run depends on, without the place of its model."""
-    weights = None if project.model is None else checkpoint.contents(project.model.state_dict())
-    return {
-        "facts": project.facts,
-        "original": weights,
-        "split": split.digest(),
-        "code": package_digest(),
-        "method": method,
-        "settings": tables,
-        "seed": seed,
-        "device": device,
-        "forget": forgotten_ids(split),
-    }
-
-
-def forgotten_ids(split: Split) -> list[str] | list[int]:
-    """The ids of the forget set, or its positions."""
-    places = split.forget.tolist()
-    return places if split.train.names is None else [split.train.names[int(place)] for place in places]
-
-
-def absolute_place(place: str) -> str:
-    """The absolute path of a place; the name of a recipe of the package stays unchanged."""
-    return str(Path(place).resolve()) if Path(place).exists() else place
