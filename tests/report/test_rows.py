@@ -32,6 +32,11 @@ def test_references_come_first_then_methods_by_gap_then_failures(stage):
     assert gaps == sorted(gaps)
 
 
+def test_costs_are_relative_to_the_reference_and_not_to_the_row_retrain(stage):
+    stage["methods"]["retrain"]["cost"] = 1.33
+    assert [row.cost for row in rows(stage)[:2]] == [1.0, 1.33]
+
+
 def test_every_method_has_exactly_one_row(stage):
     assert sorted(names(stage)) == sorted(["Retrain", *stage["methods"]])
 
