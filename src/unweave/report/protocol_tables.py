@@ -44,7 +44,7 @@ def legend(record: Record) -> str:
     tau = (
         f"Kendall's tau is {number(agreement.tau, 2)} over the {pairs} that it decides."
         if agreement.pairs
-        else ("no two of these methods are in an order that it decides.")
+        else "it decides the order of no two of these methods."
     )
     return (
         "Deep Unlearn (Cadet et al., arXiv 2410.01276). Retention: accuracy relative to the retrained "

@@ -183,7 +183,7 @@ def _reference(stage: Mapping[str, Any]) -> Row:
     empty = Row("Retrain", "reference", "reference", "", scores, _gap(None), None, None, None, None, "")
     if "retrain" not in stage["methods"]:
         seconds, gradients = (finite(reference.get(key)) for key in ("seconds", "gradient_evaluations"))
-        cost = None if seconds is None else 1.0
+        cost = None if seconds is None and gradients is None else 1.0
         return replace(empty, seconds=seconds, gradient_evaluations=gradients, cost=cost)
     row = _row("retrain", stage["methods"]["retrain"])
     return replace(row, name="Retrain", status="reference", reason="", scores=scores, gap=empty.gap, cost=1.0)

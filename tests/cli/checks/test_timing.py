@@ -141,6 +141,21 @@ def test_the_steps_of_a_training_are_counted(split) -> None:
     assert cost.gradients == pytest.approx(len(split.retain))
 
 
+def test_a_batch_that_is_not_full_counts_as_one() -> None:
+    model = nn.Linear(4, 2)
+    data = TensorDataset(torch.randn(1000, 4), torch.arange(1000) % 2)
+    whole = Split(data, range(50), data)
+
+    def train(part: Split, seed: int) -> nn.Module:
+        optimizer = torch.optim.SGD(model.parameters(), 0.1)
+        for _ in range(0, len(part.retain), 100):
+            optimizer.step()
+        return model
+
+    cost = estimate(timing.retraining_rounds(project(whole, model, train), model, whole))
+    assert cost.gradients == pytest.approx(10, rel=0.05)
+
+
 def test_rounds_are_interleaved_and_what_is_slow_is_measured_once() -> None:
     order = []
 

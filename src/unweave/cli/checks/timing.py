@@ -231,7 +231,8 @@ def training_rounds(project: Project, model: nn.Module, split: Split) -> Iterato
         ValueError: If there are too few examples.
     """
     order = split.retain[torch.randperm(len(split.retain), generator=torch.Generator().manual_seed(0))]
-    count = min(len(order) // 3, max(64, len(order) // 100))
+    # several batches, as one that is not full takes as many gradients as a full one
+    count = min(len(order) // 3, max(256, len(order) // 100))
     if count < 2:
         raise ValueError(f"too few examples to tell: {len(order)}")
     device = next(model.parameters()).device

@@ -3,7 +3,7 @@
 Needs the extra `unweave[diffusion]`; `unweave forget` imports it only for a text-to-image model.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -60,8 +60,9 @@ class DrawingPlan:
         """A sentence on its images."""
         count, (forget_prompts, keep_prompts) = self.wanted.each, self.prompts
         return (
-            f"{self.concepts.named}: the model draws {count} images under {len(forget_prompts)} prompts of "
-            f"the concept and {count} under {len(keep_prompts)} prompts to keep; a fifth of both is held out."
+            f"{self.concepts.named}: the model draws {count} images of the concept, from "
+            f"{count_prompts(forget_prompts)}, and {count} images to keep, from "
+            f"{count_prompts(keep_prompts)}; a fifth of both is held out."
         )
 
     def facts(self) -> dict[str, Any]:
@@ -110,6 +111,11 @@ class DrawingPlan:
         blank = torch.zeros((1, *self.pipeline.image_shape), dtype=torch.uint8)
         images = CaptionedImages(blank.expand(len(rows), -1, -1, -1), rows, Path(GENERATED))
         return make_work(self.pipeline, self.concepts, self.trained, images, None, device)
+
+
+def count_prompts(prompts: Sequence[str]) -> str:
+    """The number of prompts in words."""
+    return f"{len(prompts)} prompt{'' if len(prompts) == 1 else 's'}"
 
 
 def plan_drawing(

@@ -14,4 +14,6 @@ def require_diffusion() -> Iterator[None]:
     try:
         yield
     except ImportError as error:
-        raise ValueError(f"{error}: text-to-image needs the extra unweave[diffusion]") from error
+        raise ValueError(
+            f"{error}: text-to-image needs the extra: run pip install 'unweave[diffusion]'"
+        ) from error
