@@ -65,14 +65,25 @@ def legend(record: Mapping[str, Any], *, width: int | None = None) -> str:
 
 
 def _verdict_legend(record: Mapping[str, Any]) -> str:
-    """The metrics of the tables that a verdict tests."""
+    """The metrics that a verdict tests: those of the tables by name."""
     titles = {
         heading(metric): None
         for stage in record["stages"].values()
         for metric in brief_metrics(stage)
         if (entry := family_of_stage(stage).metrics.get(metric)) is not None and entry.primary
     }
-    return f"Verdict: on {', '.join(titles)}; other figures are only shown. " if titles else ""
+    others = ", and on probes and attacks that the report shows" if has_probes(record) else ""
+    return f"Verdict: on {', '.join(titles)}{others}; other figures are only shown. " if titles else ""
+
+
+def has_probes(record: Mapping[str, Any]) -> bool:
+    """Whether models, and not only their answers, were measured."""
+    return any(
+        metric in stage["reference"]["scores"]
+        for stage in record["stages"].values()
+        for metric, entry in family_of_stage(stage).metrics.items()
+        if entry.needs_model
+    )
 
 
 def _comparison_legend(record: Mapping[str, Any], width: int | None) -> str:
