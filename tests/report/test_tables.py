@@ -163,11 +163,11 @@ def test_tests_and_ranks_are_columns_where_they_fit(record):
 
 
 def test_the_legend_names_what_a_verdict_tests(record):
-    assert "Verdict: on UA, RA, TA, AUC, TV on F; other figures are only shown." in tables.legend(record)
+    assert "Verdict: on UA, RA, TA, AUC, TV on F. Other figures are only shown." in tables.legend(record)
     scores = record["stages"]["class"]["reference"]["scores"]
     scores["probe"] = scores["ua"]
     titles = "UA, RA, TA, AUC, TV on F, and on probes and attacks that the report shows"
-    assert f"Verdict: on {titles}; other figures are only shown." in tables.legend(record)
+    assert f"Verdict: on {titles}. Other figures are only shown." in tables.legend(record)
 
 
 @for_each("width", [40, 80, 100])
