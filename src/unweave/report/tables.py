@@ -72,9 +72,9 @@ def _verdict_legend(record: Mapping[str, Any]) -> str:
         for metric in brief_metrics(stage)
         if (entry := family_of_stage(stage).metrics.get(metric)) is not None and entry.primary
     }
-    joint = "; " if any("," in each for each in titles) else ", "
+    separator = "; " if any("," in each for each in titles) else ", "
     others = ", and on probes and attacks that the report shows" if has_probes(record) else ""
-    return f"Verdict: on {joint.join(titles)}{others}. Other figures are only shown. " if titles else ""
+    return f"Verdict: on {separator.join(titles)}{others}. Other figures are only shown. " if titles else ""
 
 
 def has_probes(record: Mapping[str, Any]) -> bool:
