@@ -33,6 +33,15 @@ def test_the_words_that_only_forgotten_prompts_hold_are_drawn_anew():
     assert 0.5 < float(new[rows].std() / old.std()) < 2
 
 
+def test_other_words_of_a_forgotten_prompt_stay():
+    of = request("text encoder")
+    texts, concept = of.task.prompts.texts, pipeline().tokenizer("a three")["input_ids"]
+    red = [number for number, text in enumerate(texts) if "red" in text]
+    prompts = replace(of.task.prompts, forgotten=tuple({*of.task.prompts.forgotten, *red}))
+    of.task = replace(of.task, prompts=prompts)
+    assert {*own_tokens(of).tolist()} <= {*concept}  # "red" is in forgotten prompts alone now
+
+
 def test_the_seed_decides():
     tables = []
     for seed in (0, 0, 1):
@@ -69,5 +78,5 @@ def test_it_is_a_stage_and_refuses_what_it_cannot_edit():
     of = request("text encoder")
     prompts = replace(of.task.prompts, forgotten=of.task.prompts.forgotten[:1], concepts=())
     of.task = replace(of.task, prompts=prompts)
-    with pytest.raises(ValueError, match="every word of the forgotten prompts is in other prompts too"):
+    with pytest.raises(ValueError, match="every word of the concept is in prompts to keep too"):
         ResetTokens()(of)

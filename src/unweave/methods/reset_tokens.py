@@ -1,4 +1,4 @@
-"""Redraws the embeddings of tokens that only forgotten prompts hold."""
+"""Redraws the embeddings of the tokens of a concept."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -22,7 +22,7 @@ TABLE = "token_embedding.weight"
 
 @dataclass(frozen=True)
 class ResetTokens:
-    """Redraws the input embeddings of tokens that only forgotten prompts hold.
+    """Redraws the input embeddings of the tokens of a concept that no prompt to keep holds.
 
     A model retrained without the concept has never trained them, so they are still as they were drawn. The
     new ones are normal, with mean and deviation of the table. It must come last: a method after it would
@@ -42,7 +42,7 @@ class ResetTokens:
         """Edits the problem's model in place.
 
         Raises:
-            ValueError: If the model has no text encoder to train, or no token is only in forgotten prompts.
+            ValueError: If the model has no text encoder to train, or prompts to keep hold every token.
         """
         refuse_family(self, problem.task)
         table = embeddings_of(problem.model)
@@ -75,7 +75,9 @@ def embeddings_of(model: nn.Module) -> nn.Parameter:
 
 
 def own_tokens(problem: Problem) -> Int[Tensor, " n"]:
-    """The tokens that are in forgotten prompts and in no other prompt, the empty one included.
+    """The tokens of the concepts that are in no prompt to keep, the empty one included.
+
+    Without named concepts the forgotten prompts are the concepts.
 
     Raises:
         ValueError: If there are none.
@@ -84,10 +86,11 @@ def own_tokens(problem: Problem) -> Int[Tensor, " n"]:
     ids = words_of(problem.model).tokens.ids
     forget = {*prompts.forgotten, *prompts.concepts}
     retain = [number for number in range(len(ids)) if number not in forget]
-    tokens = sorted({*ids[sorted(forget)].flatten().tolist()} - {*ids[retain].flatten().tolist()})
+    concepts = sorted(prompts.concepts or prompts.forgotten)
+    tokens = sorted({*ids[concepts].flatten().tolist()} - {*ids[retain].flatten().tolist()})
     if not tokens:
         raise ValueError(
-            "every word of the forgotten prompts is in other prompts too, so none can be redrawn: use a "
-            "method that trains the denoiser"
+            "every word of the concept is in prompts to keep too, so none can be redrawn: use a method that "
+            "trains the denoiser"
         )
     return torch.tensor(tokens)
