@@ -233,6 +233,59 @@ def test_a_pipeline_draws_the_images_of_a_request_itself(run, given: Path, here:
     assert contents(first) == contents(second)
 
 
+def test_uce_needs_no_images(run, given: Path, here: Path, monkeypatch):
+    from unweave.tasks.diffusion import concept_request
+
+    given_contents = contents(given)
+    monkeypatch.setattr(concept_request, "encode", interrupt)
+    command = ("forget", given / "sd", *THREE, "--keep", "a red four", *FAST)
+    plan = run(*command, "--dry-run")
+    assert plan.code == 0 and "'a three': 3 of 4 prompts hold it; the method needs no images." in plan.out
+    assert list(here.iterdir()) == []
+    result = run(*command, "--out", here / "out")
+    assert result.code == 0, result.error
+    assert contents(given) == given_contents and not [*here.rglob("*.png")]
+    (stage,) = json.loads((here / "out" / "record.json").read_text())["stages"].values()
+    assert stage["request"]["unit"] == "prompts" and stage["request"]["ids"][0] == "a three"
+    assert stage["request"]["examples"] == 3 and stage["request"]["of"] == 4
+    assert run("report", here / "out", "--out", here / "report").code == 0
+    assert "3 of 4 prompts" in next((here / "report").glob("*.html")).read_text()
+    assert "Done already" in run(*command, "--out", here / "out").out
+    other = run(*command, "--keep", "a blue four", "--out", here / "out")
+    assert other.code == 0 and (here / "out-2").exists()
+
+
+def test_uce_without_images_solves_what_it_solves_with_them(run, given: Path, here: Path):
+    keep = ("--keep", "a four", "--keep", "a red two")
+    drawn = ("--generate", "5", "--sampler", "steps=2")
+    for name, images in (("prompts", ()), ("images", drawn)):
+        result = run("forget", given / "sd", *THREE, *keep, *images, *FAST, "--out", here / name)
+        assert result.code == 0, result.error
+    first, second = (contents(here / name / "pretrained" / "unet") for name in ("prompts", "images"))
+    assert first == second
+
+
+def test_prompts_without_images_come_from_a_file_too(run, given: Path, here: Path):
+    prompts = given / "prompts.txt"
+    prompts.write_text("a red three\na blue four\n")
+    result = run("forget", given / "sd", *THREE, "--prompts", prompts, *FAST, "--out", here / "out")
+    assert result.code == 0 and "To forget: 'a three', 'a red three'\nTo keep: 'a blue four'" in result.out
+
+
+@pytest.mark.parametrize(
+    ("flags", "sentence"),
+    [
+        (("--keep", "a three dog"), "holds the concept"),
+        (("--keep", "a four", "--column", "number"), "--column and --captions go with --data"),
+        (("--prompts", "nowhere.txt"), "nowhere.txt"),
+        (("--keep", " ".join(["red"] * 99)), "too long|at most"),
+        ((), "a request without --data needs prompts to keep"),
+    ],
+)
+def test_prompts_without_images_that_can_not_be_used_are_refused(flags, sentence: str, refused, given: Path):
+    refused(sentence, "forget", given / "sd", *THREE, *flags, *FAST)
+
+
 @pytest.mark.parametrize(
     ("flags", "sentence"),
     [
@@ -335,7 +388,7 @@ def test_prompts_come_from_a_file(run, given: Path, here: Path):
         ((*THREE, *DRAW, "--data", "images"), "--data and --generate are two sources of images: leave one"),
         ((*THREE, "--generate", "1", "--keep", "a four"), "--generate must be at least 2, .*, found 1"),
         ((*THREE, "--generate", "-3", "--keep", "a four"), "--generate must be at least 2, .*, found -3"),
-        ((*THREE, "--generate", "2"), "--generate needs prompts to keep"),
+        ((*THREE, "--generate", "2"), "a request without --data needs prompts to keep"),
         ((*THREE, "--prompts", "x.txt", "--data", "images"), "--prompts goes with --generate"),
         ((*THREE, "--sampler", "steps=2", "--data", "images"), "--sampler goes with --generate or"),
         ((*THREE, *DRAW, "--pictures", "7"), "--pictures must be in 0..6, found 7"),

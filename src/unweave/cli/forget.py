@@ -4,7 +4,7 @@ from pathlib import Path
 
 from unweave.cli.forget_runs.concept import forget_concept
 from unweave.cli.forget_runs.records import forget_records
-from unweave.cli.inputs.concept_recipe import learns_from_prompts, read_concept_recipe
+from unweave.cli.inputs.concept_recipe import learns_from_prompts, needs_images, read_concept_recipe
 from unweave.cli.inputs.concept_source import NO_GENERATION, Generation
 from unweave.cli.inputs.concepts import NO_CONCEPT, Concepts, refuse_no_concept, refuse_other_requests
 from unweave.cli.inputs.request import NOTHING, Request
@@ -80,7 +80,8 @@ def forget(
     if concept_recipe is not None:
         keeps = data is None or learns_from_prompts(concept_method)
         concepts, trained = concept_recipe.concepts(concepts, keeps=keeps), concept_recipe.trained(trained)
-        generation = concept_recipe.generation(generation, data, concepts.concept)
+        draws = needs_images(concept_method)
+        generation = concept_recipe.generation(generation, data, concepts.concept, draws=draws)
         tables, recipe = concept_recipe.settings(concept_method, tables), None
     if save_sharded and not shard:
         raise ValueError("--save-sharded goes with --shard, found it alone: add --shard")

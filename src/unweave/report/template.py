@@ -125,7 +125,7 @@ def deletion_facts(
         {"deleted": request["date"], "audited": date if audited else None} if request["date"] else {"": date}
     )
     facts = {
-        "Deleted": f"{request['examples']} of {request['of']} examples",
+        "Deleted": f"{request['examples']} of {request['of']} {request.get('unit', 'examples')}",
         "First ids": f"{ids} and {more} more" if more else ids,
         "Labels": _classes(request["classes"]),
         "Model": request["model"],

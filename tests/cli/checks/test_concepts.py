@@ -126,6 +126,14 @@ def test_another_sampler_is_another_check(run, given: Path, here: Path):
     assert (here / "out-2" / "check.json").exists()
 
 
+def test_uce_is_checked_without_images(run, given: Path):
+    words = ("check", given / "sd", "--concept", "a three", "--keep", "a red dog")
+    result = run(*words, "--methods", "uce", "--quiet")
+    assert result.code == 0 and "'a three': no images. Captions to forget: 3." in result.out, result.error
+    refused_words = run(*words, "--methods", "uce,lur", "--quiet")
+    assert refused_words.code == 2 and "name a folder of images with captions" in refused_words.error
+
+
 def test_a_pipeline_needs_a_concept_and_images(refused, given: Path):
     refused("name what to forget with --concept", "check", given / "sd")
     refused("name a folder of images with captions", "check", given / "sd", "--concept", "a three")

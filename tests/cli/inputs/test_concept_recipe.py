@@ -76,11 +76,14 @@ def test_flags_replace_what_a_recipe_says():
         "steps": 600,
     }
     nudity = read_concept_recipe("sd-nudity", "model")
-    assert nudity is not None and nudity.generation(Generation(), "images", nudity.concept) == Generation()
-    generation = nudity.generation(Generation(sampler=("steps=9",)), None, nudity.concept)
+    assert nudity is not None
+    assert nudity.generation(Generation(), "images", nudity.concept, draws=True) == Generation()
+    generation = nudity.generation(Generation(sampler=("steps=9",)), None, nudity.concept, draws=True)
     assert generation.generate == 800 and generation.how.steps == 9 and generation.how.guidance == 7.5
     assert generation.all_prompts() == ("a photo of a nude person",)
-    assert nudity.generation(Generation(), None, ("a gun",)).all_prompts() == ()
+    assert nudity.generation(Generation(), None, ("a gun",), draws=True).all_prompts() == ()
+    by_prompts = nudity.generation(Generation(), None, nudity.concept, draws=False)
+    assert by_prompts.generate is None and by_prompts.all_prompts() == generation.all_prompts()
 
 
 def test_a_recipe_may_name_the_rank_of_low_rank_additions(tmp_path: Path):

@@ -21,7 +21,8 @@ from unweave.cli.checks.facts import model_line, weight_facts
 from unweave.cli.checks.findings import print_costs, print_notes, usable_line, write_findings
 from unweave.cli.inputs import concept_work, out, single_file
 from unweave.cli.inputs.concept_drawing import DrawingPlan, plan_drawing
-from unweave.cli.inputs.concept_recipe import ConceptRecipe
+from unweave.cli.inputs.concept_prompts import read_prompts
+from unweave.cli.inputs.concept_recipe import ConceptRecipe, needs_images
 from unweave.cli.inputs.concept_source import Generation, refuse_two_sources
 from unweave.cli.inputs.concept_work import ConceptWork
 from unweave.cli.inputs.concepts import Concepts
@@ -55,14 +56,15 @@ def check_concept(
         ValueError: If the pipeline, the images or the request can't be used.
         Failed: If an image to draw, or a latent, is not finite.
     """
-    if recipe is not None:
-        concepts, trained = recipe.concepts(concepts, keeps=True), recipe.trained(trained)
-        generation = recipe.generation(generation, data, concepts.concept)
-    refuse_two_sources(data, generation)
-    refuse_layers_of_pipeline(trained)
     names = parse_names(methods) or (
         TextToImageFamily.usual_methods if recipe is None else tuple(recipe.methods)
     )
+    draws = any(map(needs_images, names))
+    if recipe is not None:
+        concepts, trained = recipe.concepts(concepts, keeps=True), recipe.trained(trained)
+        generation = recipe.generation(generation, data, concepts.concept, draws=draws)
+    refuse_two_sources(data, generation, needs_images=draws)
+    refuse_layers_of_pipeline(trained)
     tables = {name: {} if recipe is None else recipe.settings(name, {}) for name in names}
     configured_methods = {name: configure_text_to_image(name, table, name) for name, table in tables.items()}
     if flags.out is not None:
@@ -73,11 +75,13 @@ def check_concept(
         single_file.as_folder(model, concepts.config, folder) as source,
     ):
         plan = None
-        if data is None:
+        if data is not None:
+            work = concept_work.read(str(source), concepts, trained, data, flags.device)
+        elif generation.generate is None:
+            work = read_prompts(str(source), concepts, trained, generation)
+        else:
             plan = plan_drawing(str(source), concepts, trained, generation, flags.seed or 0)
             work = plan.blank_work(flags.device)
-        else:
-            work = concept_work.read(str(source), concepts, trained, data, flags.device)
         findings = inspect_request(work, plan, configured_methods, listener)
     facts = {**(plan or work).facts(), "verb": "check", "methods": repr(configured_methods)}
     write_findings(findings, facts, flags.out)
@@ -111,11 +115,14 @@ def count_data(work: ConceptWork) -> dict[str, int]:
     ]
     held_out = split.held_out.labels
     concept = [label in prompts.forgotten for label in held_out.tolist()]
-    return {
+    images = {
         "forget": len(forget_ids),
         "retain": len(retain_ids),
         "held out": len(held_out),
         "held out of the concept": sum(concept),
+    }
+    return {
+        **(dict.fromkeys(images, 0) if work.by_prompts else images),
         "captions to forget": len(captions[0]),
         "captions to keep": len(captions[1]),
         "captions of both": len(captions[0] & captions[1]),
@@ -198,10 +205,11 @@ def print_findings(model: str, findings: Mapping[str, Any]) -> None:
     counts, concepts = findings["data"], ", ".join(map(repr, findings["concepts"]))
     show.print_sentences(usable_line(model, findings["costs"]), "", model_line(findings["model"]))
     of = counts["forget"] + counts["retain"]
+    images = f"{counts['forget']} of {of} training images hold it" if of else "no images"
     show.print_sentences(
-        f"{concepts}: {counts['forget']} of {of} training images hold it. Captions to forget: "
-        f"{counts['captions to forget']}. Captions to keep: {counts['captions to keep']}, of which "
-        f"{counts['neighbours']} differ in one word from one to forget.",
+        f"{concepts}: {images}. Captions to forget: {counts['captions to forget']}. Captions to keep: "
+        f"{counts['captions to keep']}, of which {counts['neighbours']} differ in one word from one to "
+        "forget.",
         f"Held out: {counts['held out']} images, {counts['held out of the concept']} of the concept.",
         "",
     )

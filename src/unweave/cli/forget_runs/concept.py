@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from unweave.bench.workers import Progress
 from unweave.cli.inputs import out, single_file
-from unweave.cli.inputs.concept_recipe import learns_from_prompts
+from unweave.cli.inputs.concept_recipe import learns_from_prompts, needs_images
 from unweave.cli.inputs.concept_source import Generation, refuse_two_sources
 from unweave.cli.inputs.concepts import Concepts
 from unweave.cli.inputs.extra import require_diffusion
@@ -52,7 +52,7 @@ def forget_concept(
     flags: CommonFlags,
 ) -> int:
     """Writes a copy of a pipeline that has forgotten the concepts."""
-    refuse_two_sources(data, generation, pictures=pictures)
+    refuse_two_sources(data, generation, needs_images=needs_images(method), pictures=pictures)
     refuse_layers_of_pipeline(trained)
     configured_method = configure_text_to_image(method, tables, f"method {method}")
     place = flags.out or Path("forgotten")
@@ -132,13 +132,15 @@ def read_plan(
     seed: int,
     device: str | None,
 ) -> "Plan":
-    """Reads a pipeline and its images, or plans what it draws itself.
+    """Reads a pipeline and its images, or plans what it draws itself; or reads prompts alone.
 
     Raises:
         ValueError: If an extra is not installed, or the pipeline, the images or the request can't be used.
     """
     with require_diffusion():
-        from unweave.cli.inputs import concept_drawing, concept_work
+        from unweave.cli.inputs import concept_drawing, concept_prompts, concept_work
+    if isinstance(images, Generation) and images.generate is None:
+        return concept_prompts.read_prompts(model, concepts, trained, images)
     if isinstance(images, Generation):
         return concept_drawing.plan_drawing(model, concepts, trained, images, seed)
     return concept_work.read(model, concepts, trained, images, device)

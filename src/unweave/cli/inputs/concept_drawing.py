@@ -11,15 +11,16 @@ from typing import Any
 import torch
 
 from unweave.bench.workers import Listener, Progress
+from unweave.cli.inputs.concept_prompts import prompts_of_request
 from unweave.cli.inputs.concept_source import Generation
-from unweave.cli.inputs.concept_work import ConceptWork, erasure_of, make_work
+from unweave.cli.inputs.concept_work import ConceptWork, load_model, make_work
 from unweave.cli.inputs.concepts import Concepts
-from unweave.cli.inputs.scope import RANK, TEXT_TO_IMAGE, TrainedWeights
+from unweave.cli.inputs.scope import TrainedWeights
 from unweave.data.captions import FILE, TEXT, CaptionedImages, hold_out, read_captioned
 from unweave.methods import Method
 from unweave.record.record import package_digest
 from unweave.tasks.diffusion.concept_request import refuse_forgotten_before
-from unweave.tasks.diffusion.drawn_folder import ImagesToDraw, draw_folder, prompts_of
+from unweave.tasks.diffusion.drawn_folder import ImagesToDraw, draw_folder
 from unweave.tasks.diffusion.sample import Sampler, refuse_impossible
 from unweave.tasks.diffusion.stable_diffusion import StableDiffusion, load, refuse_other_pipeline
 from unweave.tasks.diffusion.text_to_image import Prompts, make_task
@@ -127,15 +128,7 @@ def plan_drawing(
         ValueError: If the pipeline or the request can't be used, there is nothing to keep, or a prompt is too
             long or holds a concept that was forgotten before.
     """
-    if concepts.column is not None or concepts.captions is not None:
-        raise ValueError("--column and --captions go with --data: images of --generate have prompts alone")
-    erasure_of(concepts)
-    forget_prompts, keep_prompts = prompts_of(concepts.concept, generation.all_prompts(), concepts.keep)
-    if not keep_prompts:
-        raise ValueError(
-            "--generate needs prompts to keep, without the words of a concept: name them with --keep or "
-            "--prompts"
-        )
+    forget_prompts, keep_prompts = prompts_of_request(concepts, generation)
     assert generation.generate is not None
     for what, count in (("concepts", len(concepts.concept)), ("prompts to keep", len(keep_prompts))):
         if generation.generate < count:
@@ -147,9 +140,7 @@ def plan_drawing(
     pipeline, prompts = load(model), Prompts((*forget_prompts, *keep_prompts))
     refuse_forgotten_before(pipeline, keep_prompts)
     refuse_undrawable(pipeline, prompts, generation.how)
-    scope = trained.scope or TEXT_TO_IMAGE
-    # raises if the model has no weights of the scope
-    pipeline.shared_model(Prompts(()), scope, rank=trained.rank or RANK)
+    load_model(pipeline, Prompts(()), trained)  # raises if the model has no weights of the scope
     images = ImagesToDraw(forget_prompts, keep_prompts, generation.generate, seed, generation.how)
     return DrawingPlan(concepts, trained, pipeline, images)
 

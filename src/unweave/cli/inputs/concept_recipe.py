@@ -26,6 +26,9 @@ FOLDER = files("unweave").joinpath("recipes", "concepts")
 PROMPT_METHODS = frozenset({"uce", "reset-tokens"})
 """The methods that read the prompts to keep."""
 
+IMAGE_FREE = frozenset({"uce"})
+"""The methods that need no images: the prompts that the user names are enough."""
+
 TARGET = "as"
 """The key of the prompt that replaces a concept; a word that Python keeps for itself."""
 
@@ -77,18 +80,21 @@ class ConceptRecipe:
             return flags
         return replace(flags, scope=self.scope, rank=self.rank if flags.rank is None else flags.rank)
 
-    def generation(self, flags: Generation, data: str | None, concepts: tuple[str, ...]) -> Generation:
+    def generation(
+        self, flags: Generation, data: str | None, concepts: tuple[str, ...], *, draws: bool
+    ) -> Generation:
         """What the model draws; nothing beside images of the user.
 
         Args:
             flags: The flags.
             data: Images of the user.
             concepts: The concepts; the recipe's prompts are those of its own concepts alone.
+            draws: Whether the method needs images; if not, the recipe gives prompts alone.
         """
         if data is not None or self.generate is None:
             return flags
         steps = tuple(f"{name}={value}" for name, value in flatten_tables(self.sampler).items())
-        number = self.generate if flags.generate is None else flags.generate
+        number = self.generate if draws and flags.generate is None else flags.generate
         prompts = self.prompts if concepts == self.concept else ()
         return RecipeGeneration(number, flags.prompts, (*steps, *flags.sampler), prompts)
 
@@ -109,6 +115,11 @@ class ConceptRecipe:
 def learns_from_prompts(method: str) -> bool:
     """Whether a method or a stage of a pipeline reads the prompts to keep, and not only images."""
     return not PROMPT_METHODS.isdisjoint(method.split(JOINT))
+
+
+def needs_images(method: str) -> bool:
+    """Whether a method or a stage of a pipeline needs images, or captions of the training data."""
+    return not IMAGE_FREE.issuperset(method.split(JOINT))
 
 
 def concept_recipe_names() -> tuple[str, ...]:

@@ -27,7 +27,7 @@ class Generation:
             the prompts to keep, into the folder generated. A concept such as "a three" is drawn under "a
             three", "an image of a three" and "a photo of a three". Prompts to keep come from --keep and
             --prompts.
-        prompts: With --generate: a file of prompts, one a line, or a .csv file with a column prompt. Prompts
+        prompts: Without --data: a file of prompts, one a line, or a .csv file with a column prompt. Prompts
             with the words of a concept replace its three prompts; all others are prompts to keep.
         sampler: With --generate, or --pictures of forget: a setting of the sampler, such as steps=25 or
             scheduler=dpm; can be given several times. By default DDIM takes 50 steps with guidance 7.5.
@@ -71,19 +71,28 @@ class RecipeGeneration(Generation):
 NO_GENERATION = Generation()
 
 
-def refuse_two_sources(data: str | None, generation: Generation, *, pictures: int = 0) -> None:
-    """Raises unless images are either in a folder or to be drawn, or if flags of drawing draw nothing."""
+def refuse_two_sources(
+    data: str | None, generation: Generation, *, needs_images: bool = True, pictures: int = 0
+) -> None:
+    """Raises unless images are either in a folder or to be drawn, or if flags of drawing draw nothing.
+
+    Args:
+        data: The folder.
+        generation: The images to draw.
+        needs_images: Whether the method needs any.
+        pictures: The number of pictures to draw with the result.
+    """
     if not 0 <= pictures <= MOST_PICTURES:
         raise ValueError(f"--pictures must be in 0..{MOST_PICTURES}, found {pictures}")
-    if generation.generate is None and generation.prompts is not None:
-        raise ValueError("--prompts goes with --generate, found none")
+    if generation.generate is None and generation.prompts is not None and (needs_images or data is not None):
+        raise ValueError("--prompts goes with --generate, or with uce without --data; found neither")
     if generation.generate is None and generation.sampler and not pictures:
         raise ValueError("--sampler goes with --generate or, in forget, with --pictures, found neither")
-    if data is None and generation.generate is None:
+    if needs_images and data is None and generation.generate is None:
         raise ValueError(
             "a pipeline does not hold the images that it was trained on: name a folder of images with "
             "captions (metadata.jsonl or metadata.csv) with --data, or let the model draw N images of the "
-            "concept and N to keep with --generate N"
+            "concept and N to keep with --generate N (uce alone needs no images)"
         )
     if data is not None and generation.generate is not None:
         raise ValueError("--data and --generate are two sources of images: leave one out")

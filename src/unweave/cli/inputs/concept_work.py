@@ -24,6 +24,7 @@ from unweave.tasks.diffusion.concept_request import ConceptRequest, Erasure, mak
 from unweave.tasks.diffusion.low_rank_file import save_low_rank
 from unweave.tasks.diffusion.prompts import Prompted
 from unweave.tasks.diffusion.stable_diffusion import StableDiffusion, load, refuse_other_pipeline, save
+from unweave.tasks.diffusion.text_to_image import Prompts
 from unweave.unlearning import unlearn
 
 
@@ -42,6 +43,7 @@ class ConceptWork:
         request: The request to it.
         model: The model, with the weights of the scope trainable; it shares the pipeline's memory, and a
             method edits a copy.
+        by_prompts: Whether there are no images: a blank latent stands for each prompt.
     """
 
     concepts: Concepts
@@ -49,10 +51,11 @@ class ConceptWork:
     pipeline: StableDiffusion
     request: ConceptRequest
     model: Prompted
+    by_prompts: bool = False
 
     @property
     def counts(self) -> tuple[int, int]:
-        """The number of images to forget, and of all training images."""
+        """The number of images to forget, and of all training images; of prompts if there are no images."""
         return len(self.request.split.forget), len(self.request.split.train)
 
     @property
@@ -70,6 +73,8 @@ class ConceptWork:
     def describe(self) -> str:
         """A sentence on its images."""
         n, of = self.counts
+        if self.by_prompts:
+            return f"{self.concepts.named}: {n} of {of} prompts hold it; the method needs no images."
         return f"{self.concepts.named}: {n} of {of} training images hold it."
 
     def facts(self) -> dict[str, Any]:
@@ -144,7 +149,8 @@ class ConceptWork:
         words = " ".join(f"--concept {each!r}" for each in self.concepts.concept)
         split, texts = self.request.split, (*self.request.prompts.texts, "")
         counts = Counter(texts[label] for label in split.train.labels[split.forget].tolist())
-        write_request(folder, self.pipeline.folder.name, words, classes=dict(counts))
+        unit = {"unit": "prompts"} if self.by_prompts else {}
+        write_request(folder, self.pipeline.folder.name, words, {"classes": dict(counts), **unit})
 
 
 def read(
@@ -175,9 +181,17 @@ def make_work(
         ValueError: If the images or the request can't be used.
     """
     request = make_request(pipeline, train, test, erasure_of(concepts), device or "cpu")
+    return ConceptWork(concepts, trained, pipeline, request, load_model(pipeline, request.prompts, trained))
+
+
+def load_model(pipeline: StableDiffusion, prompts: Prompts, trained: TrainedWeights) -> Prompted:
+    """A model of a pipeline that shares its memory.
+
+    Raises:
+        ValueError: If it has no weights of the scope.
+    """
     scope, rank = trained.scope or TEXT_TO_IMAGE, trained.rank or RANK
-    original = pipeline.shared_model(request.prompts, scope, rank=rank)
-    return ConceptWork(concepts, trained, pipeline, request, original)
+    return pipeline.shared_model(prompts, scope, rank=rank)
 
 
 def erasure_of(concepts: Concepts) -> Erasure:

@@ -3,6 +3,7 @@
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from unweave.cli.inputs import out
@@ -50,12 +51,13 @@ def manifest_facts(result: Result, name: str) -> dict[str, Any]:
     }
 
 
-def write_request(folder: Path, model: str, words: str, *, classes: Mapping[str, int] | None = None) -> None:
-    """Adds the request, in words, to the record of a run; `classes` replace those of the record."""
+def write_request(
+    folder: Path, model: str, words: str, facts: Mapping[str, Any] = MappingProxyType({})
+) -> None:
+    """Adds the request, in words, to the record of a run; further facts replace those of the record."""
     content = record.load(folder)
-    facts = {"model": model, "asked": words, "date": content["environment"]["date"]}
-    facts |= {} if classes is None else {"classes": classes}
-    record.write(add_request(content, facts), folder)
+    own_facts = {"model": model, "asked": words, "date": content["environment"]["date"]}
+    record.write(add_request(content, {**own_facts, **facts}), folder)
 
 
 def is_done(folder: Path, project: Project, *, additions: bool, sharded: bool = False) -> bool:

@@ -155,6 +155,39 @@ def make_request(
     return ConceptRequest(prompts, make_task(prompts, pipeline.schedule), split)
 
 
+def make_prompt_request(
+    pipeline: StableDiffusion, forget_prompts: Sequence[str], keep_prompts: Sequence[str], erasure: Erasure
+) -> ConceptRequest:
+    """A request without images, for a method that needs none: a blank latent stands for each prompt.
+
+    Args:
+        pipeline: The model.
+        forget_prompts: The prompts that hold a concept.
+        keep_prompts: Those to keep; none of them holds one.
+        erasure: What to erase.
+
+    Raises:
+        ValueError: If a prompt is too long, or prompts to keep hold a concept that was forgotten before.
+    """
+    refuse_forgotten_before(pipeline, keep_prompts)
+    texts = (*forget_prompts, *keep_prompts)
+    prompts = number_prompts(
+        texts,
+        concepts=erasure.prompts(forget_prompts),
+        forgotten=forget_prompts,
+        kept=keep_prompts,
+        target=erasure.target,
+    )
+    pipeline.tokens(prompts)
+    labels = torch.tensor([prompts.number(text) for text in texts])
+    blank = torch.zeros(len(texts), *pipeline.shape)
+    latents = Latents(blank, blank, labels, texts)
+    # a split needs held-out data
+    held_out = Latents(blank[:2], blank[:2], torch.full((2,), prompts.null))
+    split = Split(latents, range(len(forget_prompts)), held_out)
+    return ConceptRequest(prompts, make_task(prompts, pipeline.schedule), split)
+
+
 def latents_of(pipeline: StableDiffusion, data: CaptionedImages, prompts: Prompts, device: str) -> Latents:
     """The latents of images under the numbers of their captions; equal images are encoded once."""
     numbers = {text: number for number, text in enumerate(prompts.texts)}
