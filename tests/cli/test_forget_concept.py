@@ -272,6 +272,18 @@ def test_prompts_without_images_come_from_a_file_too(run, given: Path, here: Pat
     assert result.code == 0 and "To forget: 'a three', 'a red three'\nTo keep: 'a blue four'" in result.out
 
 
+def test_a_recipe_that_draws_images_draws_none_for_uce(run, given: Path, here: Path):
+    recipe = here / "recipe.toml"
+    recipe.write_text(
+        'concept = ["a three"]\nkeep = ["a four"]\ngenerate = 9\nsampler = { steps = 2 }\n'
+        "[methods.uce]\npull = 0.1\n[methods.salun]\nhow = { steps = 2 }\n"
+    )
+    command = ("--recipe", recipe, "--method", "uce", "--quiet", "--out", here / "out")
+    result = run("forget", given / "sd", *command)
+    assert result.code == 0 and "3 of 4 prompts hold it" in result.out, result.error
+    assert not [*here.rglob("*.png")]
+
+
 @pytest.mark.parametrize(
     ("flags", "sentence"),
     [

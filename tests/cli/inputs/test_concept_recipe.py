@@ -84,6 +84,7 @@ def test_flags_replace_what_a_recipe_says():
     assert nudity.generation(Generation(), None, ("a gun",), draws=True).all_prompts() == ()
     by_prompts = nudity.generation(Generation(), None, nudity.concept, draws=False)
     assert by_prompts.generate is None and by_prompts.all_prompts() == generation.all_prompts()
+    assert by_prompts.sampler == ()  # settings of what is not drawn are an error
 
 
 def test_a_recipe_may_name_the_rank_of_low_rank_additions(tmp_path: Path):

@@ -93,9 +93,11 @@ class ConceptRecipe:
         """
         if data is not None or self.generate is None:
             return flags
-        steps = tuple(f"{name}={value}" for name, value in flatten_tables(self.sampler).items())
-        number = self.generate if draws and flags.generate is None else flags.generate
         prompts = self.prompts if concepts == self.concept else ()
+        if flags.generate is None and not draws:
+            return RecipeGeneration(None, flags.prompts, flags.sampler, prompts)
+        steps = tuple(f"{name}={value}" for name, value in flatten_tables(self.sampler).items())
+        number = self.generate if flags.generate is None else flags.generate
         return RecipeGeneration(number, flags.prompts, (*steps, *flags.sampler), prompts)
 
     def settings(self, method: str, table: Mapping[str, Any]) -> Mapping[str, Any]:
