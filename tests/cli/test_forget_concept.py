@@ -240,16 +240,17 @@ def test_uce_needs_no_images(run, given: Path, here: Path, monkeypatch):
     monkeypatch.setattr(concept_request, "encode", interrupt)
     command = ("forget", given / "sd", *THREE, "--keep", "a red four", *FAST)
     plan = run(*command, "--dry-run")
-    assert plan.code == 0 and "'a three': 3 of 4 prompts hold it; the method needs no images." in plan.out
+    assert plan.code == 0 and "'a three': 1 of 2 prompts hold it; the method needs no images." in plan.out
     assert list(here.iterdir()) == []
     result = run(*command, "--out", here / "out")
     assert result.code == 0, result.error
     assert contents(given) == given_contents and not [*here.rglob("*.png")]
     (stage,) = json.loads((here / "out" / "record.json").read_text())["stages"].values()
-    assert stage["request"]["unit"] == "prompts" and stage["request"]["ids"][0] == "a three"
-    assert stage["request"]["examples"] == 3 and stage["request"]["of"] == 4
+    assert stage["request"]["unit"] == "prompts" and stage["request"]["ids"] == ["a three"]
+    assert stage["request"]["examples"] == 1 and stage["request"]["of"] == 2
+    assert stage["data"] == {"prompts to forget": 1, "prompts to keep": 1}  # and no held-out images
     assert run("report", here / "out", "--out", here / "report").code == 0
-    assert "3 of 4 prompts" in next((here / "report").glob("*.html")).read_text()
+    assert "1 of 2 prompts" in next((here / "report").glob("*.html")).read_text()
     assert "Done already" in run(*command, "--out", here / "out").out
     other = run(*command, "--keep", "a blue four", "--out", here / "out")
     assert other.code == 0 and (here / "out-2").exists()
@@ -269,7 +270,19 @@ def test_prompts_without_images_come_from_a_file_too(run, given: Path, here: Pat
     prompts = given / "prompts.txt"
     prompts.write_text("a red three\na blue four\n")
     result = run("forget", given / "sd", *THREE, "--prompts", prompts, *FAST, "--out", here / "out")
-    assert result.code == 0 and "To forget: 'a three', 'a red three'\nTo keep: 'a blue four'" in result.out
+    assert result.code == 0 and "To forget: 'a three'\nTo keep: 'a blue four'" in result.out
+
+
+def test_a_concept_named_twice_is_erased_once(run, given: Path, here: Path):
+    once, twice = (
+        ("--concept", "a three", "--keep", "a four"),
+        ("--concept", "a three", "--keep", "a four") * 2,
+    )
+    for name, flags in (("once", once), ("twice", twice)):
+        result = run("forget", given / "sd", *flags, *FAST, "--out", here / name)
+        assert result.code == 0 and "1 of 2 prompts hold it" in result.out, result.error
+    first, second = (contents(here / name / "pretrained" / "unet") for name in ("once", "twice"))
+    assert first == second
 
 
 def test_a_recipe_that_draws_images_draws_none_for_uce(run, given: Path, here: Path):
@@ -280,7 +293,7 @@ def test_a_recipe_that_draws_images_draws_none_for_uce(run, given: Path, here: P
     )
     command = ("--recipe", recipe, "--method", "uce", "--quiet", "--out", here / "out")
     result = run("forget", given / "sd", *command)
-    assert result.code == 0 and "3 of 4 prompts hold it" in result.out, result.error
+    assert result.code == 0 and "1 of 2 prompts hold it" in result.out, result.error
     assert not [*here.rglob("*.png")]
 
 
@@ -401,7 +414,7 @@ def test_prompts_come_from_a_file(run, given: Path, here: Path):
         ((*THREE, "--generate", "1", "--keep", "a four"), "--generate must be at least 2, .*, found 1"),
         ((*THREE, "--generate", "-3", "--keep", "a four"), "--generate must be at least 2, .*, found -3"),
         ((*THREE, "--generate", "2"), "a request without --data needs prompts to keep"),
-        ((*THREE, "--prompts", "x.txt", "--data", "images"), "--prompts goes with --generate"),
+        ((*THREE, "--prompts", "x.txt", "--data", "images"), "--prompts does not go with --data"),
         ((*THREE, "--sampler", "steps=2", "--data", "images"), "--sampler goes with --generate or"),
         ((*THREE, *DRAW, "--pictures", "7"), "--pictures must be in 0..6, found 7"),
         ((*THREE, *DRAW, "--prompts", "x.txt"), "expected a file of prompts, found none at x.txt"),

@@ -31,7 +31,7 @@ class ResetTokens:
 
     about: ClassVar[About] = About(
         "ours",
-        "the prompts of forget and retain; no images",
+        "the captions of forget and retain; no pixel",
         "no steps",
         "a last stage, for pipelines",
         families=("text-to-image",),

@@ -58,15 +58,19 @@ def one_model(
     return {"schema": record.SCHEMA, "environment": record.environment(), "stages": {"audit": stage}}
 
 
-def add_request(whole_record: Mapping[str, Any], facts: Mapping[str, Any]) -> dict[str, Any]:
+def add_request(
+    whole_record: Mapping[str, Any], facts: Mapping[str, Any], data: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
     """Adds facts about the request that only the caller knows.
 
     Args:
         whole_record: The record from `one_model`.
         facts: The user's name of the model, the request as given, and the date of the deletion.
+        data: Replaces the sizes of the parts of the data, for a request without images.
     """
     (stage,) = whole_record["stages"].values()
     about = {**stage, "request": {**stage["request"], **facts}}
+    about |= {} if data is None else {"data": dict(data)}
     return {**whole_record, "stages": dict.fromkeys(whole_record["stages"], about)}
 
 

@@ -3,6 +3,7 @@
 import json
 import re
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -84,7 +85,7 @@ def test_flags_replace_what_a_recipe_says():
     assert nudity.generation(Generation(), None, ("a gun",), draws=True).all_prompts() == ()
     by_prompts = nudity.generation(Generation(), None, nudity.concept, draws=False)
     assert by_prompts.generate is None and by_prompts.all_prompts() == generation.all_prompts()
-    assert by_prompts.sampler == ()  # settings of what is not drawn are an error
+    assert by_prompts.sampler == () and by_prompts.how == replace(generation.how, steps=50)
 
 
 def test_a_recipe_may_name_the_rank_of_low_rank_additions(tmp_path: Path):

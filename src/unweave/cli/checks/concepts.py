@@ -106,7 +106,7 @@ def inspect_request(
 
 
 def count_data(work: ConceptWork) -> dict[str, int]:
-    """The numbers of images in each part, and of different captions."""
+    """The numbers of images in each part, if there are any, and of different captions."""
     split, prompts = work.request.split, work.request.prompts
     forget_ids, retain_ids = ({*split.part(part)[1].tolist()} for part in ("forget", "retain"))
     labels = split.train.labels
@@ -122,7 +122,7 @@ def count_data(work: ConceptWork) -> dict[str, int]:
         "held out of the concept": sum(concept),
     }
     return {
-        **(dict.fromkeys(images, 0) if work.by_prompts else images),
+        **({} if work.by_prompts else images),
         "captions to forget": len(captions[0]),
         "captions to keep": len(captions[1]),
         "captions of both": len(captions[0] & captions[1]),
@@ -142,12 +142,18 @@ def blank_each_word(text: str) -> Iterator[tuple[str, ...]]:
     return ((*words[:place], "", *words[place + 1 :]) for place in range(len(words)))
 
 
-def notes(counts: Mapping[str, int]) -> Iterator[str]:
-    """Yields what makes a request or its audit hard."""
+def notes_on_audit(counts: Mapping[str, int]) -> Iterator[str]:
+    """Yields what an audit with the images of a request lacks."""
     if counts["forget"] < PICTURES:
         yield f"attacks of an audit learn from {PICTURES} images of the concept, found {counts['forget']}"
     if counts["held out"] - counts["held out of the concept"] < FEWEST:
         yield f"a KID of an audit needs {FEWEST} held-out images to keep of each kind that its prompts name"
+
+
+def notes(counts: Mapping[str, int]) -> Iterator[str]:
+    """Yields what makes a request hard, or its audit with the images that it has."""
+    if "forget" in counts:
+        yield from notes_on_audit(counts)
     if counts["captions of both"]:
         yield (
             f"{counts['captions of both']} captions stand beside images to forget and images to keep: they "
@@ -200,18 +206,22 @@ def drawing_rounds(plan: DrawingPlan, device: torch.device) -> Iterator[rounds.R
         yield rounds.Round(once + len(rows) / images * chunk, None, quick)
 
 
+def data_sentences(counts: Mapping[str, int], concepts: str) -> Iterator[str]:
+    """Yields the sentences on the images, if there are any, and on the captions or prompts."""
+    names, neighbours = "Prompts", f"{counts['neighbours']} differ in one word from one to forget."
+    if "forget" in counts:
+        names, of = "Captions", counts["forget"] + counts["retain"]
+        yield f"{concepts}: {counts['forget']} of {of} training images hold it."
+        yield f"Held out: {counts['held out']} images, {counts['held out of the concept']} of the concept."
+    yield (
+        f"{names} to forget: {counts['captions to forget']}. {names} to keep: {counts['captions to keep']}, "
+        f"of which {neighbours}"
+    )
+
+
 def print_findings(model: str, findings: Mapping[str, Any]) -> None:
     """Prints the findings."""
-    counts, concepts = findings["data"], ", ".join(map(repr, findings["concepts"]))
     show.print_sentences(usable_line(model, findings["costs"]), "", model_line(findings["model"]))
-    of = counts["forget"] + counts["retain"]
-    images = f"{counts['forget']} of {of} training images hold it" if of else "no images"
-    show.print_sentences(
-        f"{concepts}: {images}. Captions to forget: {counts['captions to forget']}. Captions to keep: "
-        f"{counts['captions to keep']}, of which {counts['neighbours']} differ in one word from one to "
-        "forget.",
-        f"Held out: {counts['held out']} images, {counts['held out of the concept']} of the concept.",
-        "",
-    )
+    show.print_sentences(*data_sentences(findings["data"], ", ".join(map(repr, findings["concepts"]))), "")
     print_notes(findings["notes"])
     print_costs(findings["costs"])

@@ -17,15 +17,15 @@ from unweave.tasks.diffusion.stable_diffusion import load, refuse_other_pipeline
 def read_prompts(
     model: str, concepts: Concepts, trained: TrainedWeights, generation: Generation
 ) -> ConceptWork:
-    """Reads a pipeline for a method that needs no images.
+    """Reads a pipeline for a method that needs no images; it reads the concepts, and the prompts to keep.
 
     Raises:
         ValueError: If the pipeline or the request can't be used, or there is nothing to keep.
     """
-    forget_prompts, keep_prompts = prompts_of_request(concepts, generation)
+    _, keep_prompts = prompts_of_request(concepts, generation)
     refuse_other_pipeline(Path(model))
     pipeline = load(model)
-    request = make_prompt_request(pipeline, forget_prompts, keep_prompts, erasure_of(concepts))
+    request = make_prompt_request(pipeline, keep_prompts, erasure_of(concepts))
     original = load_model(pipeline, request.prompts, trained)
     return ConceptWork(concepts, trained, pipeline, request, original, by_prompts=True)
 

@@ -10,7 +10,6 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from unweave.bench.ranges import flatten_tables
 from unweave.choices import explain_unknown
 from unweave.cli.inputs.concept_source import Generation, RecipeGeneration
 from unweave.cli.inputs.concepts import Concepts
@@ -91,14 +90,11 @@ class ConceptRecipe:
             concepts: The concepts; the recipe's prompts are those of its own concepts alone.
             draws: Whether the method needs images; if not, the recipe gives prompts alone.
         """
-        if data is not None or self.generate is None:
+        if data is not None:
             return flags
+        number = self.generate if draws and flags.generate is None else flags.generate
         prompts = self.prompts if concepts == self.concept else ()
-        if flags.generate is None and not draws:
-            return RecipeGeneration(None, flags.prompts, flags.sampler, prompts)
-        steps = tuple(f"{name}={value}" for name, value in flatten_tables(self.sampler).items())
-        number = self.generate if flags.generate is None else flags.generate
-        return RecipeGeneration(number, flags.prompts, (*steps, *flags.sampler), prompts)
+        return RecipeGeneration(number, flags.prompts, flags.sampler, prompts, self.sampler)
 
     def settings(self, method: str, table: Mapping[str, Any]) -> Mapping[str, Any]:
         """The settings of a method.

@@ -1,13 +1,16 @@
 """The images of a request to forget a concept: a folder of them, or the flags of what the model draws."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from cyclopts import Parameter
 
 from unweave.cli.options import parse_settings
 from unweave.data.prompt_list import read_prompt_list
 from unweave.methods.configure import configure
+from unweave.tables import merge_tables
 from unweave.tasks.diffusion.sample import Sampler
 
 SAMPLER = Sampler("ddim", steps=50, guidance=7.5, spacing="leading")
@@ -55,13 +58,21 @@ class Generation:
 
 @dataclass(frozen=True)
 class RecipeGeneration(Generation):
-    """The same with prompts of a recipe.
+    """The same with prompts and settings of a recipe.
 
     Args:
         own: The prompts of the recipe, as those of the file.
+        own_sampler: The settings of its sampler, which those of the flags replace.
     """
 
     own: tuple[str, ...] = ()
+    own_sampler: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def how(self) -> Sampler:
+        """How to draw the images."""
+        settings = merge_tables(self.own_sampler, parse_settings(self.sampler, "--sampler"))
+        return configure(SAMPLER, settings, "--sampler")
 
     def all_prompts(self) -> tuple[str, ...]:
         """The prompts of the recipe and of the file."""
@@ -74,7 +85,7 @@ NO_GENERATION = Generation()
 def refuse_two_sources(
     data: str | None, generation: Generation, *, needs_images: bool = True, pictures: int = 0
 ) -> None:
-    """Raises unless images are either in a folder or to be drawn, or if flags of drawing draw nothing.
+    """Raises if images are needed and there are none, there are two sources, or flags draw nothing.
 
     Args:
         data: The folder.
@@ -84,8 +95,10 @@ def refuse_two_sources(
     """
     if not 0 <= pictures <= MOST_PICTURES:
         raise ValueError(f"--pictures must be in 0..{MOST_PICTURES}, found {pictures}")
-    if generation.generate is None and generation.prompts is not None and (needs_images or data is not None):
-        raise ValueError("--prompts goes with --generate, or with uce without --data; found neither")
+    if data is not None and generation.prompts is not None:
+        raise ValueError("--prompts does not go with --data, whose captions are the prompts: leave one out")
+    if needs_images and generation.generate is None and generation.prompts is not None:
+        raise ValueError("--prompts goes with --generate, found none; uce alone needs no images")
     if generation.generate is None and generation.sampler and not pictures:
         raise ValueError("--sampler goes with --generate or, in forget, with --pictures, found neither")
     if needs_images and data is None and generation.generate is None:

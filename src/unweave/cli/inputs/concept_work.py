@@ -149,8 +149,13 @@ class ConceptWork:
         words = " ".join(f"--concept {each!r}" for each in self.concepts.concept)
         split, texts = self.request.split, (*self.request.prompts.texts, "")
         counts = Counter(texts[label] for label in split.train.labels[split.forget].tolist())
-        unit = {"unit": "prompts"} if self.by_prompts else {}
-        write_request(folder, self.pipeline.folder.name, words, {"classes": dict(counts), **unit})
+        name, facts = self.pipeline.folder.name, {"classes": dict(counts)}
+        if self.by_prompts:
+            n, of = self.counts
+            data = {"prompts to forget": n, "prompts to keep": of - n}
+            write_request(folder, name, words, {**facts, "unit": "prompts"}, data)
+        else:
+            write_request(folder, name, words, facts)
 
 
 def read(

@@ -52,12 +52,16 @@ def manifest_facts(result: Result, name: str) -> dict[str, Any]:
 
 
 def write_request(
-    folder: Path, model: str, words: str, facts: Mapping[str, Any] = MappingProxyType({})
+    folder: Path,
+    model: str,
+    words: str,
+    facts: Mapping[str, Any] = MappingProxyType({}),
+    data: Mapping[str, Any] | None = None,
 ) -> None:
-    """Adds the request, in words, to the record of a run; further facts replace those of the record."""
+    """Adds the request, in words, to the record of a run; further facts and data replace the record's."""
     content = record.load(folder)
     own_facts = {"model": model, "asked": words, "date": content["environment"]["date"]}
-    record.write(add_request(content, {**own_facts, **facts}), folder)
+    record.write(add_request(content, {**own_facts, **facts}, data), folder)
 
 
 def is_done(folder: Path, project: Project, *, additions: bool, sharded: bool = False) -> bool:

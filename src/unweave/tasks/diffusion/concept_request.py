@@ -156,35 +156,28 @@ def make_request(
 
 
 def make_prompt_request(
-    pipeline: StableDiffusion, forget_prompts: Sequence[str], keep_prompts: Sequence[str], erasure: Erasure
+    pipeline: StableDiffusion, keep_prompts: Sequence[str], erasure: Erasure
 ) -> ConceptRequest:
     """A request without images, for a method that needs none: a blank latent stands for each prompt.
 
     Args:
         pipeline: The model.
-        forget_prompts: The prompts that hold a concept.
-        keep_prompts: Those to keep; none of them holds one.
-        erasure: What to erase.
+        keep_prompts: The prompts to keep; none of them holds a concept.
+        erasure: What to erase: the concepts are the prompts to forget.
 
     Raises:
         ValueError: If a prompt is too long, or prompts to keep hold a concept that was forgotten before.
     """
     refuse_forgotten_before(pipeline, keep_prompts)
-    texts = (*forget_prompts, *keep_prompts)
-    prompts = number_prompts(
-        texts,
-        concepts=erasure.prompts(forget_prompts),
-        forgotten=forget_prompts,
-        kept=keep_prompts,
-        target=erasure.target,
-    )
+    prompts = number_prompts((), concepts=erasure.concepts, kept=keep_prompts, target=erasure.target)
     pipeline.tokens(prompts)
-    labels = torch.tensor([prompts.number(text) for text in texts])
-    blank = torch.zeros(len(texts), *pipeline.shape)
-    latents = Latents(blank, blank, labels, texts)
-    # a split needs held-out data
-    held_out = Latents(blank[:2], blank[:2], torch.full((2,), prompts.null))
-    split = Split(latents, range(len(forget_prompts)), held_out)
+    labels = torch.tensor([*prompts.concepts, *prompts.kept])
+    blank = torch.zeros(1, *pipeline.shape)
+    latents, held_out = (blank.expand(count, -1, -1, -1) for count in (len(labels), 2))
+    train = Latents(latents, latents, labels, tuple(prompts.texts[number] for number in labels.tolist()))
+    # a split needs held-out data: two blanks under the empty prompt
+    test = Latents(held_out, held_out, torch.full((2,), prompts.null))
+    split = Split(train, range(len(prompts.concepts)), test)
     return ConceptRequest(prompts, make_task(prompts, pipeline.schedule), split)
 
 

@@ -85,9 +85,9 @@ def number_prompts(
     place = {text: number for number, text in enumerate(texts)}
     return Prompts(
         texts,
-        tuple(place[text] for text in concepts),
+        tuple(place[text] for text in dict.fromkeys(concepts)),
         tuple(number for number, text in enumerate(texts) if text in forgotten_texts),
-        tuple(place[text] for text in kept),
+        tuple(place[text] for text in dict.fromkeys(kept)),
         place[target] if target else None,
     )
 
