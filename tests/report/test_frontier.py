@@ -33,8 +33,16 @@ def test_a_line_has_gap_and_verdict_at_each_budget_and_the_cost_of_a_pass(trace)
     gaps = [point["gap"]["mean"] for point in trace["methods"]["lur"]["points"]]
     marks = ("F", "P", "P")
     assert by_name["lur"] == [*(f"{number(g)} {m}" for g, m in zip(gaps, marks, strict=True)), "0.3"]
-    assert by_name["joint"][-1] == "none" and by_name["salun"][1].endswith("?")
+    assert by_name["joint"][-1] == "none"
+    assert by_name["salun"][1].endswith("?") and by_name["salun"][-1] == "none"
     assert by_name["diverged"] == ["\N{EN DASH} F"] * 3 + ["none"]
+
+
+def test_a_cost_of_a_pass_is_unknown_where_no_budget_is_decided(trace):
+    points = [{**point, "verdict": "INCONCLUSIVE"} for point in trace["methods"]["salun"]["points"]]
+    trace = put(trace, "methods", "salun", "points", value=points)
+    line = next(line for line in grid(trace)[1] if line[0] == "salun")
+    assert line[-1] == "?"
 
 
 def test_who_passes_for_less_comes_first_and_then_who_is_nearest(trace):

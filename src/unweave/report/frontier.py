@@ -18,7 +18,8 @@ LETTERS = {"PASS": "P", "FAIL": "F", "INCONCLUSIVE": "?"}
 LEGEND = (
     "Budgets are relative to the gradient evaluations of a retraining. Cells: mean gap over seeds, points; "
     "P: PASS, F: FAIL, ?: INCONCLUSIVE; +: it spent more than the budget, so that a PASS does not count. "
-    "Cost of a PASS: the smallest budget at which, and at every larger one tested, a method passes."
+    "Cost of a PASS: the smallest budget at which, and at every larger one tested, a method passes; "
+    "?: no budget was decided."
 )
 SPENT_LEGEND = "What a run took, relative to a retraining: gradient evaluations, and in brackets seconds."
 PAIRED_LEGEND = (
@@ -192,7 +193,8 @@ def _line(name: str, frontier: Frontier) -> list[str]:
     points = {point["budget"]: point for point in method["points"]}
     cost = finite(method["cost_of_pass"])
     cells = [_cell(points.get(budget)) for budget in frontier["budgets"]]
-    return [name, *cells, "none" if cost is None else f"{cost:g}"]
+    undecided = all(point["verdict"] == "INCONCLUSIVE" for point in method["points"])
+    return [name, *cells, ("?" if undecided else "none") if cost is None else f"{cost:g}"]
 
 
 def _cell(point: Mapping[str, Any] | None) -> str:
