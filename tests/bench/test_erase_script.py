@@ -119,5 +119,9 @@ def test_the_page_has_the_tables_of_its_records(script: ModuleType):
         list(record.load(ROOT / "records" / f"{name}.json")["stages"].values())
         for name in ("erase-digits", "erase-digits-without-lookahead")
     )
-    tables = [*erase_tables.tables(stages), erase_tables.compare_rows(ablation, "lur-lagged", "joint")]
+    garments = erase_tables.load_stages(
+        ROOT / "records" / "erase-fashion-mnist.json", ROOT / "records" / "erase-fashion-mnist-retrained.json"
+    )
+    tables = [*erase_tables.tables(stages), *erase_tables.tables(garments)]
+    tables.append(erase_tables.compare_rows(ablation, "lur-lagged", "joint"))
     assert all(table in page for table in tables)
