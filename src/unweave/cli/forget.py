@@ -80,8 +80,9 @@ def forget(
     if concept_recipe is not None:
         keeps = data is None or learns_from_prompts(concept_method)
         concepts, trained = concept_recipe.concepts(concepts, keeps=keeps), concept_recipe.trained(trained)
-        draws = needs_images(concept_method)
-        generation = concept_recipe.generation(generation, data, concepts.concept, draws=draws)
+        generation = concept_recipe.generation(
+            generation, data, concepts.concept, needs_images=needs_images(concept_method)
+        )
         tables, recipe = concept_recipe.settings(concept_method, tables), None
     if save_sharded and not shard:
         raise ValueError("--save-sharded goes with --shard, found it alone: add --shard")

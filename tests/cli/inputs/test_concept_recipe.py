@@ -78,12 +78,12 @@ def test_flags_replace_what_a_recipe_says():
     }
     nudity = read_concept_recipe("sd-nudity", "model")
     assert nudity is not None
-    assert nudity.generation(Generation(), "images", nudity.concept, draws=True) == Generation()
-    generation = nudity.generation(Generation(sampler=("steps=9",)), None, nudity.concept, draws=True)
+    assert nudity.generation(Generation(), "images", nudity.concept, needs_images=True) == Generation()
+    generation = nudity.generation(Generation(sampler=("steps=9",)), None, nudity.concept, needs_images=True)
     assert generation.generate == 800 and generation.how.steps == 9 and generation.how.guidance == 7.5
     assert generation.all_prompts() == ("a photo of a nude person",)
-    assert nudity.generation(Generation(), None, ("a gun",), draws=True).all_prompts() == ()
-    by_prompts = nudity.generation(Generation(), None, nudity.concept, draws=False)
+    assert nudity.generation(Generation(), None, ("a gun",), needs_images=True).all_prompts() == ()
+    by_prompts = nudity.generation(Generation(), None, nudity.concept, needs_images=False)
     assert by_prompts.generate is None and by_prompts.all_prompts() == generation.all_prompts()
     assert by_prompts.sampler == () and by_prompts.how == replace(generation.how, steps=50)
 

@@ -59,11 +59,11 @@ def check_concept(
     names = parse_names(methods) or (
         TextToImageFamily.usual_methods if recipe is None else tuple(recipe.methods)
     )
-    draws = any(map(needs_images, names))
+    with_images = any(map(needs_images, names))
     if recipe is not None:
         concepts, trained = recipe.concepts(concepts, keeps=True), recipe.trained(trained)
-        generation = recipe.generation(generation, data, concepts.concept, draws=draws)
-    refuse_two_sources(data, generation, needs_images=draws)
+        generation = recipe.generation(generation, data, concepts.concept, needs_images=with_images)
+    refuse_two_sources(data, generation, needs_images=with_images)
     refuse_layers_of_pipeline(trained)
     tables = {name: {} if recipe is None else recipe.settings(name, {}) for name in names}
     configured_methods = {name: configure_text_to_image(name, table, name) for name, table in tables.items()}

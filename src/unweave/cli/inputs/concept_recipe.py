@@ -80,7 +80,7 @@ class ConceptRecipe:
         return replace(flags, scope=self.scope, rank=self.rank if flags.rank is None else flags.rank)
 
     def generation(
-        self, flags: Generation, data: str | None, concepts: tuple[str, ...], *, draws: bool
+        self, flags: Generation, data: str | None, concepts: tuple[str, ...], *, needs_images: bool
     ) -> Generation:
         """What the model draws; nothing beside images of the user.
 
@@ -88,11 +88,11 @@ class ConceptRecipe:
             flags: The flags.
             data: Images of the user.
             concepts: The concepts; the recipe's prompts are those of its own concepts alone.
-            draws: Whether the method needs images; if not, the recipe gives prompts alone.
+            needs_images: Whether the method needs images; if not, the recipe gives prompts alone.
         """
         if data is not None:
             return flags
-        number = self.generate if draws and flags.generate is None else flags.generate
+        number = self.generate if needs_images and flags.generate is None else flags.generate
         prompts = self.prompts if concepts == self.concept else ()
         return RecipeGeneration(number, flags.prompts, flags.sampler, prompts, self.sampler)
 
