@@ -23,7 +23,7 @@ from typing import Any
 
 import torch
 from attack_ranking import compare
-from rows import write_json
+from compact import write_compact
 from torch import nn
 
 from unweave.audits.answers import Answers
@@ -40,7 +40,7 @@ from unweave.bench.stage import Stage
 from unweave.bench.study import REFERENCES
 from unweave.descent.train import digest
 from unweave.record import checkpoint
-from unweave.record.files import read_object
+from unweave.record.compact import read_record
 from unweave.record.record import environment
 
 ATTACKS = (
@@ -277,8 +277,8 @@ def main() -> None:
         results[name] = {"seeds": arguments.seeds, **outcome, "environment": environment()}
         print(name, *summarize(results[name]), sep="\n", flush=True)
     if arguments.record:
-        old_recipes = read_object(arguments.record)["recipes"] if arguments.record.exists() else {}
-        write_json(arguments.record, {"recipes": {**old_recipes, **results}})
+        old_recipes = read_record(arguments.record)["recipes"] if arguments.record.exists() else {}
+        write_compact({"recipes": {**old_recipes, **results}}, arguments.record)
 
 
 if __name__ == "__main__":

@@ -46,6 +46,7 @@ PLACES: Mapping[str, str] = {
     "searches/{factor}/{method}/trials//[trial]/{part}/{setting}": "search",
     "runs/{factor}/{concept}/{seed}/{method}/values//{metric}": "values",
     "rows//{row}/{part}/{attack}/{figure}": "rows",
+    "recipes/{recipe}/methods//{method}/{part}/{figure}/{statistic}": "attacks",
     "search//{method}/[trial]/{part}/{setting}": "search",
     "summary/{stage}//[row]/{figure}/{statistic}": "summary",
     "summary/{setting}/runs//{run}/{figure}/{statistic}": "summary",

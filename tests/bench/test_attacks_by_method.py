@@ -11,7 +11,7 @@ from bench.tiny import tiny
 from pages import ROOT, table
 from unweave.audits.attack_runs.plan import choose_attacks
 from unweave.bench.stage import Stage
-from unweave.record.files import read_object
+from unweave.record.compact import read_record
 
 PAGE = "docs/attacks-study.md"
 ORDERS = "Methods | Kendall's tau with the gap | PASSes taken away |"
@@ -65,7 +65,7 @@ def test_orders_are_of_methods_alone_and_most_models_must_be_found_by_any_figure
 
 @in_the_clone
 def test_the_page_and_the_orders_are_those_of_the_record(script: ModuleType) -> None:
-    for recipe, content in read_object(RECORD)["recipes"].items():
+    for recipe, content in read_record(RECORD)["recipes"].items():
         compare_with_page(script, recipe, content)
 
 
