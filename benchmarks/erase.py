@@ -1,6 +1,7 @@
 """Which method makes a denoiser forget a class as retraining would, keeps the rest, and resists attacks?
 
     python benchmarks/erase.py fashion-mnist --tune 20 --record records/erase-fashion-mnist.json
+    python benchmarks/erase.py fashion-mnist-ablations --record records/erase-fashion-mnist-ablations.json
     python benchmarks/erase.py digits --tune 20 --record records/erase-digits.json
     python benchmarks/erase.py digits-defaults --record records/erase-digits-defaults.json
     python benchmarks/erase.py digits-higher-rate --record records/erase-digits-higher-rate.json
@@ -29,6 +30,7 @@ from erase_methods import (
     DEFAULTS,
     HIGHER_RATE,
     METHODS,
+    ablations,
     space_of,
     starting_recipe,
     with_defaults,
@@ -54,14 +56,14 @@ class Plan:
     Args:
         recipe: What is trained.
         classes: Those that are forgotten in turn.
-        methods: By what.
+        methods: By what; all that `settings` names if None.
         tuned_on: The classes that settings are searched on.
         settings: Gives the recipe other settings; those of the recipe if None.
     """
 
     recipe: str
     classes: Sequence[int]
-    methods: Sequence[str] = METHODS
+    methods: Sequence[str] | None = METHODS
     tuned_on: Sequence[int] = (3, 8)
     settings: Callable[[Recipe], Recipe] | None = None
 
@@ -85,21 +87,26 @@ PLANS = {
     ),
     # T-shirt, sandal and bag, searched on dresses
     "fashion-mnist": Plan("fashion-mnist-images-class", (0, 5, 8), tuned_on=(3,)),
+    "fashion-mnist-ablations": Plan("fashion-mnist-images-class", (0, 5, 8), None, settings=ablations),
     # airplane and horse, and then bird, deer, frog and truck
     "cifar10": Plan("cifar10-images-class", (0, 7, 2, 4, 6, 9), FEW, (0, 7)),
     "cifar10-partial": Plan("cifar10-images-partial", (0,), FEW, (0, 7)),
 }
 
 
+def load_planned(plan: Plan) -> Recipe:
+    """The recipe of a plan with its settings."""
+    recipe = load(plan.recipe)
+    return recipe if plan.settings is None else plan.settings(recipe)
+
+
 def class_stages(
     plan: Plan, labels: Sequence[int], folder: Path, device: str, *, start: bool = False
 ) -> list[Stage]:
     """A stage per class that is forgotten, with the recipe's settings or those at which searches start."""
-    recipe = load(plan.recipe)
+    recipe = load_planned(plan)
     recipe = replace(recipe, tuning=replace(recipe.tuning, against="retrain", begin="recipe"))
-    if plan.settings is not None:
-        recipe = plan.settings(recipe)
-    elif start:
+    if start and plan.settings is None:
         recipe = starting_recipe(recipe)
     by_label = {label: replace(recipe, name=f"{recipe.name}-{label}") for label in labels}
     recipes = [replace(each, data=replace(each.data, label=label)) for label, each in by_label.items()]
@@ -143,9 +150,8 @@ def main() -> None:
     parser.add_argument("--device", default="cpu", help="where the models are; with cuda --jobs 1 is best")
     arguments = parser.parse_args()
     plan, out, device = PLANS[arguments.data], arguments.out, arguments.device
-    methods = select_methods(
-        load(plan.recipe), arguments.methods.split(",") if arguments.methods else plan.methods
-    )
+    names = arguments.methods.split(",") if arguments.methods else plan.methods
+    methods = select_methods(load_planned(plan), names)
     studies: dict[str, Study] = {}
     if arguments.tune:
         search_stages = class_stages(plan, plan.tuned_on, out, device, start=True)
@@ -153,7 +159,7 @@ def main() -> None:
         print(as_toml(studies, search_stages[0].recipe.tuning.seeds))
     if arguments.record or not studies:
         stages = class_stages(plan, plan.classes, out, device, start=bool(studies))
-        compare(stages, out, methods=methods, jobs=arguments.jobs, studies=studies, listener=print_progress)
+        compare(stages, out, methods=names, jobs=arguments.jobs, studies=studies, listener=print_progress)
     if arguments.record:
         write_compact(record.load(out), arguments.record)
 

@@ -14,6 +14,7 @@ from unweave.bench.recipe import Recipe, shorten_training
 from unweave.descent.descend import Descent
 from unweave.methods import Method
 from unweave.methods.configure import configure
+from unweave.methods.lur import LUR
 from unweave.methods.simple import FromScratch
 from unweave.space import Choice, Log, Range, Whole
 
@@ -29,6 +30,13 @@ DEFAULTS: Mapping[str, Mapping[str, Any]] = {
 
 HIGHER_RATE: Mapping[str, Mapping[str, Any]] = {"lur-lagged": {"how": {"lr": 4e-4}}}
 """The default at a rate that was chosen by hand, of three, on digit 3 of the tuning seed."""
+
+ABLATIONS: Mapping[str, Mapping[str, Any]] = {
+    "without-lookahead": {"mode": "joint"},
+    "mislabel": {"forget": "mislabel"},
+    "training-loss-alone": {"retain": "nll"},
+}
+"""What is changed of "lur-lagged", one at a time, beside its learning rate."""
 
 METHODS = (*SEARCHED, "short-retrain")
 """All methods of the study: a training from scratch has no search."""
@@ -77,6 +85,15 @@ def without_lookahead(recipe: Recipe) -> Recipe:
     lagged = recipe.method("lur-lagged")
     joint = configure(lagged, {"mode": "joint"})
     return replace(recipe, headline="lur-lagged", methods={"lur-lagged": lagged, "joint": joint})
+
+
+def ablations(recipe: Recipe) -> Recipe:
+    """The recipe with "lur-lagged", and the same settings with one thing changed at a time."""
+    lagged = recipe.method("lur-lagged")
+    assert isinstance(lagged, LUR)
+    rows = {name: configure(lagged, change) for name, change in ABLATIONS.items()}
+    rows["quarter-rate"] = configure(lagged, {"how": {"lr": lagged.how.lr / 4}})
+    return replace(recipe, headline="lur-lagged", methods={"lur-lagged": lagged, **rows})
 
 
 def start_of(method: Method) -> Method:

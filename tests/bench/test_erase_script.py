@@ -1,6 +1,6 @@
 """The study of class erasure: what it searches is the same for all methods, and within the budget."""
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from types import ModuleType
 
@@ -61,6 +61,19 @@ def test_without_its_lookahead_a_method_has_the_same_settings(script: ModuleType
     plain_recipe = script.without_lookahead(recipe)
     assert plain_recipe.method("lur-lagged") == recipe.method("lur-lagged") != plain_recipe.method("joint")
     assert replace(plain_recipe.method("joint"), mode="lagged") == recipe.method("lur-lagged")
+
+
+def test_every_ablation_changes_one_thing(script: ModuleType):
+    recipe = load("fashion-mnist-images-class")
+    ablated = script.ablations(recipe)
+    whole = ablated.method("lur-lagged")
+    assert whole == recipe.method("lur-lagged") and len(ablated.methods) == 5
+    for name in set(ablated.methods) - {"lur-lagged"}:
+        row = ablated.method(name)
+        names = [each.name for each in fields(whole)]
+        changed = [each for each in names if getattr(row, each) != getattr(whole, each)]
+        assert len(changed) == 1, name
+    assert ablated.method("quarter-rate").how == replace(whole.how, lr=whole.how.lr / 4)
 
 
 def score(value: float) -> dict[str, float]:
