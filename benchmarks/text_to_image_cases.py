@@ -21,7 +21,7 @@ from unweave.bench.text_to_image_models import TextToImageModels
 from unweave.bench.text_to_image_shapes import arrange
 from unweave.families.text_to_image import TextToImageFamily
 from unweave.tasks.diffusion.concept_request import ConceptRequest, Erasure, make_request
-from unweave.tasks.diffusion.sample import Sampler
+from unweave.tasks.diffusion.sampler import Sampler
 from unweave.tasks.diffusion.stable_diffusion import StableDiffusion, load
 
 SEARCHED = {"object": "five", "colour": "green"}

@@ -31,7 +31,8 @@ from unweave.data.captioned_drawings import HELD_OUT_TEMPLATES, Drawings, write_
 from unweave.data.captions import TEXT, Concept
 from unweave.tables import as_table
 from unweave.tasks.diffusion.autoencoder import decode, encode
-from unweave.tasks.diffusion.sample import Sampler, sample
+from unweave.tasks.diffusion.sample import sample
+from unweave.tasks.diffusion.sampler import Sampler
 from unweave.tasks.diffusion.stable_diffusion import StableDiffusion, load
 from unweave.tasks.diffusion.text_to_image import Prompts, make_task
 

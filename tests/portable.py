@@ -20,7 +20,7 @@ from unweave.descent.train import train_model
 from unweave.problem import Problem
 from unweave.split import Split
 from unweave.tasks import Task
-from unweave.tasks.diffusion.sample import Sampler
+from unweave.tasks.diffusion.sampler import Sampler
 
 STEPS = 18
 """Of each descent; the fewest that give every phase of every method one."""

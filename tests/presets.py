@@ -7,7 +7,7 @@ from shorten import each_within
 from unweave.descent.descend import Descent
 from unweave.methods import Method
 from unweave.methods.sa import SelectiveAmnesia
-from unweave.tasks.diffusion.sample import Sampler
+from unweave.tasks.diffusion.sampler import Sampler
 
 M = TypeVar("M", bound=Method)
 

@@ -45,7 +45,7 @@ from unweave.problem import Problem
 from unweave.targets import TARGETS, Match
 from unweave.targets.estimators.proxy import Proxy
 from unweave.tasks import family_of
-from unweave.tasks.diffusion.sample import Sampler
+from unweave.tasks.diffusion.sampler import Sampler
 
 M = TypeVar("M", bound=Method)
 T = TypeVar("T")

@@ -29,7 +29,7 @@ from unweave.data.captions import FILE, TEXT, CaptionedImages
 from unweave.descent.descend import Descent
 from unweave.tasks.diffusion.concept_request import ConceptRequest
 from unweave.tasks.diffusion.prompts import Encoded, Prompted
-from unweave.tasks.diffusion.sample import Sampler
+from unweave.tasks.diffusion.sampler import Sampler
 from unweave.tasks.diffusion.stable_diffusion import load, save
 
 

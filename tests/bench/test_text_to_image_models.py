@@ -15,7 +15,8 @@ from unweave.data.captions import Concept
 from unweave.descent.train import STATE
 from unweave.tasks.diffusion.autoencoder import decode
 from unweave.tasks.diffusion.prompts import Prompted
-from unweave.tasks.diffusion.sample import Sampler, noise, sample
+from unweave.tasks.diffusion.sample import noise, sample
+from unweave.tasks.diffusion.sampler import Sampler
 from unweave.tasks.diffusion.stable_diffusion import load
 from unweave.tasks.diffusion.text_to_image import make_task, number_prompts
 

@@ -21,7 +21,7 @@ from unweave.descent.descend import Descent
 from unweave.families.text_to_image import TextToImageFamily
 from unweave.methods.configure import configure, refuse_unknown_settings
 from unweave.record.compact import read_record
-from unweave.tasks.diffusion.sample import Sampler
+from unweave.tasks.diffusion.sampler import Sampler
 
 RECORD = ROOT / "records" / "text-to-image.json"
 SCRIPT = "text_to_image_study"

@@ -23,7 +23,7 @@ from unweave.cli.inputs.plan import extends
 from unweave.descent.descend import Descent
 from unweave.families.text_to_image import TextToImageFamily
 from unweave.methods.simple import FromScratch
-from unweave.tasks.diffusion.sample import Sampler
+from unweave.tasks.diffusion.sampler import Sampler
 from unweave.tasks.diffusion.scopes import PATTERNS
 
 ONE_STEP = """

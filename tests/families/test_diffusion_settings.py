@@ -24,7 +24,8 @@ from unweave.space import Tunable
 from unweave.targets import Mislabel
 from unweave.targets.away import Away
 from unweave.tasks.diffusion import Diffusion
-from unweave.tasks.diffusion.sample import Sampler, sample
+from unweave.tasks.diffusion.sample import sample
+from unweave.tasks.diffusion.sampler import Sampler
 
 GONE, EACH = 3, 48
 

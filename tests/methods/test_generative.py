@@ -24,7 +24,7 @@ from unweave.problem import Problem, frozen_copy
 from unweave.split import Split
 from unweave.tasks import Batch
 from unweave.tasks.diffusion import Diffusion
-from unweave.tasks.diffusion.sample import Sampler
+from unweave.tasks.diffusion.sampler import Sampler
 from unweave.weights.runtime import Runtime
 from unweave.weights.step import Step
 

@@ -17,7 +17,7 @@ from unweave.methods.esd import ESD
 from unweave.methods.sa import SelectiveAmnesia
 from unweave.tasks import Batch
 from unweave.tasks.diffusion import Diffusion
-from unweave.tasks.diffusion.sample import Sampler
+from unweave.tasks.diffusion.sampler import Sampler
 from unweave.tasks.diffusion.scopes import PATTERNS
 from unweave.unlearning import unlearn
 

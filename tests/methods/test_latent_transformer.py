@@ -30,7 +30,7 @@ from unweave.split import Split
 from unweave.targets import Mislabel
 from unweave.tasks.diffusion.autoencoder import encode
 from unweave.tasks.diffusion.folder import Denoiser, load
-from unweave.tasks.diffusion.sample import Sampler
+from unweave.tasks.diffusion.sampler import Sampler
 from unweave.tasks.diffusion.scopes import restrict
 
 HOW = Descent(lr=1e-3, steps=3, batch=4, optimizer="adam", max_norm=1.0)

@@ -41,7 +41,7 @@ from unweave.targets import Away, Clamped, Match, Mislabel, Surrogate
 from unweave.targets.estimators.proxy import Proxy
 from unweave.tasks import Batch
 from unweave.tasks.diffusion.prompts import Prompted
-from unweave.tasks.diffusion.sample import Sampler
+from unweave.tasks.diffusion.sampler import Sampler
 
 HOW = Descent(lr=1e-3, steps=2, batch=4, optimizer="adam", max_norm=1.0)
 REDIRECT = LUR(alpha=1e-3, weight=0.3, forget=Mislabel(), how=HOW)

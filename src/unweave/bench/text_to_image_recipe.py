@@ -12,7 +12,7 @@ from unweave.choices import explain_unknown
 from unweave.data.captioned_drawings import SUBJECTS, Drawings
 from unweave.descent.descend import Descent
 from unweave.tables import Table, read, read_toml, require_mapping
-from unweave.tasks.diffusion.sample import Sampler
+from unweave.tasks.diffusion.sampler import Sampler
 from unweave.tasks.diffusion.schedule import Schedule
 
 FOLDER = files("unweave").joinpath("recipes", "text-to-image")

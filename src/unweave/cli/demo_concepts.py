@@ -9,7 +9,7 @@ from unweave.audits.diffusion.attacker import Budget
 from unweave.bench.text_to_image_concept import PromptCounts
 from unweave.cli.bench_runs.concepts import ConceptBench, read_concept_bench
 from unweave.families.text_to_image import TextToImageFamily
-from unweave.tasks.diffusion.sample import Sampler
+from unweave.tasks.diffusion.sampler import Sampler
 
 CONCEPTS = ("three", "red")
 """The concepts; a quick run erases the first."""

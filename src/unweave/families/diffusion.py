@@ -34,7 +34,7 @@ from unweave.split import Split
 from unweave.tasks import call, evaluating
 from unweave.tasks.diffusion import Diffusion, Other, Reduction, Times
 from unweave.tasks.diffusion.file_names import MANIFEST, WEIGHTS
-from unweave.tasks.diffusion.sample import Sampler
+from unweave.tasks.diffusion.sampler import Sampler
 from unweave.tasks.diffusion.schedule import Schedule
 from unweave.tasks.models import DENOISERS, build
 

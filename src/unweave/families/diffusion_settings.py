@@ -38,7 +38,7 @@ from unweave.space import Choice, Log, Range, Tunable, Uniform
 from unweave.targets import Match, Mislabel
 from unweave.targets.away import Away
 from unweave.targets.estimators.proxy import Proxy
-from unweave.tasks.diffusion.sample import Sampler
+from unweave.tasks.diffusion.sampler import Sampler
 
 EDIT = Descent(lr=1e-4, steps=100, batch=32, optimizer="adam")
 """The descent of unlearning or recovery from trained weights."""

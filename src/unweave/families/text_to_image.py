@@ -27,7 +27,7 @@ from unweave.methods.pipeline import Pipeline, Stage, stage_spaces
 from unweave.methods.uce import UCE
 from unweave.space import Range
 from unweave.split import Split
-from unweave.tasks.diffusion.sample import Sampler
+from unweave.tasks.diffusion.sampler import Sampler
 from unweave.tasks.diffusion.text_to_image import TextToImage
 
 __all__ = ["TextToImageFamily"]

@@ -21,7 +21,8 @@ from unweave.space import Log, Range, Uniform, up_to
 from unweave.tasks import Batch, call, evaluating, require_task
 from unweave.tasks.diffusion import Diffusion, guide_away
 from unweave.tasks.diffusion.keyed_images import keyed_noise
-from unweave.tasks.diffusion.sample import Sampler, ddim, guided_prediction, refuse_impossible
+from unweave.tasks.diffusion.sample import guided_prediction, refuse_impossible
+from unweave.tasks.diffusion.sampler import Sampler, ddim
 from unweave.weights.step import Step
 
 __all__ = ["ESD"]

@@ -20,7 +20,8 @@ from unweave.space import Log, Range, Whole
 from unweave.split import Split
 from unweave.tasks import require_task
 from unweave.tasks.diffusion import Diffusion
-from unweave.tasks.diffusion.sample import Sampler, sample
+from unweave.tasks.diffusion.sample import sample
+from unweave.tasks.diffusion.sampler import Sampler
 from unweave.weights.params import add, scale
 
 __all__ = ["SelectiveAmnesia"]

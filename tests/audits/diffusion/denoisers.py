@@ -16,7 +16,7 @@ from unweave.descent.descend import Descent
 from unweave.descent.train import train_model
 from unweave.split import Split
 from unweave.tasks.diffusion import Diffusion
-from unweave.tasks.diffusion.sample import Sampler
+from unweave.tasks.diffusion.sampler import Sampler
 from unweave.tasks.diffusion.schedule import Schedule
 
 GONE = 3

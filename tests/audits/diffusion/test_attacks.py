@@ -21,7 +21,7 @@ from unweave.audits.diffusion.attacks import (
 from unweave.audits.diffusion.drawing import Drawing
 from unweave.audits.diffusion.sweeps import count_hits
 from unweave.descent.descend import Descent
-from unweave.tasks.diffusion.sample import Sampler
+from unweave.tasks.diffusion.sampler import Sampler
 from unweave.tasks.diffusion.scopes import merge_low_rank, restrict
 
 pytest.importorskip("diffusers")

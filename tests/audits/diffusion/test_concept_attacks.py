@@ -35,7 +35,7 @@ from unweave.audits.diffusion.latent_drawing import PromptedPipeline  # noqa: E4
 from unweave.audits.diffusion.old_words import NAMES, try_old_words, with_text_encoder  # noqa: E402
 from unweave.audits.diffusion.text_attacks import TextEncoder, choose_prefix, invert_token  # noqa: E402
 from unweave.descent.descend import Descent  # noqa: E402
-from unweave.tasks.diffusion.sample import Sampler  # noqa: E402
+from unweave.tasks.diffusion.sampler import Sampler  # noqa: E402
 from unweave.tasks.diffusion.scopes import restrict  # noqa: E402
 
 BUDGET = Budget(

@@ -22,7 +22,7 @@ from unweave.audits.diffusion.local_models import LocalModels
 from unweave.audits.diffusion.real_images import RealImages
 from unweave.audits.verdict import Verdict
 from unweave.data.captions import FILE, TEXT, CaptionedImages
-from unweave.tasks.diffusion.sample import Sampler
+from unweave.tasks.diffusion.sampler import Sampler
 
 ASKED = (1, 1, 1, 1, 0, 2, 0, 2)
 """The object of each prompt."""

@@ -21,7 +21,7 @@ from unweave.descent.descend import Descent
 from unweave.errors import Failed
 from unweave.split import Split
 from unweave.tasks.diffusion import Diffusion
-from unweave.tasks.diffusion.sample import Sampler
+from unweave.tasks.diffusion.sampler import Sampler
 from unweave.tasks.diffusion.scopes import restrict
 
 CLASSES, SIZE, COUNT = 3, 4, 24

@@ -10,7 +10,8 @@ from unweave.audits.diffusion.latent_drawing import LatentDrawing, PromptedPipel
 from unweave.audits.diffusion.sweeps import Generate  # noqa: E402
 from unweave.descent.descend import Descent  # noqa: E402
 from unweave.tasks.diffusion.autoencoder import decode  # noqa: E402
-from unweave.tasks.diffusion.sample import Sampler, Start, sample  # noqa: E402
+from unweave.tasks.diffusion.sample import Start, sample  # noqa: E402
+from unweave.tasks.diffusion.sampler import Sampler  # noqa: E402
 
 PROMPTS = text_to_image.prompts()
 HOW = Sampler("ddim", 4, guidance=3.0)

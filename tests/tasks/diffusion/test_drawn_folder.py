@@ -20,7 +20,7 @@ from unweave.data.captions import read_captioned  # noqa: E402
 from unweave.errors import Failed  # noqa: E402
 from unweave.tasks.diffusion import drawn_folder  # noqa: E402
 from unweave.tasks.diffusion.drawn_folder import ImagesToDraw, draw_folder, prompts_of  # noqa: E402
-from unweave.tasks.diffusion.sample import Sampler  # noqa: E402
+from unweave.tasks.diffusion.sampler import Sampler  # noqa: E402
 from unweave.tasks.diffusion.stable_diffusion import StableDiffusion, load  # noqa: E402
 
 WANTED = ImagesToDraw(("a three", "a photo of a three"), ("a four",), 5, 7, Sampler("ddim", 2, guidance=7.5))

@@ -10,7 +10,8 @@ import every_family
 from for_each import for_each
 from unweave.errors import Failed
 from unweave.tasks.diffusion import Diffusion
-from unweave.tasks.diffusion.sample import SCHEDULERS, Sampler, chunk_for, guided_prediction, sample, to_bytes
+from unweave.tasks.diffusion.sample import chunk_for, guided_prediction, sample, to_bytes
+from unweave.tasks.diffusion.sampler import SCHEDULERS, Sampler
 from unweave.tasks.diffusion.schedule import Schedule, alphas_cumprod
 
 diffusers = pytest.importorskip("diffusers")

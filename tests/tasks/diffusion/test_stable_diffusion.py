@@ -20,7 +20,8 @@ from unweave.tasks.diffusion import folder  # noqa: E402
 from unweave.tasks.diffusion.autoencoder import decode  # noqa: E402
 from unweave.tasks.diffusion.low_rank_file import save_low_rank  # noqa: E402
 from unweave.tasks.diffusion.prompts import Prompted  # noqa: E402
-from unweave.tasks.diffusion.sample import Sampler, sample  # noqa: E402
+from unweave.tasks.diffusion.sample import sample  # noqa: E402
+from unweave.tasks.diffusion.sampler import Sampler  # noqa: E402
 from unweave.tasks.diffusion.scopes import PATTERNS, Scope, merge_low_rank  # noqa: E402
 from unweave.tasks.diffusion.stable_diffusion import StableDiffusion, load, save  # noqa: E402
 from unweave.tasks.diffusion.text_to_image import make_task, number_prompts  # noqa: E402

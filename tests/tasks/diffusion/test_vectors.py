@@ -9,7 +9,8 @@ import every_family
 from denoisers import CONFIGS
 from for_each import for_each
 from unweave.tasks.diffusion.condition_vectors import Table, tables, vectors
-from unweave.tasks.diffusion.sample import Sampler, guided_prediction, sample
+from unweave.tasks.diffusion.sample import guided_prediction, sample
+from unweave.tasks.diffusion.sampler import Sampler
 
 diffusers = pytest.importorskip("diffusers")
 # of diffusers' own code, under NumPy 2 and this torch

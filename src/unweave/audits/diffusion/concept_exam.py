@@ -39,7 +39,7 @@ from unweave.audits.exam import Glance
 from unweave.audits.margins import Margins
 from unweave.audits.metrics import Metric, Values
 from unweave.audits.verdict import Judgement
-from unweave.tasks.diffusion.sample import Sampler
+from unweave.tasks.diffusion.sampler import Sampler
 
 NO_MODELS = LocalModels()
 

@@ -19,7 +19,8 @@ from unweave.split import Split
 from unweave.tasks import call
 from unweave.tasks.diffusion import Diffusion
 from unweave.tasks.diffusion.condition_vectors import vectors
-from unweave.tasks.diffusion.sample import Sampler, Start, sample, to_bytes
+from unweave.tasks.diffusion.sample import Start, sample, to_bytes
+from unweave.tasks.diffusion.sampler import Sampler
 from unweave.tasks.diffusion.scopes import merge_low_rank
 
 RELEARNING = Descent(lr=1e-4, steps=60, batch=32, optimizer="adam")

@@ -6,7 +6,7 @@ from torch import nn
 
 from unweave.audits.diffusion.drawing import Drawing
 from unweave.audits.diffusion.text_attacks import TextEncoder
-from unweave.tasks.diffusion.sample import Sampler
+from unweave.tasks.diffusion.sampler import Sampler
 
 
 @runtime_checkable

@@ -44,7 +44,7 @@ from unweave.audits.score import Share
 from unweave.audits.verdict import Judgement
 from unweave.split import Split
 from unweave.tasks.diffusion import Diffusion
-from unweave.tasks.diffusion.sample import Sampler
+from unweave.tasks.diffusion.sampler import Sampler
 from unweave.tasks.low_rank import find_additions
 
 TRIAL = {name: GENERATION[name] for name in ("ua", "ra", "class_tv", "kid_retain")}

@@ -16,7 +16,8 @@ from unweave.audits.diffusion.images import check_images
 from unweave.data import Source
 from unweave.data.latents import Latents
 from unweave.tasks.diffusion.autoencoder import AT_ONCE, decode_finite, encode, refuse_other_images
-from unweave.tasks.diffusion.sample import Sampler, to_bytes
+from unweave.tasks.diffusion.sample import to_bytes
+from unweave.tasks.diffusion.sampler import Sampler
 from unweave.tasks.diffusion.stable_diffusion import StableDiffusion
 from unweave.tasks.diffusion.text_to_image import Prompts, make_task
 

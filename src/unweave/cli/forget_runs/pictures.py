@@ -19,7 +19,8 @@ from unweave.record.files import draft
 from unweave.result import PRETRAINED
 from unweave.tasks.diffusion.autoencoder import decode_finite, move_to
 from unweave.tasks.diffusion.drawn_folder import AT_ONCE
-from unweave.tasks.diffusion.sample import Sampler, refuse_impossible, sample, to_bytes
+from unweave.tasks.diffusion.sample import refuse_impossible, sample, to_bytes
+from unweave.tasks.diffusion.sampler import Sampler
 from unweave.tasks.diffusion.stable_diffusion import StableDiffusion, load
 from unweave.tasks.diffusion.text_to_image import Prompts, make_task
 

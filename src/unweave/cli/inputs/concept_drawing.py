@@ -21,7 +21,8 @@ from unweave.methods import Method
 from unweave.record.record import package_digest
 from unweave.tasks.diffusion.concept_request import refuse_forgotten_before
 from unweave.tasks.diffusion.drawn_folder import ImagesToDraw, draw_folder
-from unweave.tasks.diffusion.sample import Sampler, refuse_impossible
+from unweave.tasks.diffusion.sample import refuse_impossible
+from unweave.tasks.diffusion.sampler import Sampler
 from unweave.tasks.diffusion.stable_diffusion import StableDiffusion, load, refuse_other_pipeline
 from unweave.tasks.diffusion.text_to_image import Prompts, make_task
 

@@ -11,7 +11,7 @@ from unweave.cli.options import parse_settings
 from unweave.data.prompt_list import read_prompt_list
 from unweave.methods.configure import configure
 from unweave.tables import merge_tables
-from unweave.tasks.diffusion.sample import Sampler
+from unweave.tasks.diffusion.sampler import Sampler
 
 SAMPLER = Sampler("ddim", steps=50, guidance=7.5, spacing="leading")
 """As Selective Amnesia draws from Stable Diffusion 1.4 (released code)."""

@@ -20,7 +20,8 @@ from torch import Tensor
 from unweave.data.captions import FILE, METADATA, TEXT, holds_phrase
 from unweave.record.files import draft, write_atomically
 from unweave.tasks.diffusion.autoencoder import decode_finite, move_to
-from unweave.tasks.diffusion.sample import Sampler, sample, to_bytes
+from unweave.tasks.diffusion.sample import sample, to_bytes
+from unweave.tasks.diffusion.sampler import Sampler
 from unweave.tasks.diffusion.stable_diffusion import StableDiffusion
 from unweave.tasks.diffusion.text_to_image import Prompts, make_task
 
