@@ -45,7 +45,7 @@ PRICES = {"salun": 2}
 """The gradients of a step of methods whose own space assumes another feed."""
 
 MASK = 5
-"""At most the gradients of a mask over the forget set."""
+"""About the gradients of a mask over the forget set of digits; on Fashion-MNIST it takes 24."""
 
 RATES = Log(1e-4, 4e-3)
 """The learning rates of all methods; models are trained at 2e-3."""
