@@ -31,6 +31,7 @@ PLACES: Mapping[str, str] = {
     f"{METHOD}/per_seed//{{metric}}/[seed]": "values",
     "stages/{stage}/reference/per_seed//{metric}/[seed]": "references",
     f"{METHOD}/scores//{{metric}}/{{figure}}/[end]": "scores",
+    "stages/{stage}/reference/scores//{metric}/{figure}/[end]": "reference-scores",
     f"{METHOD}/trace//{{curve}}/[point]/[column]": "traces",
     f"{METHOD}/repr//": "methods",
     f"{METHOD}/points/[point]/gaps//[seed]": "values",
