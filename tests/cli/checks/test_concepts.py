@@ -11,7 +11,7 @@ pytest.importorskip("diffusers")
 pytest.importorskip("transformers")
 
 from single_file import write_single_file  # after diffusers is known to be there
-from unweave.cli.checks import concepts
+from unweave.cli.checks import concept_costs
 from unweave.cli.checks.concepts import neighbours, notes
 from unweave.cli.inputs.concept_drawing import plan_drawing
 from unweave.cli.inputs.concept_source import Generation
@@ -100,11 +100,11 @@ def test_drawing_costs_a_start_once_and_its_steps_for_each_chunk(monkeypatch, gi
         chunks = -(-len(absent) // AT_ONCE)
         clock[0] += 0.2 + chunks * (0.05 + 0.01 * images.sampler.steps)
 
-    monkeypatch.setattr(concepts, "draw_absent_images", draw)
-    monkeypatch.setattr(concepts.timing, "clock_of", lambda device: lambda: clock[0])
+    monkeypatch.setattr(concept_costs, "draw_absent_images", draw)
+    monkeypatch.setattr(concept_costs.timing, "clock_of", lambda device: lambda: clock[0])
     request = Concepts(("a three",), keep=("a four",))
     plan = plan_drawing(str(given / "sd"), request, ALL, Generation(20, sampler=("steps=50",)), 0)
-    estimate = next(concepts.drawing_rounds(plan, torch.device("cpu")))
+    estimate = next(concept_costs.drawing_rounds(plan, torch.device("cpu")))
     assert estimate.seconds == pytest.approx(0.2 + 40 / AT_ONCE * (0.05 + 0.01 * 50)) and estimate.is_quick
 
 

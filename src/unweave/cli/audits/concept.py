@@ -184,8 +184,8 @@ def read_work(
         ValueError: If an extra is not installed, or one of them can't be used.
     """
     with require_diffusion():
-        from unweave.cli.audits import concept_audit
-    return concept_audit.read(folders, files, family, device)
+        from unweave.cli.audits import concept_inputs
+    return concept_inputs.read_audit(folders, files, family, device)
 
 
 def refuse_no_classifier(files: ConceptFiles) -> None:

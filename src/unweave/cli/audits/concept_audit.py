@@ -1,4 +1,4 @@
-"""The work of auditing a concept: reads pipelines and images, trains the recogniser, draws and judges.
+"""The work of auditing a concept: trains the recogniser, draws images of every model and judges.
 
 Needs the extra `unweave[diffusion]`; `unweave audit` imports it only for a text-to-image model.
 """
@@ -6,35 +6,30 @@ Needs the extra `unweave[diffusion]`; `unweave audit` imports it only for a text
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 from unweave.auditing import Audit, judge_answers
 from unweave.audits.answers import Answers, answers_or_refuse
-from unweave.audits.diffusion.clip_folder import read_clip
-from unweave.audits.diffusion.concept_exam import ConceptExam, draws_of, refuse_unfit
+from unweave.audits.diffusion.concept_exam import ConceptExam
 from unweave.audits.diffusion.concept_prompts import ConceptPrompts
 from unweave.audits.diffusion.factor_recogniser import FactorRecogniser, fit_recogniser
-from unweave.audits.diffusion.fid import refuse_no_fid
 from unweave.audits.diffusion.images_exam import Drawn
 from unweave.audits.diffusion.latent_drawing import PromptedPipeline
-from unweave.audits.diffusion.local_classifier import read_classifier, recogniser_of
+from unweave.audits.diffusion.local_classifier import recogniser_of
 from unweave.audits.diffusion.local_models import LocalModels
-from unweave.audits.diffusion.nude_net import read_detector
-from unweave.audits.diffusion.real_images import RealImages, read_real_images, shows
+from unweave.audits.diffusion.real_images import RealImages, shows
 from unweave.audits.margins import RETRAINS
 from unweave.audits.one_model import GivenModel
 from unweave.audits.verdict import SEEDS
 from unweave.bench.workers import Listener, Progress
-from unweave.cli.audits.concept import ConceptFiles, Folders, explain_not_run
+from unweave.cli.audits.concept import Folders
 from unweave.cli.audits.concept_checks import (
     HALF,
     WEAK,
     explain_other_concept,
     explain_still_drawn,
     explain_weak_prompts,
-    refuse_other_original,
 )
 from unweave.families.text_to_image import TextToImageFamily
 from unweave.record import record
@@ -42,10 +37,8 @@ from unweave.record.files import read_object, write_atomically
 from unweave.record.one_model import UNKNOWN, request_row
 from unweave.record.record import package_digest
 from unweave.result import ADDITIONS
-from unweave.tasks.diffusion.concept_request import refuse_other_size
 from unweave.tasks.diffusion.low_rank_file import add_from_file
 from unweave.tasks.diffusion.stable_diffusion import load
-from unweave.tasks.diffusion.text_to_image import Tokens
 
 REFERENCES = "references"
 """The folder of the answers of retrained models, from which an interrupted audit goes on."""
@@ -193,72 +186,3 @@ def method_of(
     ((name, row),) = stage["methods"].items()
     facts = {key: row[key] for key in ("repr", "seconds", "gradient_evaluations", "cost", "trace")}
     return name, facts, stage["request"], next(iter(stage["seeds"]), None)
-
-
-def read(
-    folders: Folders, files: ConceptFiles, family: TextToImageFamily, device: str | None
-) -> ConceptAudit:
-    """Reads the models, the images, the prompts and the models that judge images.
-
-    Raises:
-        ValueError: If one of them can't be used.
-    """
-    assert files.data is not None and files.prompts is not None
-    models = read_local_models(files, device)
-    real, prompts = read_real_images(files.data, files.prompts, models.classifier)
-    if models.clip is not None:
-        for prompt in prompts.all_prompts:
-            models.clip.embed_text(prompt.text)  # one that is too long for CLIP is an error
-    digests: dict[Path, str] = {}
-    for folder in (folders.original, folders.edited, *folders.retrained):
-        pipeline = load(folder)
-        refuse_other_size(pipeline, [real.train, real.held_out])
-        tokens = pipeline.tokens(prompts.conditions)  # a prompt that is too long is an error
-        if family.attacks:
-            refuse_no_room(tokens, prompts)
-        digests[folder] = pipeline.digest()
-    refuse_same(folders, digests)
-    if folders.run is not None:
-        refuse_other_original(folders.run, folders.edited, folders.original)
-    draws = draws_of(prompts, family.sampler)
-    refuse_unfit(prompts, real, models, draws, family.images, attacked=family.attacks > 0)
-    omissions = explain_not_run(family, folders, files)
-    return ConceptAudit(folders, digests, prompts, real, family, device, models, omissions)
-
-
-def read_local_models(files: ConceptFiles, device: str | None) -> LocalModels:
-    """Reads the models of an audit.
-
-    Raises:
-        ValueError: If one of them can't be used.
-    """
-    if files.inception is not None:
-        refuse_no_fid(files.inception)
-    return LocalModels(
-        files.classifier
-        and read_classifier(files.classifier, architecture=files.architecture, names=files.class_names),
-        files.nudenet and read_detector(files.nudenet),
-        files.clip and read_clip(files.clip, device=device or "cpu"),
-        files.inception,
-    )
-
-
-def refuse_no_room(tokens: Tokens, prompts: ConceptPrompts) -> None:
-    """Raises if attacks can't put a token before the prompt of the concept."""
-    if int(tokens.lengths[0]) >= tokens.ids.shape[1]:
-        raise ValueError(
-            f"attacks put tokens before {prompts.trained[0].text!r}, which has as many as the model takes: "
-            "put a shorter prompt first in trained, or set attacks=0"
-        )
-
-
-def refuse_same(folders: Folders, digests: Mapping[Path, str]) -> None:
-    """Raises if two folders that must differ hold the same weights."""
-    roles = {folders.original: "the original", folders.edited: "the audited model"}
-    reference_advice = "put pipelines retrained without the concept into the folder of --reference"
-    for first, second in combinations([folders.original, folders.edited, *folders.retrained], 2):
-        if digests[first] == digests[second]:
-            role = roles.get(first, "another retrained model")
-            is_edited = second == folders.edited and second not in folders.retrained
-            advice = "name the pipeline before unlearning with --original" if is_edited else reference_advice
-            raise ValueError(f"{second} holds the weights of {role}, {first}: {advice}")
