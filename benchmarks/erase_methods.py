@@ -93,7 +93,8 @@ def ablations(recipe: Recipe) -> Recipe:
     assert isinstance(lagged, LUR)
     rows = {name: configure(lagged, change) for name, change in ABLATIONS.items()}
     rows["quarter-rate"] = configure(lagged, {"how": {"lr": lagged.how.lr / 4}})
-    return replace(recipe, headline="lur-lagged", methods={"lur-lagged": lagged, **rows})
+    methods = {"original": recipe.method("original"), "lur-lagged": lagged, **rows}
+    return replace(recipe, headline="lur-lagged", methods=methods)
 
 
 def start_of(method: Method) -> Method:
