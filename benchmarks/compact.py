@@ -99,6 +99,14 @@ def encode_pictures(results: Mapping[str, Any]) -> dict[str, Any]:
     return seal(content) if content.get("schema") == record.SCHEMA else content
 
 
+def drop_pictures(results: Mapping[str, Any]) -> dict[str, Any]:
+    """A record without its pictures: those of runs that only change one setting show little."""
+    content = json.loads(json.dumps(results))
+    for _, stage, name in find(content, PICTURES.split("/")[:-1]):
+        stage[name] = {}
+    return content
+
+
 def webp(uri: str) -> bytes:
     """The picture of a data URI in WebP: without loss, unless some loss halves its bytes."""
     content = base64.b64decode(uri.partition(",")[2])

@@ -25,7 +25,7 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from compact import write_compact
+from compact import drop_pictures, write_compact
 from erase_methods import (
     DEFAULTS,
     HIGHER_RATE,
@@ -58,7 +58,7 @@ class Plan:
         classes: Those that are forgotten in turn.
         methods: By what; all that `settings` names if None.
         tuned_on: The classes that settings are searched on.
-        settings: Gives the recipe other settings; those of the recipe if None.
+        settings: Gives the recipe other settings, and its record no pictures; those of the recipe if None.
     """
 
     recipe: str
@@ -161,7 +161,8 @@ def main() -> None:
         stages = class_stages(plan, plan.classes, out, device, start=bool(studies))
         compare(stages, out, methods=names, jobs=arguments.jobs, studies=studies, listener=print_progress)
     if arguments.record:
-        write_compact(record.load(out), arguments.record)
+        results = record.load(out)
+        write_compact(drop_pictures(results) if plan.settings else results, arguments.record)
 
 
 if __name__ == "__main__":

@@ -135,6 +135,15 @@ def test_pictures_lose_no_pixel_unless_that_halves_them(compact, tmp_path):
     assert (tmp_path / "again.json").read_bytes() == (tmp_path / "made.json").read_bytes(), "encoded once"
 
 
+def test_a_record_without_pictures_keeps_everything_else(compact):
+    data = synthetic()
+    data["stages"]["trace"]["sheets"] = {"original": uri(draw_picture(np.random.default_rng(0)))}
+    without = compact.drop_pictures(data)
+    assert without["stages"]["trace"].pop("sheets") == {}
+    assert data["stages"]["trace"].pop("sheets"), "the caller keeps them"
+    assert without == json.loads(json.dumps(data))
+
+
 def test_a_record_without_large_parts_is_one_file_and_leaves_no_earlier_one(compact, tmp_path):
     compact.write_compact({"runs": [{"gap": 0.1}]}, tmp_path / "made.json")
     compact.write_compact({"question": "?", "runs": []}, tmp_path / "made.json")
