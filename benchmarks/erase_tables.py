@@ -124,13 +124,16 @@ def differences(stages: Stages) -> str:
     return table([heading(each) for each in DIFFERENCES], rows)
 
 
-def compare_rows(stages: Stages, first: str, second: str) -> str:
-    """One method less another, paired over classes, with 95 % intervals."""
-    ours, theirs = ([stage["methods"][name] for stage in stages] for name in (first, second))
-    gaps = [one["gap"]["mean"] - other["gap"]["mean"] for one, other in zip(ours, theirs, strict=True)]
-    scores = subtract_scores([row["scores"] for row in ours], [row["scores"] for row in theirs])
-    columns = ["mean gap, points", *(heading(each) for each in DIFFERENCES)]
-    return table(columns, {f"{first} less {second}": [write_difference(gaps, "ua"), *scores]})
+def compare_rows(stages: Stages, first: str, others: Sequence[str]) -> str:
+    """One method less others, paired over classes, with 95 % intervals."""
+    ours = [stage["methods"][first] for stage in stages]
+    rows: dict[str, list[str]] = {}
+    for name in others:
+        theirs = [stage["methods"][name] for stage in stages]
+        gaps = [one["gap"]["mean"] - other["gap"]["mean"] for one, other in zip(ours, theirs, strict=True)]
+        scores = subtract_scores([row["scores"] for row in ours], [row["scores"] for row in theirs])
+        rows[f"{first} less {name}"] = [write_difference(gaps, "ua"), *scores]
+    return table(["mean gap, points", *(heading(each) for each in DIFFERENCES)], rows)
 
 
 def subtract_scores(ours: Sequence[Mapping[str, Any]], theirs: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -183,11 +186,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("record", type=Path)
     parser.add_argument("--retrained", type=Path, help="the record of `erase_retrained.py`")
-    parser.add_argument("--compare", nargs=2, metavar="METHOD", help="print the first less the second alone")
+    parser.add_argument("--compare", nargs="+", metavar="METHOD", help="print the first less each other only")
     arguments = parser.parse_args()
+    if arguments.compare and len(arguments.compare) < 2:
+        parser.error("--compare takes two methods or more")
     stages = load_stages(arguments.record, arguments.retrained)
     if arguments.compare:
-        print(compare_rows(stages, *arguments.compare))
+        print(compare_rows(stages, arguments.compare[0], arguments.compare[1:]))
     else:
         print(*tables(stages), conflict(stages), sep="\n\n")
 
