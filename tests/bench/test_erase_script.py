@@ -129,7 +129,7 @@ def test_the_page_has_the_tables_of_its_records(script: ModuleType):
 
     page, records = (ROOT / "docs" / "class-erasure.md").read_text(), ROOT / "records"
     retrained = records / "erase-fashion-mnist-retrained.json"
-    digits = erase_tables.load_stages(records / "erase-digits.json")
+    digits = erase_tables.load_stages(records / "erase-digits.json", records / "erase-digits-retrained.json")
     plain_digits = erase_tables.load_stages(records / "erase-digits-without-lookahead.json")
     garments = erase_tables.load_stages(records / "erase-fashion-mnist.json", retrained)
     ablated = erase_tables.load_stages(records / "erase-fashion-mnist-ablations.json", retrained)
