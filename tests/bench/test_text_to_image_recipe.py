@@ -1,4 +1,6 @@
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -21,9 +23,20 @@ def test_there_are_no_other_recipes():
     assert sorted(each.name for each in FOLDER.iterdir()) == ["digits.toml", "garments.toml"]
 
 
-def test_the_scheduler_has_the_noise_of_the_training():
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"zero_snr": True, "prediction": "v_prediction", "clip": 2.0, "ends_clean": False, "offset": 1},
+        {"steps": 2, "betas": (0.1, 0.2)},
+    ],
+)
+def test_the_scheduler_has_the_noise_of_the_training(changes: dict[str, Any]):
     recipe = text_to_image_recipe("digits")
-    assert Schedule.of({**recipe.scheduler().config, "_class_name": "DDIMScheduler"}) == recipe.schedule
+    schedule = replace(recipe.schedule, **changes)
+    config = replace(recipe, schedule=schedule).scheduler().config
+    found = Schedule.of({**config, "_class_name": "DDIMScheduler"})
+    assert found == (replace(schedule, kind="linear") if schedule.betas else schedule)
 
 
 def test_a_recipe_from_a_file(tmp_path: Path):

@@ -62,14 +62,19 @@ class TextToImageRecipe:
 
     def scheduler(self) -> DDIMScheduler:
         """The scheduler of the pipeline."""
+        schedule = self.schedule
         return DDIMScheduler(
-            num_train_timesteps=self.schedule.steps,
-            beta_schedule=self.schedule.kind,
-            beta_start=self.schedule.start,
-            beta_end=self.schedule.end,
-            prediction_type=self.schedule.prediction,
-            clip_sample=False,
-            steps_offset=self.schedule.offset,
+            num_train_timesteps=schedule.steps,
+            beta_schedule=schedule.kind,
+            beta_start=schedule.start,
+            beta_end=schedule.end,
+            trained_betas=list(schedule.betas) or None,
+            prediction_type=schedule.prediction,
+            rescale_betas_zero_snr=schedule.zero_snr,
+            clip_sample=schedule.clip is not None,
+            clip_sample_range=1.0 if schedule.clip is None else schedule.clip,
+            set_alpha_to_one=schedule.ends_clean,
+            steps_offset=schedule.offset,
             timestep_spacing="trailing",
         )
 
