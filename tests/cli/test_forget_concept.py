@@ -54,6 +54,9 @@ def test_a_concept_is_forgotten_from_folder_to_folder(run, given: Path, here: Pa
     flags = ("--concept", "red", "--data", given / "images", *SHORT, "--out", here / "next")
     result = run("forget", here / "out" / "pretrained", *flags)
     assert result.code == 2 and "'a three' was forgotten before" in result.error
+    keep_flags = ("--keep", "a bold a three", "--data", given / "images", "--method", "uce")
+    result = run("forget", here / "out" / "pretrained", "--concept", "two", *keep_flags)
+    assert result.code == 2 and "'a three' was forgotten before" in result.error
 
 
 def test_the_words_of_a_forgotten_concept_are_reset_in_a_second_run(run, given: Path, here: Path):

@@ -93,6 +93,18 @@ def test_a_retained_caption_stays_retained_where_a_held_out_image_has_it_and_its
     assert {request.prompts.texts[each] for each in request.prompts.forgotten} == {"three", "a red three"}
 
 
+def test_a_held_out_caption_that_a_list_leaves_out_is_not_of_the_concept():
+    pixels = torch.randint(256, (12, 3, 16, 16), generator=torch.Generator().manual_seed(0)).byte()
+    rows = tuple({"file_name": f"{i}.png", "text": text} for i, text in enumerate(CAPTIONS))
+    data = CaptionedImages(pixels, rows, Path())
+    other = CaptionedImages(
+        pixels[:2], ({**rows[0], "text": "a green three"}, {**rows[0], "text": "a red three"}), Path()
+    )
+    erasure = Erasure(concepts=("three",), captions=("a red three",))
+    request = make_request(text_to_image.pipeline(), data, other, erasure)
+    assert {request.prompts.texts[each] for each in request.prompts.forgotten} == {"three", "a red three"}
+
+
 def test_equal_images_have_the_latents_of_each_and_one_is_encoded(monkeypatch: pytest.MonkeyPatch):
     pixels = torch.randint(256, (1, 3, 16, 16), generator=torch.Generator().manual_seed(0)).byte()
     rows = tuple({"file_name": f"{i}.png", "text": text} for i, text in enumerate(CAPTIONS))

@@ -88,12 +88,14 @@ class Erasure:
         other_captions = sorted(text for text, names in concepts.items() if not names)
         return (*(each for each in self.concepts if each in named_concepts), *other_captions)
 
-    def means(self, row: Mapping[str, str]) -> bool:
-        """Whether the row of a held-out image says that it holds a concept."""
+    def row_holds(self, row: Mapping[str, str]) -> bool:
+        """Whether the row of an image says that it holds a concept, as `holds` decides for many images."""
         if self.column is not None:
             return row.get(self.column) in self.concepts
         caption = row[TEXT]
-        return caption.strip() in self.captions or any(holds_phrase(caption, each) for each in self.concepts)
+        if self.captions:
+            return caption.strip() in self.captions
+        return any(holds_phrase(caption, each) for each in self.concepts)
 
 
 @dataclass(frozen=True)
@@ -129,19 +131,21 @@ def make_request(
 
     Raises:
         ValueError: If images do not have the size of the model, no caption or every caption holds a concept,
-            held-out images lack the column of the concept, a prompt is too long, or captions to keep hold a
-            concept that was forgotten before.
+            held-out images lack the column of the concept, a prompt is too long, or captions or prompts to
+            keep hold a concept that was forgotten before.
     """
     refuse_other_size(pipeline, [data] if test is None else [data, test])
     mask = erasure.holds(data)
     parts = [*hold_out(mask)] if test is None else [torch.arange(len(data))]
     train, held_out = data.part(parts[0]), data.part(parts[1]) if test is None else test
     mask = mask[parts[0]]
-    refuse_forgotten_before(pipeline, train.part((~mask).nonzero()[:, 0]).captions)
+    refuse_forgotten_before(pipeline, [*train.part((~mask).nonzero()[:, 0]).captions, *erasure.keep])
     # a caption without a colour belongs to images of every colour, and only some are in the forget set
     retained = {text for text, is_held in zip(train.captions, mask.tolist(), strict=True) if not is_held}
     refuse_no_column(held_out, erasure.column)
-    forgotten = ({*train.captions} | {row[TEXT] for row in held_out.rows if erasure.means(row)}) - retained
+    forgotten = (
+        {*train.captions} | {row[TEXT] for row in held_out.rows if erasure.row_holds(row)}
+    ) - retained
     prompts = number_prompts(
         [*train.captions, *held_out.captions],
         concepts=erasure.prompts(forgotten),
