@@ -34,7 +34,7 @@ from unweave.cli.inputs.concepts import NO_CONCEPT, Concepts, refuse_no_concept,
 from unweave.cli.inputs.extra import require_diffusion
 from unweave.cli.inputs.request import NOTHING, Request, about_own_images, positions
 from unweave.cli.inputs.scope import ALL, TrainedWeights
-from unweave.cli.options import DEFAULTS, CommonFlags, parse_names
+from unweave.cli.options import DEFAULTS, EVERY, CommonFlags, parse_names
 from unweave.cli.process_group import refuse_unfit_flags
 from unweave.cli.project import Project, load
 from unweave.cli.terminal import progress, show
@@ -47,9 +47,6 @@ from unweave.weights.sharded_model import is_model_sharded
 
 IN_PLACE = "sharded: forget edits the model in place, as it can't be copied; its files stay"
 """What `forget` does with a sharded model."""
-
-EVERY = "all"
-"""The name that stands for all methods."""
 
 KEY_FINDINGS = ("model", "data", "notes")
 """The findings that tell one check from another in the same folder."""

@@ -53,6 +53,10 @@ def refuse_absent(device: str) -> None:
         ) from error
 
 
+EVERY = "all"
+"""The name that stands for all methods."""
+
+
 def parse_names(text: str | None) -> tuple[str, ...] | None:
     """Parses and checks `--methods a,b`; None for all."""
     if text is None:

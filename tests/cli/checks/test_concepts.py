@@ -12,11 +12,12 @@ pytest.importorskip("transformers")
 
 from single_file import write_single_file  # after diffusers is known to be there
 from unweave.cli.checks import concept_costs
-from unweave.cli.checks.concepts import neighbours, notes
+from unweave.cli.checks.concepts import choose_methods, neighbours, notes
 from unweave.cli.inputs.concept_drawing import plan_drawing
 from unweave.cli.inputs.concept_source import Generation
 from unweave.cli.inputs.concepts import Concepts
 from unweave.cli.inputs.scope import ALL
+from unweave.families.text_to_image_settings import PRESETS
 from unweave.tasks.diffusion.drawn_folder import AT_ONCE, ImagesToDraw
 
 
@@ -73,11 +74,16 @@ def test_a_file_and_a_recipe_are_checked_as_they_are_forgotten_from(run, refused
     content = json.loads(result.out)
     assert content["scope"] == "all" and content["costs"]["finetune"]["gradients"] == pytest.approx(7)
     assert list(here.iterdir()) == []
-    own_result = run(*command[:-2], "--config", given / "sd", "--json", "--quiet")
-    assert json.loads(own_result.out)["costs"].keys() == {"finetune"}
     refused("no settings for lur, only for finetune", *command[:-1], "lur", "--config", given / "sd")
     folder = ("check", given / "sd", "--concept", "a three", "--data", given / "images")
     refused("--config goes with a model in one", *folder, "--config", given / "nowhere")
+    for flags in ((), ("--methods", "all")):
+        result = run(*command[:-2], *flags, "--config", given / "sd", "--json", "--quiet")
+        assert json.loads(result.out)["costs"].keys() == {"finetune"}
+    mistyped = ("check", file, "--config", given / "sd", "--concept", "a three", "--data", given / "images")
+    refused("unknown recipe of a concept 'sd-nudty'", *mistyped, "--recipe", "sd-nudty")
+    recipe.write_text('concept = ["a three"]\n')
+    refused("no settings for lur-lagged: give forget", *command[:-2], "--config", given / "sd")
     recipe.write_text('concept = ["a three"]\n[methods.lur]\nforget = "uniform"\n')
     refused("lur.forget = 'uniform' is for models of", *folder, "--recipe", recipe)
 
@@ -139,3 +145,9 @@ def test_a_pipeline_needs_a_concept_and_images(refused, given: Path):
     refused("name what to forget with --concept", "check", given / "sd")
     refused("name a folder of images with captions", "check", given / "sd", "--concept", "a three")
     refused("--random does not go with --concept", "check", "x", "--concept", "a three", "--random", "0.1")
+
+
+def test_all_methods_are_those_of_the_family_but_for_references():
+    names = choose_methods("all", None)
+    assert {"lur", "uce", "sfron"} <= {*names} < {*PRESETS} | {"retrain"} and "retrain" not in names
+    assert choose_methods(None, None) == ("lur-lagged",)

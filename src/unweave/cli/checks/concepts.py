@@ -9,6 +9,7 @@ from typing import Any
 
 from unweave.audits.diffusion.kid import FEWEST
 from unweave.audits.diffusion.real_images import PICTURES
+from unweave.bench.study import REFERENCES
 from unweave.bench.workers import Listener
 from unweave.cli.checks.concept_costs import estimate_costs
 from unweave.cli.checks.facts import model_line, weight_facts
@@ -21,10 +22,10 @@ from unweave.cli.inputs.concept_source import Generation, refuse_two_sources
 from unweave.cli.inputs.concept_work import ConceptWork
 from unweave.cli.inputs.concepts import Concepts
 from unweave.cli.inputs.scope import TEXT_TO_IMAGE, TrainedWeights, refuse_layers_of_pipeline
-from unweave.cli.options import CommonFlags, parse_names
+from unweave.cli.options import EVERY, CommonFlags, parse_names
 from unweave.cli.terminal import progress, show
 from unweave.families.text_to_image import TextToImageFamily
-from unweave.families.text_to_image_settings import configure_text_to_image
+from unweave.families.text_to_image_settings import PRESETS, configure_text_to_image
 from unweave.methods import Method
 
 
@@ -41,15 +42,11 @@ def check_concept(
 ) -> int:
     """Counts the data of a request, and estimates the cost of methods from a few steps of each.
 
-    Methods are those of the recipe, with its settings, or that of `forget` with its defaults.
-
     Raises:
         ValueError: If the pipeline, the images or the request can't be used.
         Failed: If an image to draw, or a latent, is not finite.
     """
-    names = parse_names(methods) or (
-        TextToImageFamily.usual_methods if recipe is None else tuple(recipe.methods)
-    )
+    names = choose_methods(methods, recipe)
     with_images = any(map(needs_images, names))
     if recipe is not None:
         concepts, trained = recipe.concepts(concepts, keeps=True), recipe.trained(trained)
@@ -78,6 +75,15 @@ def check_concept(
     write_findings(findings, facts, flags.out)
     show.print_json(findings) if flags.json else print_findings(model, findings)
     return 0
+
+
+def choose_methods(methods: str | None, recipe: ConceptRecipe | None) -> tuple[str, ...]:
+    """The methods to check: those of the flag, else those of the recipe, else the default of `forget`."""
+    if methods == EVERY and recipe is None:
+        return tuple(name for name in PRESETS if name not in REFERENCES)
+    chosen_names = () if methods == EVERY else parse_names(methods)
+    recipe_names = () if recipe is None else tuple(recipe.methods)
+    return chosen_names or recipe_names or TextToImageFamily.usual_methods
 
 
 def inspect_request(

@@ -14,6 +14,7 @@ from unweave.choices import explain_unknown
 from unweave.cli.inputs.concept_source import Generation, RecipeGeneration
 from unweave.cli.inputs.concepts import Concepts
 from unweave.cli.inputs.scope import TrainedWeights
+from unweave.cli.inputs.single_file import is_single_file
 from unweave.cli.project.text_to_image import is_pipeline
 from unweave.data.captions import holds_phrase
 from unweave.methods.pipeline import JOINT
@@ -103,9 +104,9 @@ class ConceptRecipe:
             ValueError: If the recipe has none for it and the flags give none.
         """
         if method not in self.methods and not table:
+            others = f", only for {', '.join(self.methods)}: choose one of these, or" if self.methods else ":"
             raise ValueError(
-                f"the recipe has no settings for {method}, only for {', '.join(self.methods)}: choose one "
-                "with --method, or give settings with --set"
+                f"the recipe has no settings for {method}{others} give forget its settings with --set"
             )
         return merge_tables(self.methods.get(method, {}), table)
 
@@ -134,7 +135,7 @@ def read_concept_recipe(place: str | None, model: str) -> ConceptRecipe | None:
     """
     table = table_of(place) if place is not None else {}
     if "concept" not in table:
-        if place is not None and is_pipeline(Path(model)):
+        if place is not None and (is_pipeline(Path(model)) or is_single_file(model)):
             raise ValueError(explain_unknown("recipe of a concept", place, concept_recipe_names()))
         return None
     keys = {TARGET if name == "target" else name for name in ConceptRecipe.__dataclass_fields__}

@@ -51,8 +51,8 @@ def refuse_no_concept(
         raise ValueError(f"{model} holds a text-to-image model: name what to forget with --concept")
     if concepts != NO_CONCEPT or generation != NO_GENERATION or pictures:
         raise ValueError(
-            "--column, --captions, --keep, --as, --config, --generate and --pictures go with --concept, "
-            "found none"
+            "--column, --captions, --keep, --as, --config, --generate, --prompts, --sampler and --pictures "
+            "go with --concept, found none"
         )
 
 
