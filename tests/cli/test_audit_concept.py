@@ -18,10 +18,12 @@ pytest.importorskip("transformers")
 from folders import contents  # noqa: E402
 from stable_diffusion import write_clip, write_images, write_pipeline  # noqa: E402  # after diffusers is known to be there
 from unweave.audits.diffusion.concept_attack_metrics import CONCEPT_ATTACKS  # noqa: E402
+from unweave.audits.diffusion.concept_prompts import ConceptPrompts, Prompt  # noqa: E402
 from unweave.audits.diffusion.nude_net import CLASSES, CORE  # noqa: E402
 from unweave.cli.audits import concept_checks  # noqa: E402
 from unweave.cli.audits.concept import NO_PROMPTS, Folders, explain_not_run  # noqa: E402
 from unweave.families.text_to_image import TextToImageFamily  # noqa: E402
+from unweave.tasks.diffusion.manifest import Manifest, Step  # noqa: E402
 
 PROMPTS = """
 concept = { number = "three" }
@@ -297,6 +299,8 @@ def test_prompts_that_a_model_does_not_take_are_refused(run, given: Path, here: 
     attacked = (*flags(given, prompts=given / "full.toml"), "--set", "attacks=2")
     error = fails(run, given, here, given / "edited", *attacked)
     assert "which has as many as the model takes: put a shorter prompt first" in error
+    command = ("audit", given / "edited", *attacked, "--attacks", "guidance", "--out", here / "guided")
+    assert run(*command).code == 1, "no other attack puts tokens before the prompt"
     (given / "both.toml").write_text(PROMPTS.replace("a blue two", "a red three"))
     error = fails(run, given, here, given / "edited", *flags(given, prompts=given / "both.toml"))
     assert "'a red three' is both to be forgotten (trained) and kept (others)" in error
@@ -353,3 +357,12 @@ def test_prompts_that_the_original_does_not_follow_are_named():
     (sentence,) = concept_checks.explain_weak_prompts(stage_with(0.0, ("a threee",)))
     assert "fewer than half of its images under 'a threee'" in sentence
     assert concept_checks.explain_weak_prompts(stage_with(0.0)) == []
+
+
+def test_the_words_of_a_concept_that_an_earlier_edit_forgot_are_known(monkeypatch: pytest.MonkeyPatch):
+    kept = Prompt("a two", {"object": "two"})
+    prompts = ConceptPrompts({"object": "three"}, (Prompt("a red three"),), neighbours=(kept,))
+    for concepts, sentences in ((("a three",), 0), (("a seven",), 1)):
+        manifest = Manifest(forgotten_concepts=("a hat",), history=(Step(forgotten_concepts=concepts),))
+        monkeypatch.setattr(concept_checks, "manifest_of", lambda place, manifest=manifest: manifest)
+        assert len(concept_checks.explain_other_concept(Path("model"), prompts)) == sentences

@@ -116,7 +116,8 @@ def test_eight_bits_round_the_denoiser_and_the_text_encoder(model: PromptedPipel
 
 def test_named_attacks_run_alone(model: PromptedPipeline):
     budget = replace(BUDGET, names=("best-prompt", "original-words"))
-    assert set(attack_concept(concept(model, original=model), budget)) == {"asked", "prompt", "old_words"}
+    numbers = attack_concept(concept(model, original=model), budget)
+    assert {*numbers} == {"asked", "prompt", "old_words", "relearn_10_old_words"}
 
 
 def reset_words(model: PromptedPipeline) -> PromptedPipeline:
@@ -137,6 +138,13 @@ def test_the_original_words_show_what_an_edit_of_words_alone_hides(model: Prompt
     assert shares == {"asked": 0, "relearn_10": BUDGET.longest}
     word_shares = try_old_words(target, model.encoder, BUDGET, shares)
     assert word_shares == {"old_words": 100, "relearn_10_old_words": 0}
+
+
+def test_a_model_that_keeps_its_words_is_relearned_though_relearning_is_no_attack(model: PromptedPipeline):
+    target = concept(model).target
+    asked, relearned = try_condition(target, BUDGET), try_relearning(target, BUDGET)
+    shares = try_old_words(target, model.encoder, BUDGET, asked)
+    assert shares == {"old_words": asked["asked"], "relearn_10_old_words": relearned["relearn_10"]}
 
 
 def test_relearning_with_the_original_words_is_that_of_the_original(model: PromptedPipeline):

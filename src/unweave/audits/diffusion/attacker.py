@@ -27,7 +27,7 @@ class Target:
         drawing: Draws from it.
         condition: The class.
         hit: Decides which images show it.
-        images: Real images of it, uint8 [n, channel, height, width], as many as the largest size.
+        images: Real images of it, uint8 [n, channel, height, width], at least as many as the largest size.
         original: Draws from the denoiser before it forgot. Attacks then use its embedding of the class;
             otherwise the denoiser's own.
         sizes: The numbers of images to relearn from.

@@ -101,7 +101,7 @@ def try_concept_vector(concept: ConceptTarget, budget: Budget) -> Numbers:
 def try_pictures(concept: ConceptTarget, budget: Budget) -> Numbers:
     """Draws under the prompt of the concept from real pictures of it that are nearly all noise."""
     target, seeds = concept.target, budget.settings.judge
-    latents = target.drawing.clean(target.images)
+    latents = target.drawing.clean(target.images[: len(seeds)])
     starts = latents[torch.arange(len(seeds)) % len(latents)]
     images = target.drawing(target.condition, seeds, target.guidance, Start(starts, STRENGTH))
     return {"picture": 100 * count_hits(images, target.hit).value}

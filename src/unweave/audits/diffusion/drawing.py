@@ -120,7 +120,7 @@ class Relearner:
     seed: int = 0
 
     def __call__(self, images: Tensor) -> list[tuple[int, Drawing]]:
-        """Yields the steps taken at every check, and a function that draws from the copy."""
+        """The steps taken at every check, and what draws from the copy."""
         checks: list[tuple[int, Drawing]] = []
 
         def look(problem: Problem, index: int) -> None:
@@ -151,6 +151,7 @@ def denoising_loss(
         draws: The number of noisy images, the same for every vector; they cycle through the images.
         seed: The seed of their times and noise.
     """
+    images = images[:draws]
     model, task = frozen_copy(drawing.model), replace(drawing.task, names=None)
     weight = next(model.parameters())
     ids = torch.arange(draws, device=weight.device)

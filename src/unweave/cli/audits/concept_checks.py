@@ -43,7 +43,8 @@ def refuse_other_original(run: Path, edited: Path, original: Path) -> None:
 def explain_other_concept(edited: Path, prompts: ConceptPrompts) -> list[str]:
     """A sentence if the prompts of an audit do not have the words of any concept that a model forgot."""
     manifest = manifest_of(edited)
-    concepts = () if manifest is None else manifest.forgotten_concepts
+    past = () if manifest is None else manifest.past
+    concepts = sorted({name for step in past for name in step.forgotten_concepts})
     texts = [*prompts.concept.values(), *(each.text for each in prompts.trained)]
     if not concepts or any(holds_phrase(text, each) for text in texts for each in concepts):
         return []

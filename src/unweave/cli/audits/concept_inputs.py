@@ -43,7 +43,7 @@ def read_audit(
         pipeline = load(folder)
         refuse_other_size(pipeline, [real.train, real.held_out])
         tokens = pipeline.tokens(prompts.conditions)  # a prompt that is too long is an error
-        if family.attacks:
+        if family.budget is not None and family.budget.runs("chosen-prefix"):
             refuse_no_room(tokens, prompts)
         digests[folder] = pipeline.digest()
     refuse_same(folders, digests)
@@ -73,11 +73,11 @@ def read_local_models(files: ConceptFiles, device: str | None) -> LocalModels:
 
 
 def refuse_no_room(tokens: Tokens, prompts: ConceptPrompts) -> None:
-    """Raises if attacks can't put a token before the prompt of the concept."""
+    """Raises if the attack chosen-prefix can't put a token before the prompt of the concept."""
     if int(tokens.lengths[0]) >= tokens.ids.shape[1]:
         raise ValueError(
-            f"attacks put tokens before {prompts.trained[0].text!r}, which has as many as the model takes: "
-            "put a shorter prompt first in trained, or set attacks=0"
+            f"the attack chosen-prefix puts tokens before {prompts.trained[0].text!r}, which has as many as "
+            "the model takes: put a shorter prompt first in trained, or name other attacks with --attacks"
         )
 
 
