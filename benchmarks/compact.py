@@ -15,6 +15,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pyarrow
@@ -75,20 +76,29 @@ def write_compact(results: Mapping[str, Any], path: Path) -> None:
         RuntimeError: If another record would be read back.
     """
     encoded_results = encode_pictures(results)
-    remainder, folder = copy.deepcopy(encoded_results), path.with_suffix("")
+    remainder = copy.deepcopy(encoded_results)
     parts = [*take_pictures(remainder), *take_tables(remainder)]
+    files = {
+        name: {"sha256": hashlib.sha256(content).hexdigest(), "place": place}
+        for name, place, content in reversed(parts)
+    }
+    with TemporaryDirectory(dir=path.parent, prefix=f".{path.stem}.") as workplace:
+        draft = Path(workplace) / path.name
+        write_parts(draft.with_suffix(""), parts)
+        write_json(draft, {**remainder, FILES: files} if files else remainder)
+        if json.dumps(read_record(draft)) != json.dumps(encoded_results):
+            raise RuntimeError(f"{path} would not be read back as it was written")
+        write_parts(path.with_suffix(""), parts)
+        draft.replace(path)
+
+
+def write_parts(folder: Path, parts: Sequence[tuple[str, Keys, bytes]]) -> None:
+    """Writes the tables and pictures of a record in the place of earlier ones."""
     for old in (*folder.glob("*.parquet"), *folder.glob("*.webp")):
         old.unlink()
     for name, _, content in parts:
         folder.mkdir(exist_ok=True)
         (folder / name).write_bytes(content)
-    files = {
-        name: {"sha256": hashlib.sha256(content).hexdigest(), "place": place}
-        for name, place, content in reversed(parts)
-    }
-    write_json(path, {**remainder, FILES: files} if files else remainder)
-    if json.dumps(read_record(path)) != json.dumps(encoded_results):
-        raise RuntimeError(f"{path} is not read back as it was written")
 
 
 def encode_pictures(results: Mapping[str, Any]) -> dict[str, Any]:
@@ -113,20 +123,23 @@ def webp(uri: str) -> bytes:
     if uri.startswith("data:image/webp"):
         return content
     picture = Image.open(io.BytesIO(content))
-    lossy, exact = encode(picture, lossless=False, effort=QUALITY), encode(picture, lossless=True, effort=50)
-    return lossy if 2 * len(lossy) <= len(exact) else encode(picture, lossless=True, effort=100)
+    lossy, exact = (
+        encode(picture, lossless=False, quality=QUALITY),
+        encode(picture, lossless=True, quality=50),
+    )
+    return lossy if 2 * len(lossy) <= len(exact) else encode(picture, lossless=True, quality=100)
 
 
-def encode(picture: Image.Image, *, lossless: bool, effort: int) -> bytes:
+def encode(picture: Image.Image, *, lossless: bool, quality: int) -> bytes:
     """A picture in WebP.
 
     Args:
         picture: The picture.
         lossless: Whether every pixel stays, transparent ones too.
-        effort: The quality of a picture with loss; without loss, how long a smaller file is searched for.
+        quality: The quality of a picture with loss; without loss, how long a smaller file is searched for.
     """
     file = io.BytesIO()
-    picture.save(file, "WEBP", lossless=lossless, quality=effort, method=6, exact=lossless)
+    picture.save(file, "WEBP", lossless=lossless, quality=quality, method=6, exact=lossless)
     return file.getvalue()
 
 

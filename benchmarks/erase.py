@@ -51,14 +51,14 @@ FEW = ("lur", "joint", "salun", "sa", "esd")
 
 @dataclass(frozen=True)
 class Plan:
-    """The forget set of a data set.
+    """A part of the study.
 
     Args:
-        recipe: What is trained.
-        classes: Those that are forgotten in turn.
-        methods: By what; all that `settings` names if None.
+        recipe: The recipe of the model.
+        classes: The classes to forget, one at a time.
+        methods: The methods; all of the changed recipe if None.
         tuned_on: The classes that settings are searched on.
-        settings: Gives the recipe other settings, and its record no pictures; those of the recipe if None.
+        settings: Changes the recipe, and leaves the pictures out of the record; the recipe as it is if None.
     """
 
     recipe: str

@@ -125,14 +125,18 @@ def differences(stages: Stages) -> str:
 
 
 def compare_rows(stages: Stages, first: str, others: Sequence[str]) -> str:
-    """One method less others, paired over classes, with 95 % intervals."""
-    ours = [stage["methods"][first] for stage in stages]
+    """One method less others, paired over the classes on which both ended well, with 95 % intervals."""
     rows: dict[str, list[str]] = {}
     for name in others:
-        theirs = [stage["methods"][name] for stage in stages]
-        gaps = [one["gap"]["mean"] - other["gap"]["mean"] for one, other in zip(ours, theirs, strict=True)]
-        scores = subtract_scores([row["scores"] for row in ours], [row["scores"] for row in theirs])
-        rows[f"{first} less {name}"] = [write_difference(gaps, "ua"), *scores]
+        pairs = [(stage["methods"][first], stage["methods"][name]) for stage in stages]
+        pairs = [(one, other) for one, other in pairs if one["gap"] and other["gap"]]
+        differences = [one["gap"]["mean"] - other["gap"]["mean"] for one, other in pairs]
+        ours, theirs = ([pair[i]["scores"] for pair in pairs] for i in (0, 1))
+        where = "" if len(pairs) == len(stages) else f" ({len(pairs)} of {len(stages)} classes)"
+        rows[f"{first} less {name}{where}"] = [
+            write_difference(differences, "ua"),
+            *subtract_scores(ours, theirs),
+        ]
     return table(["mean gap, points", *(heading(each) for each in DIFFERENCES)], rows)
 
 

@@ -124,6 +124,18 @@ def test_further_retrained_models_widen_the_reference(script: ModuleType):
     assert erase_retrained.add_models({**stage, "floor": 20.0}, further)["floor"] == 20.0
 
 
+def test_methods_are_compared_on_the_classes_on_which_both_ended_well(script: ModuleType):
+    import erase_tables
+
+    failed = {"scores": {}, "gap": None}
+    stages = [
+        {"methods": {"good": row(99.0, 98.0, 0.01, 30.0, gap=gap), "other": other}}
+        for gap, other in ((20.0, row(98.0, 98.0, 0.01, 30.0, gap=19.0)), (10.0, failed))
+    ]
+    table = erase_tables.compare_rows(stages, "good", ["other"])
+    assert "| good less other (1 of 2 classes) | 1.00 (" in table
+
+
 def test_the_page_has_the_tables_of_its_records(script: ModuleType):
     import erase_tables
 

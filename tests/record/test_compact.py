@@ -144,6 +144,15 @@ def test_a_record_without_pictures_keeps_everything_else(compact):
     assert without == json.loads(json.dumps(data))
 
 
+def test_an_earlier_record_stays_if_another_would_be_read_back(compact, tmp_path, monkeypatch):
+    compact.write_compact(synthetic(), tmp_path / "made.json")
+    files = {each: each.read_bytes() for each in tmp_path.rglob("*") if each.is_file()}
+    monkeypatch.setattr(compact, "read_record", lambda place: {})
+    with pytest.raises(RuntimeError, match="would not be read back"):
+        compact.write_compact(synthetic() | {"other": 1}, tmp_path / "made.json")
+    assert {each: each.read_bytes() for each in tmp_path.rglob("*") if each.is_file()} == files
+
+
 def test_a_record_without_large_parts_is_one_file_and_leaves_no_earlier_one(compact, tmp_path):
     compact.write_compact({"runs": [{"gap": 0.1}]}, tmp_path / "made.json")
     compact.write_compact({"question": "?", "runs": []}, tmp_path / "made.json")
