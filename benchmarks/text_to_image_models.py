@@ -29,6 +29,7 @@ from unweave.bench.text_to_image_models import TextToImageModels
 from unweave.bench.text_to_image_recipe import text_to_image_recipe
 from unweave.data.captioned_drawings import HELD_OUT_TEMPLATES, Drawings, write_captioned
 from unweave.data.captions import TEXT, Concept
+from unweave.result import replace_folder
 from unweave.tables import as_table
 from unweave.tasks.diffusion.autoencoder import decode, encode
 from unweave.tasks.diffusion.sample import sample
@@ -162,7 +163,9 @@ def main() -> None:
         concepts |= {f"without-{name}": Concept(column=factor, values=(name,)) for name in names}
     place = arguments.out / Path(arguments.recipe).stem
     if not (place / "data").exists():
-        write_captioned(place / "data", *models.data)
+        place.mkdir(parents=True, exist_ok=True)
+        with replace_folder(place / "data") as draft_folder:
+            write_captioned(draft_folder, *models.data)
     for seed in arguments.seeds:
         for name, concept in concepts.items():
             make(models, place / f"seed-{seed}" / name, seed, concept)
