@@ -68,8 +68,9 @@ def forget(
             checkpoint of torch.distributed.checkpoint, and none writes model.safetensors, which audit needs.
         save_every: The number of steps between two saved states; the same command then resumes an interrupted
             run. By default none is saved.
-        pictures: For a concept: the number of images (at most 6) to draw of each of four prompts, by the
-            model before and after and from the same noise, into pictures.png and the report.
+        pictures: For a concept: the number of images (at most 6) to draw of each of four prompts (two for
+            each concept if there are more than two), by the model before and after and from the same noise,
+            into pictures.png and the report.
         dry_run: Only print what forget would do, and its cost; for that of a concept see check.
         flags: The flags of every verb.
     """

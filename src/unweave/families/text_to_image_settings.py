@@ -1,6 +1,7 @@
 """The methods with settings for text-to-image models, by the names of the registry.
 
-These are starting points for a small model, as for class-conditional denoisers; none is from a paper.
+These are starting points for a small model, as for class-conditional denoisers; UCE alone has the settings of
+its release.
 """
 
 from collections.abc import Mapping
@@ -20,7 +21,7 @@ PRESETS: Mapping[str, Method] = {
     "scissorhands": Scissorhands(trim=0.03, eligible=r"up_blocks\..*attentions", how=EDIT),
     "uce": UCE(),
 }
-"""All methods that support text-to-image models."""
+"""The methods with settings of this family."""
 
 
 def text_to_image_method(name: str) -> Method:

@@ -1,6 +1,6 @@
 """Erased Stable Diffusion, ESD (Gandikota et al., ICCV 2023), https://arxiv.org/abs/2303.07345.
 
-With class ids instead of prompts, which is our adaptation.
+For class-conditional denoisers class ids stand in for prompts, which is our adaptation.
 """
 
 from collections.abc import Mapping
@@ -53,8 +53,8 @@ class ESD:
         "Gandikota et al., ICCV 2023, arXiv 2303.07345",
         "labels of forget; forget if images='data'",
         "1 gradient; on average half of the sampler's passes, and 2 of the original",
-        "class ids in place of prompts, one for each image of a batch; all weights move unless where says "
-        "otherwise",
+        "class ids in place of prompts for class-conditional denoisers, one for each image of a batch; all "
+        "weights move unless where says otherwise",
         families=("diffusion", "text-to-image"),
     )
 

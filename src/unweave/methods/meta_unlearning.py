@@ -45,8 +45,8 @@ class MetaUnlearning:
     about: ClassVar[About] = About(
         "Gao et al., ICCV 2025, arXiv 2410.12777",
         "forget, retain; calibration for the targets 'unseen', 'level', 'match', 'quantile' and 'estimate'",
-        "3 gradients and 1 for each step of relearning; 1 less where all or none of the forget loss is taken "
-        "after relearning",
+        "3 gradients and 1 for each step of relearning; 1 less where all of the forget loss is taken after "
+        "relearning, and 2 in all where none is",
         "the forget loss of any target is minimised after relearning, where the released code maximises the "
         "training loss there, on the forget set and on related and unrelated retain data, so that relearning "
         "damages those too; plain gradient steps on that same batch, not one of AdamW on another",
