@@ -1,4 +1,5 @@
 import copy
+from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
 
@@ -20,6 +21,7 @@ from unweave.audits.diffusion.attacks import (
 )
 from unweave.audits.diffusion.drawing import Drawing
 from unweave.audits.diffusion.sweeps import count_hits
+from unweave.audits.score import Share
 from unweave.descent.descend import Descent
 from unweave.tasks.diffusion.sampler import Sampler
 from unweave.tasks.diffusion.scopes import merge_low_rank, restrict
@@ -109,9 +111,9 @@ def test_a_smaller_set_to_relearn_from_is_part_of_a_larger_one_and_drawn_by_the_
 ):
     image_sets: list[torch.Tensor] = []
 
-    def learn(images: torch.Tensor) -> list[tuple[int, Drawing]]:
+    def learn(images: torch.Tensor, measure: Callable[[Drawing], Share]) -> list[tuple[int, Share]]:
         image_sets.append(images)
-        return [(0, drawing("mixed"))]
+        return [(0, measure(drawing("mixed")))]
 
     monkeypatch.setattr(attacks, "Relearner", lambda *_: learn)
     target = Target(drawing("mixed"), GONE, hit, IMAGES)

@@ -51,21 +51,30 @@ def test_what_is_drawn_is_the_samplers(fresh: Drawing):
 def test_the_looks_are_at_the_same_training_whoever_looks(fresh: Drawing):
     start_weights = weights(fresh)
     relearner = Relearner(fresh, GONE, SHORT, checks=(2, 4))
-    checks = relearner(IMAGES[:10])
+    checks = relearner(IMAGES[:10], copy.deepcopy)
     assert [step for step, _ in checks] == [0, 2, 4, 6]
     distances = [float((weights(each) - start_weights).norm()) for _, each in checks]
     assert distances[0] == 0 and distances == sorted(distances) and len(set(distances)) == 4
     assert torch.equal(weights(fresh), start_weights)
-    (_, start), (_, end) = replace(relearner, checks=())(IMAGES[:10])
+    (_, start), (_, end) = replace(relearner, checks=())(IMAGES[:10], copy.deepcopy)
     assert torch.equal(weights(start), start_weights) and torch.equal(weights(end), weights(checks[-1][1]))
-    other_checks = replace(relearner, seed=1)(IMAGES[:10])
+    other_checks = replace(relearner, seed=1)(IMAGES[:10], copy.deepcopy)
     assert not torch.equal(weights(other_checks[-1][1]), weights(end))
+
+
+def test_a_check_that_draws_changes_no_later_step(fresh: Drawing):
+    relearner = Relearner(fresh, GONE, SHORT, checks=(2, 4))
+    checks = relearner(IMAGES[:10], copy.deepcopy)
+    drawn = relearner(IMAGES[:10], lambda drawing: (drawing(GONE, [1, 2], 1.0), weights(drawing)))
+    for (_, later), (_, (images, found)) in zip(checks, drawn, strict=True):
+        assert torch.equal(weights(later), found) and torch.equal(later(GONE, [1, 2], 1.0), images)
 
 
 def test_the_first_step_is_adams_on_all_weights_also_on_those_that_were_frozen(fresh: Drawing):
     for name, p in fresh.model.named_parameters():
         p.requires_grad_("class_embedding" in name)
-    (_, start), (_, end) = Relearner(fresh, GONE, replace(SHORT, steps=1), checks=())(IMAGES)
+    relearner = Relearner(fresh, GONE, replace(SHORT, steps=1), checks=())
+    (_, start), (_, end) = relearner(IMAGES, copy.deepcopy)
     start_state, end_state = start.model.state_dict(), end.model.state_dict()
     changes = {name: (end_state[name] - start_state[name]).abs() for name in start_state}
     for name, change in changes.items():
@@ -82,7 +91,7 @@ def test_images_are_learned_in_the_range_in_which_they_are_drawn(fresh: Drawing)
     torch.testing.assert_close(batch.inputs[0], IMAGES / 127.5 - 1)
     assert batch.label.tolist() == [GONE] * len(IMAGES) and problem.task.drop == 0
     with pytest.raises(ValueError, match=r"images must have shape \[n, 1, 4, 4\], found \[2, 1, 8, 8\]"):
-        Relearner(fresh, GONE)(torch.zeros(2, 1, 8, 8, dtype=torch.uint8))
+        Relearner(fresh, GONE)(torch.zeros(2, 1, 8, 8, dtype=torch.uint8), copy.deepcopy)
 
 
 def test_the_loss_of_a_vector_is_the_training_loss_of_its_class(fresh: Drawing):

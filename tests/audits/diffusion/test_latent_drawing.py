@@ -1,3 +1,5 @@
+import copy
+
 import pytest
 import torch
 
@@ -75,7 +77,7 @@ def test_a_start_takes_the_last_steps_and_at_full_strength_nearly_all_is_noise(
 def test_a_copy_learns_images_and_the_model_stays(drawing: LatentDrawing):
     weights = torch.nn.utils.parameters_to_vector(drawing.model.parameters()).detach().clone()
     relearner = Relearner(drawing, 0, Descent(lr=1e-3, steps=3, batch=4, optimizer="adam"), checks=(2,))
-    (zero, first), (two, middle), (three, last) = relearner(pictures(10))
+    (zero, first), (two, middle), (three, last) = relearner(pictures(10), copy.deepcopy)
     assert (zero, two, three) == (0, 2, 3)
     assert torch.equal(first(0, [1], 3.0), drawing(0, [1], 3.0))
     assert not torch.equal(last(0, [1], 3.0), middle(0, [1], 3.0))

@@ -142,10 +142,7 @@ def relearning_curves(target: Target, budget: Budget) -> dict[int, Relearning]:
     def share(draw: Drawing) -> Share:
         return count_hits(draw(target.condition, budget.settings.judge, target.guidance), target.hit)
 
-    return {
-        size: Relearning(tuple((step, share(draw)) for step, draw in relearn(target.images[order[:size]])))
-        for size in target.sizes
-    }
+    return {size: Relearning(tuple(relearn(target.images[order[:size]], share))) for size in target.sizes}
 
 
 def try_without_addition(target: Target, budget: Budget) -> Numbers:

@@ -1,8 +1,8 @@
 """A class-conditional denoiser for attacks: drawing, relearning, and the loss of a vector."""
 
-import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import torch
 from jaxtyping import Float
@@ -22,6 +22,8 @@ from unweave.tasks.diffusion.condition_vectors import vectors
 from unweave.tasks.diffusion.sample import Start, sample, to_bytes
 from unweave.tasks.diffusion.sampler import Sampler
 from unweave.tasks.diffusion.scopes import merge_low_rank
+
+T = TypeVar("T")
 
 RELEARNING = Descent(lr=1e-4, steps=60, batch=32, optimizer="adam")
 CHECKS = (5, 10, 15, 20, 30, 40)
@@ -103,7 +105,7 @@ class Relearner:
     """Fine-tunes a copy of a denoiser on images of one class.
 
     All weights are trained, including those frozen during unlearning, and low-rank additions are merged
-    first. Checks come before the first step, after some steps and after the last; each keeps a copy.
+    first. Checks come before the first step, after some steps and after the last.
 
     Args:
         drawing: Draws from the denoiser, which stays unchanged.
@@ -119,17 +121,22 @@ class Relearner:
     checks: Sequence[int] = CHECKS
     seed: int = 0
 
-    def __call__(self, images: Tensor) -> list[tuple[int, Drawing]]:
-        """The steps taken at every check, and what draws from the copy."""
-        checks: list[tuple[int, Drawing]] = []
+    def __call__(self, images: Tensor, measure: Callable[[Drawing], T]) -> list[tuple[int, T]]:
+        """The steps taken at every check, and what is measured then.
+
+        Args:
+            images: The images to learn, uint8 [n, channel, height, width].
+            measure: Measures what draws from the copy, whose weights the next step changes.
+        """
+        checks: list[tuple[int, T]] = []
 
         def look(problem: Problem, index: int) -> None:
             if index in {0, *self.checks}:
-                checks.append((index, replace(self.drawing, model=copy.deepcopy(problem.model))))
+                checks.append((index, measure(replace(self.drawing, model=problem.model))))
 
         problem = self.problem(images)
         steps = descend(problem, self.how, Phase([nll("mixed")], watch=look))
-        return [*checks, (steps, replace(self.drawing, model=problem.model))]
+        return [*checks, (steps, measure(replace(self.drawing, model=problem.model)))]
 
     def problem(self, images: Tensor) -> Problem:
         """The problem of relearning: a copy of the denoiser and the images, with conditions never dropped."""
