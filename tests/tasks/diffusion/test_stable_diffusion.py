@@ -259,6 +259,7 @@ def not_finite(place: Path) -> None:
         (index(_class_name="StableDiffusionXLPipeline"), "found 'StableDiffusionXLPipeline'"),
         (index(_class_name="FluxPipeline"), "must be a StableDiffusionPipeline .*, found 'FluxPipeline'"),
         (index(vae=["diffusers", "AutoencoderTiny"]), "vae in .* AutoencoderKL, found 'AutoencoderTiny'"),
+        (index(scheduler=["diffusers", "FooScheduler"]), "must be one of diffusers', found 'FooScheduler'"),
         (index(text_encoder=[None, None]), "text_encoder in .* must be a CLIPTextModel, found None"),
         (lambda place: shutil.rmtree(place / "text_encoder"), "text_encoder has no config.json"),
         (

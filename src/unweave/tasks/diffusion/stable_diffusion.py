@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import diffusers
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch import nn
@@ -225,6 +226,9 @@ def refuse_other_pipeline(place: Path) -> None:
             raise ValueError(
                 f"{name} in {place / INDEX} must be a {' or '.join(kinds)}, found {classes.get(name)!r}"
             )
+    scheduler = classes.get("scheduler")
+    if scheduler is not None and not hasattr(diffusers, scheduler):
+        raise ValueError(f"scheduler in {place / INDEX} must be one of diffusers', found {scheduler!r}")
 
 
 def latent_shape(place: Path, unet: UNet2DConditionModel, autoencoder: AutoencoderKL) -> tuple[int, int, int]:
