@@ -190,6 +190,7 @@ ROWS: Mapping[str, Row] = {
         "erasediff", {"erasediff": {"forget": START}}, {**steps("erasediff", 2), "erasediff.forget": FORGET}
     ),
     "sfron": Row("sfron", {}, {**steps("sfron", 2), "sfron.strength": Uniform(0.3, 3.0)}),
+    "sfron-often": Row("sfron", {}, {**steps("sfron", 2), "sfron.every": Whole(1, 5)}),
     "munba": searched_row("munba", 2),
     "uce": Row("uce", {}, {}, "cross-attention"),
     "finetune": Row("finetune", {}, steps("finetune", 1)),
