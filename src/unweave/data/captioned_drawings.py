@@ -24,6 +24,8 @@ DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight"
 GARMENTS = ("tee", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "boot")
 """The classes of Fashion-MNIST, one word each, none of which holds another."""
 
+__all__ = ["Drawings", "write_captioned"]
+
 TEMPLATES = (
     "a photo of a {object}",
     "a {colour} {object}",
